@@ -14,10 +14,19 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.partitions import is_model_type_name
+from edgepack_assets.partitions import is_model_type_name, is_version
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
@@ -41,8 +50,13 @@ def _implementation(name: str) -> str:
     return name
 
 
+def is_asset_name(name: str) -> bool:
+    """Whether a registry takes `name` for a model or data asset. Such a name is one safe path component."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", name) is not None
+
+
 def _asset_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", name):
+    if not is_asset_name(name):
         raise ValueError(
             "a registry name starts with a letter or digit and holds letters, digits, _, . and - only"
         )
@@ -64,7 +78,27 @@ def _requirement(line: str) -> str:
         raise ValueError(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})") from None
 
 
+def _latest_or_number(value: object) -> object:
+    if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    # A value from an environment variable is text.
+    if isinstance(value, str) and is_version(value):
+        return int(value)
+    raise ValueError("a version is latest or a whole number from 1 up")
+
+
+def _no_boolean(value: object) -> object:
+    # YAML reads `yes` and `on` as true, which would pass for the number 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
 AssetName = Annotated[str, AfterValidator(_asset_name)]
+_Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+_OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
+_OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
+"""Optional values: an empty one, as `${NAME:-}` gives, is none."""
 
 
 class _Section(BaseModel):
@@ -90,23 +124,23 @@ class RuntimeSettings(_Section):
 
     environments: Path = Path(".edgepack/environments")
     pythons: dict[EdgePython, Path] = {}
-    index_url: str | None = None
+    index_url: _OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
-    time_limit: float = Field(default=900.0, gt=0, description="seconds for one child process")
+    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one child process")
 
 
 class DataAssetSettings(_Section):
     """A data asset of the registry: its name and version."""
 
     name: AssetName
-    version: Literal["latest"] | Annotated[int, Field(ge=1)] = "latest"
+    version: Annotated[Literal["latest"] | int, BeforeValidator(_latest_or_number)] = "latest"
 
 
 class GateSettings(_Section):
     """Bounds that a metric must hold, both inclusive."""
 
-    min: float | None = Field(default=None, allow_inf_nan=False)
-    max: float | None = Field(default=None, allow_inf_nan=False)
+    min: _Number | None = None
+    max: _Number | None = None
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> GateSettings:
@@ -127,7 +161,7 @@ class ModelTypeSettings(_Section):
     description: str = ""
     code_paths: tuple[Path, ...] = ()
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
-    requirements_file: Path | None = None
+    requirements_file: _OptionalPath = None
     python_version: EdgePython | None = None
     keep_mlflow: bool = False
     gates: dict[str, GateSettings] = {}
@@ -170,18 +204,19 @@ class Settings(_Section):
                     "give each a package_name of its own"
                 )
             seen[package] = name
-            if package == entry.model_name:
+        for name, entry in self.model_types.items():
+            if entry.model_name in seen:
                 raise ValueError(
-                    f"model type {name!r}: its package would be registered under its model's own name"
+                    f"model type {name!r}: its model_name {entry.model_name!r} is the name under which "
+                    f"{seen[entry.model_name]!r} registers its packages"
                 )
         return self
 
     def model_type(self, name: str) -> ModelTypeSettings:
         """The entry called `name`. Raises ConfigError naming those there are."""
         if name not in self.model_types:
-            raise ConfigError(
-                f"{self.file}: model_types has no entry {name!r}; it has: {', '.join(sorted(self.model_types))}"
-            )
+            known = ", ".join(sorted(self.model_types))
+            raise ConfigError(f"{self.file}: model_types has no entry {name!r}; it has: {known}")
         return self.model_types[name]
 
 
@@ -212,10 +247,10 @@ def load_settings(file: Path | None = None) -> Settings:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from error
-    if not isinstance(document, dict):
+        hint = "\nInside {} and [], quote a value that holds ${NAME}." if "${" in text else ""
+        raise ConfigError(f"{file}: not valid YAML: {error}{hint}") from error
+    if root is None or not isinstance(document, dict):
         raise ConfigError(f"{file}: must be a mapping with keys such as registry, artefacts and model_types")
-    assert root is not None
     _refuse_duplicate_keys(root, file)
     values = _substitute(document, file)
     if "file" in values:
@@ -223,16 +258,13 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         settings = Settings.model_validate({**values, "file": file})
     except ValidationError as error:
-        faults = [
-            _explain(fault["loc"], fault["type"], fault["msg"], fault.get("input"), root, file)
-            for fault in error.errors()
-        ]
-        raise ConfigError("\n".join(faults)) from None
+        raise ConfigError("\n".join(_explain(fault, root, file) for fault in error.errors())) from None
     return _with_absolute_paths(settings, root)
 
 
 def _substitute(value: Any, file: Path) -> Any:
-    """Replace `${NAME}` and `${NAME:-default}` in every string; a whole-string value keeps YAML's types."""
+    """Replace `${NAME}` and `${NAME:-default}` in every string. What comes from a variable stays text (a
+    build number must not turn into 20240105.1); the field it is for reads a number or path from it."""
     if isinstance(value, dict):
         return {key: _substitute(item, file) for key, item in value.items()}
     if isinstance(value, list):
@@ -249,11 +281,7 @@ def _substitute(value: Any, file: Path) -> Any:
             )
         return found
 
-    replaced = _VARIABLE.sub(look_up, value)
-    if _VARIABLE.fullmatch(value):
-        parsed = yaml.safe_load(replaced)
-        return replaced if parsed is None or isinstance(parsed, (dict, list)) else parsed
-    return replaced
+    return _VARIABLE.sub(look_up, value)
 
 
 def _refuse_duplicate_keys(node: yaml.Node, file: Path) -> None:
@@ -276,7 +304,7 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
         if isinstance(node, yaml.MappingNode):
             found = [(key, item) for key, item in node.value if key.value == str(step)]
             if not found:
-                continue  # pydantic's loc also names union branches, which are no keys
+                continue  # a missing key, or what pydantic adds to a key's place: "[key]", a union's branch
             yield found[0][0]
             node = found[0][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
@@ -299,17 +327,19 @@ def _allowed(loc: Sequence[int | str]) -> list[str]:
     return sorted(set(getattr(model, "model_fields", {})) - {"file"})
 
 
-def _explain(
-    loc: Sequence[int | str], kind: str, message: str, value: object, root: yaml.Node, file: Path
-) -> str:
+def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
+    loc, kind, message = fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, ")
     where = f"{file}:{_line(root, loc)}: " if loc else f"{file}: "
-    key = ".".join(str(step) for step in loc)
+    key = ".".join(str(step) for step in loc if step != "[key]")
     if kind == "extra_forbidden":
         return f"{where}unknown key {key!r}; allowed here: {', '.join(_allowed(loc))}"
     if kind == "missing":
         return f"{where}key {key!r} is missing"
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {value!r})"
-    return f"{where}{key + ': ' if key else ''}{message.removeprefix('Value error, ')}{shown}"
+    if kind in ("model_type", "model_attributes_type"):
+        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*loc, '')))}"
+    found = fault["input"]
+    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {found!r})"
+    return f"{where}{key + ': ' if key else ''}{message}{shown}"
 
 
 def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
@@ -320,7 +350,7 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
 
     def existing(path: Path, loc: Sequence[int | str], kind: str) -> Path:
         found = absolute(path)
-        if not found.exists():
+        if not (found.exists() if kind == "file or folder" else found.is_file()):
             raise ConfigError(
                 f"{settings.file}:{_line(root, loc)}: {'.'.join(map(str, loc))}: no such {kind}: {found}"
             )

@@ -26,7 +26,7 @@ class CorruptError(EdgepackError):
 
 
 class StaleError(EdgepackError):
-    """An artefact was made from other bytes than those at hand; an upstream asset must be materialized again."""
+    """An artefact was made from other bytes than those at hand; materialize an upstream asset again."""
 
 
 class ModelError(EdgepackError):

@@ -1,0 +1,115 @@
+"""What every asset module shares: the partitions, the way an asset is declared, evidence as metadata, errors."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.evidence import Part, all_pass
+from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+
+MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
+IO_MANAGER = "artefact_io"
+ARTEFACT = dg.PythonObjectDagsterType(Artefact, name="Artefact", description=Artefact.__doc__)
+GROUP = "edge_packaging"
+OWNERS = ["team:edge-packaging"]
+
+
+def declared(check: str, asserts: str, asset: str, *, kinds: set[str], code_version: str) -> dict[str, Any]:
+    """The arguments that all six assets give to `dg.asset`."""
+    return {
+        "partitions_def": MODELS,
+        "io_manager_key": IO_MANAGER,
+        # said here because Dagster reads the annotation MaterializeResult as "no value"
+        "dagster_type": ARTEFACT,
+        "group_name": GROUP,
+        "owners": OWNERS,
+        "kinds": kinds,
+        "code_version": code_version,
+        "check_specs": [dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts)],
+    }
+
+
+@contextmanager
+def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
+    """Give the partition's key, and turn an error meant for the user into a failure that is not retried."""
+    asset = context.asset_key.to_user_string()
+    try:
+        yield ModelKey.parse(context.partition_key)
+    except EdgepackError as error:
+        raise dg.Failure(
+            description=f"{asset} of {context.partition_key}: {error}",
+            metadata={"error": type(error).__name__},
+            allow_retries=False,
+        ) from error
+
+
+def result(
+    artefact: Artefact, check: str, parts: Iterable[Part], metadata: Mapping[str, Any]
+) -> dg.MaterializeResult[Artefact]:
+    """The asset's value with its metadata, its data version and its check."""
+    rows = list(parts)
+    return dg.MaterializeResult(
+        value=artefact,
+        metadata={
+            **metadata,
+            "digest": artefact.digest,
+            "made_from": dg.MetadataValue.json(artefact.made_from),
+        },
+        data_version=dg.DataVersion(artefact.digest),
+        check_results=[
+            dg.AssetCheckResult(
+                passed=all_pass(rows),
+                check_name=check,
+                description=failed_rows(rows),
+                metadata={"parts": evidence_table(rows)},
+            )
+        ],
+    )
+
+
+def failed_rows(parts: Iterable[Part]) -> str:
+    """The failed parts in words."""
+    failed = [f"{part.name}: {part.found}, wanted {part.wanted}" for part in parts if not part.passed]
+    return "; ".join(failed) or "every part holds"
+
+
+def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
+    """A check's parts as a table."""
+    return table(
+        [{"part": p.name, "holds": p.passed, "found": p.found, "wanted": p.wanted} for p in parts],
+    )
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Rows of equal keys as a table of the UI; an empty one says so."""
+    records = [
+        dg.TableRecord({str(k): v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in row.items()})
+        for row in rows
+    ] or [dg.TableRecord({"": "none"})]
+    kinds = {bool: "bool", int: "int", float: "float", str: "string"}
+    columns = [
+        dg.TableColumn(name, kinds[type(value)]) for name, value in records[0].data.items()
+    ]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A PNG that the UI shows where the metadata stands."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def size_text(size: int) -> str:
+    """Bytes as a person reads them."""
+    amount = float(size)
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.2f} GiB"

@@ -1,0 +1,42 @@
+"""config_package: the pipeline configuration package, its lock, and what inspecting the model told."""
+
+import dagster as dg
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.tasks.config_package import make_config_package
+
+CHECK = "is_fit"
+
+
+@dg.asset(
+    deps=["registered_model"],
+    description="The pipeline configuration package of the registered model, not yet stamped with a version; the full "
+    "lock of its component's environment; and what inspecting the model told.",
+    **declared(
+        CHECK, "The package has the structure of the SDK's schema, and its size is within the server's limits.",
+        "config_package", kinds={"python"}, code_version="1",
+    ),
+)  # fmt: skip
+def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource) -> dg.MaterializeResult:
+    """Make the config package of a partition."""
+    with user_errors(context) as key:
+        artefact, report = make_config_package(key, edgepack.tools(context.log))
+        model = artefact.facts["model"]
+        wheels = [
+            {"package": p.name, "version": p.version, "size": size_text(p.size), "sha256": p.digest}
+            for p in report.lock.packages
+        ]
+        return result(artefact, CHECK, report.parts, {
+            "model": f"{model['name']}:{model['version']}",
+            "size": size_text(artefact.parts["package"].size),
+            "package_digest": artefact.parts["package"].digest,
+            "python": report.lock.python,
+            "requirements": ", ".join(report.lock.requirements),
+            "lock": table(wheels),
+            "lock_reused": report.lock_was_kept,
+            "environment_reused": report.environment_was_kept,
+            "files": table(report.files),
+            "inspection": dg.MetadataValue.json(report.inspection),
+        })  # fmt: skip

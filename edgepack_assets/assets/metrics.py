@@ -1,0 +1,38 @@
+"""metrics: the numbers, and the gates that they must pass."""
+
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.assets.common import declared, picture, result, table, user_errors
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.tasks.metrics import all_gate_parts, make_metrics
+
+CHECK = "pass_gates"
+
+
+@dg.asset(
+    description="The metrics of the package's answers, matched to the payload's records by number.",
+    **declared(
+        CHECK, "Answers and windows or labels match; every metric is finite and within the configured bounds.",
+        "metrics", kinds={"python", "scikitlearn"}, code_version="1",
+    ),
+)  # fmt: skip
+def metrics(
+    context: dg.AssetExecutionContext,
+    payload_data: Artefact,
+    prepped_data: Artefact,
+    validation_results: Artefact,
+    edgepack: EdgepackResource,
+) -> dg.MaterializeResult:
+    """Score the answers of a partition."""
+    with user_errors(context) as key:
+        tools = edgepack.tools(context.log)
+        artefact, score = make_metrics(key, payload_data, prepped_data, validation_results, tools)
+        numbers: dict[str, Any] = {
+            name: value if value is not None else "not defined" for name, value in artefact.facts["metrics"].items()
+        }
+        tables = {title: table(rows) for title, rows in score.tables.items()}
+        pictures = {title: picture(png, title) for title, png in score.pictures.items()}
+        return result(artefact, CHECK, all_gate_parts(artefact, key, tools), {**numbers, **tables, **pictures})

@@ -1,0 +1,50 @@
+"""payload_data: the records that the inference server would receive."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
+
+CHECK = "is_sound"
+
+
+class PayloadConfig(dg.Config):
+    """Run configuration. `payload_path`: where to write a copy of the records (gzipped JSON lines), if anywhere."""
+
+    payload_path: str | None = None
+
+
+@dg.asset(
+    deps=["raw_data"],
+    description="The records that the inference server would receive, made from the raw data, each with its number "
+    "and, where there is one, its source file and label.",
+    **declared(
+        CHECK, "The payload has records, of exactly the declared columns, and each column holds values.",
+        "payload_data", kinds={"python", "json"}, code_version="1",
+    ),
+)  # fmt: skip
+def payload_data(
+    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: EdgepackResource
+) -> dg.MaterializeResult:
+    """Make the payload of a partition."""
+    with user_errors(context) as key:
+        copy_to = Path(config.payload_path) if config.payload_path else None
+        artefact, report = make_payload(key, edgepack.tools(context.log), copy_to)
+        raw = raw_data_of(artefact)
+        preview = [
+            {"record": i, **{k: v if len(str(v)) < 120 else f"{str(v)[:117]}..." for k, v in row.items()}}
+            for i, row in enumerate(report.preview)
+        ]
+        other = {k: v for k, v in artefact.facts.items() if k not in ("records", "raw_data", "columns")}
+        return result(artefact, CHECK, report.parts, {
+            "dagster/row_count": artefact.facts["records"],
+            "columns": ", ".join(report.preview[0]) if report.preview else "none",
+            "raw_data": f"{raw['name']}:{raw['version']}",
+            "size": size_text(artefact.size),
+            "preview": table(preview),
+            "facts": dg.MetadataValue.json(other),
+        })  # fmt: skip

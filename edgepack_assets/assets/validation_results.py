@@ -1,0 +1,37 @@
+"""validation_results: what the package answered to every payload record."""
+
+import dagster as dg
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.assets.common import declared, picture, result, table, user_errors
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.tasks.validation_results import validate
+
+CHECK = "are_complete"
+
+
+@dg.asset(
+    description="What the package answers to every payload record, run in its own environment as the inference server "
+    "would run it: outputs or none, and the time taken.",
+    **declared(
+        CHECK, "Every payload record is accounted for, in order, and some are answered.",
+        "validation_results", kinds={"python", "json"}, code_version="1",
+    ),
+)  # fmt: skip
+def validation_results(
+    context: dg.AssetExecutionContext, payload_data: Artefact, config_package: Artefact, edgepack: EdgepackResource
+) -> dg.MaterializeResult:
+    """Run the package of a partition over its payload."""
+    with user_errors(context) as key:
+        artefact, report = validate(key, payload_data, config_package, edgepack.tools(context.log))
+        records, answered = artefact.facts["records"], artefact.facts["answered"]
+        return result(artefact, CHECK, report.parts, {
+            "dagster/row_count": records,
+            "answered": answered,
+            "unanswered": records - answered,
+            "latency_p50_ms": round(report.latency["p50"] * 1000, 4),
+            "latency_p95_ms": round(report.latency["p95"] * 1000, 4),
+            "latency_max_ms": round(report.latency["max"] * 1000, 4),
+            "preview": table(report.preview),
+            "plot": picture(report.picture, "answers"),
+        })  # fmt: skip

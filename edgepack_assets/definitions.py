@@ -1,0 +1,50 @@
+"""The code location: everything wired. `defs` is what Dagster loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.assets import ALL_ASSETS
+from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.errors import ConfigError
+from edgepack_assets.io_manager import ArtefactIOManager
+from edgepack_assets.jobs import package_model
+from edgepack_assets.model_types import model_type
+from edgepack_assets.resources import EdgepackResource
+
+
+def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The definitions for a configuration file (the one in force by default). Raises ConfigError."""
+    settings = load_settings(config_file)
+    _check_gates(settings)
+    edgepack = EdgepackResource(config_file=str(settings.file))
+    return dg.Definitions(
+        assets=ALL_ASSETS,
+        jobs=[package_model],
+        resources={
+            "edgepack": edgepack,
+            "artefact_io": ArtefactIOManager(edgepack=edgepack),
+            **(resource_overrides or {}),
+        },
+        # Steps are light: what is heavy runs in children. A process for each would cost seconds a step.
+        executor=dg.in_process_executor,
+    )
+
+
+def _check_gates(settings: Settings) -> None:
+    """Refuse gates on metrics that the model type does not have: such a gate could never pass."""
+    for name, entry in settings.model_types.items():
+        known = model_type(entry.implementation).metric_names
+        unknown = sorted(entry.gates.keys() - known)
+        if unknown:
+            raise ConfigError(
+                f"{settings.file}: model_types.{name}.gates: {', '.join(unknown)} is no metric of "
+                f"{entry.implementation}; it has: {', '.join(sorted(known))}"
+            )
+
+
+defs = build_defs()

@@ -1,0 +1,15 @@
+"""The package_model job: everything from a registered model to its registered package, for one partition."""
+
+import dagster as dg
+
+from edgepack_assets.assets.common import MODELS
+
+package_model = dg.define_asset_job(
+    "package_model",
+    selection=dg.AssetSelection.assets(
+        "payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package"
+    ),
+    partitions_def=MODELS,
+    description="Payload, config package, validation, metrics and the registered deployment package of one model "
+    "version.",
+)

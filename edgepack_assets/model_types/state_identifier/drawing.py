@@ -1,0 +1,75 @@
+"""Pictures of a state identifier: features of the windows, states over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgepack_assets.model_types.base import Payload, Prepped, Results, read_lines
+from edgepack_assets.model_types.pictures import STATE_COLOURS, new_figure, png
+from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
+
+_MOST_POINTS = 4_000
+_MOST_FEATURES = 40
+
+
+def features(prepped: Prepped) -> bytes:
+    """A map: one row per feature, one column per window, each feature from its smallest to its largest value."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(prepped.features)
+    names = [name for name in table.column_names if name not in FIXED_COLUMNS]
+    values = np.vstack([table[name].to_numpy() for name in names[:_MOST_FEATURES]])
+    low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    figure = new_figure(9, 1.4 + 0.24 * len(values))
+    axes = figure.add_subplot()
+    image = axes.imshow((values - low) / span, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
+    axes.set_yticks(range(len(values)), names[:_MOST_FEATURES], fontsize=8)
+    axes.set_xlabel("window")
+    hidden = len(names) - len(values)
+    axes.set_title(f"Prepped data: {len(names)} features of {table.num_rows} windows"
+                   + (f" (the first {_MOST_FEATURES} shown)" if hidden > 0 else ""), fontsize=10)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, ticks=[0, 1])
+    bar.ax.set_yticklabels(["smallest", "largest"], fontsize=8)
+    return png(figure)
+
+
+def states(payload: Payload, results: Results, inspection: Mapping[str, Any], period_ms: int) -> bytes:
+    """Total power over time, on bands in the colour of the state that was answered."""
+    import numpy as np
+    from matplotlib.patches import Patch
+
+    every = max(1, payload.count // _MOST_POINTS)
+    total = np.array([
+        np.nan if None in (record["ph1"], record["ph2"], record["ph3"])
+        else record["ph1"] + record["ph2"] + record["ph3"]
+        for number, record in enumerate(read_lines(payload.records)) if number % every == 0
+    ])
+    minutes = np.arange(len(total)) * every * period_ms / 60_000
+    figure = new_figure(10, 3.6)
+    axes = figure.add_subplot()
+    seen: dict[int, int] = {}
+    bands: list[list[float]] = []  # start, end, state; neighbours of one state are one band
+    for answer in results.answers():
+        state = int(answer.outputs["prediction"])
+        seen[state] = seen.get(state, 0) + 1
+        end = (answer.record + 1) * period_ms / 60_000
+        start = max(bands[-1][1] if bands else 0.0, end - inspection["window_size"] * period_ms / 60_000)
+        if bands and bands[-1][2] == state and bands[-1][1] >= start:
+            bands[-1][1] = end
+        else:
+            bands.append([start, end, state])
+    for start, end, state in bands:
+        axes.axvspan(start, end, color=STATE_COLOURS[int(state) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
+    axes.plot(minutes, total, color="#222222", linewidth=0.7)
+    axes.set_xlim(0, payload.count * period_ms / 60_000)
+    axes.set_xlabel("minutes")
+    axes.set_ylabel("ph1 + ph2 + ph3")
+    axes.set_title("Answered states over time", fontsize=10)
+    if seen:
+        handles = [Patch(color=STATE_COLOURS[s % len(STATE_COLOURS)], alpha=0.45, label=f"state {s}: {n} windows")
+                   for s, n in sorted(seen.items())]
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    return png(figure)

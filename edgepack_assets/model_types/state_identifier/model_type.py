@@ -1,0 +1,118 @@
+"""The state identifier behind the model type interface: what ships, what is declared; the rest is delegated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.config import ModelTypeSettings
+from edgepack_assets.errors import ModelError
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import (
+    ComponentSpec,
+    ModelSource,
+    ModelType,
+    Parameter,
+    Payload,
+    PayloadWriter,
+    Prepped,
+    Results,
+    Score,
+    Variable,
+)
+from edgepack_assets.model_types.registered_model import (
+    configured_requirements,
+    find_model_file,
+    merge_requirements,
+    model_code,
+    saved_environment,
+)
+from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
+
+PERIOD_MS = 250
+"""A record every 250 ms: the timeshifting periodicity, and the cycle the edge must keep up with."""
+
+_FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops": "skops"}
+# joblib reads plain pickles too, and a .pkl may well have been written by joblib
+
+
+class StateIdentifier(ModelType):
+    """Windows of three-phase power in, the number of the machine state out."""
+
+    name = "state_identifier"
+    metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
+    prepares_data = True
+    preload = {
+        "numpy": ("numpy",),
+        "joblib": ("joblib",),
+        "scikit-learn": ("sklearn.cluster", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.impute"),
+        "pandas": ("pandas",),
+        "skops": ("skops.io",),
+    }
+
+    def write_payload(self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
+        """One record per row of the Parquet file, holding exactly ph1, ph2 and ph3."""
+        return payload.write_payload(raw, writer)
+
+    def payload_parts(self, facts: Mapping[str, Any]) -> list[Part]:
+        """The columns, and that each holds values."""
+        return payload.payload_parts(facts)
+
+    def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
+        """The pickle or skops file, its own code, and the requirements it was saved with."""
+        root, file = find_model_file(model, tuple(_FORMATS))
+        in_folder = model.is_dir()
+        saved = saved_environment(root) if in_folder else None
+        if (saved is None or not saved.requirements) and not configured_requirements(entry):
+            raise ModelError(
+                f"{file.name} says nothing of the packages it needs (there is no MLflow requirements.txt beside it): "
+                "name them under `requirements` or `requirements_file` of its model type in edgepack.yaml, "
+                "e.g. scikit-learn==1.5.2 as in training"
+            )
+        kind = _FORMATS[file.suffix.lower()]
+        needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
+        return ModelSource(
+            files={file.name: file, **model_code(root if in_folder else None, entry)},
+            model={"file": file.name, "format": kind},
+            requirements=merge_requirements(saved.requirements if saved else (), entry, needed),
+            python_version=saved.python_version if saved else None,
+        )
+
+    def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
+        """Inputs ph1 to ph3, prediction and inertia, three metrics of the window, the parameter step_size."""
+        phases = tuple(
+            Variable(f"ph{i}", "Double", f"Power on phase {i}, one value every {PERIOD_MS} ms") for i in (1, 2, 3)
+        )
+        return ComponentSpec(
+            description=f"Answers windows of {inspection['window_size']} records with the machine's state",
+            inputs=phases,
+            outputs=(
+                Variable("prediction", "Integer", "Cluster of the window: the machine's state"),
+                Variable("inertia", "Double", "Inertia of the fitted clustering"),
+            ),
+            metrics=(
+                Variable("model_input_min", "String", "Smallest value in the window"),
+                Variable("model_input_max", "String", "Largest value in the window"),
+                Variable("model_input_mean", "String", "Mean of the window"),
+            ),
+            parameters=(
+                Parameter("step_size", "Integer", inspection["window_step"], "Records from one answer to the next"),
+            ),
+            periodicity=PERIOD_MS,
+        )
+
+    def score(
+        self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
+    ) -> Score:
+        """Silhouette and Dunn index of the answers over the prepped data, and the package's inertia."""
+        assert prepped is not None
+        return scoring.score(results, prepped)
+
+    def prepped_picture(self, prepped: Prepped) -> bytes:
+        """The features of every window, as a map."""
+        return drawing.features(prepped)
+
+    def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
+        """Power over time with the answered states behind it."""
+        return drawing.states(payload, results, inspection, PERIOD_MS)

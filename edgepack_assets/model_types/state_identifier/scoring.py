@@ -1,0 +1,104 @@
+"""Metrics of a state identifier's answers: silhouette, Dunn index, inertia."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import Prepped, Results, Score
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FIXED_COLUMNS = ("record", "model_prediction")
+"""Columns of prepped data that are no features: the record that completes the window, and what the model's own
+clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
+
+
+def score(results: Results, prepped: Prepped) -> Score:
+    """Join answers and windows by record number and score them.
+
+    A metric that cannot be computed (one cluster only, say) is NaN, which passes no gate.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(prepped.features)
+    records = table["record"].to_numpy()
+    expected = table["model_prediction"].to_numpy()
+    features = np.column_stack([table[name].to_numpy() for name in table.column_names if name not in FIXED_COLUMNS])
+    answers = {answer.record: answer.outputs for answer in results.answers()}
+    due = expected >= 0
+    due_records = {int(record) for record in records[due]}
+    stray = sorted(answers.keys() - due_records)
+    unanswered = sorted(due_records - answers.keys())
+    parts = [
+        Part("answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for each window"),
+        Part("windows without an answer", not unanswered, _some(unanswered), "none"),
+        Part("answers to records that complete no window", not stray, _some(stray), "none"),
+    ]
+    joined = [i for i in range(len(records)) if due[i] and int(records[i]) in answers]
+    labels = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
+    differing = [int(records[i]) for i, label in zip(joined, labels, strict=True) if label != expected[i]]
+    inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
+    parts += [
+        Part("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
+        Part("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
+    ]
+    scored = features[joined] if joined else features[:0]
+    return Score(
+        metrics={
+            "silhouette": silhouette(scored, labels),
+            "dunn_index": dunn_index(scored, labels),
+            "inertia": inertias[-1] if len(inertias) == 1 else math.nan,
+        },
+        parts=tuple(parts),
+        tables={"States": _states(labels)},
+    )
+
+
+def silhouette(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean silhouette coefficient (Rousseeuw 1987), Euclidean. `features` is windows x features.
+
+    NaN unless there are at least 2 clusters and fewer clusters than windows.
+    """
+    from sklearn.metrics import silhouette_score
+
+    clusters = len(set(labels.tolist()))
+    return float(silhouette_score(features, labels)) if 2 <= clusters < len(labels) else math.nan
+
+
+def dunn_index(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Smallest distance between points of different clusters / largest between points of one cluster
+    (Dunn 1974), Euclidean, exact. `features` is windows x features. Distances are computed in chunks.
+
+    NaN unless there are at least 2 clusters and one of them has two distinct points.
+    """
+    from sklearn.metrics import pairwise_distances_chunked
+
+    if len(set(labels.tolist())) < 2:
+        return math.nan
+    between, within, start = math.inf, 0.0, 0
+    for chunk in pairwise_distances_chunked(features):
+        same = labels[start : start + len(chunk), None] == labels[None, :]
+        within = max(within, float(chunk[same].max()))
+        between = min(between, float(chunk.min(where=~same, initial=math.inf)))
+        start += len(chunk)
+    return between / within if within > 0 else math.nan
+
+
+def _states(labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    found = labels.tolist()
+    return [
+        {"state": state, "windows": found.count(state), "share": round(found.count(state) / len(found), 4)}
+        for state in sorted(set(found))
+    ]
+
+
+def _some(values: list[Any]) -> str:
+    if not values:
+        return "none"
+    shown = ", ".join(map(str, values[:5]))
+    return shown if len(values) <= 5 else f"{len(values)}: {shown}, ..."

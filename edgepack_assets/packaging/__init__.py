@@ -1,0 +1,1 @@
+"""Packages by simaticai: the pipeline configuration package, and the deployment package built from it."""

@@ -1,0 +1,69 @@
+"""Which configuration, registry, artefact store and sandbox this deployment uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.registry.base import Registry
+from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.tasks.tools import Tools
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry that the configuration names."""
+    from edgepack_assets.registry.local import LocalRegistry
+
+    return LocalRegistry(settings.registry.path)
+
+
+def open_store(settings: Settings) -> ArtefactStore:
+    """The artefact store that the configuration names."""
+    return ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+
+
+class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The configured deployment, opened once per run. `config_file` is an absolute path to edgepack.yaml."""
+
+    config_file: str
+    _settings: Settings | None = PrivateAttr(default=None)
+    _store: ArtefactStore | None = PrivateAttr(default=None)
+    _sandbox: Sandbox | None = PrivateAttr(default=None)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration as it is now, read once per run."""
+        if self._settings is None:
+            self._settings = load_settings(Path(self.config_file))
+        return self._settings
+
+    @property
+    def store(self) -> ArtefactStore:
+        """The artefact store."""
+        if self._store is None:
+            self._store = open_store(self.settings)
+        return self._store
+
+    def tools(self, log: Any) -> Tools:
+        """What a task works with, logging to `log`."""
+        if self._sandbox is None:
+            self._sandbox = Sandbox(self.settings.runtime)
+        self._sandbox.log = log
+        return Tools(self.settings, open_registry(self.settings), self.store, self._sandbox, log)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
+        """End the spare child, if any, when the run is over."""
+        try:
+            yield self
+        finally:
+            if self._sandbox is not None:
+                self._sandbox.close()
+                self._sandbox = None

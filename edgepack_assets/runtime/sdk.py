@@ -1,0 +1,42 @@
+"""Importing simaticai without its side effects.
+
+It needs a telemetry decision before it saves anything (ours is "deny" unless the user chose), and on import
+it replaces the root logger's handlers, which would cut Dagster's logs off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_IMPORTING = threading.Lock()
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import simaticai inside this block."""
+    os.environ.setdefault("SIMATICAI_TELEMETRY", "deny")
+    with _IMPORTING:
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        try:
+            yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            logging.getLogger("simaticai").setLevel(logging.WARNING)
+
+
+def import_ahead() -> threading.Thread:
+    """Import simaticai in the background: it takes seconds (it compiles a grammar), best spent while a child
+    inspects the model. Whoever needs it later waits on Python's own import lock."""
+
+    def load() -> None:
+        from edgepack_assets.runtime import runner  # noqa: F401
+
+    thread = threading.Thread(target=load, name="import simaticai", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,142 @@
+"""From a registered model to a pipeline configuration package: lock, environment, inspection, package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import ModelError
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import ModelSource, ModelType
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.runtime import sdk
+from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.runtime.lock import Lock, lock_for
+from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
+from edgepack_assets.tasks.tools import Tools
+
+ZIP = "application/zip"
+
+
+@dataclass(frozen=True)
+class ConfigPackageReport:
+    """What a person sees of a config package."""
+
+    parts: list[Part]
+    files: list[dict[str, Any]]
+    lock: Lock
+    lock_was_kept: bool
+    environment_was_kept: bool
+    inspection: dict[str, Any]
+
+
+def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPackageReport]:
+    """Package the key's model version.
+
+    Raises ModelError, EnvironmentBuildError, ComponentError, NotFoundError, CorruptError.
+    """
+    entry, implementation = tools.entry(key), tools.model_type(key)
+    model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+    importing = sdk.import_ahead()
+    with tools.work_folder() as work:
+        path = tools.registry.download(model, work / "model")
+        source = implementation.read_model(path, entry)
+        python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
+        lock, lock_was_kept = lock_for(source.requirements, python, tools.store, tools.settings.runtime)
+        environment = tools.environment(lock)
+        component = work / "component"
+        _assemble(component, implementation, source)
+        inspection = _inspect(key, tools, implementation, environment, component)
+        _write_model_json(component, {**source.model, **inspection.get("component", {})})
+        tools.sandbox.prepare(environment, tools.preload(key, lock))  # the next step's child, ahead of time
+        importing.join()
+        from edgepack_assets.packaging.config_package import build_config_package
+        from edgepack_assets.packaging.deployment_package import config_package_parts
+
+        package = build_config_package(
+            component, implementation.component_spec(inspection), lock, entry.package_name, entry.description, work
+        )
+        parts = config_package_parts(package, lock)
+        artefact = Artefact(
+            asset="config_package",
+            partition=str(key),
+            parts={
+                "package": tools.store.put_file(package, ZIP),
+                "lock": tools.store.put_json(lock.model_dump(mode="json")),
+                "inspection": tools.store.put_json(inspection),
+            },
+            facts={"model": {"name": model.name, "version": model.version, "digest": model.digest}},
+            made_from={"registered_model": model.digest},
+        )
+        files = [
+            {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
+            for file in sorted(component.rglob("*")) if file.is_file()
+        ]  # fmt: skip
+    report = ConfigPackageReport(parts, files, lock, lock_was_kept, environment.kept, inspection)
+    return artefact, report
+
+
+def _assemble(component: Path, implementation: ModelType, source: ModelSource) -> None:
+    own = implementation.folder / "component"
+    component.mkdir()
+    ours = {"model.json": own}
+    for file in sorted(own.glob("*.py")):
+        shutil.copyfile(file, component / file.name)
+        ours[file.name] = file
+    for name, file in source.files.items():
+        top = name.split("/")[0]
+        if top in ours or Path(top).stem in {Path(n).stem for n in ours if n.endswith(".py")}:
+            raise ModelError(
+                f"the model ships {name}, which would hide the component's own {top}; rename the module or move it "
+                "into a package"
+            )
+        target = component / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    _write_model_json(component, source.model)
+
+
+def _write_model_json(component: Path, settings: Any) -> None:
+    (component / "model.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _inspect(
+    key: ModelKey, tools: Tools, implementation: ModelType, environment: Environment, component: Path
+) -> dict[str, Any]:
+    """Let the component's own environment tell what the packaging must know of the model."""
+    what = f"inspecting the model of {key}"
+    try:
+        told: dict[str, Any] = tools.sandbox.run(what, environment, tools.preload(key, environment.lock), {
+            "task": "call",
+            "folder": str(component),
+            "file": str(implementation.folder / "child_tasks.py"),
+            "function": "inspect_model",
+            "arguments": {},
+        })
+    except TaskFailedError as error:
+        raise _explained(error.failure, what) from error
+    return told
+
+
+def _explained(failure: ChildFailure, what: str) -> ModelError:
+    if failure.type in ("ModuleNotFoundError", "ImportError") and failure.name:
+        top = failure.name.split(".")[0]
+        return ModelError(
+            f"the model needs the module {failure.name!r}, which the component does not hold: if it is the model's own "
+            f"code, save it with the model (MLflow code_paths) or name its folder under code_paths in edgepack.yaml; "
+            f"if it is a package, add {top} to the model type's requirements"
+        )
+    if failure.type == "AttributeError" and "__main__" in failure.message:
+        return ModelError(
+            f"the model names code of the script that trained it ({failure.message}): move that code into a module, "
+            "train again, and ship the module with the model"
+        )
+    if failure.type == "ValueError":
+        return ModelError(f"the model cannot be packaged: {failure.message}")
+    return ModelError(f"{what} failed: {failure.type}: {failure.message}\n{failure.traceback}")

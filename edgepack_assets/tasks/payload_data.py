@@ -1,0 +1,74 @@
+"""From the registry's raw data to payload records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact, writing
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind, resolve
+from edgepack_assets.tasks.tools import Tools
+
+JSON_LINES = "application/x-ndjson+gzip"
+
+
+@dataclass(frozen=True)
+class PayloadReport:
+    """What a person sees of a payload."""
+
+    parts: list[Part]
+    preview: list[Record]
+
+
+def make_payload(key: ModelKey, tools: Tools, copy_to: Path | None = None) -> tuple[Artefact, PayloadReport]:
+    """Download the configured raw data and turn it into records, each with its number.
+
+    "latest" is resolved here, once, and pinned in the facts. `copy_to` gets the records too, if given.
+    Raises RawDataError, NotFoundError, CorruptError.
+    """
+    entry, implementation = tools.entry(key), tools.model_type(key)
+    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version)
+    tools.log.info(f"raw data {raw}, {raw.size} bytes")
+    with tools.work_folder() as work:
+        path = tools.registry.download(raw, work / "raw")
+        writer = PayloadWriter(work / "records", work / "sources")
+        with writer.open():
+            written = implementation.write_payload(path, raw.tags, writer)
+        facts = {
+            **written,
+            "records": writer.count,
+            "sourced": writer.sourced,
+            "raw_data": {"name": raw.name, "version": raw.version, "digest": raw.digest},
+        }
+        artefact = Artefact(
+            asset="payload_data",
+            partition=str(key),
+            parts={
+                "records": tools.store.put_file(writer.records, JSON_LINES),
+                "sources": tools.store.put_file(writer.sources, JSON_LINES),
+            },
+            facts=facts,
+            made_from={"raw_data": raw.digest},
+        )
+        if copy_to is not None:
+            with writer.records.open("rb") as source, writing(copy_to.absolute()) as target:
+                shutil.copyfileobj(source, target)
+    return artefact, PayloadReport(implementation.payload_parts(facts), writer.preview)
+
+
+def open_payload(artefact: Artefact, tools: Tools) -> Payload:
+    """The payload of an artefact as local files."""
+    fetch = tools.store.fetch
+    return Payload(fetch(artefact.parts["records"]), fetch(artefact.parts["sources"]), artefact.facts["records"])
+
+
+def raw_data_of(artefact: Artefact) -> Mapping[str, Any]:
+    """Name, version and digest of the raw data that a payload was made from."""
+    found: Mapping[str, Any] = artefact.facts["raw_data"]
+    return found

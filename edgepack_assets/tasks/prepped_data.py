@@ -1,0 +1,90 @@
+"""The packaged model's fitted preprocessing over the payload's records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import Prepped
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.tools import Tools
+
+PARQUET = "application/vnd.apache.parquet"
+
+
+@dataclass(frozen=True)
+class PreppedReport:
+    """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold."""
+
+    parts: list[Part]
+    picture: bytes | None
+
+
+def prepare_data(
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: Tools
+) -> tuple[Artefact, PreppedReport]:
+    """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
+    implementation = tools.model_type(key)
+    made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
+    if not implementation.prepares_data:
+        why = f"{implementation.name} scores answers directly: there is nothing to prepare"
+        artefact = Artefact(asset="prepped_data", partition=str(key), parts={}, facts={"empty": why},
+                            made_from=made_from)
+        return artefact, PreppedReport([Part("prepped data", True, "nothing to hold", "nothing to hold")], None)
+    lock = tools.lock_of(config_package)
+    inspection = tools.store.read_json(config_package.parts["inspection"])
+    payload = open_payload(payload_data, tools)
+    from edgepack_assets.runtime.runner import PackageRunner
+
+    with tools.work_folder() as work:
+        environment, preload = tools.environment(lock), tools.preload(key, lock)
+        tools.sandbox.prepare(environment, preload)
+        package = tools.store.fetch(config_package.parts["package"])
+        with PackageRunner(package, work, tools.sandbox, environment) as runner:
+            told = tools.sandbox.run(f"preparing the data of {key}", environment, preload, {
+                "task": "call",
+                "folder": str(runner.component_folder),
+                "file": str(implementation.folder / "child_tasks.py"),
+                "function": "prepare",
+                "arguments": {"records": str(payload.records), "count": payload.count,
+                              "features": str(work / "features.npy"), "windows": str(work / "windows.npy")},
+            })
+        tools.sandbox.prepare(environment, preload)
+        features = _to_parquet(work, inspection["feature_names"])
+        artefact = Artefact(
+            asset="prepped_data", partition=str(key), parts={"features": tools.store.put_file(features, PARQUET)},
+            facts={"windows": told["windows"], "features": told["features"], "unfilled_windows": told["unfilled"]},
+            made_from=made_from,
+        )
+        picture = implementation.prepped_picture(Prepped(features))
+    parts = [
+        Part("windows", told["windows"] > 0, str(told["windows"]), "at least 1"),
+        Part("features", told["features"] == inspection["features"], str(told["features"]),
+             f"{inspection['features']}, as the model's clustering takes"),
+        Part("windows with values", told["unfilled"] < told["windows"],
+             f"{told['windows'] - told['unfilled']} of {told['windows']}", "at least 1"),
+    ]
+    return artefact, PreppedReport(parts, picture)
+
+
+def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
+    """Prepped data as a local file, or None where there is nothing to hold."""
+    return Prepped(tools.store.fetch(artefact.parts["features"])) if artefact.parts else None
+
+
+def _to_parquet(work: Path, names: list[str]) -> Path:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # The child is not trusted: without allow_pickle numpy reads numbers and nothing else.
+    features = np.load(work / "features.npy", allow_pickle=False)
+    windows = np.load(work / "windows.npy", allow_pickle=False)
+    columns = {"record": windows[:, 0], "model_prediction": windows[:, 1]}
+    columns |= {name: features[:, i] for i, name in enumerate(names)}
+    path = work / "features.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path

@@ -1,0 +1,60 @@
+"""What tasks work with: settings, registry, artefact store, sandbox and a log."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact, ArtefactStore
+from edgepack_assets.config import ModelTypeSettings, Settings
+from edgepack_assets.model_types import ModelType, model_type
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Registry
+from edgepack_assets.runtime.environments import Environment, environment_for
+from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.runtime.sandbox import Sandbox
+
+
+@dataclass
+class Tools:
+    """Everything a task may use. `log` has info and warning."""
+
+    settings: Settings
+    registry: Registry
+    store: ArtefactStore
+    sandbox: Sandbox
+    log: Any
+
+    def entry(self, key: ModelKey) -> ModelTypeSettings:
+        """The configuration of the key's model type. Raises ConfigError."""
+        return self.settings.model_type(key.model_type)
+
+    def model_type(self, key: ModelKey) -> ModelType:
+        """The implementation that the key's model type uses."""
+        return model_type(self.entry(key).implementation)
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A folder that is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="edgepack-") as folder:
+            yield Path(folder)
+
+    def lock_of(self, config_package: Artefact) -> Lock:
+        """The lock that a config package was made with."""
+        return Lock.model_validate(self.store.read_json(config_package.parts["lock"]))
+
+    def environment(self, lock: Lock) -> Environment:
+        """The kept environment of a lock, built if need be."""
+        environment = environment_for(lock, self.store, self.settings.runtime)
+        if not environment.kept:
+            self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
+        return environment
+
+    def preload(self, key: ModelKey, lock: Lock) -> list[str]:
+        """Modules that a child of this model type imports ahead, as far as its lock holds them."""
+        wanted = self.model_type(key).preload
+        return [module for name, modules in wanted.items() if name in lock.names for module in modules]

@@ -1,0 +1,76 @@
+"""Running the config package over the payload, as the inference server would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import Results, read_lines
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
+from edgepack_assets.tasks.tools import Tools
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes."""
+
+    parts: list[Part]
+    preview: list[dict[str, Any]]
+    latency: dict[str, float]
+    picture: bytes
+
+
+def validate(
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: Tools
+) -> tuple[Artefact, ValidationReport]:
+    """Feed every payload record to the package in its own environment.
+
+    Raises TaskFailedError with the component's own traceback and the record, or ComponentError.
+    """
+    lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
+    implementation = tools.model_type(key)
+    from edgepack_assets.runtime.runner import PackageRunner
+
+    with tools.work_folder() as work:
+        environment, preload = tools.environment(lock), tools.preload(key, lock)
+        tools.sandbox.prepare(environment, preload)
+        package = tools.store.fetch(config_package.parts["package"])
+        with PackageRunner(package, work, tools.sandbox, environment) as runner:
+            run = runner.run(f"validating {key}", payload.records, preload)
+        tools.sandbox.prepare(environment, preload)  # for the run of the deployment package
+        entries, answered = _count(Results(run.results))
+        artefact = Artefact(
+            asset="validation_results", partition=str(key),
+            parts={"results": tools.store.put_file(run.results, JSON_LINES),
+                   "inspection": config_package.parts["inspection"]},
+            facts={"records": entries, "answered": answered},
+            observations={
+                "times": tools.store.put_file(run.times, "application/octet-stream"),
+                "latency": tools.store.put_json(run.latency),
+            },
+            made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
+        )  # fmt: skip
+        results = Results(run.results)
+        inspection = tools.store.read_json(config_package.parts["inspection"])
+        picture = implementation.results_picture(payload, results, inspection)
+        preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
+    parts = [
+        Part("records accounted for", entries == payload.count, str(entries), f"{payload.count}, as in the payload"),
+        Part("answers", answered > 0, str(answered), "at least 1"),
+    ]
+    return artefact, ValidationReport(parts, preview, run.latency, picture)
+
+
+def _count(results: Results) -> tuple[int, int]:
+    """(entries, answers), and proof that entry i belongs to record i: the file was written by the child."""
+    entries = answered = 0
+    for entry in read_lines(results.path):
+        if entry["record"] != entries:
+            break
+        entries += 1
+        answered += entry["outputs"] is not None
+    return entries, answered
