@@ -47,7 +47,7 @@ def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
             description=f"{asset} of {context.partition_key}: {error}",
             metadata={"error": type(error).__name__},
             allow_retries=False,
-        ) from error
+        ) from None
 
 
 def result(

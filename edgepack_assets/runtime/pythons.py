@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from edgepack_assets.config import EDGE_PYTHONS
@@ -47,6 +48,7 @@ def _configured(version: str, configured: Mapping[str, Path]) -> Path | None:
     return path
 
 
+@cache
 def _search(version: str) -> Path | None:
     found = subprocess.run(
         uv_command("python", "find", "--system", "--no-python-downloads", "--no-project", version),

@@ -120,7 +120,7 @@ def _inspect(
             "arguments": {},
         })
     except TaskFailedError as error:
-        raise _explained(error.failure, what) from error
+        raise _explained(error.failure, what) from None
     return told
 
 
