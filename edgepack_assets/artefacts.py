@@ -394,7 +394,7 @@ class ArtefactStore:
 
     @contextlib.contextmanager
     def _blob_stream(self, blob: Blob) -> Iterator[IO[bytes]]:
-        assert self._local is not None  # noqa: S101 (for the type checker)
+        assert self._local is not None
         with _published(self._tmp(self._local), Path(self._blob_path(blob.digest))) as stream:
             os.fchmod(stream.fileno(), 0o444)
             yield stream

@@ -94,9 +94,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
         for row in rows
     ] or [dg.TableRecord({"": "none"})]
     kinds = {bool: "bool", int: "int", float: "float", str: "string"}
-    columns = [
-        dg.TableColumn(name, kinds[type(value)]) for name, value in records[0].data.items()
-    ]
+    columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in records[0].data.items()]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
 
 

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.config_package import make_config_package

@@ -5,7 +5,7 @@ import dagster as dg
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, result, size_text, user_errors
 from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.tasks.deployment_package import deploy
+from edgepack_assets.tasks.deployment_package import Validated, deploy
 
 CHECK = "is_registered_as_built"
 
@@ -37,7 +37,10 @@ def deployment_package(
             "display_name": run.display_name,
         }
         artefact, report = deploy(
-            key, config_package, payload_data, validation_results, metrics, run_tags, edgepack.tools(context.log)
+            key,
+            Validated(config_package, payload_data, validation_results, metrics),
+            run_tags,
+            edgepack.tools(context.log),
         )
         registered = report.registered
         if report.was_registered_before:

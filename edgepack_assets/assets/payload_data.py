@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of

@@ -6,6 +6,8 @@ from importlib import import_module
 
 from edgepack_assets.model_types.base import ModelType
 
+__all__ = ["ModelType", "model_type"]
+
 
 def model_type(implementation: str) -> ModelType:
     """The implementation in the folder of that name (its `MODEL_TYPE`)."""

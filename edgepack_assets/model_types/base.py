@@ -85,12 +85,9 @@ class PayloadWriter:
     @contextmanager
     def open(self) -> Iterator[PayloadWriter]:
         """Open both files for the duration of the block."""
-        self._streams = [open_gzip_for_writing(self.records), open_gzip_for_writing(self.sources)]
-        try:
+        with gzip_writer(self.records) as records, gzip_writer(self.sources) as sources:
+            self._streams = [records, sources]
             yield self
-        finally:
-            for stream in self._streams:
-                stream.close()
 
     def add(self, record: Record, file: str | None = None, label: int | None = None) -> None:
         """Append one record."""
@@ -117,9 +114,11 @@ class PayloadWriter:
         self.count += len(lines)
 
 
-def open_gzip_for_writing(path: Path) -> gzip.GzipFile:
-    """Gzip without name and time, so that equal content gives equal bytes."""
-    return gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=path.open("wb"))
+@contextmanager
+def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
+    """A gzip file without name and time, so that equal content gives equal bytes."""
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=raw) as stream:
+        yield stream
 
 
 def read_lines(path: Path) -> Iterator[Any]:

@@ -92,9 +92,7 @@ def saved_environment(root: Path) -> SavedEnvironment:
     return SavedEnvironment(tuple(_parse_line(line, origin) for line in lines if _is_requirement(line)), python)
 
 
-def merge_requirements(
-    saved: Iterable[str], entry: ModelTypeSettings, needed: Iterable[str] = ()
-) -> tuple[str, ...]:
+def merge_requirements(saved: Iterable[str], entry: ModelTypeSettings, needed: Iterable[str] = ()) -> tuple[str, ...]:
     """The component's requirements: the model's own, then the configuration's, then what our entrypoint needs.
 
     The configuration's line replaces the model's of the same name; a needed name that stands already keeps
@@ -185,7 +183,7 @@ def _is_requirement(line: str) -> bool:
 
 
 def _parse_line(line: str, origin: str) -> str:
-    text = line.split(" #")[0].strip()
+    text = line.split(" #", maxsplit=1)[0].strip()
     if text.startswith("-"):
         raise ModelError(
             f"{origin}: the option {text!r} cannot be carried over; name the requirements in `requirements` "

@@ -112,13 +112,18 @@ def _inspect(
     """Let the component's own environment tell what the packaging must know of the model."""
     what = f"inspecting the model of {key}"
     try:
-        told: dict[str, Any] = tools.sandbox.run(what, environment, tools.preload(key, environment.lock), {
-            "task": "call",
-            "folder": str(component),
-            "file": str(implementation.folder / "child_tasks.py"),
-            "function": "inspect_model",
-            "arguments": {},
-        })
+        told: dict[str, Any] = tools.sandbox.run(
+            what,
+            environment,
+            tools.preload(key, environment.lock),
+            {
+                "task": "call",
+                "folder": str(component),
+                "file": str(implementation.folder / "child_tasks.py"),
+                "function": "inspect_model",
+                "arguments": {},
+            },
+        )
     except TaskFailedError as error:
         raise _explained(error.failure, what) from None
     return told

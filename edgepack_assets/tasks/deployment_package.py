@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts import Artefact, check_chain, file_digest
@@ -21,10 +22,32 @@ from edgepack_assets.tasks.metrics import all_gate_parts
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.tools import Tools
 
+if TYPE_CHECKING:
+    from edgepack_assets.packaging.deployment_package import Stamp
+
 _ANSWERS_TO_COMPARE = 2
 _TOLERANCE = 1e-9
 """Relative difference allowed between floats of two runs of the same bytes on the same machine."""
 _MOST_RACES = 50
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a deployment package is made from: artefacts that must have been made from each other."""
+
+    config_package: Artefact
+    payload_data: Artefact
+    validation_results: Artefact
+    metrics: Artefact
+
+    def inputs(self) -> dict[str, Artefact]:
+        """The artefacts by asset name."""
+        return {artefact.asset: artefact for artefact in vars(self).values()}
+
+    def check(self) -> None:
+        """Raises StaleError if one was made from other bytes than those at hand."""
+        check_chain(self.validation_results, self.inputs())
+        check_chain(self.metrics, self.inputs())
 
 
 @dataclass(frozen=True)
@@ -39,65 +62,78 @@ class DeploymentReport:
 
 
 def deploy(
-    key: ModelKey, config_package: Artefact, payload_data: Artefact, validation_results: Artefact, metrics: Artefact,
-    run_tags: Mapping[str, str], tools: Tools,
-) -> tuple[Artefact, DeploymentReport]:  # fmt: skip
+    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], tools: Tools
+) -> tuple[Artefact, DeploymentReport]:
     """Verify chain and gates, build, run and register the package; or report the version that stands.
 
     Raises StaleError, EdgepackError (gates), PackageError, ComponentError.
     """
-    inputs = {"config_package": config_package, "payload_data": payload_data, "validation_results": validation_results}
-    check_chain(validation_results, inputs)
-    check_chain(metrics, inputs)
-    _refuse_failed_gates(metrics, key, tools)
+    validated.check()
+    _refuse_failed_gates(validated.metrics, key, tools)
     from edgepack_assets.packaging import deployment_package as packaging
 
-    entry, lock = tools.entry(key), tools.lock_of(config_package)
-    name = entry.registered_package_name
-    package = tools.store.fetch(config_package.parts["package"])
+    name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
+    package = tools.store.fetch(validated.config_package.parts["package"])
     expected = packaging.expected_contents(package, lock)
     content = packaging.content_digest(expected)
-    tags = _tags(key, content, payload_data, config_package, metrics, lock, run_tags, tools)
+    tags = {**_tags(key, validated, lock, run_tags), "content_digest": content}
     with tools.work_folder() as work:
-        registered, before = _existing(name, tags, tools), True
-        executed = False
+        registered, built = _existing(name, tags, tools), None
+        before = registered is not None
         for _ in range(_MOST_RACES):
             if registered is not None:
                 break
-            versions = tools.registry.versions(Kind.MODEL, name)
-            stamp = packaging.Stamp(
-                versions[-1].version + 1 if versions else 1,
-                packaging.uuid.UUID(versions[-1].tags["packageid"]) if versions else packaging.package_id_for(name),
-            )
+            stamp = _next_stamp(name, tools)
+            first = built is None
             built = packaging.build_deployment_package(package, lock, tools.store, name, stamp, work)
             found = packaging.contents(built, stamp)
             if found != expected:
-                differing = sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))
-                raise PackageError(f"{built.name} differs from what was validated in: {', '.join(differing)}")
-            if not executed:
-                _execute(key, built, payload_data, validation_results, lock, work, tools)
-                executed = True  # another stamp on proven equal contents needs no second run
+                raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
+            if first:  # another stamp on contents that are proven equal needs no second run
+                _execute(key, built, validated, lock, tools)
             try:
                 registered = tools.registry.register(
                     Kind.MODEL, name, built, {**tags, "packageid": str(stamp.package_id)}, version=stamp.version
                 )
-                before = False
             except VersionTakenError:
                 tools.log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
                 registered = _existing(name, tags, tools)
-                built.unlink()
-                continue
+                before = registered is not None
         if registered is None:
             raise PackageError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
-        parts = _registered_parts(registered, expected, None if before else file_digest(built), work, tools)
+        digest = None if before or built is None else file_digest(built)
+        parts = _registered_parts(registered, expected, digest, work, tools)
     artefact = Artefact(
-        asset="deployment_package", partition=str(key),
+        asset="deployment_package",
+        partition=str(key),
         parts={"contents": tools.store.put_json(expected)},
-        facts={"name": registered.name, "version": registered.version, "packageid": registered.tags["packageid"],
-               "content_digest": content, "digest": registered.digest, "size": registered.size},
-        made_from={**{n: value.digest for n, value in inputs.items()}, "metrics": metrics.digest},
-    )  # fmt: skip
+        facts={
+            "name": registered.name,
+            "version": registered.version,
+            "packageid": registered.tags["packageid"],
+            "content_digest": content,
+            "digest": registered.digest,
+            "size": registered.size,
+        },
+        made_from={asset: value.digest for asset, value in validated.inputs().items()},
+    )
     return artefact, DeploymentReport(registered, registered.tags["packageid"], content, before, parts)
+
+
+def _next_stamp(name: str, tools: Tools) -> Stamp:
+    """The next version of the package, with the package id that its versions share."""
+    from edgepack_assets.packaging.deployment_package import Stamp, package_id_for
+
+    versions = tools.registry.versions(Kind.MODEL, name)
+    if not versions:
+        return Stamp(1, package_id_for(name))
+    newest = versions[-1]
+    given = newest.tags.get("packageid")
+    return Stamp(newest.version + 1, uuid.UUID(given) if given else package_id_for(name))
+
+
+def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
 
 
 def _refuse_failed_gates(metrics: Artefact, key: ModelKey, tools: Tools) -> None:
@@ -107,25 +143,22 @@ def _refuse_failed_gates(metrics: Artefact, key: ModelKey, tools: Tools) -> None
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {lines}")
 
 
-def _tags(
-    key: ModelKey, content: str, payload_data: Artefact, config_package: Artefact, metrics: Artefact, lock: Lock,
-    run_tags: Mapping[str, str], tools: Tools,
-) -> dict[str, str]:  # fmt: skip
-    raw, model = raw_data_of(payload_data), config_package.facts["model"]
+def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str, str]) -> dict[str, str]:
+    raw, model = raw_data_of(validated.payload_data), validated.config_package.facts["model"]
     tags = {
         "model_name": model["name"],
         "model_version": str(model["version"]),
         "model_type": key.model_type,
-        "content_digest": content,
         "lock_digest": lock.digest,
         "lock_key": lock.key,
         "raw_data": f"{raw['name']}:{raw['version']}",
         "raw_data_digest": raw["digest"],
-        "payload_digest": payload_data.digest,
+        "payload_digest": validated.payload_data.digest,
         "edgepack_version": __version__,
         **{name: value for name, value in run_tags.items() if value},
     }
-    return tags | {name: repr(value) for name, value in metrics.facts["metrics"].items() if value is not None}
+    numbers = validated.metrics.facts["metrics"]
+    return tags | {name: repr(value) for name, value in numbers.items() if value is not None}
 
 
 def _existing(name: str, tags: Mapping[str, str], tools: Tools) -> RegisteredVersion | None:
@@ -137,31 +170,28 @@ def _existing(name: str, tags: Mapping[str, str], tools: Tools) -> RegisteredVer
     return None
 
 
-def _execute(
-    key: ModelKey, built: Path, payload_data: Artefact, validation_results: Artefact, lock: Lock, work: Path,
-    tools: Tools,
-) -> None:  # fmt: skip
+def _execute(key: ModelKey, built: Path, validated: Validated, lock: Lock, tools: Tools) -> None:
     """Run the stamped package over the payload's first records; its outputs must be those that were validated."""
     from edgepack_assets.runtime.runner import PackageRunner
 
-    folder = work / "execution"
-    folder.mkdir()
-    payload = open_payload(payload_data, tools)
-    with PackageRunner(built, folder, tools.sandbox, tools.environment(lock)) as runner:
-        run = runner.run(f"running {built.name} of {key}", payload.records, tools.preload(key, lock),
-                         until_answers=_ANSWERS_TO_COMPARE)
-    validated = Results(tools.store.fetch(validation_results.parts["results"]))
-    compared = 0
-    for ours, theirs in zip(read_lines(run.results), islice(read_lines(validated.path), run.records), strict=True):
-        if not _equal(ours, theirs):
-            raise PackageError(
-                f"{built.name} answers record {theirs['record']} with {ours['outputs']}, "
-                f"but was validated with {theirs['outputs']}"
-            )
-        compared += 1
-    if compared != run.records or run.answered == 0:
-        raise PackageError(f"{built.name} gave {run.answered} answers to {run.records} records")
-    tools.log.info(f"{built.name} was run over {compared} records: outputs equal the validated ones")
+    payload = open_payload(validated.payload_data, tools)
+    results = Results(tools.store.fetch(validated.validation_results.parts["results"]))
+    with (
+        tools.work_folder() as work,
+        PackageRunner(built, work, tools.sandbox, tools.environment(lock)) as runner,
+    ):
+        what = f"running {built.name} of {key}"
+        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=_ANSWERS_TO_COMPARE)
+        first = islice(read_lines(results.path), run.records)
+        for ours, theirs in zip(read_lines(run.results), first, strict=True):
+            if not _equal(ours, theirs):
+                raise PackageError(
+                    f"{built.name} answers record {theirs['record']} with {ours['outputs']}, "
+                    f"but was validated with {theirs['outputs']}"
+                )
+    if run.answered == 0:
+        raise PackageError(f"{built.name} answered none of {run.records} records")
+    tools.log.info(f"{built.name} was run over {run.records} records: outputs equal the validated ones")
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
@@ -181,10 +211,10 @@ def _registered_parts(
     path = tools.registry.download(registered, work / "registered")
     stamp = packaging.read_stamp(path)
     found = packaging.contents(path, stamp)
-    differing = sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))
-    wanted = packaging.Stamp(registered.version, packaging.uuid.UUID(registered.tags["packageid"]))
+    differing = _differing(found, expected)
+    wanted = packaging.Stamp(registered.version, uuid.UUID(registered.tags["packageid"]))
     parts = [
-        Part("files that differ from the validated ones", not differing, ", ".join(differing) or "none", "none"),
+        Part("files that differ from the validated ones", differing == "none", differing, "none"),
         Part("stamp", stamp == wanted, str(stamp), str(wanted)),
     ]
     if built is not None:

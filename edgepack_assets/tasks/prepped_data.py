@@ -31,8 +31,9 @@ def prepare_data(
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     if not implementation.prepares_data:
         why = f"{implementation.name} scores answers directly: there is nothing to prepare"
-        artefact = Artefact(asset="prepped_data", partition=str(key), parts={}, facts={"empty": why},
-                            made_from=made_from)
+        artefact = Artefact(
+            asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from
+        )
         return artefact, PreppedReport([Part("prepped data", True, "nothing to hold", "nothing to hold")], None)
     lock = tools.lock_of(config_package)
     inspection = tools.store.read_json(config_package.parts["inspection"])
@@ -44,28 +45,47 @@ def prepare_data(
         tools.sandbox.prepare(environment, preload)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
-            told = tools.sandbox.run(f"preparing the data of {key}", environment, preload, {
-                "task": "call",
-                "folder": str(runner.component_folder),
-                "file": str(implementation.folder / "child_tasks.py"),
-                "function": "prepare",
-                "arguments": {"records": str(payload.records), "count": payload.count,
-                              "features": str(work / "features.npy"), "windows": str(work / "windows.npy")},
-            })
+            told = tools.sandbox.run(
+                f"preparing the data of {key}",
+                environment,
+                preload,
+                {
+                    "task": "call",
+                    "folder": str(runner.component_folder),
+                    "file": str(implementation.folder / "child_tasks.py"),
+                    "function": "prepare",
+                    "arguments": {
+                        "records": str(payload.records),
+                        "count": payload.count,
+                        "features": str(work / "features.npy"),
+                        "windows": str(work / "windows.npy"),
+                    },
+                },
+            )
         tools.sandbox.prepare(environment, preload)
         features = _to_parquet(work, inspection["feature_names"])
         artefact = Artefact(
-            asset="prepped_data", partition=str(key), parts={"features": tools.store.put_file(features, PARQUET)},
+            asset="prepped_data",
+            partition=str(key),
+            parts={"features": tools.store.put_file(features, PARQUET)},
             facts={"windows": told["windows"], "features": told["features"], "unfilled_windows": told["unfilled"]},
             made_from=made_from,
         )
         picture = implementation.prepped_picture(Prepped(features))
     parts = [
         Part("windows", told["windows"] > 0, str(told["windows"]), "at least 1"),
-        Part("features", told["features"] == inspection["features"], str(told["features"]),
-             f"{inspection['features']}, as the model's clustering takes"),
-        Part("windows with values", told["unfilled"] < told["windows"],
-             f"{told['windows'] - told['unfilled']} of {told['windows']}", "at least 1"),
+        Part(
+            "features",
+            told["features"] == inspection["features"],
+            str(told["features"]),
+            f"{inspection['features']}, as the model's clustering takes",
+        ),
+        Part(
+            "windows with values",
+            told["unfilled"] < told["windows"],
+            f"{told['windows'] - told['unfilled']} of {told['windows']}",
+            "at least 1",
+        ),
     ]
     return artefact, PreppedReport(parts, picture)
 

@@ -80,7 +80,7 @@ def _known_steps(model: Any) -> "tuple[Any, Any, Any]":
     if "windowing" not in inner:
         raise ValueError(f"the preprocessing has no step 'windowing' (found: {', '.join(inner) or 'no steps'})")
     if not hasattr(clustering, "inertia_") or not hasattr(clustering, "predict"):
-        raise ValueError(f"the clustering step ({type(clustering).__name__}) is not a fitted KMeans: it has no inertia_")
+        raise ValueError(f"the clustering step ({type(clustering).__name__}) is no fitted KMeans: it has no inertia_")
     return preprocessing, inner["windowing"], clustering
 
 
@@ -165,7 +165,7 @@ class _Recorder:
     def __init__(self, clustering: Any) -> None:
         self.inertia_ = clustering.inertia_
         self.predict_with = clustering.predict
-        self.seen: "list[np.ndarray]" = []
+        self.seen: list[np.ndarray] = []
 
     def predict(self, features: "np.ndarray") -> Any:
         """Note the window's features and answer as the clustering does."""

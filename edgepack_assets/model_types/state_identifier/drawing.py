@@ -29,8 +29,11 @@ def features(prepped: Prepped) -> bytes:
     axes.set_yticks(range(len(values)), names[:_MOST_FEATURES], fontsize=8)
     axes.set_xlabel("window")
     hidden = len(names) - len(values)
-    axes.set_title(f"Prepped data: {len(names)} features of {table.num_rows} windows"
-                   + (f" (the first {_MOST_FEATURES} shown)" if hidden > 0 else ""), fontsize=10)
+    axes.set_title(
+        f"Prepped data: {len(names)} features of {table.num_rows} windows"
+        + (f" (the first {_MOST_FEATURES} shown)" if hidden > 0 else ""),
+        fontsize=10,
+    )
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, ticks=[0, 1])
     bar.ax.set_yticklabels(["smallest", "largest"], fontsize=8)
     return png(figure)
@@ -42,11 +45,15 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
     from matplotlib.patches import Patch
 
     every = max(1, payload.count // _MOST_POINTS)
-    total = np.array([
-        np.nan if None in (record["ph1"], record["ph2"], record["ph3"])
-        else record["ph1"] + record["ph2"] + record["ph3"]
-        for number, record in enumerate(read_lines(payload.records)) if number % every == 0
-    ])
+    total = np.array(
+        [
+            np.nan
+            if None in (record["ph1"], record["ph2"], record["ph3"])
+            else record["ph1"] + record["ph2"] + record["ph3"]
+            for number, record in enumerate(read_lines(payload.records))
+            if number % every == 0
+        ]
+    )
     minutes = np.arange(len(total)) * every * period_ms / 60_000
     figure = new_figure(10, 3.6)
     axes = figure.add_subplot()
@@ -61,15 +68,17 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
             bands[-1][1] = end
         else:
             bands.append([start, end, state])
-    for start, end, state in bands:
-        axes.axvspan(start, end, color=STATE_COLOURS[int(state) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
+    for start, end, band in bands:
+        axes.axvspan(start, end, color=STATE_COLOURS[int(band) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
     axes.plot(minutes, total, color="#222222", linewidth=0.7)
     axes.set_xlim(0, payload.count * period_ms / 60_000)
     axes.set_xlabel("minutes")
     axes.set_ylabel("ph1 + ph2 + ph3")
     axes.set_title("Answered states over time", fontsize=10)
     if seen:
-        handles = [Patch(color=STATE_COLOURS[s % len(STATE_COLOURS)], alpha=0.45, label=f"state {s}: {n} windows")
-                   for s, n in sorted(seen.items())]
+        handles = [
+            Patch(color=STATE_COLOURS[s % len(STATE_COLOURS)], alpha=0.45, label=f"state {s}: {n} windows")
+            for s, n in sorted(seen.items())
+        ]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     return png(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ModelError
@@ -43,7 +43,7 @@ class StateIdentifier(ModelType):
     name = "state_identifier"
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     prepares_data = True
-    preload = {
+    preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "joblib": ("joblib",),
         "scikit-learn": ("sklearn.cluster", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.impute"),

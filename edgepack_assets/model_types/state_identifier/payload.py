@@ -44,9 +44,7 @@ def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
                         low[name] = min(low[name], bounds["min"].as_py())
                         high[name] = max(high[name], bounds["max"].as_py())
                     columns.append(["null" if v is None else repr(v) for v in values.to_pylist()])
-                writer.add_lines(
-                    [f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)]
-                )
+                writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
             ignored = [name for name in file.schema_arrow.names if name not in COLUMNS]
     except (pa.ArrowException, OSError) as error:
         raise RawDataError(f"{path.name}: not a readable Parquet file: {error}") from error

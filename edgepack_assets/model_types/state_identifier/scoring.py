@@ -35,7 +35,7 @@ def score(results: Results, prepped: Prepped) -> Score:
     stray = sorted(answers.keys() - due_records)
     unanswered = sorted(due_records - answers.keys())
     parts = [
-        Part("answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for each window"),
+        Part("answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"),
         Part("windows without an answer", not unanswered, _some(unanswered), "none"),
         Part("answers to records that complete no window", not stray, _some(stray), "none"),
     ]

@@ -61,7 +61,7 @@ class StateIdentifier:
         self._inertia = float(self.clustering.inertia_)
         self._kind = settings.get("input", "array")
         # the window, the record before it, and room for neither more nor less
-        self._rows: "deque[tuple[float, ...]]" = deque(maxlen=self.window_size + 1)
+        self._rows: deque[tuple[float, ...]] = deque(maxlen=self.window_size + 1)
         self._last_seen = [_MISSING] * len(COLUMNS)  # of all records that have left the buffer
         self._to_go = self.window_size
         self._answered = False

@@ -1,0 +1,50 @@
+# The commands of this project. Each target does all of its own set-up.
+#
+#   make quickstart   sample data, two models, both packaged and registered on the embedded registry
+#   make ui           Dagster's UI on the same instance
+#   make test         lint and the whole test suite
+#   make benchmark    our run against the stock SDK's, as ratios
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Compiled bytecode halves the start of every command; a shell that switches it off slows all of them down.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+
+.PHONY: quickstart ui test lint check benchmark env clean
+
+$(BIN)/edgepack: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check "uv>=0.9,<0.14"
+	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode -e .
+	@touch "$(BIN)/edgepack"
+
+$(VENV)/dev-installed: pyproject.toml $(BIN)/edgepack
+	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode -e ".[dev]"
+	@touch "$@"
+
+quickstart: $(BIN)/edgepack
+	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/python" -m edgepack_assets.quickstart
+
+ui: $(BIN)/edgepack
+	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" dev
+
+lint: $(VENV)/dev-installed
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+
+check: $(VENV)/dev-installed
+	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate
+
+test: lint check
+	"$(BIN)/python" -m pytest
+
+benchmark: $(VENV)/dev-installed
+	"$(BIN)/python" -m benchmarks.second_version
+
+clean:
+	rm -rf "$(VENV)" .edgepack build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,245 @@
+"""The `edgepack` command: what is in the registry, partition keys for it, the shell's settings, garbage.
+
+Packaging itself is Dagster's: `dagster asset materialize`, or its UI. Nothing heavy is imported at load, and
+Dagster only by commands that need its instance: a command must answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgepack_assets import dagster_home
+from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.config import CONFIG_VARIABLE, Settings, find_config, load_settings
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.garbage import find_garbage
+from edgepack_assets.partitions import ModelKey, is_version
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
+
+
+class _Group(click.Group):
+    """Shows what the user can mend as `Error: ...`, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgepackError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Models, data and packages of the registry that edgepack.yaml names."""
+
+
+# Models and data ---------------------------------------------------------------------------------------
+
+
+def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{text!r} is no tag: write KEY=VALUE")
+        if key in tags:
+            raise click.BadParameter(f"tag {key!r} is given twice")
+        tags[key] = value
+    return tags
+
+
+def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, str]:
+    name, _, version = given.rpartition(":")
+    if not name or not (version == "latest" or is_version(version)):
+        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. state_identifier:3, or NAME:latest")
+    return name, version
+
+
+def _group(kind: Kind, noun: str) -> click.Group:
+    """`edgepack model` and `edgepack data` are the same commands on another kind."""
+
+    @main.group(kind.value, help=f"Add, list and download {noun}s.")
+    def group() -> None: ...
+
+    @group.command(
+        "add", help=f"Register a file or folder as the next version of a {noun}; prints NAME:VERSION."
+    )
+    @click.argument("name")
+    @click.argument("path", type=click.Path(path_type=Path))
+    @click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="K=V",
+        callback=_tags,
+        help="A tag of the version; may be repeated.",
+    )
+    def add(name: str, path: Path, tags: dict[str, str]) -> None:
+        settings = load_settings()
+        made = open_registry(settings).register(kind, name, path, tags)
+        click.echo(made)
+        if kind is Kind.MODEL:
+            _add_partitions_of(made, settings)
+
+    @group.command("list", help=f"Every {noun} with its versions, or those of NAME alone.")
+    @click.argument("name", required=False)
+    @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+    def list_(name: str | None, as_json: bool) -> None:
+        registry = open_registry(load_settings())
+        if name is not None:
+            latest(registry, kind, name)  # a name that is not there is a mistake, not an empty list
+        found = [
+            version
+            for each in ([name] if name is not None else registry.names(kind))
+            for version in registry.versions(kind, each)
+        ]
+        if as_json:
+            click.echo(json.dumps([_as_json(version) for version in found], indent=2, ensure_ascii=False))
+        else:
+            click.echo(_table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
+
+    @group.command(
+        "download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path."
+    )
+    @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+    @click.argument("dest", type=click.Path(path_type=Path))
+    def download(version: tuple[str, str], dest: Path) -> None:
+        registry = open_registry(load_settings())
+        click.echo(registry.download(resolve(registry, kind, *version), dest))
+
+    return group
+
+
+model = _group(Kind.MODEL, "model")
+data = _group(Kind.DATA, "data asset")
+
+
+def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
+    keys = _keys([made], settings)
+    if not keys:
+        click.echo(
+            f"no model type of {settings.file} has the model_name {made.name}: no partition added", err=True
+        )
+    try:
+        new = dagster_home.add_partitions(keys)
+    except EdgepackError as error:
+        raise EdgepackError(
+            f"{made} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
+        ) from error
+    for key in new:
+        click.echo(f"partition {key} added", err=True)
+
+
+def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[ModelKey]:
+    """The partition keys of model versions: one for each model type that packages the model."""
+    return [
+        ModelKey(name, version.version)
+        for version in versions
+        for name, entry in settings.model_types.items()
+        if entry.model_name == version.name
+    ]
+
+
+def _as_json(version: RegisteredVersion) -> dict[str, Any]:
+    return {
+        "kind": version.kind.value,
+        "name": version.name,
+        "version": version.version,
+        "tags": dict(version.tags),
+        "created": version.created.isoformat(),
+        "digest": version.digest,
+        "size": version.size,
+        "location": version.location,
+    }
+
+
+def _as_row(version: RegisteredVersion) -> tuple[str, ...]:
+    tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
+    created = f"{version.created:%Y-%m-%d %H:%M}Z"
+    return version.name, str(version.version), created, _size(version.size), version.digest[:12], tags
+
+
+# Partitions and the shell --------------------------------------------------------------------------------
+
+
+@main.command()
+def sync() -> None:
+    """Add the partition key of every model version in the registry to Dagster; prints those that are new."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    names = sorted({entry.model_name for entry in settings.model_types.values()})
+    keys = [key for name in names for key in _keys(registry.versions(Kind.MODEL, name), settings)]
+    new = dagster_home.add_partitions(keys)
+    for key in new:
+        click.echo(key)
+    click.echo(f"{len(new)} of {len(keys)} partitions added in {dagster_home.home()}", err=True)
+
+
+@main.command()
+def env() -> None:
+    """Print the settings that Dagster's own commands need: eval "$(edgepack env)"."""
+    exports = {
+        dagster_home.HOME_VARIABLE: str(dagster_home.ensure()),
+        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
+        CONFIG_VARIABLE: str(find_config()),
+        # The SDK refuses to work without an answer to this; the user's own answer stands.
+        "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+    for name, value in exports.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+# Garbage -------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--delete", is_flag=True, help="Delete it; without this it is only shown.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=3600,
+    show_default=True,
+    help="Keep what was used in the last SECONDS: a run in progress may need it.",
+    metavar="SECONDS",
+)
+def gc(delete: bool, grace: float) -> None:
+    """Show or delete artefacts that no manifest, registered package or kept environment needs."""
+    settings = load_settings()
+    store = ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+    found = find_garbage(store, open_registry(settings), settings.runtime.environments, grace)
+    if delete:
+        found = store.remove(found)
+    if found:
+        click.echo(_table(("PATH", "SIZE"), [(item.path, _size(item.size)) for item in found]))
+    total = _size(sum(item.size for item in found))
+    click.echo(
+        f"{total} in {len(found)} files {'deleted' if delete else 'can be deleted: edgepack gc --delete'}"
+    )
+
+
+# Text ----------------------------------------------------------------------------------------------------
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,80 @@
+"""Which Dagster instance is in use: one home for every command, so that no partition key or run gets lost.
+
+It is $DAGSTER_HOME where that is set, which is then the user's own and never changed, else .edgepack/dagster
+beside edgepack.yaml, with the dagster.yaml that lies beside edgepack.yaml (else a default) copied into it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from edgepack_assets.artefacts import writing
+from edgepack_assets.config import find_config
+from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+
+HOME_VARIABLE = "DAGSTER_HOME"
+_FILE = "dagster.yaml"
+
+
+def default_home() -> Path:
+    """The home of this project, which is ours to keep up to date."""
+    return find_config().parent / ".edgepack" / "dagster"
+
+
+def home() -> Path:
+    """The home in use, there or not. Raises ConfigError if $DAGSTER_HOME is not absolute."""
+    named = os.environ.get(HOME_VARIABLE)
+    if not named:
+        return default_home()
+    folder = Path(named).expanduser()
+    if not folder.is_absolute():
+        raise ConfigError(
+            f"{HOME_VARIABLE} is {named!r}, which is not an absolute path: it would be another one in "
+            f"every working directory. Set it to {folder.absolute()}, or unset it to use {default_home()}"
+        )
+    return folder
+
+
+def ensure() -> Path:
+    """The home in use, ready for Dagster. Raises ConfigError if a $DAGSTER_HOME of the user is not there."""
+    folder = home()
+    if folder.resolve() != default_home().resolve():
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{HOME_VARIABLE} names {folder}, which is not a folder: create it, "
+                f"or unset {HOME_VARIABLE} to use {default_home()}"
+            )
+        return folder
+    beside = find_config().with_name(_FILE)
+    if beside.is_file():
+        wanted = beside.read_bytes()
+    else:
+        wanted = resources.files("edgepack_assets").joinpath("default_dagster.yaml").read_bytes()
+    target = folder / _FILE
+    if not target.is_file() or target.read_bytes() != wanted:
+        with writing(target) as stream:
+            stream.write(wanted)
+    return folder
+
+
+def add_partitions(keys: Iterable[ModelKey]) -> list[ModelKey]:
+    """Add partition keys to the instance in use, and return those that were new to it, sorted."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return []
+    from dagster import DagsterError, DagsterInstance
+
+    folder = ensure()
+    try:
+        with DagsterInstance.from_config(str(folder)) as instance:
+            known = set(instance.get_dynamic_partitions(PARTITIONS_NAME))
+            new = [key for key in wanted if str(key) not in known]
+            if new:
+                instance.add_dynamic_partitions(PARTITIONS_NAME, [str(key) for key in new])
+    except DagsterError as error:
+        raise EdgepackError(f"the Dagster instance in {folder} cannot be used: {error}") from error
+    return new

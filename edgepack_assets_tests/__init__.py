@@ -1,0 +1,1 @@
+"""Tests of edgepack_assets; the folders mirror the package."""
