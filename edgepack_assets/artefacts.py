@@ -233,9 +233,7 @@ class ArtefactStore:
         try:
             found = _manifest(path, self._fs.cat_file(path))
         except FileNotFoundError:
-            raise EdgepackError(
-                f"{asset} of {partition} is not in {self.root_url}: materialize it first"
-            ) from None
+            raise EdgepackError(f"{asset} of {partition} is not in {self.root_url}: materialize it first") from None
         if (found.asset, found.partition) != (asset, partition):
             raise CorruptError(f"{path}: is the manifest of {found.asset} of {found.partition}")
         return found
@@ -260,9 +258,7 @@ class ArtefactStore:
 
     def named(self, kind: str) -> dict[str, Any]:
         """Every document of a kind, by key. Looking through them all does not count as using them."""
-        return {
-            Path(path).stem: _document(path, self._fs.cat_file(path)) for path, _ in self._documents(kind)
-        }
+        return {Path(path).stem: _document(path, self._fs.cat_file(path)) for path, _ in self._documents(kind)}
 
     # garbage ----------------------------------------------------------------------------------------
 
@@ -428,9 +424,7 @@ def _changed(info: Mapping[str, Any]) -> float:
             return value.timestamp()
         if isinstance(value, (int, float)):
             return float(value)
-    raise EdgepackError(
-        f"{info.get('name')}: its storage does not tell when it was written, so garbage cannot be told"
-    )
+    raise EdgepackError(f"{info.get('name')}: its storage does not tell when it was written, so garbage cannot be told")
 
 
 # Files that appear whole -------------------------------------------------------------------------------

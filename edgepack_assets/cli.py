@@ -68,9 +68,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @main.group(kind.value, help=f"Add, list and download {noun}s.")
     def group() -> None: ...
 
-    @group.command(
-        "add", help=f"Register a file or folder as the next version of a {noun}; prints NAME:VERSION."
-    )
+    @group.command("add", help=f"Register a file or folder as the next version of a {noun}; prints NAME:VERSION.")
     @click.argument("name")
     @click.argument("path", type=click.Path(path_type=Path))
     @click.option(
@@ -105,9 +103,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         else:
             click.echo(_table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
 
-    @group.command(
-        "download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path."
-    )
+    @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
     def download(version: tuple[str, str], dest: Path) -> None:
@@ -124,9 +120,7 @@ data = _group(Kind.DATA, "data asset")
 def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
     keys = _keys([made], settings)
     if not keys:
-        click.echo(
-            f"no model type of {settings.file} has the model_name {made.name}: no partition added", err=True
-        )
+        click.echo(f"no model type of {settings.file} has the model_name {made.name}: no partition added", err=True)
     try:
         new = dagster_home.add_partitions(keys)
     except EdgepackError as error:
@@ -220,9 +214,7 @@ def gc(delete: bool, grace: float) -> None:
     if found:
         click.echo(_table(("PATH", "SIZE"), [(item.path, _size(item.size)) for item in found]))
     total = _size(sum(item.size for item in found))
-    click.echo(
-        f"{total} in {len(found)} files {'deleted' if delete else 'can be deleted: edgepack gc --delete'}"
-    )
+    click.echo(f"{total} in {len(found)} files {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
 # Text ----------------------------------------------------------------------------------------------------
@@ -232,8 +224,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 

@@ -57,17 +57,13 @@ def is_asset_name(name: str) -> bool:
 
 def _asset_name(name: str) -> str:
     if not is_asset_name(name):
-        raise ValueError(
-            "a registry name starts with a letter or digit and holds letters, digits, _, . and - only"
-        )
+        raise ValueError("a registry name starts with a letter or digit and holds letters, digits, _, . and - only")
     return name
 
 
 def _package_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,99}", name) or name != name.strip():
-        raise ValueError(
-            "a package name starts with a letter or digit and holds letters, digits, spaces, _ and - only"
-        )
+        raise ValueError("a package name starts with a letter or digit and holds letters, digits, spaces, _ and - only")
     return name
 
 
@@ -351,9 +347,7 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
     def existing(path: Path, loc: Sequence[int | str], kind: str) -> Path:
         found = absolute(path)
         if not (found.exists() if kind == "file or folder" else found.is_file()):
-            raise ConfigError(
-                f"{settings.file}:{_line(root, loc)}: {'.'.join(map(str, loc))}: no such {kind}: {found}"
-            )
+            raise ConfigError(f"{settings.file}:{_line(root, loc)}: {'.'.join(map(str, loc))}: no such {kind}: {found}")
         return found
 
     entries = {}
@@ -363,8 +357,7 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
         entries[name] = entry.model_copy(
             update={
                 "code_paths": tuple(
-                    existing(path, (*at, "code_paths", i), "file or folder")
-                    for i, path in enumerate(entry.code_paths)
+                    existing(path, (*at, "code_paths", i), "file or folder") for i, path in enumerate(entry.code_paths)
                 ),
                 "requirements_file": file and existing(file, (*at, "requirements_file"), "file"),
             }

@@ -12,16 +12,9 @@ from pydantic import PrivateAttr
 
 from edgepack_assets.artefacts import ArtefactStore
 from edgepack_assets.config import Settings, load_settings
-from edgepack_assets.registry.base import Registry
+from edgepack_assets.registry import open_registry
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.tasks.tools import Tools
-
-
-def open_registry(settings: Settings) -> Registry:
-    """The registry that the configuration names."""
-    from edgepack_assets.registry.local import LocalRegistry
-
-    return LocalRegistry(settings.registry.path)
 
 
 def open_store(settings: Settings) -> ArtefactStore:

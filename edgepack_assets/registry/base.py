@@ -13,7 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from edgepack_assets.artefacts import file_digest
+from edgepack_assets.artefacts import disk_errors, file_digest
+from edgepack_assets.config import is_asset_name
 from edgepack_assets.errors import EdgepackError, NotFoundError
 
 
@@ -28,7 +29,7 @@ class Kind(StrEnum):
 class RegisteredVersion:
     """One version of a model or data asset.
 
-    `digest` is `content_digest` of its files, `size` their bytes, `is_folder` whether a folder was registered,
+    `digest` is `content_digest` of its files, `size` their bytes, `is_folder` whether it is a folder,
     `location` where a person finds it (a path or URI).
     """
 
@@ -59,15 +60,17 @@ class Registry(Protocol):
         """One version. Raises NotFoundError, naming what there is."""
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
-        """Copy the version's file or folder into the folder `destination` (made if missing) and return its
-        path. Its digest is verified: raises CorruptError, and leaves nothing behind then."""
+        """Copy the version's file or folder, under the name it was registered from, into the folder
+        `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
+        against `found.digest`: raises CorruptError, and leaves nothing behind then."""
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
     ) -> RegisteredVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
-        Raises VersionTakenError if somebody was faster. Nothing is registered half."""
+        Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken.
+        Nothing is registered half."""
 
     def set_tags(self, found: RegisteredVersion, tags: Mapping[str, str]) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags."""
@@ -90,11 +93,26 @@ def resolve(registry: Registry, kind: Kind, name: str, version: int | str) -> Re
 def not_found(kind: Kind, name: str, version: int, known: list[int], names: list[str]) -> NotFoundError:
     """The error of `Registry.get`, the same for every registry."""
     if not known:
-        return NotFoundError(
-            f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}"
-        )
+        return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")
     shown = ", ".join(map(str, known[-10:]))
     return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}")
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse what no registry takes as a name, before it becomes a path or part of a URL."""
+    if not is_asset_name(name):
+        raise EdgepackError(
+            f"{name!r} cannot be the name of a {_noun(kind)}: a name starts with a letter or digit and holds "
+            "up to 200 letters, digits, _, . and -"
+        )
+
+
+def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """A copy of `tags`. Refuses keys and values that are not text: a registry would drop or change them."""
+    for key, value in tags.items():
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise EdgepackError(f"tag {key!r}: {value!r} cannot be kept: keys and values of tags are text")
+    return dict(tags)
 
 
 def _noun(kind: Kind) -> str:
@@ -104,30 +122,52 @@ def _noun(kind: Kind) -> str:
 def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     """(relative POSIX path, file) of a file or of everything in a folder, sorted.
 
-    Raises EdgepackError on links and special files: a registry keeps bytes, not pointers."""
-    if path.is_file() and not path.is_symlink():
-        yield path.name, path
-        return
-    if not path.is_dir():
+    Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), and if there is
+    no file at all."""
+    if not path.exists() and not path.is_symlink():
         raise EdgepackError(f"{path}: no such file or folder")
-    for entry in sorted(path.rglob("*"), key=lambda p: p.relative_to(path).as_posix()):
+    with disk_errors(path, "read"):
+        entries = list(_entries(path)) if path.is_dir() and not path.is_symlink() else [path]
+    files = []
+    for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise EdgepackError(
-                f"{entry}: a link or special file cannot be registered; copy its content in its place"
+                f"{entry}: a link or special file cannot be registered; put what it stands for in its place"
             )
         if entry.is_file():
-            yield entry.relative_to(path).as_posix(), entry
+            name = entry.name if entry == path else entry.relative_to(path).as_posix()
+            files.append((utf8_name(name), entry))
+    if not files:
+        raise EdgepackError(f"{path}: an empty folder cannot be registered")
+    yield from sorted(files)
+
+
+def utf8_name(name: str) -> str:
+    """`name`, unless it is no text: a registry keeps names of files as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise EdgepackError(f"{name!r}: a file name must be UTF-8 text; rename the file") from None
+    return name
 
 
 def content_digest(path: Path) -> tuple[str, int]:
     """(sha256, bytes) of a file, or of a folder as the sorted list of its files' paths and sha256."""
-    if path.is_file():
-        return file_digest(path), path.stat().st_size
-    digest, size, count = hashlib.sha256(), 0, 0
-    for name, file in files_of(path):
-        digest.update(f"{name}\0{file_digest(file)}\n".encode())
-        size += file.stat().st_size
-        count += 1
-    if not count:
-        raise EdgepackError(f"{path}: an empty folder cannot be registered")
+    is_folder = path.is_dir() and not path.is_symlink()
+    digest, size = hashlib.sha256(), 0
+    with disk_errors(path, "read"):
+        for name, file in files_of(path):
+            file_sha256 = file_digest(file)
+            size += file.stat().st_size
+            if not is_folder:
+                return file_sha256, size
+            digest.update(f"{name}\0{file_sha256}\n".encode())
     return digest.hexdigest(), size
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    # Path.rglob passes over folders it may not read, and their files would be missing without a word.
+    for entry in folder.iterdir():
+        yield entry
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _entries(entry)

@@ -107,3 +107,13 @@ def fitted(size: int, step: int, how: object = "ffill", extra: tuple = ()) -> Pi
     )
     model = Pipeline([("preprocessing", preprocessing), ("clustering", KMeans(3, n_init=3, random_state=0))])
     return model.fit(recording(max(400, size * 8 + step * 8)))
+
+
+class Columns(TransformerMixin, BaseEstimator):
+    """Takes ph1, ph2 and ph3 by name, as a model that was fitted on a DataFrame does."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X[["ph1", "ph2", "ph3"]]

@@ -1,0 +1,77 @@
+"""The image classification model type: each of the interface's questions, answered by the module for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgepack_assets.config import ModelTypeSettings
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import (
+    ComponentSpec,
+    ModelSource,
+    ModelType,
+    Payload,
+    PayloadWriter,
+    Prepped,
+    Results,
+    Score,
+    Variable,
+)
+from edgepack_assets.model_types.image_classification import payload as payloads
+from edgepack_assets.model_types.image_classification import scoring, sheet, source
+
+
+class ImageClassification(ModelType):
+    """Photos in class folders, a .tflite or .onnx model, one class index per image."""
+
+    name: ClassVar[str] = "image_classification"
+    metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
+    prepares_data: ClassVar[bool] = False
+    preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "numpy": ("numpy",),
+        "pillow": ("PIL.Image",),
+        "ai-edge-litert": ("ai_edge_litert.interpreter",),
+        "onnxruntime": ("onnxruntime",),
+    }
+
+    def write_payload(self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
+        """One record per image."""
+        return payloads.write_payload(raw, tags, writer)
+
+    def payload_parts(self, facts: Mapping[str, Any]) -> list[Part]:
+        """There are images, each is a record, every class has some."""
+        return payloads.payload_parts(facts)
+
+    def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
+        """The .tflite or .onnx file and what runs it."""
+        return source.read_model(model, entry)
+
+    def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
+        """An image in, its class and the probability out."""
+        entered = inspection["input"]
+        return ComponentSpec(
+            description=(
+                f"Classifies an image into one of {inspection['output']['classes']} classes, "
+                f"scaled to {entered['width']}x{entered['height']}"
+            ),
+            inputs=(Variable(payloads.INPUT, "String", "JSON with the image as a data URI of a PNG or JPEG"),),
+            outputs=(Variable("prediction", "String", "index of the most probable class"),),
+            metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
+        )
+
+    def score(
+        self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
+    ) -> Score:
+        """Accuracy, and macro averages of precision, recall and F1."""
+        return scoring.score(payload, results, inspection)
+
+    def prepped_picture(self, prepped: Prepped) -> bytes:
+        """There is none: the images themselves are what the model sees."""
+        raise EdgepackError("image classification prepares no data, so there is nothing to draw")
+
+    def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
+        """A sheet of a few images with their answers."""
+        return sheet.draw(payload, results)

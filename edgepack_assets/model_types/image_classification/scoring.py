@@ -1,0 +1,215 @@
+"""The metrics of the answers: each answer is matched to its record's label by the record's number."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.base import Payload, Results, Score, read_lines
+from edgepack_assets.model_types.image_classification import confusion
+
+METRICS = (
+    "accuracy_validation",
+    "avg_precision_validation",
+    "avg_recall_validation",
+    "avg_f1_score_validation",
+)
+
+NO_ANSWER = -1
+"""What an unanswered record is predicted as: a label that no class has."""
+
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Image:
+    """A labelled record: its number, source file, true label, and what was answered (NO_ANSWER and None where
+    nothing was, or nothing that can be read)."""
+
+    record: int
+    file: str
+    truth: int
+    prediction: int
+    probability: float | None
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is the label."""
+        return self.prediction == self.truth
+
+    @property
+    def class_name(self) -> str:
+        """The class folder that the image lies in."""
+        return self.file.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All images with their answers, and what did not fit: records without a label, answers without a record,
+    answers to a record that has one already, and answers that cannot be read."""
+
+    images: list[Image]
+    unlabelled: list[int]
+    strangers: list[int]
+    repeated: list[int]
+    unreadable: list[str]
+    improbable: list[str]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Label to the name of its class folder; of several folders, all."""
+        found: dict[int, set[str]] = {}
+        for image in self.images:
+            found.setdefault(image.truth, set()).add(image.class_name)
+        return {label: ", ".join(sorted(names)) for label, names in sorted(found.items())}
+
+
+def match(payload: Payload, results: Results, classes: int | None = None) -> Scored:
+    """Join the answers to the payload's labelled records. `classes`: how many the model tells apart."""
+    sources = {source["record"]: source for source in read_lines(payload.sources)}
+    answers: dict[int, tuple[int, float | None]] = {}
+    found = Scored([], [], [], [], [], [])
+    for answer in results.answers():
+        if not 0 <= answer.record < payload.count:
+            found.strangers.append(answer.record)
+            continue
+        if answer.record in answers:
+            found.repeated.append(answer.record)
+            continue
+        prediction = _prediction(answer.outputs.get("prediction"), classes)
+        if prediction is None:
+            found.unreadable.append(f"record {answer.record}: {answer.outputs.get('prediction')!r:.60}")
+        probability = _probability(answer.outputs.get("ic_probability"))
+        if probability is None:
+            found.improbable.append(f"record {answer.record}: {answer.outputs.get('ic_probability')!r:.60}")
+        answers[answer.record] = (NO_ANSWER if prediction is None else prediction, probability)
+    for record in range(payload.count):
+        source = sources.get(record)
+        if source is None or source["label"] is None:
+            found.unlabelled.append(record)
+            continue
+        prediction, probability = answers.get(record, (NO_ANSWER, None))
+        found.images.append(Image(record, source["file"], source["label"], prediction, probability))
+    return found
+
+
+def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> Score:
+    """Accuracy and macro averages (scikit-learn) over the classes that occur as a label or as an answer.
+
+    An unanswered record is a wrong one: it lowers accuracy and its class's recall (and so F1), but is no answer
+    for any class, so it leaves precision alone and adds no class of its own to the averages.
+    """
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    classes = int(inspection["output"]["classes"])
+    scored = match(payload, results, classes)
+    if not scored.images:
+        raise EdgepackError("no record of the payload has a label, so nothing can be scored; materialize payload_data")
+    truth = [image.truth for image in scored.images]
+    predicted = [image.prediction for image in scored.images]
+    labels = sorted({*truth, *predicted} - {NO_ANSWER})
+    per_class = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    precision, recall, f1, support = (column.tolist() for column in per_class)
+    averages = precision_recall_fscore_support(truth, predicted, labels=labels, average="macro", zero_division=0)
+    values = [accuracy_score(truth, predicted), *averages[:3]]
+    names = scored.names
+    rows = zip(labels, support, precision, recall, f1, strict=True)
+    tables = {
+        "Answers": [_counts(payload, scored)],
+        "Per class": [
+            {
+                "class": names.get(label, ""),
+                "label": label,
+                "support": int(images),
+                "precision": p,
+                "recall": r,
+                "f1": f,
+            }
+            for label, images, p, r, f in rows
+        ],
+    }
+    if mistakes := _mistakes(scored):
+        tables["Worst mistakes"] = mistakes
+    if unanswered := [image for image in scored.images if image.prediction == NO_ANSWER]:
+        tables["Unanswered"] = [{"record": image.record, "file": image.file} for image in unanswered[:_LISTED]]
+    return Score(
+        metrics={name: float(value) for name, value in zip(METRICS, values, strict=True)},
+        parts=tuple(_parts(payload, scored, classes)),
+        tables=tables,
+        pictures={"Confusion matrix": confusion.draw(truth, predicted, names, NO_ANSWER)},
+    )
+
+
+def _counts(payload: Payload, scored: Scored) -> dict[str, Any]:
+    unanswered = sum(image.prediction == NO_ANSWER for image in scored.images)
+    correct = sum(image.correct for image in scored.images)
+    return {
+        "records": payload.count,
+        "answered": len(scored.images) - unanswered,
+        "unanswered": unanswered,
+        "correct": correct,
+        "wrong": len(scored.images) - unanswered - correct,
+    }
+
+
+def _mistakes(scored: Scored) -> list[dict[str, Any]]:
+    """The wrong answers that the model was surest of."""
+    wrong = [image for image in scored.images if not image.correct and image.prediction != NO_ANSWER]
+    wrong.sort(key=lambda image: (-(image.probability or 0.0), image.record))
+    names = scored.names
+    return [
+        {
+            "record": image.record,
+            "file": image.file,
+            "label": image.truth,
+            "answer": image.prediction,
+            "answered class": names.get(image.prediction, ""),
+            "probability": image.probability if image.probability is not None else "",
+        }
+        for image in wrong[:_LISTED]
+    ]
+
+
+def _parts(payload: Payload, scored: Scored, classes: int) -> list[Part]:
+    beyond = sorted(f"{name}={label}" for label, name in scored.names.items() if label >= classes)
+    whole = f"whole numbers from 0 to {classes - 1}"
+    return [
+        _none(
+            "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
+        ),
+        _none("every label is a class of the model", beyond, f"labels from 0 to {classes - 1}", "beyond the model"),
+        _none("every answer belongs to a record", scored.strangers, "numbers of payload records", "unknown"),
+        _none("no record is answered twice", scored.repeated, "one answer a record at most", "answered again"),
+        _none("every prediction is a class", scored.unreadable, whole, "not so"),
+        _none("every probability is one", scored.improbable, '{"value": p} with p from 0 to 1', "not so"),
+    ]
+
+
+def _none(name: str, offenders: list[Any], wanted: str, what: str) -> Part:
+    listed = "; ".join(map(str, offenders[:5])) + ("; ..." if len(offenders) > 5 else "")
+    return Part(name, not offenders, f"{len(offenders)} {what}: {listed}" if offenders else "all", wanted)
+
+
+def _prediction(value: object, classes: int | None) -> int | None:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
+        return None
+    label = int(value)
+    return label if classes is None or label < classes else None
+
+
+def _probability(value: object) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        return None  # reported as a failed part
+    found = document.get("value") if isinstance(document, dict) else None
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found <= 1:
+        return None
+    return float(found)

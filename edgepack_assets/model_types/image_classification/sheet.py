@@ -1,0 +1,119 @@
+"""A sheet of a few images with their answers, drawn evenly from the payload, some wrong ones among them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from edgepack_assets.model_types.base import Payload, Results, read_lines
+from edgepack_assets.model_types.image_classification.labels import airy_figure, shorten
+from edgepack_assets.model_types.image_classification.payload import INPUT
+from edgepack_assets.model_types.image_classification.scoring import NO_ANSWER, Image, match
+from edgepack_assets.model_types.pictures import png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image as Pixels
+
+_T = TypeVar("_T")
+
+_SHOWN, _WRONG, _COLUMNS = 12, 4, 4
+_RIGHT_COLOUR, _WRONG_COLOUR = "#2a7d3c", "#c2321e"
+_GROUND = "#eef1f5"
+_EDGE = 320  # pixels along a tile's side
+
+
+def draw(payload: Payload, results: Results) -> bytes:
+    """A PNG of the sheet."""
+    scored = match(payload, results)
+    chosen = choose(scored.images)
+    names = scored.names
+    pixels = _pixels(payload, {image.record for image in chosen})
+    rows = max(1, -(-len(chosen) // _COLUMNS))
+    figure = airy_figure(11, 3.4 * rows + 0.6)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image in zip(grid.flat, chosen, strict=False):
+        _draw_image(axes, image, pixels[image.record], names)
+    correct = sum(image.correct for image in scored.images)
+    figure.suptitle(
+        f"{len(chosen)} of {len(scored.images)} images ({correct} of {len(scored.images)} answered right)",
+        fontsize=13,
+    )
+    return png(figure)
+
+
+def choose(images: Sequence[Image]) -> list[Image]:
+    """A dozen, in the payload's order: up to four wrong ones and the rest right, as far as there are that many."""
+    wrong = [image for image in images if not image.correct]
+    right = [image for image in images if image.correct]
+    few = min(len(wrong), max(_WRONG, _SHOWN - len(right)))
+    chosen = [*_evenly(wrong, few), *_evenly(right, _SHOWN - few)]
+    return sorted(chosen, key=lambda image: image.record)
+
+
+def _evenly(items: Sequence[_T], count: int) -> list[_T]:
+    if len(items) <= count:
+        return list(items)
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
+def _pixels(payload: Payload, wanted: set[int]) -> dict[int, Pixels]:
+    from PIL import Image as Pillow
+
+    found: dict[int, Pixels] = {}
+    for number, record in enumerate(read_lines(payload.records)):
+        if number in wanted:
+            encoded = json.loads(record[INPUT])["image"].partition(",")[2]
+            with Pillow.open(io.BytesIO(base64.b64decode(encoded))) as image:
+                found[number] = _tile(image)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _tile(image: Pixels) -> Pixels:
+    """The image, as large as fits, in the middle of a square; small ones enlarged without blurring."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    if image.mode.startswith("I"):  # 16 bit grey, which Pillow would clip to white
+        image = Pillow.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    scale = _EDGE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    way = Pillow.Resampling.NEAREST if scale > 4 else Pillow.Resampling.BICUBIC
+    tile = Pillow.new("RGB", (_EDGE, _EDGE), _GROUND)
+    tile.paste(image.convert("RGB").resize(size, way), ((_EDGE - size[0]) // 2, (_EDGE - size[1]) // 2))
+    return tile
+
+
+def _draw_image(axes: Axes, image: Image, pixels: Pixels, names: dict[int, str]) -> None:
+    from matplotlib.patches import Rectangle
+
+    colour = _RIGHT_COLOUR if image.correct else _WRONG_COLOUR
+    axes.imshow(pixels)
+    frame = Rectangle(
+        (0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False,
+        edgecolor=colour, linewidth=1.5 if image.correct else 4,
+    )  # fmt: skip
+    axes.add_patch(frame)
+    sure = "" if image.probability is None else f"  {image.probability:.0%}"
+    if image.correct:
+        verdict = f"✓ {shorten(names[image.truth], 20)}{sure}"
+    elif image.prediction == NO_ANSWER:
+        verdict = f"✗ no answer\nis {shorten(names[image.truth], 22)}"
+    else:
+        answer = names.get(image.prediction, f"class {image.prediction}")
+        verdict = f"✗ {shorten(answer, 20)}{sure}\nis {shorten(names[image.truth], 22)}"
+    # Names come from the user's files: a dollar sign in them is no mathematics.
+    axes.set_title(verdict, fontsize=10.5, color=colour, parse_math=False)
+    axes.text(
+        0.5, -0.05, shorten(image.file, 34), transform=axes.transAxes, ha="center", va="top",
+        fontsize=8.5, color="#5b6470", parse_math=False,
+    )  # fmt: skip

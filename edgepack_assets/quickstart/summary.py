@@ -1,0 +1,80 @@
+"""What the quickstart prints when it is done: packages, metrics, where they lie, what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack_assets.model_types import model_type
+from edgepack_assets.quickstart.register import SampleModel
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A sample model and its registered deployment package."""
+
+    sample: SampleModel
+    package: RegisteredVersion
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics that the package is tagged with."""
+        names = sorted(model_type(self.sample.entry.implementation).metric_names)
+        return {name: float(self.package.tags[name]) for name in names if name in self.package.tags}
+
+
+def find_package(sample: SampleModel, registry: Registry) -> RegisteredVersion | None:
+    """The latest registered deployment package of the sample's model version, if there is one."""
+    wanted = {"model_name": sample.model.name, "model_version": str(sample.model.version)}
+    for package in reversed(registry.versions(Kind.MODEL, sample.entry.registered_package_name)):
+        if wanted.items() <= package.tags.items():
+            return package
+    return None
+
+
+def summary(packaged: Sequence[Packaged]) -> str:
+    """The table of packages, a line per metric, then where each package lies."""
+    rows = [("Model", "Package", "Metric", "")]
+    for one in packaged:
+        first = (str(one.sample.key), str(one.package))
+        for name, value in one.metrics.items() or [("", None)]:
+            rows.append((*first, name, "" if value is None else f"{value:.4g}"))
+            first = ("", "")
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    places = [f"  {one.package}: {one.package.location}" for one in packaged]
+    return "\n".join([*(line.rstrip() for line in lines), "", "The packages lie in", *places])
+
+
+def next_steps(sample: SampleModel, registry: Registry) -> str:
+    """What to type next, as it works in the shell that the quickstart was started from."""
+    commands = ['eval "$(edgepack env)"']
+    binaries = Path(sys.executable).parent
+    on_path = shutil.which("edgepack")
+    if on_path is None or Path(on_path).parent != binaries:
+        commands.insert(0, f". {shlex.quote(str(_from_here(binaries / 'activate')))}")
+    user_interface = ["make ui"] if Path("Makefile").is_file() else [*commands, "dagster dev"]
+    following = registry.versions(Kind.MODEL, sample.model.name)[-1].version + 1
+    own_model = [
+        *commands,
+        f"edgepack model add {sample.model.name} PATH",
+        f"dagster asset materialize --select '*' --partition {sample.key.model_type}:{following}",
+    ]
+    return "\n".join(
+        [
+            "Next, look at it all in the Dagster UI:\n",
+            *(f"    {command}" for command in user_interface),
+            f"\nThen package a {sample.entry.implementation.replace('_', ' ')} of your own:\n",
+            *(f"    {command}" for command in own_model),
+        ]
+    )
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

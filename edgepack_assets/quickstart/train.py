@@ -1,0 +1,96 @@
+"""Training the sample models, each written as a registry would hold it.
+
+Training runs in an environment of its own, of a Python that the edge runs, with the versions pinned in
+training/requirements.txt: the models are the same whatever Python this project is installed on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack_assets.config import RuntimeSettings
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.quickstart import samples
+from edgepack_assets.quickstart.mlflow_folder import Tensor, write_mlflow_folder
+from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.runtime.uv import uv_command, uv_environment
+
+TRAINING = Path(__file__).parent / "training"
+TRAINING_ROWS = 48_000
+
+# What the pickle needs where it is loaded, in the order that MLflow writes it; the rest of
+# training/requirements.txt follows from these, or made the other model.
+_SAVED = ("cloudpickle", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The training environment: its interpreter, and where its packages come from."""
+
+    interpreter: Path
+    runtime: RuntimeSettings
+
+    @classmethod
+    def find(cls, runtime: RuntimeSettings, python_version: str | None = None) -> Trainer:
+        """With a Python of this machine that the edge runs. Raises EnvironmentBuildError if there is none."""
+        return cls(find_python(python_version, runtime.pythons)[1], runtime)
+
+    def state_identifier(self, destination: Path) -> Path:
+        """Train the state identifier and write its MLflow folder into `destination`; return the folder."""
+        import numpy as np
+
+        with tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            frame = samples.power_recording(samples.TRAINING_SEED, TRAINING_ROWS).frame
+            np.save(work / "recording.npy", frame[list(samples.PHASES)].to_numpy())
+            told = json.loads(self._run("train_state_identifier.py", work / "recording.npy", work / "model.pkl"))
+            pins = pinned_versions()
+            return write_mlflow_folder(
+                destination / "state_identifier",
+                pickle=work / "model.pkl",
+                code=[TRAINING / "si_training"],
+                requirements=[f"{name}=={pins[name]}" for name in _SAVED],
+                python_version=told["python"],
+                sklearn_version=pins["scikit-learn"],
+                signature=(Tensor(told["input"], (-1, told["columns"])), Tensor(told["output"], (-1,))),
+            )
+
+    def digits_classifier(self, destination: Path) -> Path:
+        """Train the classifier of digits and write `digits.onnx` into `destination`; return the file."""
+        import numpy as np
+
+        with tempfile.TemporaryDirectory() as name:
+            images = Path(name) / "images.npz"
+            training, _ = samples.digits()
+            np.savez(images, images=training.images, labels=training.labels)
+            self._run("train_digits.py", images, destination / "digits.onnx")
+        return destination / "digits.onnx"
+
+    def _run(self, script: str, *arguments: Path) -> str:
+        index = [f"--extra-index-url={url}" for url in self.runtime.extra_index_urls]
+        if self.runtime.index_url:
+            index.append(f"--index-url={self.runtime.index_url}")
+        command = uv_command(
+            "run", "--no-project", "--no-python-downloads", "--no-build", *index,
+            f"--python={self.interpreter}", f"--with-requirements={TRAINING / 'requirements.txt'}",
+            str(TRAINING / script), *map(str, arguments),
+        )  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=uv_environment(), cwd=TRAINING, check=False,
+            timeout=self.runtime.time_limit,
+        )  # fmt: skip
+        if done.returncode != 0:
+            told = done.stderr.strip()[-2000:]
+            raise EdgepackError(f"training the sample model with {script} failed:\n{told}")
+        return done.stdout
+
+
+def pinned_versions() -> dict[str, str]:
+    """Package -> version of the training environment."""
+    lines = (TRAINING / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = (line.split("==") for line in lines if "==" in line)
+    return {name: version.strip() for name, version in pins}

@@ -1,0 +1,1 @@
+"""Training code of the state identifier. It ships with the model: the pickle names its modules."""

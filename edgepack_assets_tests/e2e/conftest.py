@@ -1,0 +1,111 @@
+"""One plant for all end-to-end tests: a folder with a configuration, on which the quickstart was run once, so that
+environments are built once. Tests add models and types of their own to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgepack_assets.config import load_settings
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.runtime.uv import uv_command, uv_environment
+
+PROJECT = Path(__file__).parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+
+
+@dataclass
+class Plant:
+    """A folder with edgepack.yaml, and the commands a user would type in it."""
+
+    folder: Path
+    quickstart_said: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "edgepack.yaml"
+
+    def configure(self, **model_types: dict[str, Any]) -> None:
+        """Add model types to edgepack.yaml, or replace them."""
+        document = yaml.safe_load(self.config.read_text())
+        document["model_types"] |= model_types
+        self.config.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def run(self, *command: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a command of the project's environment in the plant's folder."""
+        path = Path(sys.executable).with_name(command[0])
+        done = subprocess.run(
+            [str(path), *command[1:]], cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"{command}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        return done
+
+    def add_model(self, name: str, path: Path, *options: str) -> int:
+        """`edgepack model add`; the version."""
+        return int(self.run("edgepack", "model", "add", name, str(path), *options).stdout.strip().splitlines()[0]
+                   .rpartition(":")[2])  # fmt: skip
+
+    def materialize(self, partition: str, select: str = "*", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`dagster asset materialize`."""
+        return self.run("dagster", "asset", "materialize", "--select", select, "--partition", partition, check=check)
+
+    def packages(self, name: str) -> list[RegisteredVersion]:
+        """The registered versions of a package."""
+        return open_registry(load_settings(self.config)).versions(Kind.MODEL, name)
+
+    def listed(self, kind: str = "model") -> list[dict[str, Any]]:
+        """`edgepack <kind> list --json`."""
+        found: list[dict[str, Any]] = json.loads(self.run("edgepack", kind, "list", "--json").stdout)
+        return found
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    """The plant, after its quickstart."""
+    made = Plant(tmp_path_factory.mktemp("plant"))
+    shutil.copyfile(PROJECT / "edgepack.yaml", made.config)
+    shutil.copyfile(PROJECT / "dagster.yaml", made.folder / "dagster.yaml")
+    made.environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI"))}
+    made.environment |= {"EDGEPACK_CONFIG": str(made.config)}
+    exports = made.run("edgepack", "env").stdout
+    told = subprocess.run(["bash", "-c", f"{exports}\nenv -0"], env=made.environment, capture_output=True, check=True)
+    made.environment = dict(item.decode().split("=", 1) for item in told.stdout.split(b"\0") if item)
+    made.quickstart_said = made.run("python", "-m", "edgepack_assets.quickstart", timeout=900).stdout
+    return made
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with state identifier models of many kinds (train_variants.py)."""
+    out = tmp_path_factory.mktemp("variants")
+    here = Path(__file__).parent
+    _, interpreter = find_python(None)
+    subprocess.run(
+        uv_command(
+            "run", "--no-project", "--no-python-downloads", "--quiet", f"--python={interpreter}",
+            "--with", "scikit-learn==1.5.2", "--with", "numpy==1.26.4", "--with", "pandas==2.2.3",
+            "--with", "cloudpickle==3.1.1", "--with", "skops==0.11.0",
+            str(here / "train_variants.py"),
+            str(here.parent / "model_types/state_identifier/models.py"), str(out),
+        ),
+        env=uv_environment(), check=True, timeout=600,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,76 @@
+"""Run by the `variants` fixture in an environment of its own: state identifier models of many kinds, each as a
+registry would hold it. Arguments: the module with the transformers, the folder to write into."""
+
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import cloudpickle
+import joblib
+import numpy
+import pandas
+import sklearn
+import skops
+import skops.io
+
+PYTHON = "%d.%d.%d" % sys.version_info[:3]
+PINS = {
+    "scikit-learn": sklearn.__version__,
+    "numpy": numpy.__version__,
+    "pandas": pandas.__version__,
+    "cloudpickle": cloudpickle.__version__,
+}
+
+
+def folder(path: Path, code: Path, model: str = "model.pkl", more: str = "") -> Path:
+    """An MLflow folder but for its model file."""
+    path.mkdir(parents=True)
+    (path / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    code: code\n    loader_module: mlflow.sklearn\n"
+        f"    model_path: {model}\n    python_version: {PYTHON}\n"
+        f"  sklearn:\n    code: code\n    pickled_model: {model}\n    serialization_format: cloudpickle\n"
+        f"    sklearn_version: {sklearn.__version__}\nmlflow_version: 2.20.0\n"
+    )
+    lines = ["mlflow==2.20.0", *(f"{name}=={version}" for name, version in PINS.items())]
+    (path / "requirements.txt").write_text("\n".join(lines) + "\n" + more)
+    (path / "python_env.yaml").write_text(f"python: {PYTHON}\ndependencies:\n- -r requirements.txt\n")
+    shutil.copytree(code, path / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    return path
+
+
+def main(module: Path, out: Path) -> None:
+    """Write every variant."""
+    code = out / "code"
+    package = code / "plant_training"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    shutil.copyfile(module, package / "preprocessing.py")
+    sys.path.insert(0, str(code))
+    from plant_training import preprocessing as plant
+    from sklearn.pipeline import Pipeline
+
+    steps = plant.fitted(300, 100)
+    (folder(out / "overlapping", code) / "model.pkl").write_bytes(cloudpickle.dumps(steps))
+    (folder(out / "sparse", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(120, 400, 0.0)))
+    (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, "bfill")))
+    skops.io.dump(plant.fitted(300, 300), folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
+                  / "model.skops")  # fmt: skip
+
+    frame = plant.fitted(300, 300)
+    preprocessing = frame.named_steps["preprocessing"]
+    named = Pipeline([("select", plant.Columns()), *preprocessing.steps])
+    frame = Pipeline([("preprocessing", named), ("clustering", frame.named_steps["clustering"])])
+    (folder(out / "frame", code) / "model.pkl").write_bytes(pickle.dumps(frame))
+
+    joblib.dump(plant.fitted(300, 300), out / "bare.joblib", compress=3)
+    shutil.rmtree(folder(out / "code_missing", code) / "code")
+    (out / "code_missing" / "MLmodel").write_text(
+        (out / "code_missing" / "MLmodel").read_text().replace("    code: code\n", "")
+    )
+    (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300)))
+    (folder(out / "no_pipeline", code) / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,185 @@
+"""Reading a registered model: which files ship, what runs them, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from edgepack_assets.errors import ModelError
+from edgepack_assets.model_types.image_classification import MODEL_TYPE, source
+
+from .helpers import entry
+from .onnx_models import build
+
+
+def _names(requirements: tuple[str, ...]) -> list[str]:
+    return sorted(requirements)
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.TFLITE"])
+def test_a_bare_tflite_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1c\0\0\0TFL3")
+
+    found = MODEL_TYPE.read_model(tmp_path / name, entry())
+
+    assert found.files == {"model.tflite": tmp_path / name}
+    assert found.model == {"file": "model.tflite", "runtime": "litert"}
+    assert _names(found.requirements) == ["ai-edge-litert", "numpy", "pillow"]
+    assert found.python_version is None
+
+
+def test_a_bare_file_s_neighbours_are_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    (tmp_path / "requirements.txt").write_text("numpy==1.0\n")
+    assert "numpy" in MODEL_TYPE.read_model(tmp_path / "m.tflite", entry()).requirements
+
+
+def test_an_onnx_file_in_a_folder(tmp_path: Path) -> None:
+    build(tmp_path / "net.onnx")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+
+    found = MODEL_TYPE.read_model(tmp_path, entry())
+
+    assert found.files == {"model.onnx": tmp_path / "net.onnx"}
+    assert found.model == {"file": "model.onnx", "runtime": "onnxruntime"}
+    assert _names(found.requirements) == ["numpy", "onnxruntime", "pillow"]
+
+
+def _mlflow(folder: Path, flavor: str, requirements: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "MLmodel").write_text(
+        f"flavors:\n  {flavor}:\n    data: model.onnx\n"
+        f"  python_function:\n    data: model.onnx\n    loader_module: mlflow.{flavor}\n    python_version: 3.9.18\n"
+    )
+    (folder / "requirements.txt").write_text(requirements)
+    (folder / "python_env.yaml").write_text("python: 3.9.18\ndependencies:\n- -r requirements.txt\n")
+    return folder
+
+
+def test_an_mlflow_folder_gives_only_the_pins_of_what_runs_the_model(tmp_path: Path) -> None:
+    folder = _mlflow(
+        tmp_path / "m", "onnx", "mlflow==2.9\nonnx==1.15.0\nonnxruntime==1.20.1\nNumPy==1.26.4\ntorch==2.1\n"
+    )
+    build(folder / "model.onnx")
+
+    found = MODEL_TYPE.read_model(folder, entry())
+
+    assert _names(found.requirements) == ["NumPy==1.26.4", "onnxruntime==1.20.1", "pillow"]
+    assert found.python_version is None
+
+
+def test_the_configuration_s_pins_win(tmp_path: Path) -> None:
+    folder = _mlflow(tmp_path / "m", "onnx", "onnxruntime==1.16.0\nnumpy==1.26.4\n")
+    build(folder / "model.onnx")
+    more = tmp_path / "more.txt"
+    more.write_text("onnxruntime==1.20.1\nscipy>=1.11\n")
+
+    found = MODEL_TYPE.read_model(folder, entry(requirements=["Pillow==11.0.0"], requirements_file=more))
+
+    assert _names(found.requirements) == ["Pillow==11.0.0", "numpy==1.26.4", "onnxruntime==1.20.1", "scipy>=1.11"]
+
+
+def _with_external_data(folder: Path, location: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    model = onnx.load(build(folder / "model.onnx"))
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location=location, size_threshold=0)
+    return folder
+
+
+@pytest.mark.parametrize("location", ["model.onnx.data", "8f2c1e0a-5a53-11ee-9f7a-0242ac120002", "w" * 200])
+def test_weights_beside_an_onnx_file_ship(tmp_path: Path, location: str) -> None:
+    folder = _with_external_data(tmp_path / "m", location)
+    (folder / "other.data").write_bytes(b"not named by the model")
+
+    found = MODEL_TYPE.read_model(folder, entry())
+
+    assert found.files == {"model.onnx": folder / "model.onnx", location: folder / location}
+
+
+def test_weights_named_beyond_the_first_chunk_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _with_external_data(tmp_path / "m", "weights.bin")
+    monkeypatch.setattr(source, "_OVERLAP", 64)
+    for size in range(16, 48):
+        monkeypatch.setattr(source, "_CHUNK", size)
+        assert "weights.bin" in MODEL_TYPE.read_model(folder, entry()).files
+
+
+def test_weights_that_are_missing(tmp_path: Path) -> None:
+    folder = _with_external_data(tmp_path / "m", "weights.bin")
+    (folder / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"model.onnx: keeps weights in 'weights.bin', which is not beside it"):
+        MODEL_TYPE.read_model(folder, entry())
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname"])
+def test_weights_outside_the_model(tmp_path: Path, location: str) -> None:
+    folder = _with_external_data(tmp_path / "m", "weights.bin")
+    (tmp_path / "secret.bin").write_bytes(b"x")
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    next(e for e in model.graph.initializer[0].external_data if e.key == "location").value = location
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside the model folder"):
+        MODEL_TYPE.read_model(folder, entry())
+
+
+@pytest.mark.parametrize("location", ["entrypoint.py", "inference.py", "model.json"])
+def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> None:
+    folder = _with_external_data(tmp_path / "m", location)
+    with pytest.raises(ModelError, match="a name that the component itself uses"):
+        MODEL_TYPE.read_model(folder, entry())
+
+
+def test_the_names_of_the_component_are_known() -> None:
+    shipped = {file.name for file in (MODEL_TYPE.folder / "component").iterdir() if file.suffix == ".py"}
+    assert shipped | {"model.json"} == set(source._COMPONENT_FILES)
+
+
+def test_a_note_called_location_is_no_file(tmp_path: Path) -> None:
+    model = onnx.load(build(tmp_path / "model.onnx"))
+    helper.set_model_props(model, {"location": "Karlsruhe"})
+    onnx.save(model, tmp_path / "model.onnx")
+    assert list(MODEL_TYPE.read_model(tmp_path, entry()).files) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "saved_model.pb"])
+@pytest.mark.parametrize("inside", ["", "model/", "data/model/"])
+def test_keras_is_refused(tmp_path: Path, name: str, inside: str) -> None:
+    file = tmp_path / "registered" / inside / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    for model in (tmp_path / "registered", file):
+        with pytest.raises(ModelError) as caught:
+            MODEL_TYPE.read_model(model, entry())
+        assert "conversion comes later" in str(caught.value)
+        assert ".tflite or .onnx" in str(caught.value)
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("flavor", ["tensorflow", "keras"])
+def test_an_mlflow_keras_folder_is_refused(tmp_path: Path, flavor: str) -> None:
+    folder = _mlflow(tmp_path / "m", flavor, "tensorflow==2.15\n")
+    with pytest.raises(ModelError, match=f"MLflow flavor {flavor}"):
+        MODEL_TYPE.read_model(folder, entry())
+
+
+def test_no_model_file(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "notes.txt").write_text("x")
+    with pytest.raises(ModelError, match=r"\.tflite or \.onnx"):
+        MODEL_TYPE.read_model(tmp_path / "m", entry())
+
+
+def test_two_model_files(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(b"x")
+    build(tmp_path / "b.onnx")
+    with pytest.raises(ModelError, match=r"a\.tflite, b\.onnx"):
+        MODEL_TYPE.read_model(tmp_path, entry())
+
+
+def test_code_that_would_not_be_used(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    with pytest.raises(ModelError, match="code_paths"):
+        MODEL_TYPE.read_model(tmp_path / "m.tflite", entry(code_paths=[tmp_path]))

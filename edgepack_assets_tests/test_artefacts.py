@@ -1,0 +1,387 @@
+"""The artefact store, on a local folder and on an object store: whole or absent, verified, kept if needed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepack_assets import artefacts
+from edgepack_assets.artefacts import Artefact, ArtefactStore, Blob, canonical_json, check_chain, writing
+from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError, StaleError
+from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
+
+HOUR = 3600.0
+
+
+@dataclass
+class Root:
+    """A store's root, and a hand on what lies in it."""
+
+    url: str
+    cache: Path
+
+    @property
+    def fs(self) -> Any:
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    @property
+    def path(self) -> str:
+        return str(fsspec.core.url_to_fs(self.url)[1])
+
+    def store(self) -> ArtefactStore:
+        return ArtefactStore(self.url, self.cache)
+
+    def files(self, folder: str = "") -> list[str]:
+        return list(self.fs.find(f"{self.path}/{folder}"))
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        if self.url.startswith("memory:"):
+            self.fs.pipe_file(path, data)
+        else:
+            Path(path).unlink()  # a blob is read-only
+            Path(path).write_bytes(data)
+
+    def age(self, seconds: float) -> None:
+        """Make everything that is there now older."""
+        for path in self.files():
+            if self.url.startswith("memory:"):
+                self.fs.store[path].created -= timedelta(seconds=seconds)
+            else:
+                changed = Path(path).stat().st_mtime - seconds
+                os.utime(path, (changed, changed))
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Root]:
+    url = str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}/store"
+    found = Root(url, tmp_path / "cache")
+    yield found
+    if request.param == "memory":
+        found.fs.rm(found.path.rpartition("/")[0], recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Root:
+    return Root(str(tmp_path / "store"), tmp_path / "cache")
+
+
+def publish(store: ArtefactStore, text: str, asset: str = "metrics", partition: str = "press:1") -> Artefact:
+    blob = store.put_bytes(text.encode(), "text/plain")
+    made = Artefact(asset=asset, partition=partition, parts={"text": blob}, facts={"text": text})
+    store.save(made)
+    return made
+
+
+# Blobs -------------------------------------------------------------------------------------------------
+
+
+def test_equal_bytes_are_kept_once_and_come_back_verified(root: Root, tmp_path: Path) -> None:
+    root.fs.makedirs(root.path, exist_ok=True)
+    store = root.store()
+    file = tmp_path / "some file"
+    file.write_bytes(b'{"a":1}')
+    blobs = [
+        store.put_file(file, "application/json"),
+        store.put_bytes(b'{"a":1}', "application/json"),
+        root.store().put_json({"a": 1}),
+    ]
+    assert len(set(blobs)) == 1
+    assert len(root.files("blobs")) == 1
+    assert root.files("tmp") == []
+    fetched = store.fetch(blobs[0])
+    assert fetched.read_bytes() == b'{"a":1}'
+    assert fetched.stat().st_mode & 0o777 == 0o444
+    assert store.read_json(blobs[0]) == {"a": 1}
+    assert store.has(blobs[0].digest)
+    assert not store.has("0" * 64)
+
+
+def test_bytes_that_changed_or_are_gone_are_told_and_can_be_put_again(root: Root) -> None:
+    store = root.store()
+    blob = store.put_bytes(b"good bytes", "text/plain")
+    [path] = root.files("blobs")
+    root.overwrite(path, b"evil bytes")
+    with pytest.raises(CorruptError, match=rf"{path}.*{blob.digest}.*materialize"):
+        store.fetch(blob)
+    root.overwrite(path, b"good")
+    assert store.put_bytes(b"good bytes", "text/plain") == blob
+    assert store.read_bytes(blob) == b"good bytes"
+    lost = blob.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(CorruptError, match=r"does not hold blob 0{64} \(10 bytes\)"):
+        store.fetch(lost)
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
+    root = Root(f"memory://{uuid.uuid4().hex}", tmp_path / "cache")
+    blob = root.store().put_bytes(b"good bytes", "text/plain")
+    cached = root.store().fetch(blob)
+    cached.chmod(0o644)
+    cached.write_bytes(b"evil bytes")
+    assert root.store().fetch(blob).read_bytes() == b"good bytes"
+    assert list((tmp_path / "cache").rglob("*.tmp")) == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(
+    local: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "growing"
+    file.write_bytes(b"before")
+    digest = artefacts.file_digest(file)
+    monkeypatch.setattr(artefacts, "file_digest", lambda path: digest)
+    file.write_bytes(b"behind")
+    with pytest.raises(EdgepackError, match="growing changed while it was read"):
+        local.store().put_file(file, "text/plain")
+    assert local.files() == []
+
+
+def test_a_full_disk_is_told_with_the_path_and_leaves_what_was(local: Root, tmp_path: Path) -> None:
+    store = local.store()
+    old = publish(store, "old")
+    before = local.files()
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 100_000)
+    with full_disk(20_000):
+        with pytest.raises(EdgepackError, match=rf"{local.path}/blobs/.*: cannot be written: File too large"):
+            store.put_file(big, "text/plain")
+        with (
+            pytest.raises(EdgepackError, match="report: cannot be written"),
+            writing(tmp_path / "report") as out,
+        ):
+            out.write(b"x" * 100_000)
+    assert local.files() == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["big", "store"]
+    assert store.load("metrics", "press:1") == old
+
+
+# Artefacts ---------------------------------------------------------------------------------------------
+
+texts = st.text(st.characters(codec="utf-8"), max_size=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(st.integers(), inner, max_size=9)
+        | st.dictionaries(texts, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(texts, json_values, max_size=4))
+def test_a_digest_outlives_being_stored(facts: dict[str, Any]) -> None:
+    made = Artefact(asset="metrics", partition="press:1", parts={}, facts=facts)
+    again = Artefact.model_validate_json(canonical_json(made.model_dump()))
+    assert again == made
+    assert again.digest == made.digest
+
+
+def test_the_digest_is_of_content_alone() -> None:
+    blob = Blob(digest="a" * 64, size=3, media_type="text/plain")
+    made = Artefact(asset="metrics", partition="press:1", parts={"x": blob}, facts={"n": 1})
+    assert made.model_copy(update={"observations": {"timings": blob}}).digest == made.digest
+    assert made.model_copy(update={"made_from": {"payload_data": "b" * 64}}).digest == made.digest
+    assert made.model_copy(update={"facts": {"n": 2}}).digest != made.digest
+    assert made.model_copy(update={"parts": {"y": blob}}).digest != made.digest
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Artefact(asset="metrics", partition="press:1", parts={}, facts={"n": float("nan")})
+
+
+def test_what_is_saved_is_loaded_per_asset_and_partition(root: Root) -> None:
+    store = root.store()
+    assert list(store.manifests()) == []
+    one, two = publish(store, "one"), publish(store, "two", partition="press:2")
+    three = publish(store, "three", asset="payload_data")
+    assert root.store().load("metrics", "press:1") == one
+    assert publish(store, "one again") == root.store().load("metrics", "press:1") != one
+    assert {made.facts["text"] for made in store.manifests()} == {"one again", "two", "three"}
+    assert (store.load("metrics", "press:2"), store.load("payload_data", "press:1")) == (two, three)
+    with pytest.raises(EdgepackError, match=r"metrics of press:3 is not in .*: materialize it first"):
+        store.load("metrics", "press:3")
+    with pytest.raises(PartitionKeyError):
+        store.load("metrics", "../press:3")
+
+
+def test_a_manifest_never_names_bytes_that_are_not_there(root: Root) -> None:
+    store = root.store()
+    old = publish(store, "old")
+    lost = Blob(digest="0" * 64, size=3, media_type="text/plain")
+    with pytest.raises(CorruptError, match="does not hold blob"):
+        store.save(old.model_copy(update={"observations": {"timings": lost}}))
+    assert store.load("metrics", "press:1") == old
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"asset": "metr', b'{"asset": "metrics", "future": 1}'])
+def test_a_manifest_that_cannot_be_read_is_never_passed_over(root: Root, content: bytes) -> None:
+    store = root.store()
+    publish(store, "text")
+    [path] = root.files("manifests")
+    root.overwrite(path, content)
+    for read in (lambda: store.load("metrics", "press:1"), lambda: list(store.manifests())):
+        with pytest.raises(CorruptError, match=f"{path}: not a manifest"):
+            read()
+
+
+def test_a_manifest_in_the_wrong_place_is_refused(local: Root) -> None:
+    store = local.store()
+    publish(store, "text")
+    manifest = Path(local.files("manifests")[0])
+    manifest.rename(manifest.with_name("2.json"))
+    with pytest.raises(CorruptError, match=r"is the manifest of metrics of press:1"):
+        store.load("metrics", "press:2")
+
+
+def test_the_chain_refuses_other_bytes_and_names_the_asset_to_make_again() -> None:
+    def artefact(asset: str, text: str, **made_from: str) -> Artefact:
+        return Artefact(asset=asset, partition="press:1", parts={}, facts={"t": text}, made_from=made_from)
+
+    payload, config = artefact("payload_data", "p"), artefact("config_package", "c")
+    results = artefact("validation_results", "r", payload_data=payload.digest, config_package=config.digest)
+    check_chain(results, {"payload_data": payload, "config_package": config})
+    check_chain(results, {"payload_data": payload, "metrics": artefact("metrics", "m")})
+    with pytest.raises(StaleError, match=r"materialize validation_results of press:1 again"):
+        check_chain(results, {"payload_data": payload, "config_package": artefact("config_package", "c2")})
+
+
+def test_a_crash_at_any_step_leaves_the_old_artefact_or_the_new_one(local: Root) -> None:
+    old = publish(local.store(), "old")
+    seen = set()
+    step = 0
+    for step in killed_at_each_step(lambda step: publish(local.store(), f"new {step}")):
+        store = local.store()
+        found = store.load("metrics", "press:1")
+        assert found == old or found.facts == {"text": f"new {step}"}
+        assert store.read_bytes(found.parts["text"]).decode() == found.facts["text"]
+        assert [made.digest for made in store.manifests()] == [found.digest]
+        seen.add(found == old)
+        store.save(old)
+    assert seen == {True, False}
+    assert step > 10
+    assert local.store().load("metrics", "press:1").facts == {"text": f"new {step + 1}"}
+    # What the crashes left aside is garbage, and nothing else is.
+    local.age(2 * HOUR)
+    store = local.store()
+    needed = [blob.digest for made in store.manifests() for blob in made.blobs()]
+    store.remove(store.garbage(needed, HOUR))
+    assert local.files("tmp") == []
+    assert len(local.files("blobs")) == 1
+
+
+# Named documents ---------------------------------------------------------------------------------------
+
+
+def test_the_first_document_under_a_name_stands(root: Root) -> None:
+    store = root.store()
+    assert store.get_named("locks", "k") is None
+    assert store.named("locks") == {}
+    assert store.put_named("locks", "k", {"n": 1}) == {"n": 1}
+    assert root.store().put_named("locks", "k", {"n": 2}) == {"n": 1}
+    store.put_named("locks", "k.2", None)
+    assert store.named("locks") == {"k": {"n": 1}, "k.2": None}
+    with pytest.raises(ValueError, match="cannot be the key"):
+        store.put_named("locks", "../manifests/x", {})
+    [path] = [path for path in root.files("locks") if path.endswith("k.json")]
+    root.overwrite(path, b'{"n":')
+    for read in (lambda: store.get_named("locks", "k"), lambda: store.named("locks")):
+        with pytest.raises(CorruptError, match=f"{path}: not JSON"):
+            read()
+
+
+def _put_many(url: str, cache: Path, me: int, start: Any, answers: Any) -> None:
+    store = ArtefactStore(url, cache)
+    start.wait()
+    answers.put([store.put_named("locks", f"k{n}", {"by": me}) for n in range(40)])
+
+
+def test_processes_that_publish_at_once_all_get_the_same_documents(local: Root) -> None:
+    context = multiprocessing.get_context("spawn")
+    start, answers = context.Barrier(4), context.Queue()
+    processes = [
+        context.Process(target=_put_many, args=(local.url, local.cache, me, start, answers)) for me in range(4)
+    ]
+    for process in processes:
+        process.start()
+    given = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    standing = local.store().named("locks")
+    assert len(standing) == 40
+    assert all(answer == [standing[f"k{n}"] for n in range(40)] for answer in given)
+    assert local.files("tmp") == []
+
+
+# Garbage -----------------------------------------------------------------------------------------------
+
+
+def test_garbage_is_what_is_neither_needed_nor_recent(root: Root) -> None:
+    store = root.store()
+    publish(store, "replaced")
+    kept = publish(store, "kept")
+    store.put_named("locks", "k", {})
+    root.age(2 * HOUR)
+    store = root.store()
+    recent = store.put_bytes(b"of a run in progress", "text/plain")
+    again = store.put_bytes(b"replaced", "text/plain")
+    needed = {blob.digest for blob in kept.blobs()}
+    assert store.garbage(needed, HOUR) == []  # "replaced" is used again
+    assert {Path(item.path).name for item in store.garbage(needed, 0)} == {recent.digest, again.digest}
+
+    root.age(2 * HOUR)
+    found = store.garbage(needed, HOUR)
+    assert {Path(item.path).name: item.size for item in found} == {recent.digest: 20, again.digest: 8}
+    assert root.store().has(again.digest)  # somebody needs it after all, before it is deleted
+    assert [Path(item.path).name for item in store.remove(found)] == [recent.digest]
+    assert store.remove(found) == []
+    assert store.read_bytes(again) == b"replaced"
+    assert store.read_bytes(kept.parts["text"]) == b"kept"
+    assert root.files("tmp") == []
+
+
+def test_documents_are_idle_until_they_are_read(root: Root) -> None:
+    root.store().put_named("locks", "k", {})
+    root.store().put_named("locks", "l", {})
+    root.age(2 * HOUR)
+    store = root.store()
+    assert set(store.named("locks")) == set(store.idle_named("locks", HOUR)) == {"k", "l"}
+    idle = store.idle_named("locks", HOUR)
+    assert store.get_named("locks", "k") == {}
+    assert set(store.idle_named("locks", HOUR)) == {"l"}
+    assert [Path(item.path).stem for item in store.remove(idle.values())] == ["l"]
+    assert set(store.named("locks")) == {"k"}
+
+
+def test_a_blob_that_is_put_while_it_is_removed_survives(local: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = local.store()
+    blob = store.put_bytes(b"text", "text/plain")
+    local.age(2 * HOUR)
+    garbage = store.garbage([], HOUR)
+    rename: Callable[[Path, Any], Path] = Path.rename
+
+    def put_then_rename(path: Path, target: Any) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        local.store().put_bytes(b"text", "text/plain")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", put_then_rename)
+    assert store.remove(garbage) == []
+    assert store.read_bytes(blob) == b"text"
+
+
+@pytest.mark.parametrize("key", ["mtime", "last_modified", "LastModified"])
+def test_every_storage_has_its_own_name_for_the_time(key: str) -> None:
+    moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert artefacts._changed({key: moment, "created": 1.0}) == moment.timestamp()
+    assert artefacts._changed({"created": 1.5}) == 1.5
+    with pytest.raises(EdgepackError, match="x: its storage does not tell"):
+        artefacts._changed({"name": "x"})

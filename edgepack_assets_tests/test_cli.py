@@ -1,0 +1,358 @@
+"""The `edgepack` command, on a configuration and a Dagster home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgepack_assets import dagster_home
+from edgepack_assets.artefacts import Artefact, ArtefactStore
+from edgepack_assets.cli import main
+from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+
+CONFIG = """\
+registry: {path: registry}
+artefacts: {root: artefacts}
+runtime: {environments: environments}
+model_types:
+  press:
+    implementation: state_identifier
+    model_name: press_model
+    package_name: Press
+    raw_data: {name: press_raw}
+  press_line_4:
+    implementation: state_identifier
+    model_name: press_model
+    package_name: Press Line 4
+    raw_data: {name: press_raw}
+  parts:
+    implementation: image_classification
+    model_name: parts_model
+    package_name: Parts
+    raw_data: {name: parts_raw}
+"""
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an edgepack.yaml, in force, and a model and data to register."""
+    folder = tmp_path / "plant floor"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.pkl").write_bytes(b"x" * 1500)
+    (folder / "raw.parquet").write_bytes(b"PAR1")
+    (folder / "edgepack.yaml").write_text(CONFIG)
+    monkeypatch.chdir(folder)
+    for name in ("EDGEPACK_CONFIG", "DAGSTER_HOME", "SIMATICAI_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def run(*arguments: str, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+def listed(*arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(*arguments, "--json").stdout)
+    return found
+
+
+def partitions(home: Path) -> set[str]:
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(home)) as instance:
+        return set(instance.get_dynamic_partitions(PARTITIONS_NAME))
+
+
+# Models and data ---------------------------------------------------------------------------------------
+
+
+def test_a_model_is_added_listed_and_downloaded_and_dagster_knows_it(plant: Path) -> None:
+    added = run("model", "add", "press_model", "model", "--tag", "lot=a=b", "--tag", "empty=")
+    assert added.stdout == "press_model:1\n"
+    assert added.stderr == "partition press:1 added\npartition press_line_4:1 added\n"
+    assert partitions(plant / ".edgepack" / "dagster") == {"press:1", "press_line_4:1"}
+
+    [found] = listed("model", "list")
+    made = LocalRegistry(plant / "registry").get(Kind.MODEL, "press_model", 1)
+    assert found == {
+        "kind": "model",
+        "name": "press_model",
+        "version": 1,
+        "tags": {"lot": "a=b", "empty": ""},
+        "created": made.created.isoformat(),
+        "digest": made.digest,
+        "size": 1500,
+        "location": made.location,
+    }
+    assert datetime.fromisoformat(found["created"]).utcoffset() == timedelta(0)
+    assert run("model", "download", "press_model:1", "out").stdout == "out/model\n"
+    assert (plant / "out" / "model" / "model.pkl").read_bytes() == b"x" * 1500
+
+
+def test_data_goes_the_same_way_without_partitions(plant: Path) -> None:
+    assert run("data", "add", "press_raw", "raw.parquet", "--tag", "site=fürth").stdout == "press_raw:1\n"
+    assert run("data", "add", "press_raw", "raw.parquet").stdout == "press_raw:2\n"
+    assert [(item["kind"], item["version"], item["tags"]) for item in listed("data", "list", "press_raw")] == [
+        ("data", 1, {"site": "fürth"}),
+        ("data", 2, {}),
+    ]
+    assert listed("model", "list") == []
+    assert run("data", "download", "press_raw:latest", ".", exit_code=1).stderr.startswith("Error: raw.parquet")
+    assert run("data", "download", "press_raw:latest", "out").stdout == "out/raw.parquet\n"
+    assert not (plant / ".edgepack").exists()
+
+
+def test_the_table_is_aligned_and_holds_packages_too(plant: Path) -> None:
+    assert run("model", "list").stdout.split() == ["NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"]
+    run("model", "add", "press_model", "model", "--tag", "b=2", "--tag", "a=1")
+    other = run("model", "add", "Press-Line-4-edge", "raw.parquet")
+    assert "no model type of" in other.stderr
+    head, package, model = run("model", "list").stdout.splitlines()
+    for column in ("VERSION", "CREATED", "SIZE", "DIGEST"):
+        at = head.index(column)
+        assert all(line[at - 1] == " " and line[at] != " " for line in (package, model))
+    assert package.split()[:2] == ["Press-Line-4-edge", "1"]
+    assert "1.5 kB" in model
+    assert model.endswith("a=1 b=2")
+    assert len(run("model", "list", "press_model").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["model", "add", "press_model", "lost"], 1, r"lost: no such file or folder"),
+        (["model", "add", "../x", "model"], 1, "'../x' cannot be the name of a model"),
+        (["model", "add", "press_model", "model", "--tag", "x"], 2, "'x' is no tag: write KEY=VALUE"),
+        (["model", "add", "press_model", "model", "--tag", "x=1", "--tag", "x=2"], 2, "'x' is given twice"),
+        (["model", "list", "pres"], 1, "no model 'pres'; it has: none"),
+        (["data", "download", "raw:7", "out"], 1, "no data asset 'raw'; it has: none"),
+        (["data", "download", "raw", "out"], 2, "write NAME:VERSION"),
+        (["data", "download", "raw:0", "out"], 2, "write NAME:VERSION"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(
+    plant: Path, arguments: Sequence[str], exit_code: int, told: str
+) -> None:
+    result = run(*arguments, exit_code=exit_code)
+    assert told in result.stderr
+    assert "Error: " in result.stderr
+    assert result.stdout == ""
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_broken_configuration_is_told_by_line(plant: Path) -> None:
+    (plant / "edgepack.yaml").write_text(CONFIG + "models: {}\n")
+    result = run("sync", exit_code=1)
+    assert result.stderr.startswith(f"Error: {plant / 'edgepack.yaml'}:20: unknown key 'models'")
+
+
+# Dagster's home ------------------------------------------------------------------------------------------
+
+
+def test_sync_adds_every_version_once(plant: Path) -> None:
+    registry = LocalRegistry(plant / "registry")
+    for version in (1, 2, 10):
+        registry.register(Kind.MODEL, "press_model", plant / "model", {}, version=version)
+    registry.register(Kind.MODEL, "parts_model", plant / "model", {})
+    registry.register(Kind.MODEL, "somebody_elses", plant / "model", {})
+    run("model", "add", "parts_model", "model")
+    first = run("sync")
+    versions = [f"press:{v}" for v in (1, 2, 10)] + [f"press_line_4:{v}" for v in (1, 2, 10)]
+    assert first.stdout.split() == ["parts:1", *versions]
+    assert first.stderr == f"7 of 8 partitions added in {plant / '.edgepack' / 'dagster'}\n"
+    assert partitions(plant / ".edgepack" / "dagster") == {"parts:1", "parts:2", *versions}
+    assert run("sync").stdout == ""
+
+
+def test_a_home_of_the_users_own_is_used_and_left_alone(
+    plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "my home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    refused = run("model", "add", "press_model", "model", exit_code=1)
+    assert refused.stdout == "press_model:1\n"
+    assert f"DAGSTER_HOME names {home}, which is not a folder" in refused.stderr
+    assert "press_model:1 is registered" in refused.stderr
+    assert "edgepack sync" in refused.stderr
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert run("sync").stdout == "press:1\npress_line_4:1\n"
+    assert partitions(home) == {"press:1", "press_line_4:1"}
+    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+    assert not (plant / ".edgepack").exists()
+    monkeypatch.setenv("DAGSTER_HOME", "my home")
+    with pytest.raises(ConfigError, match=f"'my home', which is not an absolute path.*{plant / 'my home'}"):
+        dagster_home.home()
+
+
+def test_our_home_follows_the_dagster_yaml_beside_the_configuration(
+    plant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = resources.files("edgepack_assets").joinpath("default_dagster.yaml").read_text()
+    copy = dagster_home.ensure() / "dagster.yaml"
+    assert copy.read_text() == default
+    (plant / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(copy.parent))  # as `edgepack env` exports it
+    assert dagster_home.ensure() == copy.parent
+    assert copy.read_text() == "telemetry: {enabled: false}\n"
+    # The default is the project's own, so that neither is forgotten when the other changes.
+    own = (Path(__file__).parent.parent / "dagster.yaml").read_text()
+    assert own.partition("\n")[2] == default.partition("\n")[2]
+
+
+def test_a_home_that_dagster_cannot_use_is_named(plant: Path) -> None:
+    (plant / "dagster.yaml").write_text("telemetry: {enabled: perhaps}\n")
+    with pytest.raises(EdgepackError, match=r"the Dagster instance in .*dagster cannot be used"):
+        dagster_home.add_partitions([ModelKey("press", 1)])
+
+
+# The real command ----------------------------------------------------------------------------------------
+
+
+def test_a_shell_takes_the_exports_and_dagster_sees_the_partition(plant: Path) -> None:
+    edgepack = Path(sys.executable).with_name("edgepack")
+    (plant / "probe.py").write_text(
+        "import dagster as dg\n"
+        f"@dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name={PARTITIONS_NAME!r}))\n"
+        "def probe(context: dg.AssetExecutionContext): print('made', context.partition_key)\n"
+        "defs = dg.Definitions([probe])\n"
+    )
+    script = f"""
+        set -e
+        {edgepack} model add press_model model
+        eval "$({edgepack} env)"
+        cd /
+        echo "$EDGEPACK_CONFIG|$DAGSTER_HOME|$DAGSTER_MODULE_NAME"
+        echo "$SIMATICAI_TELEMETRY|$DAGSTER_DISABLE_TELEMETRY"
+        export DAGSTER_MODULE_NAME=probe PYTHONPATH="{plant}"
+        {edgepack.with_name("dagster")} asset materialize --select '*' --partition press:1
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=plant, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    home = plant / ".edgepack" / "dagster"
+    assert lines[:3] == [
+        "press_model:1",
+        f"{plant / 'edgepack.yaml'}|{home}|edgepack_assets.definitions",
+        "deny|yes",
+    ]
+    assert "made press:1" in lines
+
+
+def test_what_the_user_chose_about_telemetry_stands(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMATICAI_TELEMETRY", "allow")
+    assert "export SIMATICAI_TELEMETRY=allow\n" in run("env").stdout
+
+
+def test_the_command_loads_nothing_heavy(plant: Path) -> None:
+    code = (
+        "import sys; from edgepack_assets.cli import main; main(['model', 'list'], standalone_mode=False); "
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"dagster", "pandas", "numpy", "pyarrow", "sklearn", "matplotlib", "simaticai", "azure", "PIL"}
+    assert heavy & set(done.stdout.split()) == set()
+
+
+# Garbage -------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """An artefact store with locks, each of one wheel."""
+
+    def __init__(self, plant: Path) -> None:
+        self.root = plant / "artefacts"
+        self.store = ArtefactStore(str(self.root), plant / "cache")
+
+    def lock(self, key: str) -> dict[str, Any]:
+        wheel = self.store.put_bytes(f"wheel of {key}".encode(), "application/x-wheel+zip")
+        package = {
+            "name": key,
+            "version": "1",
+            "file": f"{key}-1.whl",
+            "digest": wheel.digest,
+            "size": wheel.size,
+        }
+        lock = {"key": key, "python": "3.11", "packages": [package]}
+        self.store.put_named("locks", key, lock)
+        return lock
+
+    def age(self, seconds: float) -> None:
+        for path in (path for path in self.root.rglob("*") if path.is_file()):
+            changed = path.stat().st_mtime - seconds
+            os.utime(path, (changed, changed))
+
+    def texts(self) -> set[str]:
+        return {path.read_text() for path in (self.root / "blobs").rglob("*") if path.is_file()}
+
+
+def test_gc_keeps_what_manifests_environments_and_packages_need(plant: Path) -> None:
+    plant_store = Store(plant)
+    store = plant_store.store
+    locks = {name: plant_store.lock(name) for name in ("manifest", "kept", "package", "recent", "nobody")}
+    # A lock resolved anew has the same key and other wheels: the manifest's own are needed as well.
+    own_wheel = store.put_bytes(b"wheel of a manifest", "application/x-wheel+zip")
+    own = {**locks["manifest"], "packages": [{"digest": own_wheel.digest}]}
+    parts = {"lock": store.put_json(own), "package": store.put_bytes(b"part", "text/plain")}
+    observations = {"timings": store.put_bytes(b"timings", "text/plain")}
+    store.save(Artefact(asset="config_package", partition="press:1", parts=parts, observations=observations))
+    store.put_bytes(b"replaced", "text/plain")
+    (plant / "environments" / "kept-0123456789abcdef").mkdir(parents=True)
+    (plant / "environments" / "nobody-0123.lock").touch()
+    registry = LocalRegistry(plant / "registry")
+    registry.register(Kind.MODEL, "Press-edge", plant / "model", {"lock_key": "package"})
+    plant_store.age(7200)
+    assert store.get_named("locks", "recent") is not None  # by a run in progress
+
+    before = plant_store.texts()
+    shown = run("gc").stdout
+    assert plant_store.texts() == before
+    assert run("gc", "--grace", "8000").stdout == "0 B in 0 files can be deleted: edgepack gc --delete\n"
+
+    deleted = run("gc", "--delete").stdout
+    assert deleted.splitlines()[:-1] == shown.splitlines()[:-1]
+    assert str(plant / "artefacts" / "locks" / "nobody.json") in deleted
+    assert deleted.splitlines()[-1].endswith("in 3 files deleted")
+    assert before - plant_store.texts() == {"wheel of nobody", "replaced"}
+    assert set(store.named("locks")) == {"manifest", "kept", "package", "recent"}
+    assert run("gc", "--delete").stdout == "0 B in 0 files deleted\n"
+
+    # Without the environment and the run in progress, their locks go too; the package's never does.
+    shutil.rmtree(plant / "environments")
+    plant_store.age(7200)
+    run("gc", "--delete")
+    assert set(store.named("locks")) == {"manifest", "package"}
+    kept = {"wheel of manifest", "wheel of a manifest", "wheel of package", "part", "timings"}
+    assert plant_store.texts() - {store.read_bytes(parts["lock"]).decode()} == kept
+
+
+def test_gc_deletes_nothing_where_it_cannot_read_a_manifest(plant: Path) -> None:
+    plant_store = Store(plant)
+    made = Artefact(
+        asset="metrics", partition="press:1", parts={"x": plant_store.store.put_bytes(b"part", "text/plain")}
+    )
+    plant_store.store.save(made)
+    plant_store.age(7200)
+    manifest = plant / "artefacts" / "manifests" / "metrics" / "press" / "1.json"
+    manifest.write_text("{")
+    assert f"Error: {manifest}: not a manifest" in run("gc", "--delete", exit_code=1).stderr
+    assert plant_store.texts() == {"part"}

@@ -1,0 +1,204 @@
+"""edgepack.yaml: what it may say, and what is told when it says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.config import EDGE_PYTHONS, Settings, find_config, implementations, load_settings
+from edgepack_assets.errors import ConfigError
+
+ENTRY = """\
+model_types:
+  press:
+    implementation: state_identifier
+    model_name: press_model
+    package_name: Press Line 4
+    raw_data: {name: press_raw}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "edgepack.yaml"
+
+
+def load(file: Path, text: str) -> Settings:
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file)
+
+
+def test_an_entry_is_enough_and_paths_are_relative_to_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    (file.parent / "code").mkdir()
+    (file.parent / "requirements.txt").touch()
+    settings = load(file, ENTRY + "    code_paths: [code]\n    requirements_file: requirements.txt\n")
+    assert settings.file == file
+    assert settings.registry.path == file.parent / ".edgepack/registry"
+    assert settings.artefacts.root == str(file.parent / ".edgepack/artefacts")
+    press = settings.model_type("press")
+    assert press.code_paths == (file.parent / "code",)
+    assert press.requirements_file == file.parent / "requirements.txt"
+    assert press.registered_package_name == "Press-Line-4-edge"
+    assert press.raw_data.version == "latest"
+
+
+def test_the_configuration_of_the_project_is_valid() -> None:
+    settings = load_settings(Path(__file__).parent.parent / "edgepack.yaml")
+    assert {entry.implementation for entry in settings.model_types.values()} == set(implementations())
+    assert EDGE_PYTHONS == ("3.11", "3.12")
+
+
+def test_a_url_stays_a_url(file: Path) -> None:
+    assert load(file, ENTRY + "artefacts: {root: 'abfs://box/here'}\n").artefacts.root == "abfs://box/here"
+
+
+# Values from the environment ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", ["20240105.10", "0012", "true", "1e3", "null", "a: b", "[x]"])
+def test_text_from_a_variable_stays_text(file: Path, monkeypatch: pytest.MonkeyPatch, build: str) -> None:
+    monkeypatch.setenv("BUILD", build)
+    assert load(file, ENTRY + "run: {build_reference: '${BUILD}'}\n").run.build_reference == build
+
+
+def test_variables_fill_numbers_switches_and_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMIT", "12.5")
+    monkeypatch.setenv("RAW", "7")
+    monkeypatch.setenv("KEEP", "true")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    text = ENTRY.replace("{name: press_raw}", "{name: 'x-${RAW}', version: '${RAW}'}")
+    settings = load(
+        file,
+        text
+        + "    keep_mlflow: ${KEEP}\n    requirements_file: ${NOWHERE:-}\n"
+        + "runtime: {time_limit: '${LIMIT}', index_url: '${NOWHERE:-}'}\n"
+        + "registry: {path: '${NOWHERE:-reg}'}\n",
+    )
+    press = settings.model_type("press")
+    assert (press.raw_data.name, press.raw_data.version) == ("x-7", 7)
+    assert (press.keep_mlflow, press.requirements_file) == (True, None)
+    assert (settings.runtime.time_limit, settings.runtime.index_url) == (12.5, None)
+    assert settings.registry.path == file.parent / "reg"
+
+
+def test_a_variable_that_is_not_set_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(ConfigError, match=r"NOWHERE is not set.*\$\{NOWHERE:-default\}"):
+        load(file, ENTRY + "run: {environment: '${NOWHERE}'}\n")
+
+
+# Faults ------------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "unknown key": (
+        ENTRY + "    gate: {}\n",
+        r":7: unknown key '.*press.gate'; allowed here: .*gates",
+    ),
+    "unknown key at the top": (
+        ENTRY + "model: 3\n",
+        r":7: unknown key 'model'; allowed here: artefacts",
+    ),
+    "unknown key of a gate": (
+        ENTRY + "    gates:\n      x: {low: 1}\n",
+        r":8: unknown key 'model_types.press.gates.x.low'; allowed here: max, min$",
+    ),
+    "the reserved key": (ENTRY + "file: x\n", r":7: unknown key 'file'"),
+    "missing key": (ENTRY.replace("    model_name: press_model\n", ""), r":2: key '.*model_name' is missing"),
+    "wrong type": (ENTRY + "run: [1]\n", r":7: run: must be a mapping; keys allowed in it: build_reference"),
+    "no implementation": (ENTRY.replace("state_identifier", "seer"), r":3: .*no such .*image_classification"),
+    "a name that is a path": (ENTRY.replace("press_raw", "../raw"), r":6: .*raw_data.name: a registry name"),
+    "version zero": (ENTRY.replace("press_raw}", "r, version: 0}"), r":6: .*version: a version is"),
+    "version yes": (
+        ENTRY.replace("press_raw}", "r, version: yes}"),
+        r":6: .*version: a version is",
+    ),
+    "version in words": (ENTRY.replace("press_raw}", "r, version: new}"), r":6: .*latest or .*found 'new'"),
+    "a gate without bounds": (
+        ENTRY + "    gates: {x: {}}\n",
+        r":7: .*gates.x: a gate needs min, max",
+    ),
+    "a gate nothing passes": (
+        ENTRY + "    gates: {x: {min: 2, max: 1}}\n",
+        r":7: .*2.0 is above max",
+    ),
+    "a gate of yes": (ENTRY + "    gates: {x: {min: yes}}\n", r":7: .*gates.x.min: must be a number"),
+    "a gate of nan": (ENTRY + "    gates: {x: {min: .nan}}\n", r":7: .*gates.x.min: .*finite"),
+    "no time limit": (ENTRY + "runtime: {time_limit: .inf}\n", r":7: runtime.time_limit: .*finite"),
+    "a Python the edge lacks": (ENTRY + "    python_version: '3.13'\n", r":7: .*'3.11' or '3.12'"),
+    "no requirement": (
+        ENTRY + "    requirements: [a b]\n",
+        r":7: .*requirements.0: 'a b' is not a req",
+    ),
+    "no such code": (
+        ENTRY + "    code_paths: [lost]\n",
+        r":7: .*code_paths.0: no such file or folder: /",
+    ),
+    "a folder as requirements": (
+        ENTRY + "    requirements_file: .\n",
+        r":7: .*no such file: /",
+    ),
+    "a key twice": (ENTRY + "  press: {}\n", r":7: key 'press' stands twice"),
+    "no model types": ("model_types: {}\n", r":1: model_types: .*at least 1"),
+    "an entry's name": (ENTRY.replace("press:", "press line:"), r"model type 'press line': use letters"),
+    "a number as name": (ENTRY.replace("press:", "4:"), r":2: model_types.4: .*valid string"),
+    "not YAML": (
+        ENTRY + "run: {environment: ${X}}\n",
+        r"(?s)not valid YAML: .*line 7.*quote a value",
+    ),
+    "empty": ("", r"must be a mapping"),
+    "packages under one name": (
+        ENTRY + ENTRY.replace("model_types:\n", "").replace("press:", "other:"),
+        r"'press' and 'other' both register 'Press-Line-4-edge'",
+    ),
+    "a package that is a model": (
+        ENTRY
+        + ENTRY.replace("model_types:\n", "")
+        .replace("press:", "other:")
+        .replace("Press Line 4", "Other")
+        .replace("press_model", "Press-Line-4-edge"),
+        r"'other': its model_name 'Press-Line-4-edge' is the name under which 'press' registers",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_with_its_line_and_what_is_allowed(file: Path, fault: str) -> None:
+    text, told = FAULTS[fault]
+    with pytest.raises(ConfigError, match=told) as caught:
+        load(file, text)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_every_fault_is_told_at_once(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, ENTRY + "    gates: {x: {}}\nmodel: 3\nrun: 4\n")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_unknown_model_type_names_those_there_are(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no entry 'pres'; it has: press"):
+        load(file, ENTRY).model_type("pres")
+
+
+# Which file --------------------------------------------------------------------------------------------
+
+
+def test_the_variable_wins_over_the_folders_above(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file.touch()
+    below = file.parent / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    monkeypatch.delenv("EDGEPACK_CONFIG", raising=False)
+    assert find_config() == file
+    other = tmp_path_factory.mktemp("other") / "plant.yaml"
+    monkeypatch.setenv("EDGEPACK_CONFIG", str(other))
+    with pytest.raises(ConfigError, match=f"EDGEPACK_CONFIG names {other}, which is not a file"):
+        find_config()
+    other.touch()
+    assert find_config() == other
