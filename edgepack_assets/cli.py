@@ -182,6 +182,9 @@ def env() -> None:
     exports = {
         dagster_home.HOME_VARIABLE: str(dagster_home.ensure()),
         "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
+        # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
+        # children die without a word and the UI never comes up. In this mode it hands them the module itself.
+        "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
         CONFIG_VARIABLE: str(find_config()),
         # The SDK refuses to work without an answer to this; the user's own answer stands.
         "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",

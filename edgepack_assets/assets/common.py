@@ -89,13 +89,16 @@ def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
 
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Rows of equal keys as a table of the UI; an empty one says so."""
-    records = [
-        dg.TableRecord({str(k): v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in row.items()})
-        for row in rows
-    ] or [dg.TableRecord({"": "none"})]
+    records = [dg.TableRecord({str(name): _cell(value) for name, value in row.items()}) for row in rows] or [dg.TableRecord({"": "none"})]
     kinds = {bool: "bool", int: "int", float: "float", str: "string"}
     columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in records[0].data.items()]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
+
+
+def _cell(value: object) -> str | int | float | bool:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value if isinstance(value, (str, int, bool)) else str(value)
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -15,7 +15,7 @@ CHECK = "is_registered_as_built"
     "run once more as it is, and registered as a model of its own name with the metrics as tags.",
     **declared(
         CHECK, "What the registry gives back is what was built, and holds exactly the validated files.",
-        "deployment_package", kinds={"python", "azureml"}, code_version="1",
+        "deployment_package", kinds={"python"}, code_version="1",
     ),
 )  # fmt: skip
 def deployment_package(

@@ -11,7 +11,7 @@ raw_data = dg.AssetSpec(
     partitions_def=MODELS,
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"parquet"},
+    kinds={"file"},
 )
 
 registered_model = dg.AssetSpec(
@@ -20,5 +20,5 @@ registered_model = dg.AssetSpec(
     partitions_def=MODELS,
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"azureml"},
+    kinds={"mlflow"},
 )

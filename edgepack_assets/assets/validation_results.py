@@ -29,9 +29,9 @@ def validation_results(
             "dagster/row_count": records,
             "answered": answered,
             "unanswered": records - answered,
+            "plot": picture(report.picture, "answers"),
             "latency_p50_ms": round(report.latency["p50"] * 1000, 4),
             "latency_p95_ms": round(report.latency["p95"] * 1000, 4),
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "preview": table(report.preview),
-            "plot": picture(report.picture, "answers"),
         })  # fmt: skip

@@ -6,19 +6,23 @@ are the zip format's epoch: a package is identified by its content, not by when 
 
 from __future__ import annotations
 
-import re
+import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from edgepack_assets.artefacts import disk_errors
+from edgepack_assets.errors import PackageError
 from edgepack_assets.model_types.base import ComponentSpec
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sdk import quiet_import
-from edgepack_assets.runtime.zips import write_zip
+from edgepack_assets.runtime.zips import Content, write_zip
 
 with quiet_import():
     from simaticai.deployment import Pipeline, PythonComponent
+    from simaticai.packaging.constants import PYTHON_PACKAGES_ZIP, README_HTML, REQUIREMENTS_TXT, TELEMETRY_YAML
 
 COMPONENT = "inference"
 UNSTAMPED_VERSION = "0.0.0-unstamped"
@@ -26,8 +30,9 @@ UNSTAMPED_ID = uuid.UUID(int=0)
 LOCK_FILE = "requirements.lock"
 """In the component: the full lock with hashes, as pip's `--require-hashes` takes it."""
 
-_TIMES = re.compile(rb"^(\s*(?:createdOn|updatedOn): ).*$", re.MULTILINE)
-_TIME = rb"\g<1>'1980-01-01T00:00:00Z'"
+_RESERVED = (REQUIREMENTS_TXT, LOCK_FILE, PYTHON_PACKAGES_ZIP)
+_TIME = "1980-01-01T00:00:00Z"
+_TIMES = ("createdOn", "updatedOn")
 
 
 def config_package_name(package_name: str) -> str:
@@ -35,19 +40,56 @@ def config_package_name(package_name: str) -> str:
     return f"{package_name.replace(' ', '-')}_{UNSTAMPED_VERSION}.zip"
 
 
-def build_config_package(
+def build_config_package(  # noqa: PLR0917 - six things, none a part of another
     component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path
 ) -> Path:
     """Let the SDK save the pipeline of the component in `component_folder` (all of its files ship, entrypoint.py
-    is its entrypoint) and write it anew, reproducibly, into `work`. Raises AssertionError of the SDK if what the
-    component declares is invalid."""
-    pins = work / "requirements.txt"
-    pins.write_text(lock.as_requirements(), encoding="utf-8")
-    (component_folder / LOCK_FILE).write_text(lock.as_requirements(hashes=True), encoding="utf-8")
-    component = PythonComponent(name=COMPONENT, python_version=lock.python, desc=spec.description)
-    component.add_resources(component_folder, sorted(p.name for p in component_folder.iterdir()))
-    component.set_entrypoint("entrypoint.py")
-    component.set_requirements(pins)
+    is its entrypoint) and write it anew, reproducibly, into `work`.
+
+    Raises PackageError if the SDK refuses what the component declares or holds."""
+    for name in _RESERVED:
+        if (component_folder / name).exists():
+            raise PackageError(
+                f"the component holds {name}, which the packaging writes itself: rename the model's file"
+            )
+    shipped = _shipped_files(component_folder)
+    with disk_errors(work):
+        (component_folder / LOCK_FILE).write_text(lock.as_requirements(hashes=True), encoding="utf-8")
+        component = PythonComponent(name=COMPONENT, python_version=lock.python, desc=spec.description)
+        try:
+            pins = work / REQUIREMENTS_TXT
+            pins.write_text(lock.as_requirements(), encoding="utf-8")
+            component.add_resources(component_folder, [*shipped, LOCK_FILE])
+            component.set_entrypoint("entrypoint.py")
+            component.set_requirements(pins)
+            pipeline = _pipeline(component, spec, package_name, description)
+            saved = Path(pipeline.save(work / "saved", package_id=UNSTAMPED_ID, version=UNSTAMPED_VERSION))
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise PackageError(f"the SDK refuses the component: {' '.join(str(error).split())}") from error
+        finally:
+            dependencies = component.python_dependencies
+            for folder in (dependencies.python_packages, dependencies.temp):  # the SDK never removes them
+                shutil.rmtree(folder)
+        target = work / config_package_name(package_name)
+        write_zip(target, _files(saved.parent / saved.name.removesuffix(".zip")))
+    return target
+
+
+def _shipped_files(folder: Path) -> list[str]:
+    """Every file of the component, in an order that no file system decides."""
+    names = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        # Model code has run beside these files: a link could make us ship what lies elsewhere on this machine.
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise PackageError(f"the component holds {name}, which is a link or no file: it cannot be shipped")
+        if path.is_file() and "__pycache__" not in path.parts:
+            names.append(name)
+    return sorted(names)
+
+
+def _pipeline(component: Any, spec: ComponentSpec, package_name: str, description: str) -> Any:
+    """The SDK's pipeline of the one component."""
     for variable in spec.inputs:
         component.add_input(variable.name, variable.type, variable.description)
     for variable in spec.outputs:
@@ -59,24 +101,38 @@ def build_config_package(
         pipeline.add_parameter(parameter.name, parameter.default, parameter.type, desc=parameter.description)
     if spec.periodicity is not None:
         pipeline.set_timeshifting_periodicity(spec.periodicity)
-    saved = Path(pipeline.save(work / "saved", package_id=UNSTAMPED_ID, version=UNSTAMPED_VERSION))
-    component.python_dependencies.clear()  # temporary folders of the SDK that it leaves behind
-    top = saved.parent / saved.name.removesuffix(".zip")
+    return pipeline
+
+
+def _files(top: Path) -> dict[str, Content]:
+    """What the SDK saved, as it goes into our zip."""
     # The SDK's runner takes the zip's first entry for the top folder.
-    files: dict[str, Path | bytes] = {f"{top.name}/": b""}
-    for path in sorted(top.rglob("*")):
-        name = f"{top.name}/{path.relative_to(top).as_posix()}"
-        if path.is_dir() or path.name == "PythonPackages.zip":
+    files: dict[str, Content] = {f"{top.name}/": b""}
+    for path in top.rglob("*"):
+        name = path.relative_to(top).as_posix()
+        if path.is_dir() or name == f"{COMPONENT}/{PYTHON_PACKAGES_ZIP}":
             continue  # the SDK's is empty: the lock names the wheels, and the deployment package holds them
-        files[name] = normalised(path.read_bytes()) if path.suffix == ".yml" and path.parent == top else path
-    target = work / config_package_name(package_name)
-    write_zip(target, files)
-    return target
+        if name == TELEMETRY_YAML:
+            continue  # it tells of this machine and this moment, and a package must be the same on any
+        if path.parent == top and path.suffix == ".yml":
+            files[f"{top.name}/{name}"] = normalised(path.read_bytes())
+        elif name == README_HTML:
+            # the SDK writes it in the encoding of the machine's locale, though it says UTF-8 inside
+            files[f"{top.name}/{name}"] = path.read_text().encode()
+        else:
+            files[f"{top.name}/{name}"] = path
+    return files
 
 
 def normalised(text: bytes) -> bytes:
     """A YAML file of the SDK with its times replaced by the epoch, spelled as `dump_yaml` spells it."""
-    return dump_yaml(yaml.safe_load(_TIMES.sub(_TIME, text)))
+    return dump_yaml(_without_times(yaml.safe_load(text)))
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _TIME if key in _TIMES else _without_times(item) for key, item in value.items()}
+    return [_without_times(item) for item in value] if isinstance(value, list) else value
 
 
 def dump_yaml(document: object) -> bytes:

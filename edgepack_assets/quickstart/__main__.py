@@ -29,6 +29,9 @@ def main() -> int:
     except EdgepackError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run it again: what is done stays done.", file=sys.stderr)
+        return 130
     print(f"\n{summary(packaged)}\n")
     took = f"Done in {time.monotonic() - began:.0f} s."
     print(took if work_done else "Everything was there already: nothing to do.")

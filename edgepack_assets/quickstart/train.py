@@ -79,10 +79,16 @@ class Trainer:
             f"--python={self.interpreter}", f"--with-requirements={TRAINING / 'requirements.txt'}",
             str(TRAINING / script), *map(str, arguments),
         )  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=uv_environment(), cwd=TRAINING, check=False,
-            timeout=self.runtime.time_limit,
-        )  # fmt: skip
+        limit = self.runtime.time_limit
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=uv_environment(), cwd=TRAINING, check=False,
+                timeout=limit,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise EdgepackError(
+                f"training the sample model with {script} took longer than runtime.time_limit, {limit:g} s"
+            ) from None
         if done.returncode != 0:
             told = done.stderr.strip()[-2000:]
             raise EdgepackError(f"training the sample model with {script} failed:\n{told}")

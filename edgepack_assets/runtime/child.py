@@ -1,7 +1,7 @@
 """What runs inside the child process, in the component's own environment. Standard library only.
 
-Started as `python -I -B child.py`. Reads one JSON line with modules to import ahead, then one with the job,
-and writes `result.json` into the work folder: {"value": ...} or {"error": {...}}. Jobs:
+Started as `python -I -B child.py`. Reads one JSON line with modules to import ahead, then one with the path of
+the job, and writes `result.json` where the job says: {"value": ...} or {"error": {...}}. Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -9,24 +9,39 @@ and writes `result.json` into the work folder: {"value": ...} or {"error": {...}
 """
 
 import array
+import contextlib
 import gzip
 import importlib
 import importlib.util
-import itertools
+import io
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
-_CHECKS = {
+_TRACEBACK = 20_000
+_SCALARS: dict[str, Callable[[Any], bool]] = {
     "Integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "Double": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
     "Boolean": lambda value: isinstance(value, bool),
     "String": lambda value: isinstance(value, str),
-    "StringArray": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
+
+
+def _array_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
+
+
+_CHECKS = {**_SCALARS, **{f"{kind}Array": _array_of(is_item) for kind, is_item in _SCALARS.items()}}
+_ALWAYS_ALLOWED = frozenset({"timestamp"})
+"""The server may hand a record's time along without it being declared."""
 
 
 class RecordError(Exception):
@@ -37,7 +52,7 @@ class RecordError(Exception):
         self.record = record
 
 
-def call(job: dict) -> object:
+def call(job: dict[str, Any]) -> object:
     """Call a function of a file that does not ship with the component."""
     spec = importlib.util.spec_from_file_location("edgepack_child_tasks", job["file"])
     assert spec is not None and spec.loader is not None
@@ -47,20 +62,21 @@ def call(job: dict) -> object:
     return getattr(module, job["function"])(job["arguments"])
 
 
-def run(job: dict) -> dict:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     """Feed records to the entrypoint until the payload, or the wanted number of answers, is reached."""
     entrypoint = importlib.import_module(job["entrypoint"])
     process_input = entrypoint.process_input
     if hasattr(entrypoint, "update_parameters"):
         entrypoint.update_parameters(dict(job["parameters"]))
-    inputs = [(variable["name"], variable["type"]) for variable in job["inputs"]]
+    inputs = {variable["name"]: variable["type"] for variable in job["inputs"]}
     outputs = {variable["name"]: variable["type"] for variable in job["outputs"]}
-    times = array.array("d")
+    times: array.array[float] = array.array("d")
     answered = 0
     wanted = job["until_answers"]
     with (
         gzip.open(job["records"], "rt", encoding="utf-8") as records,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=open(job["results"], "wb")) as results,
+        Path(job["results"]).open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=file) as results,
     ):
         for number, line in enumerate(records):
             record = json.loads(line)
@@ -68,85 +84,142 @@ def run(job: dict) -> dict:
             started = time.perf_counter()
             try:
                 answer = process_input(record)
-            except Exception as error:
-                raise RecordError(number, f"{type(error).__name__}: {error}") from error
+            except (Exception, SystemExit) as error:
+                raise RecordError(number, f"{type(error).__name__}: {_words(error)}") from error
             times.append(time.perf_counter() - started)
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
-            _check_outputs(answer, outputs, number)
-            results.write(json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n")
+            results.write(_told(answer, outputs, number))
             answered += 1
             if wanted is not None and answered >= wanted:
                 break
-    with open(job["times"], "wb") as stream:
-        times.tofile(stream)
+    with Path(job["times"]).open("wb") as file:
+        times.tofile(file)
     return {"records": len(times), "answered": answered, "latency": _latency(times)}
 
 
-def _check_inputs(record: dict, inputs: list, number: int) -> None:
-    for name, kind in inputs:
+def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
+    if not isinstance(record, dict):
+        raise RecordError(number, f"the payload holds {record!r:.100}, not an object")
+    if not record.keys() <= inputs.keys():
+        undeclared = record.keys() - inputs.keys() - _ALWAYS_ALLOWED
+        if undeclared:
+            raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
+    for name, kind in inputs.items():
         value = record.get(name)
         if value is not None and kind in _CHECKS and not _CHECKS[kind](value):
             raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {value!r:.100}")
 
 
-def _check_outputs(answer: object, outputs: dict, number: int) -> None:
+def _told(answer: object, outputs: dict[str, str], number: int) -> bytes:
+    """An answer as a line of results, if it is what the component declares."""
     if not isinstance(answer, dict):
         raise RecordError(number, f"process_input returned {type(answer).__name__}, not a dict or None")
     if answer.keys() != outputs.keys():
-        missing = ", ".join(sorted(outputs.keys() - answer.keys())) or "none"
-        undeclared = ", ".join(sorted(map(str, answer.keys() - outputs.keys()))) or "none"
-        raise RecordError(number, f"the answer's outputs differ from those declared: missing {missing}; "
-                                  f"undeclared {undeclared}")
+        raise RecordError(
+            number,
+            "the answer's outputs differ from those declared: "
+            f"missing {_listed(outputs.keys() - answer.keys())}; undeclared {_listed(answer.keys() - outputs.keys())}",
+        )
     for name, kind in outputs.items():
         value = answer[name]
         if kind in _CHECKS and not _CHECKS[kind](value):
-            raise RecordError(number, f"output {name!r} is declared {kind}, but is {value!r:.100} "
-                                      f"({type(value).__name__})")
+            raise RecordError(
+                number, f"output {name!r} is declared {kind}, but is {value!r:.100} ({type(value).__name__})"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
+    try:
+        return json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordError(number, f"the answer cannot be told as JSON: {error}") from error
 
 
-def _latency(times: array.array) -> dict:
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"
+
+
+def _latency(times: "array.array[float]") -> dict[str, float]:
     """Seconds per record: median, 95th percentile, largest; and their sum."""
     ordered = sorted(times)
     if not ordered:
         return {"p50": 0.0, "p95": 0.0, "max": 0.0, "sum": 0.0}
 
     def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+        place = min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)
+        return ordered[place]
 
     return {"p50": at(0.5), "p95": at(0.95), "max": ordered[-1], "sum": math.fsum(ordered)}
 
 
-def main() -> int:
+def _words(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the code called sys.exit({error.code!r:.100})"
+    try:
+        return str(error)
+    except Exception as worse:  # noqa: BLE001 - the class is the model's own, and may do anything
+        return f"(its message cannot be shown: {type(worse).__name__})"
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    cause = error.__cause__ if isinstance(error, RecordError) and error.__cause__ else error
+    return {
+        "type": type(cause).__name__,
+        "message": _words(error),
+        "name": str(cause.name) if isinstance(cause, ImportError) and cause.name else None,
+        "record": getattr(error, "record", None),
+        "traceback": "".join(traceback.format_exception(cause))[-_TRACEBACK:],
+    }
+
+
+def _end_with_host() -> None:
+    """See to it that nobody keeps computing for a host that is gone: then its end of our stdin closes. The
+    component's own stdin is empty."""
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def watch() -> None:
+        while os.read(pipe, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch host", daemon=True).start()
+
+
+def main() -> None:
     """Import ahead, wait for the job, do it, write the result."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     line = sys.stdin.readline()
     if not line:
-        return 0  # the host has no job for this child after all
-    job = json.loads(line)
+        return  # the host has no job for this child after all
+    _end_with_host()
+    job = json.loads(Path(json.loads(line)).read_bytes())
     os.chdir(job["folder"])
     sys.path.insert(0, job["folder"])
     try:
-        result = {"value": {"call": call, "run": run}[job["task"]](job)}
-        text = json.dumps(result, allow_nan=False)
-    except Exception as error:
-        cause = error.__cause__ if isinstance(error, RecordError) and error.__cause__ else error
-        frames = itertools.chain.from_iterable(
-            frame.splitlines(keepends=True) for frame in traceback.format_exception(cause))
-        text = json.dumps({"error": {
-            "type": type(cause).__name__, "message": str(error), "name": getattr(cause, "name", None),
-            "record": getattr(error, "record", None), "traceback": "".join(frames)[-20_000:],
-        }})
-    aside = f"{job['result']}.tmp"
-    with open(aside, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(aside, job["result"])
-    return 0
+        text = json.dumps({"value": {"call": call, "run": run}[job["task"]](job)}, allow_nan=False)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the model's code raises is told to the host
+        text = json.dumps({"error": _failure(error)})
+    aside = Path(f"{job['result']}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(job["result"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:  # noqa: BLE001 - told on stderr, which the host passes on
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # the component may have closed it
+                stream.flush()
+        os._exit(status)  # threads that the model started must not keep the process

@@ -7,21 +7,24 @@ and its wheels are kept there as blobs. Nothing is ever resolved again while the
 from __future__ import annotations
 
 import hashlib
-import subprocess
+import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import canonicalize_name, parse_wheel_filename
-from pydantic import BaseModel, ConfigDict
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgepack_assets.artefacts import ArtefactStore, Blob, canonical_json
+from edgepack_assets.artefacts import ArtefactStore, Blob, canonical_json, disk_errors
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.uv import uv_command, uv_environment
 
 GLIBC_MINOR = 31
@@ -31,6 +34,9 @@ LOCKS = "locks"
 """Kind of the store's documents that hold locks."""
 WHEEL = "application/x-wheel+zip"
 _FORMAT = 1
+_UV_NO_SOLUTION = 1
+"""uv's exit code when the index answered and nothing fits; any other means that it could not ask."""
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 class LockedPackage(BaseModel):
@@ -40,8 +46,19 @@ class LockedPackage(BaseModel):
     name: str
     version: str
     file: str
-    digest: str
-    size: int
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _is_named_by_its_file(self) -> LockedPackage:
+        # The file name becomes a path and the rest a line of pip's, so no lock may hold anything else there.
+        try:
+            name, version, *_ = parse_wheel_filename(self.file)
+        except InvalidWheelFilename as error:
+            raise ValueError(str(error)) from None
+        if (name, str(version)) != (self.name, self.version):
+            raise ValueError(f"{self.file} is not a wheel of {self.name} {self.version}")
+        return self
 
     @property
     def blob(self) -> Blob:
@@ -80,9 +97,11 @@ class Lock(BaseModel):
 
 
 def lock_key(requirements: Sequence[str], python: str, settings: RuntimeSettings) -> str:
-    """What a lock is published under: digest of the requirements, the Python, the platform and the index."""
+    """What a lock is published under: digest of the requirements, the Python, the platform and the index.
+
+    Raises EnvironmentBuildError on a line that is not a requirement."""
     indexes = [_without_credentials(url) for url in (settings.index_url or "", *settings.extra_index_urls)]
-    asked = [_FORMAT, sorted(requirements), python, PLATFORM, indexes]
+    asked = [_FORMAT, _normalised(requirements), python, PLATFORM, indexes]
     return hashlib.sha256(canonical_json(asked)).hexdigest()
 
 
@@ -91,24 +110,24 @@ def lock_for(
 ) -> tuple[Lock, bool]:
     """(lock, whether it was there already) for these requirements, its wheels in the store.
 
-    Raises EnvironmentBuildError if the requirements cannot be resolved for the edge.
+    Raises EnvironmentBuildError if the requirements cannot be resolved for the edge, or the index not be asked.
     """
     key = lock_key(requirements, python, settings)
     known = store.get_named(LOCKS, key)
     if known is not None:
-        lock = Lock.model_validate(known)
-        missing = [package for package in lock.packages if not store.has(package.digest)]
-        if missing:
-            _download(missing, store, python, settings)
+        lock = _read_lock(known, key, python)
+        _download([package for package in lock.packages if not store.has(package.digest)], store, python, settings)
         return lock, True
-    packages = _resolve(requirements, python, settings)
-    # An index need not tell a wheel's size; what is downloaded has one.
-    wanted = [package for package in packages if not package.size or not store.has(package.digest)]
-    sizes = _download(wanted, store, python, settings)
-    packages = [package.model_copy(update={"size": sizes.get(package.digest, package.size)}) for package in packages]
-    lock = Lock(key=key, python=python, platform=PLATFORM, requirements=tuple(sorted(requirements)),
-                packages=tuple(packages))
-    return Lock.model_validate(store.put_named(LOCKS, key, lock.model_dump(mode="json"))), False
+    asked = _normalised(requirements)
+    packages = _resolve(asked, python, settings)
+    _download([package for package in packages if not store.has(package.digest)], store, python, settings)
+    # An index need not tell a wheel's size, nor tell it right; what is in the store has one.
+    sizes = {package.digest: store.fetch(package.blob).stat().st_size for package in packages}
+    lock = Lock(
+        key=key, python=python, platform=PLATFORM, requirements=tuple(asked),
+        packages=tuple(package.model_copy(update={"size": sizes[package.digest]}) for package in packages),
+    )  # fmt: skip
+    return _read_lock(store.put_named(LOCKS, key, lock.model_dump(mode="json")), key, python), False
 
 
 def fetch_wheels(lock: Lock, store: ArtefactStore, folder: Path) -> None:
@@ -118,113 +137,169 @@ def fetch_wheels(lock: Lock, store: ArtefactStore, folder: Path) -> None:
         (folder / package.file).symlink_to(store.fetch(package.blob))
 
 
+def _normalised(requirements: Sequence[str]) -> list[str]:
+    """One spelling per requirement: canonical name, sorted specifiers, no line twice."""
+    lines = set()
+    for line in requirements:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement as error:
+            raise EnvironmentBuildError(
+                f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})"
+            ) from None
+        if requirement.url is not None:
+            raise EnvironmentBuildError(
+                f"the requirement {_without_credentials(line)!r} names a URL, but a component is made of wheels that "
+                "an index holds: ask for a version, and name the index under runtime.extra_index_urls in edgepack.yaml"
+            )
+        requirement.name = canonicalize_name(requirement.name)
+        lines.add(str(requirement))
+    return sorted(lines)
+
+
+def _read_lock(document: Any, key: str, python: str) -> Lock:
+    try:
+        lock = Lock.model_validate(document)
+    except ValidationError as error:
+        raise CorruptError(f"the lock {key} is not one, delete it: it will be made again ({error})") from None
+    if (lock.key, lock.python, lock.platform) != (key, python, PLATFORM):
+        raise CorruptError(
+            f"the lock {key} is for Python {lock.python} on {lock.platform} (key {lock.key}), "
+            f"not for Python {python} on {PLATFORM}; delete it: it will be made again"
+        )
+    return lock
+
+
 def _resolve(requirements: Sequence[str], python: str, settings: RuntimeSettings) -> list[LockedPackage]:
+    what = f"({', '.join(requirements) or 'none'})"
     with tempfile.TemporaryDirectory(prefix="edgepack-lock-") as work:
         asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
-        asked.write_text("\n".join(sorted(requirements)) + "\n", encoding="utf-8")
-        done = subprocess.run(
-            uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python-version", python,
-                       "--python-platform", PLATFORM, "--only-binary", ":all:", "--no-header",
-                       *_index_options(settings, uv=True), "--output-file", str(answer), str(asked)),
-            capture_output=True, text=True, env=uv_environment(), timeout=settings.time_limit, check=False,
-        )
+        with disk_errors(asked):
+            asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        done = run_command(
+            # --python: any interpreter will do, and looking for one takes seconds
+            uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python", sys.executable,
+                       "--python-version", python, "--python-platform", PLATFORM, "--only-binary", ":all:",
+                       "--no-header", "--index-strategy", "unsafe-best-match", "--output-file", str(answer),
+                       str(asked)),
+            f"resolving the component's requirements {what}", settings.time_limit,
+            uv_environment() | _index_variables(settings, "UV"),
+        )  # fmt: skip
         if done.returncode != 0:
-            reason = done.stderr.strip().replace(str(asked), "the requirements")
+            reason = _redact(shown(done.stderr).replace(str(asked), "the requirements"), settings)
+            if done.returncode != _UV_NO_SOLUTION:
+                raise EnvironmentBuildError(
+                    f"the package index cannot be asked for the component's requirements {what}: check the network, "
+                    "and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml (what was "
+                    f"locked before needs no index):\n{reason}"
+                )
             raise EnvironmentBuildError(
-                f"the component's requirements cannot be resolved for Python {python} on {PLATFORM} "
-                f"({', '.join(sorted(requirements)) or 'none'}):\n{_redact(reason, settings)}"
+                f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "
+                f"what the model, or `requirements` in edgepack.yaml, asks for:\n{reason}"
             )
         document = tomllib.loads(answer.read_text(encoding="utf-8"))
     tags = _edge_tags(python)
     return [_choose(package, tags, python) for package in document.get("packages", [])]
 
 
-def _choose(package: dict[str, object], tags: dict[Tag, int], python: str) -> LockedPackage:
-    """The wheel the server would install: the most specific one that its platform takes."""
+def _choose(package: Mapping[str, Any], tags: Mapping[Tag, int], python: str) -> LockedPackage:
+    """The wheel the server would install: the most specific one that its platform takes, then the latest build."""
     name = canonicalize_name(str(package["name"]))
     ranked = []
-    wheels = package.get("wheels", [])
-    assert isinstance(wheels, list)
-    for wheel in wheels:
-        file = wheel.get("name") or unquote(Path(urlsplit(wheel.get("url") or wheel.get("path")).path).name)
-        supported = [tags[tag] for tag in parse_wheel_filename(file)[3] if tag in tags]
-        if supported:
-            ranked.append((min(supported), file, wheel))
+    for wheel in package.get("wheels", []):
+        file = wheel.get("name") or unquote(Path(urlsplit(wheel.get("url") or wheel["path"]).path).name)
+        try:
+            _, _, build, supports = parse_wheel_filename(file)
+        except InvalidWheelFilename:
+            continue  # nor would the server's pip take it
+        ranks = [tags[tag] for tag in supports if tag in tags]
+        if ranks:
+            ranked.append(((-min(ranks), build, file), wheel))
     if not ranked:
         raise EnvironmentBuildError(
             f"{name} {package.get('version', '')} has no wheel for Python {python} on {PLATFORM}: "
             "the edge installs wheels only; pin a version that has one"
         )
-    _, file, wheel = min(ranked, key=lambda entry: entry[:2])
-    return LockedPackage(name=name, version=str(parse_wheel_filename(file)[1]), file=file,
-                         digest=wheel["hashes"]["sha256"], size=int(wheel.get("size") or 0))
+    (_, _, file), wheel = max(ranked, key=lambda entry: entry[0])
+    digest = wheel.get("hashes", {}).get("sha256")
+    if digest is None:
+        raise EnvironmentBuildError(
+            f"the package index does not tell the sha256 of {file}, so it cannot be locked: use an index that does, "
+            "see runtime.index_url in edgepack.yaml"
+        )
+    return LockedPackage(name=name, version=str(parse_wheel_filename(file)[1]), file=file, digest=digest, size=0)
 
 
 def _edge_tags(python: str) -> dict[Tag, int]:
+    """Every tag that the server's pip takes, with its rank, the best first."""
     major, minor = (int(part) for part in python.split("."))
+    interpreter = f"cp{major}{minor}"
     platforms = []
     for glibc in range(GLIBC_MINOR, 4, -1):
         platforms.append(f"manylinux_2_{glibc}_x86_64")
         platforms += {17: ["manylinux2014_x86_64"], 12: ["manylinux2010_x86_64"], 5: ["manylinux1_x86_64"]}.get(
-            glibc, [])
+            glibc, []
+        )
     platforms.append("linux_x86_64")
-    tags = [*cpython_tags((major, minor), platforms=platforms),
-            *compatible_tags((major, minor), f"cp{major}{minor}", platforms)]
+    # The ABI is named, else it would be that of the interpreter that runs this.
+    tags = [
+        *cpython_tags((major, minor), [interpreter], platforms),
+        *compatible_tags((major, minor), interpreter, platforms),
+    ]
     return {tag: rank for rank, tag in enumerate(tags)}
 
 
-def _download(
-    packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings
-) -> dict[str, int]:
-    """Fetch the very wheels of the lock into the store; their sizes by digest. pip checks each sha256."""
+def _download(packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings) -> None:
+    """Fetch the very wheels of the lock into the store. pip checks each sha256, and so do we."""
     if not packages:
-        return {}
-    sizes = {}
-    wanted = {package.file: package for package in packages}
+        return
+    files = ", ".join(sorted(package.file for package in packages))
     with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as work:
         pins = Path(work) / "pins.txt"
-        pins.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.digest}\n" for p in packages))
+        with disk_errors(pins):
+            pins.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.digest}\n" for p in packages))
         platforms = sorted({tag.platform for tag in _edge_tags(python)} - {"any"})
         options = [option for platform in platforms for option in ("--platform", platform)]
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "pip", "--isolated", "--disable-pip-version-check", "download", "--quiet",
+        done = run_command(
+            [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet",
              "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python, *options,
-             *_index_options(settings, uv=False), "--dest", work, "--requirement", str(pins)],
-            capture_output=True, text=True, timeout=settings.time_limit, check=False,
-            env={**uv_environment(), "PIP_CONFIG_FILE": "/dev/null"},
-        )
+             "--dest", work, "--requirement", str(pins)],
+            f"downloading the locked wheels ({files})", settings.time_limit,
+            uv_environment() | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
+        )  # fmt: skip
         if done.returncode != 0:
             raise EnvironmentBuildError(
-                f"the locked wheels cannot be downloaded ({', '.join(sorted(wanted))}):\n"
-                f"{_redact(done.stderr.strip(), settings)}"
+                f"the locked wheels cannot be downloaded ({files}): check the network, and what the package index "
+                f"holds under these names:\n{_redact(shown(done.stderr), settings)}"
             )
-        for file, package in wanted.items():
-            path = Path(work) / file
+        for package in packages:
+            path = Path(work) / package.file
             if not path.is_file():
-                raise EnvironmentBuildError(f"the index gave no {file}, which the lock names")
-            kept = store.put_file(path, WHEEL)
-            if kept.digest != package.digest:
-                raise CorruptError(f"{file}: its bytes differ from the sha256 in the lock")
-            sizes[kept.digest] = kept.size
-    return sizes
+                raise EnvironmentBuildError(f"the index gave no {package.file}, which the lock names")
+            if store.put_file(path, WHEEL).digest != package.digest:
+                raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
 
 
-def _index_options(settings: RuntimeSettings, uv: bool) -> list[str]:
-    options = [] if settings.index_url is None else ["--index-url", settings.index_url]
-    for url in settings.extra_index_urls:
-        options += ["--extra-index-url", url]
-    # pip looks at all indexes and takes the best version; make uv look the same way, or they would disagree
-    return [*options, "--index-strategy", "unsafe-best-match"] if uv and settings.extra_index_urls else options
+def _index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
+    """Where uv (UV) or pip (PIP) look for packages: in their environment, since every user of the machine can read
+    a command line. pip takes the best version of all indexes; uv is told to (--index-strategy)."""
+    variables = {}
+    if settings.index_url is not None:
+        variables[f"{prefix}_INDEX_URL"] = settings.index_url
+    if settings.extra_index_urls:
+        variables[f"{prefix}_EXTRA_INDEX_URL"] = " ".join(settings.extra_index_urls)
+    return variables
 
 
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _without_credentials(text: str) -> str:
+    """`text`, a URL or something that holds one, without the user and password in it."""
+    return _CREDENTIALS.sub("//", text)
 
 
 def _redact(text: str, settings: RuntimeSettings) -> str:
     for url in (settings.index_url or "", *settings.extra_index_urls):
-        credentials = urlsplit(url).netloc.rpartition("@")[0]
-        for secret in filter(None, (credentials, *credentials.split(":"))):
+        user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+        # without a password the name is the secret: a token
+        for secret in filter(None, (password or user, unquote(password or user))):
             text = text.replace(secret, "****")
-    return text
+    return _without_credentials(text)

@@ -7,29 +7,41 @@ code, ahead of its job: importing scikit-learn takes longer than answering a rec
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import logging
 import os
+import re
+import select
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.config import RuntimeSettings
-from edgepack_assets.errors import ComponentError
+from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.runtime.environments import Environment
 
 _CHILD = Path(__file__).with_name("child.py")
-_MAX_LINES = 2_000
-_MAX_LINE = 4_000
 _RESULT_LIMIT = 64 << 20
+_OUTPUT_LIMIT = 256 << 10
+"""Bytes of a child's output that reach the log."""
+_TAIL = 16 << 10
+_TAIL_LINES = 50
+_TELL_EVERY = 1.0
+_LOOK_EVERY = 0.02
+_KILL_FOR = 10.0
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,9 @@ class ChildFailure:
     name: str | None
     record: int | None
     traceback: str
+
+
+_FAILURE = TypeAdapter(ChildFailure)
 
 
 class TaskFailedError(ComponentError):
@@ -68,14 +83,16 @@ class Sandbox:
 
     def close(self) -> None:
         """End the spare child, if there is one."""
-        if self._spare is not None:
-            self._spare.end()
-            self._spare = None
+        child, self._spare = self._spare, None
+        if child is not None:
+            child.end(self.log)
 
     def prepare(self, environment: Environment, preload: Iterable[str]) -> None:
-        """Start a child that imports `preload` while this process does something else."""
+        """Start a child that imports `preload` while this process does something else.
+
+        Raises EnvironmentBuildError if the environment's interpreter does not start."""
         wanted = (environment.python, tuple(preload))
-        if self._spare is None or self._spare.identity != wanted or self._spare.process.poll() is not None:
+        if self._spare is None or self._spare.identity != wanted or self._spare.has_ended():
             self.close()
             self._spare = _Child(*wanted)
 
@@ -83,7 +100,8 @@ class Sandbox:
         """Do `job` (see child.py; `folder` is its working directory) and return its value.
 
         `what` names it in errors. Raises TaskFailedError if the code raised, ComponentError if it hung,
-        died or returned something that is not JSON.
+        died or returned something that is not JSON. Files that the job wrote elsewhere are to be opened
+        through `open_output`.
         """
         self.prepare(environment, preload)
         child, self._spare = self._spare, None
@@ -91,7 +109,28 @@ class Sandbox:
         try:
             return child.do(what, job, self._settings.time_limit, self.log)
         finally:
-            child.end()
+            child.end(self.log)
+
+
+@contextlib.contextmanager
+def open_output(path: Path, limit: int, what: str) -> Iterator[IO[bytes]]:
+    """Open a file that a child has written. Raises ComponentError if it is not there, is a link, a pipe or a
+    second name of another file (the child would have us read what it may not), or has more than `limit` bytes."""
+    try:
+        # a pipe would block, and a link lead elsewhere
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ComponentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from None
+    try:
+        told = os.fstat(descriptor)
+        if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:
+            raise ComponentError(f"{what}: {path.name} is not a file of its own")
+        if told.st_size > limit:
+            raise ComponentError(f"{what}: {path.name} has {told.st_size} bytes; at most {limit} are read")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
 
 
 class _Child:
@@ -99,78 +138,207 @@ class _Child:
 
     def __init__(self, python: Path, preload: tuple[str, ...]) -> None:
         self.identity = (python, preload)
-        self.work = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
-        self.process = subprocess.Popen(
-            [str(python), "-I", "-B", str(_CHILD)], cwd=self.work, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.work), "TMPDIR": str(self.work),
-                 "LANG": "C.UTF-8", "MPLBACKEND": "Agg"},
-        )
-        self._tail: deque[str] = deque(maxlen=50)
-        self._lines: deque[str] = deque()
-        self._dropped = 0
-        assert self.process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
+        with disk_errors(Path(tempfile.gettempdir())):
+            self.work = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
+        try:
+            self.process = subprocess.Popen(
+                [str(python), "-I", "-B", str(_CHILD)], cwd=self.work, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
+                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.work), "TMPDIR": str(self.work),
+                     "LANG": "C.UTF-8", "MPLBACKEND": "Agg"},
+            )  # fmt: skip
+        except OSError as error:
+            _remove(self.work)
+            raise EnvironmentBuildError(
+                f"{python} cannot be started ({error.strerror or error}): delete {python.parent.parent} and run this "
+                "again; it is built anew"
+            ) from error
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._stdin, self._stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
+        self._stdout_is_open = True
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
         self._send(preload)
+
+    def has_ended(self) -> bool:
+        """Whether the process is over. It stays a zombie, so that its number, and its group's, is nobody else's."""
+        if self.process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def do(self, what: str, job: Mapping[str, Any], time_limit: float, log: Any) -> Any:
         """Send the job, wait, and return what came back."""
-        result = self.work / "result.json"
-        self._send({**job, "result": str(result)})
-        try:
-            code = self.process.wait(time_limit)
-        except subprocess.TimeoutExpired:
-            self._kill()
+        result, told = self.work / "result.json", self.work / "job.json"
+        output = _Output(what, log)
+        # A file: a pipe takes 64 KiB and then blocks, and who reads its other end may be busy for ever.
+        with disk_errors(told):
+            told.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
+        self._send(str(told))
+        in_time = self._follow(output, time.monotonic() + time_limit)
+        code = self._kill(log)
+        self._read(output, at_most=64)
+        output.tell(everything=True)
+        if not in_time:
             raise ComponentError(
                 f"{what} was stopped: it ran longer than {time_limit:g} s (runtime.time_limit in edgepack.yaml)"
-                f"{self._said()}"
-            ) from None
-        self._kill()
-        self._reader.join(timeout=10)
-        for line in self._lines:
-            log.info(f"{what}: {line}")
-        if self._dropped:
-            log.warning(f"{what}: {self._dropped} further lines of output were dropped")
-        if not result.is_file():
-            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-            raise ComponentError(f"{what} {how} before it gave a result{self._said()}")
-        if result.stat().st_size > _RESULT_LIMIT:
-            raise ComponentError(f"{what} gave a result of {result.stat().st_size} bytes, which is too much")
-        told = json.loads(result.read_bytes())
-        if "error" in told:
-            raise TaskFailedError(what, ChildFailure(**told["error"]))
-        return told["value"]
+                f"{output.last_words()}"
+            )
+        if not os.path.lexists(result):
+            raise ComponentError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}")
+        return _value(what, result)
 
-    def end(self) -> None:
+    def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""
-        self._kill()
-        with contextlib.suppress(BrokenPipeError):
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-        self.process.wait()
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._kill(log)
+        self._stdin.close()
+        self._stdout.close()
+        try:
+            _remove(self.work)
+        except OSError as error:
+            log.warning(f"the work folder {self.work} cannot be removed: {error}")
 
     def _send(self, value: object) -> None:
-        assert self.process.stdin is not None
         # A child that died early has said why on its output; waiting for it tells.
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(value).encode() + b"\n")
-            self.process.stdin.flush()
+            self._stdin.write(json.dumps(value).encode() + b"\n")
 
-    def _read(self, stream: IO[bytes]) -> None:
-        while chunk := stream.readline(_MAX_LINE):
-            line = chunk.decode("utf-8", errors="replace").rstrip()
-            self._tail.append(line)
-            if len(self._lines) < _MAX_LINES:
-                self._lines.append(line)
+    def _follow(self, output: _Output, deadline: float) -> bool:
+        """Pass on what the child prints until it has ended; False if it has not by the deadline."""
+        pause = 0.001
+        while not self.has_ended():
+            if time.monotonic() >= deadline:
+                return False
+            if self._stdout_is_open:
+                # not longer: a process that the child left behind may hold its output open
+                self._poll.poll(_LOOK_EVERY * 1000)
+                self._read(output, at_most=16)
             else:
-                self._dropped += 1
+                time.sleep(pause)
+                pause = min(pause * 2, _LOOK_EVERY)
+            output.tell()
+        return True
 
-    def _said(self) -> str:
-        self._reader.join(timeout=5)
-        return "; its last output:\n" + "\n".join(self._tail) if self._tail else "; it printed nothing"
+    def _read(self, output: _Output, at_most: int) -> None:
+        for _ in range(at_most):
+            if not self._stdout_is_open:
+                return
+            try:
+                chunk = os.read(self._stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            self._stdout_is_open = bool(chunk)
+            output.add(chunk)
 
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+    def _kill(self, log: Any) -> int:
+        """End the process, its group, and what has left the group; the exit code of the process."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            deadline = time.monotonic() + _KILL_FOR
+            # A daemon has left the group, but not the environment that it was started with.
+            while left := _processes_with(f"HOME={self.work}", other_than=self.process.pid):
+                if time.monotonic() > deadline:
+                    log.warning(f"processes that a child left behind cannot be ended: {left}")
+                    break
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        return self.process.wait()
+
+
+class _Output:
+    """What a child prints: told to the log about once a second, up to a limit; its end is kept for errors."""
+
+    def __init__(self, what: str, log: Any) -> None:
+        self._what = what
+        self._log = log
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._pending = ""
+        self._taken = self._dropped = 0
+        self._tail = b""
+        self._told = time.monotonic()
+
+    def add(self, chunk: bytes) -> None:
+        """Take what was read."""
+        self._tail = (self._tail + chunk)[-_TAIL:]
+        kept = chunk[: max(0, _OUTPUT_LIMIT - self._taken)]
+        self._taken += len(kept)
+        self._dropped += len(chunk) - len(kept)
+        self._pending += self._decoder.decode(kept)
+
+    def tell(self, everything: bool = False) -> None:
+        """Log the lines that have come, if it is time; `everything` at the end, with what was not printed."""
+        if not everything and time.monotonic() - self._told < _TELL_EVERY:
+            return
+        self._told = time.monotonic()
+        lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
+        if lines.strip():
+            self._log.info(f"{self._what}: {_printable(lines).strip()}")
+        if everything and self._dropped:
+            self._log.warning(f"{self._what}: {self._dropped} further bytes of output were dropped")
+
+    def last_words(self) -> str:
+        """The end of the output, for an error message."""
+        lines = _printable(self._tail.decode("utf-8", errors="replace")).splitlines()[-_TAIL_LINES:]
+        return "; its last output:\n" + "\n".join(lines) if lines else "; it printed nothing"
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor or cannot be stored."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    hint = ", as the system does when memory runs out," if -code == signal.SIGKILL else ""
+    return f"was killed by signal {-code}{hint}"
+
+
+def _value(what: str, result: Path) -> Any:
+    """What a result file says. The child is not trusted to have written it as child.py does."""
+    with open_output(result, _RESULT_LIMIT, what) as stream:
+        text = stream.read(_RESULT_LIMIT + 1)
+    try:
+        told = json.loads(text, parse_constant=_refuse_constant)
+        if told.keys() == {"value"}:
+            return told["value"]
+        failure = _FAILURE.validate_python(told["error"])
+    except (AttributeError, KeyError, ValueError, RecursionError, ValidationError) as error:
+        raise ComponentError(f"{what} gave a result that is not one: {type(error).__name__}: {error!s:.200}") from None
+    raise TaskFailedError(
+        what,
+        ChildFailure(
+            type=_printable(failure.type[:200]), message=_printable(failure.message[:10_000]),
+            name=failure.name and _printable(failure.name[:200]), record=failure.record,
+            traceback=_printable(failure.traceback[-20_000:]),
+        ),
+    )  # fmt: skip
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _processes_with(variable: str, other_than: int) -> list[int]:
+    """Processes that were started with this environment variable, as far as this user may look."""
+    wanted = variable.encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in entry.read_bytes().split(b"\0") and int(entry.parts[-2]) != other_than:
+                found.append(int(entry.parts[-2]))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended, or is somebody else's
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a child may have taken its rights away from us. Nobody writes to it any more."""
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            below = Path(path) / name
+            if not below.is_symlink():
+                below.chmod(0o700)
+    shutil.rmtree(folder)

@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 from functools import cache
 
+from edgepack_assets.errors import EnvironmentBuildError
+
 PASSED_ON = (
     "PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "UV_CACHE_DIR", "PYENV_ROOT",
-)
+)  # fmt: skip
 """What uv may know of this process: where things lie and how to reach the network. No PIP_*, UV_INDEX* or
 PYTHON* variable, which would make a lock depend on the shell it was made in; the index is configuration."""
 
 
 @cache
 def _uv() -> str:
-    from uv import find_uv_bin
+    try:
+        from uv import find_uv_bin
 
-    return str(find_uv_bin())
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        raise EnvironmentBuildError(
+            f"uv, which locks and builds the components' environments, is not there ({error}): "
+            "install this project again, e.g. `pip install -e .`"
+        ) from None
 
 
 def uv_command(*arguments: str) -> list[str]:
-    """The command line of a uv call that reads no uv.toml and shows no progress."""
+    """The command line of a uv call that reads no uv.toml and shows no progress. Raises EnvironmentBuildError."""
     return [_uv(), "--no-config", "--no-progress", "--color", "never", *arguments]
 
 

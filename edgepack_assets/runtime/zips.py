@@ -5,56 +5,113 @@ Everything is stored, not deflated: wheels are compressed already, and no zlib v
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
+from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.errors import PackageError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_RATIO = 200
+_SMALL = 1 << 20
+"""Bytes up to which anything may expand as it likes."""
 _MAX_BYTES = 40 * 1000**3  # twice the server's hard limit for a package
 
 
-def write_zip(path: Path, files: Mapping[str, Path | bytes]) -> None:
-    """Write `files` (name in the zip -> file or bytes), sorted by name, without times, users or modes.
+@dataclass(frozen=True)
+class Member:
+    """A file inside an open zip, to be written into another one without passing through memory."""
 
-    A name that ends in "/" is a folder."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3
-            entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
-            content = files[name]
-            if isinstance(content, bytes):
-                archive.writestr(entry, content)
-                continue
-            entry.file_size = content.stat().st_size
-            with content.open("rb") as source, archive.open(entry, "w", force_zip64=entry.file_size > 2**31) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+    archive: zipfile.ZipFile
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Its bytes, expanded."""
+        return self.archive.getinfo(self.name).file_size
+
+
+Content = Path | bytes | Member
+
+
+def write_zip(path: Path, files: Mapping[str, Content]) -> None:
+    """Write `files` (name in the zip -> content), sorted by name, without times, users or modes.
+
+    A name that ends in "/" is a folder. Raises EdgepackError (disk full, ...), and then leaves no file."""
+    with disk_errors(path):
+        try:
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                for name in sorted(files):
+                    _add(archive, name, files[name])
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: Content) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.create_system = 3
+    entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
+    if isinstance(content, bytes):
+        archive.writestr(entry, content)
+        return
+    entry.file_size = content.size if isinstance(content, Member) else content.stat().st_size
+    source = content.archive.open(content.name) if isinstance(content, Member) else content.open("rb")
+    with source, archive.open(entry, "w", force_zip64=entry.file_size > 2**31) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+@contextlib.contextmanager
+def opened_zip(file: Path | IO[bytes], what: str) -> Iterator[zipfile.ZipFile]:
+    """An archive for reading. Raises PackageError, naming it as `what`, if it is no zip or its bytes are damaged."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except zipfile.BadZipFile as error:
+        raise PackageError(f"{what}: is not a zip file that can be read ({error})") from None
 
 
 def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:
     """The names of an archive's files. Raises PackageError on what must not be extracted: absolute or parent
     paths, links, names that stand twice, a thousandfold expansion."""
-    names: list[str] = []
-    total = 0
+    files: set[str] = set()
+    folders: set[str] = set()
+    total = packed = 0
     for entry in archive.infolist():
-        path = PurePosixPath(entry.filename)
-        if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or not path.parts:
-            raise PackageError(f"{what}: the entry {entry.filename!r} would be extracted outside its folder")
-        if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-            raise PackageError(f"{what}: the entry {entry.filename!r} is a link")
+        name = entry.filename
+        plain = name[:-1] if entry.is_dir() else name
+        path = PurePosixPath(plain)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != plain:
+            raise PackageError(f"{what}: the entry {name!r} would be extracted outside its folder, or elsewhere")
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise PackageError(f"{what}: the entry {name!r} is a link or a device")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise PackageError(f"{what}: the entry {name!r} is encrypted, or packed in a way that servers don't read")
+        above = {str(parent) for parent in path.parents}
+        folders |= above
         if entry.is_dir():
-            continue
-        if entry.filename in names:
-            raise PackageError(f"{what}: the entry {entry.filename!r} stands twice")
-        total += entry.file_size
-        if entry.file_size > _MAX_RATIO * max(entry.compress_size, 1) and entry.file_size > 1 << 20:
-            raise PackageError(f"{what}: the entry {entry.filename!r} expands {entry.file_size} bytes from "
-                               f"{entry.compress_size}")
-        names.append(entry.filename)
+            folders.add(plain)
+        elif plain in files:
+            raise PackageError(f"{what}: the entry {name!r} stands twice")
+        else:
+            files.add(plain)
+        total, packed = total + entry.file_size, packed + entry.compress_size
+        _refuse_expansion(f"{what}: the entry {name!r}", entry.file_size, entry.compress_size)
+    both = files & folders
+    if both:
+        raise PackageError(f"{what}: the entry {min(both)!r} is a file and a folder")
+    _refuse_expansion(what, total, packed)
     if total > _MAX_BYTES:
         raise PackageError(f"{what}: holds {total} bytes, more than the server takes")
-    return names
+    return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+
+
+def _refuse_expansion(what: str, size: int, packed: int) -> None:
+    if size > _SMALL and size > _MAX_RATIO * max(packed, 1):
+        raise PackageError(f"{what} expands to {size} bytes from {packed}")

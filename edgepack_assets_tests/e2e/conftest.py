@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -93,9 +95,12 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
 
 
 @pytest.fixture(scope="session")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with state identifier models of many kinds (train_variants.py)."""
+def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with state identifier models of many kinds (train_variants.py), fitted on the plant's recording."""
     out = tmp_path_factory.mktemp("variants")
+    raw = next(Path(data["location"]) for data in plant.listed("data") if data["name"] == "state_identifier_raw")
+    recording = tmp_path_factory.mktemp("recording") / "recording.npy"
+    np.save(recording, pd.read_parquet(raw)[["ph1", "ph2", "ph3"]].ffill().to_numpy())
     here = Path(__file__).parent
     _, interpreter = find_python(None)
     subprocess.run(
@@ -104,7 +109,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--with", "scikit-learn==1.5.2", "--with", "numpy==1.26.4", "--with", "pandas==2.2.3",
             "--with", "cloudpickle==3.1.1", "--with", "skops==0.11.0",
             str(here / "train_variants.py"),
-            str(here.parent / "model_types/state_identifier/models.py"), str(out),
+            str(here.parent / "model_types/state_identifier/models.py"), str(recording), str(out),
         ),
         env=uv_environment(), check=True, timeout=600,
     )  # fmt: skip

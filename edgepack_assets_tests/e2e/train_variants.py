@@ -1,5 +1,5 @@
 """Run by the `variants` fixture in an environment of its own: state identifier models of many kinds, each as a
-registry would hold it. Arguments: the module with the transformers, the folder to write into."""
+registry would hold it. Arguments: the module with the transformers, a recording (.npy), the folder to write into."""
 
 import pickle
 import shutil
@@ -39,8 +39,9 @@ def folder(path: Path, code: Path, model: str = "model.pkl", more: str = "") -> 
     return path
 
 
-def main(module: Path, out: Path) -> None:
+def main(module: Path, recording: Path, out: Path) -> None:
     """Write every variant."""
+    rows = numpy.load(recording)
     code = out / "code"
     package = code / "plant_training"
     package.mkdir(parents=True)
@@ -50,27 +51,27 @@ def main(module: Path, out: Path) -> None:
     from plant_training import preprocessing as plant
     from sklearn.pipeline import Pipeline
 
-    steps = plant.fitted(300, 100)
+    steps = plant.fitted(300, 100, rows=rows)
     (folder(out / "overlapping", code) / "model.pkl").write_bytes(cloudpickle.dumps(steps))
-    (folder(out / "sparse", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(120, 400, 0.0)))
-    (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, "bfill")))
-    skops.io.dump(plant.fitted(300, 300), folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
+    (folder(out / "sparse", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(120, 400, 0.0, rows=rows)))
+    (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, "bfill", rows=rows)))
+    skops.io.dump(plant.fitted(300, 300, rows=rows), folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
                   / "model.skops")  # fmt: skip
 
-    frame = plant.fitted(300, 300)
+    frame = plant.fitted(300, 300, rows=rows)
     preprocessing = frame.named_steps["preprocessing"]
     named = Pipeline([("select", plant.Columns()), *preprocessing.steps])
     frame = Pipeline([("preprocessing", named), ("clustering", frame.named_steps["clustering"])])
     (folder(out / "frame", code) / "model.pkl").write_bytes(pickle.dumps(frame))
 
-    joblib.dump(plant.fitted(300, 300), out / "bare.joblib", compress=3)
+    joblib.dump(plant.fitted(300, 300, rows=rows), out / "bare.joblib", compress=3)
     shutil.rmtree(folder(out / "code_missing", code) / "code")
     (out / "code_missing" / "MLmodel").write_text(
         (out / "code_missing" / "MLmodel").read_text().replace("    code: code\n", "")
     )
-    (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300)))
+    (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, rows=rows)))
     (folder(out / "no_pipeline", code) / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

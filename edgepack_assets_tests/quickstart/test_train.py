@@ -103,6 +103,12 @@ def test_the_classifier_runs_on_old_runtimes(digits: Path) -> None:
     assert {node.op_type for node in model.graph.node} == {"ReduceMean", "Reshape", "Gemm", "Relu", "Softmax"}
 
 
+def test_a_training_that_takes_too_long_says_so(tmp_path: Path) -> None:
+    hasty = Trainer.find(RuntimeSettings(time_limit=0.001))
+    with pytest.raises(EdgepackError, match=r"train_digits\.py took longer than runtime\.time_limit, 0\.001 s"):
+        hasty.digits_classifier(tmp_path)
+
+
 def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "requirements.txt").write_text("# nothing\n")
     (tmp_path / "train_digits.py").write_text("raise SystemExit('the data are no good')")

@@ -94,8 +94,9 @@ def recording(rows: int, seed: int = 0) -> np.ndarray:
     return level[:, None] * random.uniform(0.9, 1.1, size=(rows, 3))
 
 
-def fitted(size: int, step: int, how: object = "ffill", extra: tuple = ()) -> Pipeline:
-    """A fitted model with windows of `size`, `step` apart; `extra` steps stand between filling and windowing."""
+def fitted(size: int, step: int, how: object = "ffill", extra: tuple = (), rows: np.ndarray | None = None) -> Pipeline:
+    """A model fitted on `rows`, with windows of `size`, `step` apart; `extra` steps stand between filling and
+    windowing."""
     preprocessing = Pipeline(
         [
             ("fillmissing", Fill(how)),
@@ -106,7 +107,7 @@ def fitted(size: int, step: int, how: object = "ffill", extra: tuple = ()) -> Pi
         ]
     )
     model = Pipeline([("preprocessing", preprocessing), ("clustering", KMeans(3, n_init=3, random_state=0))])
-    return model.fit(recording(max(400, size * 8 + step * 8)))
+    return model.fit(recording(max(400, size * 8 + step * 8)) if rows is None else rows)
 
 
 class Columns(TransformerMixin, BaseEstimator):

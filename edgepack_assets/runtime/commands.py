@@ -1,0 +1,52 @@
+"""Commands that we run ourselves (uv, pip, an interpreter): without a shell, without input, bounded in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from edgepack_assets.errors import EnvironmentBuildError
+
+_SHOWN = 4_000
+
+
+def run_command(
+    command: Sequence[str], what: str, time_limit: float, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and return what it told, whatever its exit code. `what` names it in errors.
+
+    Raises EnvironmentBuildError if it cannot be started or takes longer than `time_limit` seconds."""
+    try:
+        process = subprocess.Popen(
+            list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise EnvironmentBuildError(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
+    with process:
+        try:
+            out, err = process.communicate(timeout=time_limit)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            raise EnvironmentBuildError(
+                f"{what} took longer than {time_limit:g} s and was stopped (runtime.time_limit in edgepack.yaml)"
+            ) from None
+        except BaseException:
+            _kill_group(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def shown(text: str) -> str:
+    """The end of what a command told, short enough for an error message."""
+    text = text.strip()
+    return text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}"
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    # Only while its leader is not waited for: until then nobody else can have its number.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

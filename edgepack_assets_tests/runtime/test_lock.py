@@ -1,0 +1,300 @@
+"""Locks: resolved on an index of our own, kept, verified; the wheel is the one the server would install."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import packaging._manylinux
+import pytest
+
+from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.config import RuntimeSettings
+from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets.runtime import lock as locking
+from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
+from edgepack_assets.runtime.uv import PASSED_ON
+from edgepack_assets_tests.runtime.plain import NOWHERE
+from edgepack_assets_tests.runtime.wheels import Index, wheel
+
+
+def settings(index: Index | str, **values: object) -> RuntimeSettings:
+    url = index if isinstance(index, str) else index.url
+    return RuntimeSettings.model_validate({"index_url": url, "time_limit": 60.0, **values})
+
+
+def files_of(lock: Lock) -> list[str]:
+    return [package.file for package in lock.packages]
+
+
+def everything_stored(store: ArtefactStore) -> str:
+    root = Path(store.root_url)
+    return "".join(path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
+
+
+def test_a_lock_holds_all_that_is_needed_with_its_bytes(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0", requires=["base>=2", 'other; python_version < "3"', "base[extra]"]))
+    index.add(wheel("base", "1.0"), wheel("base", "2.5", requires=['more; extra == "extra"']), wheel("more", "1"))
+    lock, kept = lock_for(["App"], "3.11", store, settings(index))
+    assert not kept
+    assert files_of(lock) == ["app-1.0-py3-none-any.whl", "base-2.5-py3-none-any.whl", "more-1-py3-none-any.whl"]
+    for package in lock.packages:
+        assert store.fetch(package.blob).read_bytes() == index.wheels[package.file]
+        assert package.size == len(index.wheels[package.file])
+    assert lock.as_requirements() == "app==1.0\nbase==2.5\nmore==1\n"
+    assert lock.names == {"app", "base", "more"}
+
+
+def test_a_lock_is_kept_and_needs_no_index(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0"))
+    first, _ = lock_for(["app"], "3.11", store, settings(index))
+    index.add(wheel("app", "2.0"))
+    elsewhere = settings(index)
+    index.stop()
+    again, kept = lock_for([" App "], "3.11", store, elsewhere)
+    assert (again, kept) == (first, True)
+
+
+def test_a_kept_lock_fetches_a_wheel_that_the_store_lost(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    blob = Path(store.root_url) / "blobs" / lock.packages[0].digest[:2] / lock.packages[0].digest
+    blob.unlink()
+    index.add(wheel("app", "2.0"))
+    again, kept = lock_for(["app"], "3.11", store, settings(index))
+    assert (again, kept) == (lock, True)
+    assert blob.is_file()
+    blob.unlink()
+    del index.wheels["app-1.0-py3-none-any.whl"]
+    with pytest.raises(EnvironmentBuildError, match=r"locked wheels cannot be downloaded \(app-1.0-py3-none-any.whl\)"):
+        lock_for(["app"], "3.11", store, settings(index))
+
+
+def test_no_requirements_make_an_empty_lock_without_an_index(store: ArtefactStore) -> None:
+    lock, _ = lock_for([], "3.12", store, settings(NOWHERE))
+    assert lock.packages == ()
+
+
+# Which wheel -------------------------------------------------------------------------------------------
+
+GENERIC = "cp311-cp311"
+
+
+@pytest.mark.parametrize(
+    ("python", "tags", "chosen"),
+    [
+        ("3.11", [f"{GENERIC}-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_34_x86_64"], 0),
+        ("3.11", [f"{GENERIC}-manylinux_2_17_x86_64.manylinux2014_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
+        ("3.11", [f"{GENERIC}-musllinux_1_2_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 1),
+        ("3.11", [f"{GENERIC}-manylinux_2_28_aarch64", "py3-none-any"], 1),
+        ("3.11", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
+        ("3.12", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 0),
+        ("3.12", ["cp38-abi3-manylinux_2_28_x86_64", "py3-none-any"], 0),
+        ("3.11", ["cp38-abi3-manylinux_2_28_x86_64", f"{GENERIC}-manylinux1_x86_64"], 1),
+        ("3.11", ["cp311-cp311d-manylinux_2_28_x86_64", "py2.py3-none-any"], 1),
+        ("3.11", [f"{GENERIC}-win_amd64", f"{GENERIC}-macosx_11_0_arm64", f"{GENERIC}-linux_x86_64"], 2),
+        ("3.11", ["py3-none-any", "2-py3-none-any", "10-py3-none-any", "1-py3-none-any"], 2),
+        ("3.11", ["py3-none-any", f"1-{GENERIC}-manylinux1_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 2),
+    ],
+)
+def test_the_wheel_is_the_one_the_server_takes(
+    index: Index, store: ArtefactStore, python: str, tags: list[str], chosen: int
+) -> None:
+    made = [wheel("app", "1.0", tag) for tag in tags]
+    index.add(*made)
+    lock, _ = lock_for(["app"], python, store, settings(index))
+    assert files_of(lock) == [made[chosen][0]]
+    assert store.fetch(lock.packages[0].blob).read_bytes() == made[chosen][1]
+
+
+def test_platforms_are_ranked_as_the_reference_ranks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against `packaging`, from which pip has its tags, on a machine like the server: x86_64, glibc 2.31."""
+    monkeypatch.setattr("packaging._manylinux._get_glibc_version", lambda: (2, 31))
+    monkeypatch.setattr("packaging._manylinux._have_compatible_abi", lambda *_: True)
+    ours = list(dict.fromkeys(tag.platform for tag in locking._edge_tags("3.11")))
+    assert ours == [*packaging._manylinux.platform_tags(["x86_64"]), "linux_x86_64", "any"]
+
+
+def test_a_version_without_a_wheel_for_the_edge_is_passed_over_or_told(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "2.0", f"{GENERIC}-manylinux_2_34_x86_64"), wheel("app", "1.0"))
+    assert files_of(lock_for(["app"], "3.11", store, settings(index))[0]) == ["app-1.0-py3-none-any.whl"]
+    with pytest.raises(EnvironmentBuildError, match=r"\(app==2.0\) cannot be resolved for Python 3.11 on x86_64-many"):
+        lock_for(["app==2.0"], "3.11", store, settings(index))
+
+
+def test_a_local_version_is_pinned_whole(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0+cpu"), wheel("other_thing", "1.0"))
+    lock, _ = lock_for(["app", "Other.Thing"], "3.11", store, settings(index))
+    assert lock.as_requirements() == "app==1.0+cpu\nother-thing==1.0\n"
+    assert [package.file for package in lock.packages] == sorted(index.wheels)
+
+
+# Indexes that fail or lie ------------------------------------------------------------------------------
+
+
+def test_a_wheel_other_than_the_index_claims_is_refused(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0"))
+    index.claims["app-1.0-py3-none-any.whl"] = "sha256=" + "0" * 64
+    with pytest.raises(EnvironmentBuildError, match=r"(?s)app-1.0-py3-none-any.whl.*DO NOT MATCH THE HASHES"):
+        lock_for(["app"], "3.11", store, settings(index))
+    assert store.named(LOCKS) == {}
+    assert not store.has("0" * 64)
+
+
+def test_an_index_must_tell_sha256_or_nothing(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0"), wheel("base", "1.0"))
+    index.claims = {"app-1.0-py3-none-any.whl": "", "base-1.0-py3-none-any.whl": "md5=" + "0" * 32}
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    assert store.fetch(lock.packages[0].blob).read_bytes() == index.wheels["app-1.0-py3-none-any.whl"]
+    with pytest.raises(EnvironmentBuildError, match=r"does not tell the sha256 of base-1.0-py3-none-any.whl"):
+        lock_for(["base"], "3.11", store, settings(index))
+
+
+@pytest.mark.parametrize(
+    ("requirements", "told"),
+    [
+        (["nosuch"], r"\(nosuch\) cannot be resolved.*(?s:.)*nosuch was not found in the package registry"),
+        (["app>=2"], r"\(app>=2\) cannot be resolved"),
+        (["app==1.0", "base>=2"], r"\(app==1.0, base>=2\) cannot be resolved"),
+        (["app => 1"], "'app => 1' is not a requirement such as scikit-learn==1.5.2"),
+        (["--index-url http://evil"], "'--index-url http://evil' is not a requirement"),
+        (["-r /etc/passwd"], "'-r /etc/passwd' is not a requirement"),
+        (["app @ http://u:hush@evil/app-1.0-py3-none-any.whl"], "names a URL, but a component is made of wheels"),
+    ],
+)
+def test_what_cannot_be_resolved_is_told(
+    index: Index, store: ArtefactStore, requirements: list[str], told: str
+) -> None:
+    index.add(wheel("app", "1.0", requires=["base<2"]), wheel("base", "1.0"), wheel("base", "2.0"))
+    with pytest.raises(EnvironmentBuildError, match=told) as error:
+        lock_for(requirements, "3.11", store, settings(index))
+    assert "hush" not in str(error.value)
+    assert store.named(LOCKS) == {}
+
+
+def test_an_index_that_cannot_be_reached_is_told_apart(store: ArtefactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setattr("edgepack_assets.runtime.uv.PASSED_ON", (*PASSED_ON, "UV_HTTP_RETRIES"))
+    with pytest.raises(
+        EnvironmentBuildError, match=r"index cannot be asked .*\(app\): check the network, and index_url"
+    ):
+        lock_for(["app"], "3.11", store, settings(NOWHERE))
+
+
+def test_credentials_reach_the_index_and_nothing_else(index: Index, store: ArtefactStore) -> None:
+    index.credentials = "operator:p%40ss-hush"
+    index.add(wheel("app", "1.0"), wheel("base", "1.0"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    assert lock.key == lock_key(["app"], "3.11", settings(index.url_with("other:secret")))
+    assert lock.key != lock_key(["app"], "3.11", settings("http://127.0.0.1:1/simple"))
+    for requirements in (["app", "nosuch"], ["app>3"]):
+        with pytest.raises(EnvironmentBuildError) as error:
+            lock_for(requirements, "3.11", store, settings(index))
+        assert "hush" not in str(error.value)
+    with pytest.raises(EnvironmentBuildError) as error:
+        lock_for(["base"], "3.11", store, settings(index.url_with("operator:wrong-hush")))
+    assert "hush" not in str(error.value)
+    assert "hush" not in everything_stored(store)
+    assert str(index.url).rpartition("@")[2] not in everything_stored(store)
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "redacted"),
+    [
+        ("https://u:pass@host/simple", "get https://u:pass@host/simple: pass", "get https://host/simple: ****"),
+        ("https://token@host/", "token at https://host/", "**** at https://host/"),
+        ("https://u:p%40s@host/", "p@s p%40s u", "**** **** u"),
+        ("https://host/", "https://x:y@other/ failed", "https://other/ failed"),
+    ],
+)
+def test_secrets_are_taken_out_of_errors(url: str, text: str, redacted: str) -> None:
+    assert locking._redact(text, settings(url)) == redacted
+
+
+def test_an_extra_index_is_looked_at_as_pip_does(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0", requires=["base"]))
+    with Index() as second:
+        second.add(wheel("app", "2.0", requires=["base"]), wheel("base", "1.0"))
+        lock, _ = lock_for(["app"], "3.11", store, settings(index, extra_index_urls=(second.url,)))
+    assert files_of(lock) == ["app-2.0-py3-none-any.whl", "base-1.0-py3-none-any.whl"]
+
+
+def test_the_shell_s_own_settings_change_nothing(
+    index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "UV_FIND_LINKS", "PIP_FIND_LINKS"):
+        monkeypatch.setenv(name, NOWHERE if "INDEX" in name else str(tmp_path))
+    monkeypatch.setenv("UV_CONSTRAINT", "/nowhere")
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")
+    (tmp_path / "uv.toml").write_text("offline = true\n")
+    monkeypatch.chdir(tmp_path)
+    index.add(wheel("app", "1.0"))
+    assert files_of(lock_for(["app"], "3.11", store, settings(index))[0]) == ["app-1.0-py3-none-any.whl"]
+
+
+# Locks from elsewhere ----------------------------------------------------------------------------------
+
+
+def _lock_in_a_process(store: ArtefactStore, runtime: RuntimeSettings, results: multiprocessing.Queue[str]) -> None:
+    results.put(lock_for(["app"], "3.11", store, runtime)[0].model_dump_json())
+
+
+def test_two_processes_agree_on_one_lock(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0"))
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_lock_in_a_process, args=(store, settings(index), results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    told = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(told) == 1
+    assert [json.loads(told.pop())["key"]] == list(store.named(LOCKS))
+
+
+def test_the_lock_that_stands_wins(
+    index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another process publishes between our look and our writing."""
+    index.add(wheel("app", "1.0"))
+    first, _ = lock_for(["app"], "3.11", store, settings(index))
+    index.add(wheel("app", "2.0"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another"))
+    look, looks = store.get_named, iter([None])
+    monkeypatch.setattr(store, "get_named", lambda kind, key: next(looks, look(kind, key)))
+    second, kept = lock_for(["app"], "3.11", store, settings(index))
+    assert (second, kept) == (first, False)
+    assert "/files/app-2.0-py3-none-any.whl" in index.asked
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"file": "../../evil-1.0-py3-none-any.whl"}, "is not one, delete it"),
+        ({"file": "other-1.0-py3-none-any.whl"}, "is not a wheel of app 1.0"),
+        ({"version": "1.0 --index-url=http://evil"}, "is not a wheel of app 1.0 --index-url"),
+        ({"digest": "xyz"}, "is not one, delete it"),
+        ({"size": -1}, "is not one, delete it"),
+    ],
+)
+def test_a_lock_that_was_tampered_with_is_refused(
+    index: Index, store: ArtefactStore, change: dict[str, object], told: str
+) -> None:
+    index.add(wheel("app", "1.0"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    document = lock.model_dump(mode="json")
+    document["packages"][0] |= change
+    path = Path(store.root_url) / LOCKS / f"{lock.key}.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(CorruptError, match=told):
+        lock_for(["app"], "3.11", store, settings(index))
+
+
+def test_a_lock_for_another_python_is_refused(store: ArtefactStore) -> None:
+    lock, _ = lock_for([], "3.11", store, settings(NOWHERE))
+    path = Path(store.root_url) / LOCKS / f"{lock.key}.json"
+    path.write_text(json.dumps({**lock.model_dump(mode="json"), "python": "3.12"}))
+    with pytest.raises(CorruptError, match=r"is for Python 3.12 on .*, not for Python 3.11"):
+        lock_for([], "3.11", store, settings(NOWHERE))

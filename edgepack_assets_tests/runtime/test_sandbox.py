@@ -1,0 +1,397 @@
+"""Children that misbehave: whatever they do, the caller gets an error in time, and nothing of them is left."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepack_assets.config import RuntimeSettings
+from edgepack_assets.errors import ComponentError, EnvironmentBuildError
+from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError, open_output
+
+Call = Callable[..., Any]
+PROLOGUE = """
+import os, pathlib, signal, subprocess, sys, threading, time
+HOME = pathlib.Path(os.environ['HOME'])
+RESULT = HOME / 'result.json'
+def go(arguments):
+"""
+
+
+@pytest.fixture(autouse=True)
+def work_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the children's work folders are made. After each test none is left."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def sandbox(plain_settings: RuntimeSettings) -> Iterator[Sandbox]:
+    with Sandbox(plain_settings) as running:
+        yield running
+
+
+@pytest.fixture
+def call(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> Call:
+    """Run the body of a function in a child and return its value."""
+
+    def calling(body: str, arguments: object = None, *, limit: float | None = None, using: Sandbox = sandbox) -> Any:
+        (tmp_path / "tasks.py").write_text(PROLOGUE + textwrap.indent(textwrap.dedent(body), "    "))
+        if limit is not None:
+            using._settings = using._settings.model_copy(update={"time_limit": limit})
+        job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path),
+               "arguments": arguments}  # fmt: skip
+        return using.run("the job", environment, [], job)
+
+    return calling
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(pid: int, within: float = 10.0) -> bool:
+    end = time.monotonic() + within
+    while runs(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# What comes back ---------------------------------------------------------------------------------------
+
+
+def test_a_value_comes_back_from_the_folder_of_the_job(call: Call, tmp_path: Path) -> None:
+    value = call("return [arguments, os.getcwd(), sys.path[0]]", {"ä": [1, None, 0.5]})
+    assert value == [{"ä": [1, None, 0.5]}, str(tmp_path), str(tmp_path)]
+
+
+def test_a_job_larger_than_a_pipe_arrives(call: Call) -> None:
+    assert call("return len(arguments)", "x" * 1_000_000) == 1_000_000
+
+
+def test_the_environment_is_an_allow_list(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "hush")
+    monkeypatch.setenv("PYTHONPATH", "/tmp")
+    seen = call("return dict(os.environ)")
+    assert set(seen) - {"LC_CTYPE"} == {"PATH", "HOME", "TMPDIR", "LANG", "MPLBACKEND"}
+    assert call("import site; return [sys.flags.isolated, site.ENABLE_USER_SITE]") == [1, False]
+
+
+def test_standard_input_is_empty(call: Call) -> None:
+    assert call("return sys.stdin.read()") == ""
+
+
+def test_a_failure_carries_the_code_s_own_words(call: Call) -> None:
+    with pytest.raises(TaskFailedError) as error:
+        call("import nosuchmodule.part")
+    failure = error.value.failure
+    assert (failure.type, failure.name, failure.record) == ("ModuleNotFoundError", "nosuchmodule", None)
+    assert "in go" in failure.traceback
+    assert str(error.value).startswith("the job failed: No module named 'nosuchmodule'\nTraceback")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("os._exit(0)", "the job exited with code 0 before it gave a result; it printed nothing"),
+        ("print('bye', flush=True); os._exit(3)", "exited with code 3 before it gave a result; its last output:\nbye"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by signal 11 before it gave a result"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9, as the system does when memory runs out,"),
+        ("sys.exit(0)", "the job failed: the code called sys.exit(0)"),
+        ("return {1, 2}", "the job failed: Object of type set is not JSON serializable"),
+        ("return float('nan')", "the job failed: Out of range float values"),
+        ("raise KeyError('\\udcff\\x1b[2J')", "KeyError: '\\udcff\\x1b[2J'"),
+        ("raise RuntimeError('\\udcff\\x1b[2J')", "the job failed: \ufffd\ufffd[2J"),
+        ("def f(): f()\nf()", "the job failed: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_child_that_dies_says_how(call: Call, body: str, told: str) -> None:
+    with pytest.raises(ComponentError) as error:
+        call(body)
+    assert told in str(error.value)
+    str(error.value).encode()
+
+
+def test_a_failure_of_importing_ahead_is_told(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=r"exited with code 1 .*\n.*(.*\n)*.*No module named 'nosuchmodule'"):
+        sandbox.run("the job", environment, ["nosuchmodule"], {"task": "call", "folder": str(tmp_path)})
+
+
+# Results that are none ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("RESULT.symlink_to('/etc/hostname')", "result.json cannot be read: Too many levels of symbolic links"),
+        ("os.mkfifo(RESULT)", "result.json is not a file of its own"),
+        ("RESULT.mkdir()", "result.json is not a file of its own"),
+        ("(HOME / 'other').write_text('{}'); os.link(HOME / 'other', RESULT)", "result.json is not a file of its own"),
+        ("f = RESULT.open('wb'); f.truncate(10 << 30)", "result.json has 10737418240 bytes; at most 67108864 are read"),
+        ("RESULT.write_text('')", "gave a result that is not one: JSONDecodeError"),
+        ("RESULT.write_bytes(bytes([0xff]))", "gave a result that is not one: UnicodeDecodeError"),
+        ("RESULT.write_text('[' * 100_000)", "gave a result that is not one: RecursionError"),
+        ("RESULT.write_text('[]')", "gave a result that is not one: AttributeError"),
+        ("RESULT.write_text('{}')", "gave a result that is not one: KeyError"),
+        ("RESULT.write_text('{\"value\": NaN}')", "gave a result that is not one: ValueError: NaN is not JSON"),
+        ('RESULT.write_text(\'{"error": {"type": 3}}\')', "gave a result that is not one: ValidationError"),
+    ],
+)
+def test_a_forged_result_is_refused(call: Call, body: str, told: str) -> None:
+    with pytest.raises(ComponentError) as error:
+        call(f"{body}\nos._exit(0)")
+    assert told in str(error.value)
+
+
+def test_an_output_is_opened_only_if_it_is_a_file_of_its_own(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"hush")
+    with open_output(secret, 4, "the job") as stream:
+        assert stream.read() == b"hush"
+    (tmp_path / "link").symlink_to(secret)
+    os.mkfifo(tmp_path / "pipe")
+    for name, limit, told in [
+        ("link", 9, "link cannot be read"),
+        ("pipe", 9, "pipe is not a file of its own"),
+        ("none", 9, "none cannot be read: No such file"),
+        ("secret", 3, "secret has 4 bytes; at most 3 are read"),
+    ]:
+        with pytest.raises(ComponentError, match=f"^the job: {told}"), open_output(tmp_path / name, limit, "the job"):
+            pass
+    (tmp_path / "second name").hardlink_to(secret)
+    with pytest.raises(ComponentError, match="of its own"), open_output(secret, 9, "the job"):
+        pass
+
+
+# Time, and what is left --------------------------------------------------------------------------------
+
+DAEMON = """
+        def daemon(path):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    path.write_text(str(os.getpid()))
+                    time.sleep(600)
+                os._exit(0)
+            while not path.is_file() or not path.read_text():
+                time.sleep(0.01)
+"""
+
+
+def test_a_child_that_hangs_is_stopped_with_all_it_started(call: Call, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ComponentError, match=r"ran longer than 2 s \(runtime.time_limit in edgepack.yaml\); its last"):
+        call(
+            DAEMON
+            + """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        group = subprocess.Popen(['sleep', '600'])
+        session = subprocess.Popen(['sleep', '600'], start_new_session=True)
+        daemon(pathlib.Path('daemon'))
+        pathlib.Path('pids').write_text(f"{os.getpid()} {group.pid} {session.pid} {pathlib.Path('daemon').read_text()}")
+        print('waiting', flush=True)
+        threading.Event().wait()
+        """,
+            limit=2,
+        )
+    assert time.monotonic() - started < 20
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 4
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_daemon_that_holds_the_output_open_delays_nothing(call: Call, tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert call(DAEMON + "        daemon(pathlib.Path('daemon'))\n        return 'done'") == "done"
+    assert time.monotonic() - started < 10
+    assert gone(int((tmp_path / "daemon").read_text()))
+
+
+def test_a_thread_of_the_model_does_not_keep_the_child(call: Call) -> None:
+    assert call("threading.Thread(target=time.sleep, args=(600,)).start(); return 1", limit=30) == 1
+
+
+def test_a_child_that_closes_all_its_streams_still_answers(call: Call) -> None:
+    assert call("[os.close(fd) for fd in (0, 1, 2)]; time.sleep(0.1); return 'quiet'") == "quiet"
+    assert call("sys.stdout.close(); sys.stderr = None; return 'quiet'") == "quiet"
+
+
+def test_a_child_that_closes_its_output_and_hangs_is_stopped(call: Call) -> None:
+    with pytest.raises(ComponentError, match="ran longer than 1 s"):
+        call("os.close(1); os.close(2); threading.Event().wait()", limit=1)
+
+
+def test_a_work_folder_without_rights_is_removed_all_the_same(call: Call) -> None:
+    assert call("d = HOME / 'a' / 'b'; d.mkdir(parents=True); (d / 'c').touch(); d.chmod(0); d.parent.chmod(0)") is None
+
+
+def test_nothing_is_kept_open(call: Call) -> None:
+    call("return None")
+    before = (len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208
+    for _ in range(3):
+        call("return None")
+        with pytest.raises(ComponentError):
+            call("os._exit(1)")
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before  # noqa: PTH208
+
+
+def test_children_end_with_a_host_that_is_killed(
+    environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path, work_folders: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(
+        PROLOGUE + "    pathlib.Path('pid').write_text(str(os.getpid()))\n    threading.Event().wait()\n"
+    )
+    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path),
+           "arguments": None}  # fmt: skip
+    host = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib\n"
+            "from edgepack_assets.config import RuntimeSettings\n"
+            "from edgepack_assets.runtime.lock import Lock\n"
+            "from edgepack_assets.runtime.environments import Environment\n"
+            "from edgepack_assets.runtime.sandbox import Sandbox\n"
+            f"lock = Lock.model_validate({environment.lock.model_dump()!r})\n"
+            f"folder = pathlib.Path({str(environment.folder)!r})\n"
+            "environment = Environment(folder, folder / 'bin' / 'python', lock, True)\n"
+            f"Sandbox(RuntimeSettings(time_limit=600)).run('it', environment, [], {job!r})\n",
+        ],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < end
+        assert host.poll() is None
+        time.sleep(0.02)
+    child = int((tmp_path / "pid").read_text())
+    assert runs(child)
+    host.kill()
+    host.wait()
+    assert gone(child)
+
+
+# Output ------------------------------------------------------------------------------------------------
+
+
+def test_odd_output_reaches_the_log_as_text(call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    call("os.write(1, b'caf\\xe9 \\xe2\\x82\\xac\\n\\x1b[31mred\\x00\\r'); sys.stderr.write('no end of line')")
+    text = "\n".join(caplog.messages)
+    assert text.splitlines() == ["the job: caf\ufffd €", "\ufffd[31mred\ufffd", "no end of line"]
+
+
+def test_output_reaches_the_log_while_the_child_runs(
+    plain_settings: RuntimeSettings, call: Call, tmp_path: Path
+) -> None:
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "halfway" in record.getMessage():
+                (tmp_path / "seen").touch()
+
+    log = logging.Logger("live")
+    log.addHandler(Log())
+    with Sandbox(plain_settings, log) as sandbox:
+        call("print('halfway', flush=True)\nwhile not pathlib.Path('seen').exists(): time.sleep(0.01)", limit=30,
+             using=sandbox)  # fmt: skip
+
+
+def test_a_flood_of_output_is_read_but_not_kept(call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert call("b = b'x' * 99 + b'\\n'\nfor _ in range(1000): os.write(1, b * 500)\nreturn 'done'") == "done"
+    kept = sum(map(len, caplog.messages))
+    assert 200_000 < kept < 300_000
+    dropped = re.search(r"the job: (\d+) further bytes of output were dropped", caplog.messages[-1])
+    assert dropped is not None
+    assert int(dropped[1]) == 50_000_000 - (256 << 10)
+
+
+def test_the_end_of_a_flood_is_in_the_error(call: Call) -> None:
+    with pytest.raises(ComponentError) as error:
+        call("os.write(1, b'x\\n' * 1_000_000 + b'the very end')\nos._exit(1)")
+    assert str(error.value).endswith("\nthe very end")
+    assert len(str(error.value)) < 20_000
+
+
+# The spare child ---------------------------------------------------------------------------------------
+
+
+def spare(sandbox: Sandbox) -> int | None:
+    """The process that waits for a job."""
+    return sandbox._spare.process.pid if sandbox._spare is not None else None
+
+
+def test_a_spare_child_is_used_once_and_ended_with_the_sandbox(
+    plain_settings: RuntimeSettings, environment: Environment, call: Call
+) -> None:
+    with Sandbox(plain_settings) as sandbox:
+        sandbox.prepare(environment, [])
+        first = spare(sandbox)
+        sandbox.prepare(environment, [])
+        assert spare(sandbox) == first
+        assert call("return os.getpid()", using=sandbox) == first
+        assert spare(sandbox) is None
+        sandbox.prepare(environment, ["json"])  # not what the next job wants
+        second = spare(sandbox)
+        assert second is not None
+        assert call("return os.getpid()", using=sandbox) not in (first, second)
+        assert not runs(second)
+        sandbox.prepare(environment, [])
+        third = spare(sandbox)
+        assert third is not None
+        assert runs(third)
+    assert not runs(third)
+
+
+def test_a_spare_child_that_died_is_replaced(sandbox: Sandbox, environment: Environment, call: Call) -> None:
+    sandbox.prepare(environment, [])
+    dead = spare(sandbox)
+    assert dead is not None
+    os.kill(dead, signal.SIGKILL)
+    assert gone(dead)
+    assert call("return os.getpid()") != dead
+
+
+def test_an_interpreter_that_is_gone_is_told(sandbox: Sandbox, environment: Environment) -> None:
+    broken = replace(environment, python=environment.folder / "bin" / "gone")
+    with pytest.raises(EnvironmentBuildError, match=r"bin/gone cannot be started \(No such file.*delete .* run this"):
+        sandbox.prepare(broken, [])
+
+
+def test_records_and_answers_cross_as_json(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "entrypoint.py").write_text("def process_input(data):\n    return {'y': 100 // (data['x'] - 2)}\n")
+    with gzip.open(tmp_path / "records", "wt") as stream:
+        stream.writelines(json.dumps({"x": x}) + "\n" for x in range(4))
+    with pytest.raises(TaskFailedError, match=r"^validating it failed at record 2: ZeroDivisionError: ") as error:
+        sandbox.run("validating it", environment, [], {
+            "task": "run", "folder": str(tmp_path), "entrypoint": "entrypoint", "parameters": {},
+            "inputs": [{"name": "x", "type": "Integer"}], "outputs": [{"name": "y", "type": "Integer"}],
+            "records": str(tmp_path / "records"), "results": str(tmp_path / "results"),
+            "times": str(tmp_path / "times"), "until_answers": None,
+        })  # fmt: skip
+    assert (error.value.failure.record, error.value.failure.type) == (2, "ZeroDivisionError")

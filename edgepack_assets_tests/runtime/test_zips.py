@@ -1,0 +1,157 @@
+"""Zips: equal content gives equal bytes, and what must not be extracted is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_zip, write_zip
+from edgepack_assets_tests.crashes import full_disk
+
+FILES = {"b/2.txt": b"two", "a.txt": b"one", "b/": b"", "ä.bin": bytes(range(256))}
+DIGEST = "824c492db8e5fec5023e5f4da46789420b7b81fcb77fe2494b363a6eed4d32cd"
+
+
+def write(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the module warns of names that stand twice
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for entry, data in entries:
+                archive.writestr(entry, data)
+    return path
+
+
+def entry(name: str, mode: int = 0o100644, system: int = 3) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = system, mode << 16
+    return info
+
+
+def names_of(path: Path) -> list[str]:
+    with opened_zip(path, "it") as archive:
+        return checked_names(archive, "it")
+
+
+# Writing -----------------------------------------------------------------------------------------------
+
+
+def test_equal_content_gives_equal_bytes_from_memory_files_and_zips(tmp_path: Path) -> None:
+    write_zip(tmp_path / "first.zip", FILES)
+    files: dict[str, Content] = {}
+    with zipfile.ZipFile(tmp_path / "first.zip") as first:
+        for number, (name, data) in enumerate(reversed(FILES.items())):
+            path = tmp_path / str(number)
+            path.write_bytes(data)
+            path.chmod(0o600 if number % 2 else 0o777)
+            os.utime(path, (number, number))
+            files[name] = b"" if name.endswith("/") else path
+        write_zip(tmp_path / "second.zip", files)
+        write_zip(tmp_path / "third.zip", {name: Member(first, name) for name in FILES})
+    first_bytes = (tmp_path / "first.zip").read_bytes()
+    assert (tmp_path / "second.zip").read_bytes() == first_bytes
+    assert (tmp_path / "third.zip").read_bytes() == first_bytes
+    with zipfile.ZipFile(tmp_path / "first.zip") as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == sorted(FILES)
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert not any(info.extra or info.comment for info in archive.infolist())
+
+
+@pytest.mark.parametrize(
+    ("variables", "umask"), [({"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1"}, 0o077), ({"TZ": "UTC"}, 0o000)]
+)
+def test_bytes_depend_on_nothing_but_content(tmp_path: Path, variables: dict[str, str], umask: int) -> None:
+    """Not on clock, zone, umask, hash seed or Python version: the digest is written down here."""
+    code = (
+        f"import os; os.umask({umask}); from pathlib import Path; "
+        f"from edgepack_assets.runtime.zips import write_zip; write_zip(Path('out.zip'), {FILES!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **variables}, check=True)
+    assert hashlib.sha256((tmp_path / "out.zip").read_bytes()).hexdigest() == DIGEST
+
+
+@pytest.mark.parametrize("room", [0, 10, 5_000])
+def test_a_full_disk_is_told_and_leaves_no_half_zip(tmp_path: Path, room: int) -> None:
+    target = tmp_path / "out.zip"
+    with full_disk(room), pytest.raises(EdgepackError, match=r"out\.zip: cannot be written: File too large"):
+        write_zip(target, {"a": bytes(20_000)})
+    assert not target.exists()
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EdgepackError, match=r"out\.zip: cannot be written: No such file .*gone"):
+        write_zip(tmp_path / "out.zip", {"a": tmp_path / "gone"})
+    assert not (tmp_path / "out.zip").exists()
+
+
+# Reading -----------------------------------------------------------------------------------------------
+
+
+def test_names_of_files_are_told_in_order(tmp_path: Path) -> None:
+    write_zip(tmp_path / "good.zip", FILES)
+    assert names_of(tmp_path / "good.zip") == ["a.txt", "b/2.txt", "ä.bin"]
+
+
+def no_zip(path: Path) -> Path:
+    path.write_bytes(b"PK nonsense")
+    return path
+
+
+def encrypted(path: Path) -> Path:
+    write(path, ("a", b"data"))
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    path.write_bytes(data)
+    return path
+
+
+ZEROS = bytes(2 << 20)
+HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "absolute": (lambda p: write(p, (entry("/etc/passwd"), b"")), "outside its folder"),
+    "parent": (lambda p: write(p, (entry("a/../../b"), b"")), "outside its folder"),
+    "parent folder": (lambda p: write(p, (entry("../b/", 0o40755), b"")), "outside its folder"),
+    "backslash": (lambda p: write(p, (entry("..\\b"), b"")), "outside its folder"),
+    "dot": (lambda p: write(p, (entry("./a"), b"")), "outside its folder, or elsewhere"),
+    "empty part": (lambda p: write(p, (entry("a//b"), b"")), "elsewhere"),
+    "link": (lambda p: write(p, (entry("a", stat.S_IFLNK | 0o777), b"/etc/passwd")), "'a' is a link or a device"),
+    "link as a folder": (lambda p: write(p, (entry("a/", stat.S_IFLNK | 0o777), b"")), "is a link or a device"),
+    "pipe": (lambda p: write(p, (entry("a", stat.S_IFIFO | 0o644), b"")), "is a link or a device"),
+    "twice": (lambda p: write(p, ("a", b"1"), ("b", b""), ("a", b"2")), "'a' stands twice"),
+    "file and folder": (lambda p: write(p, ("a", b"1"), ("a/b", b"2")), "'a' is a file and a folder"),
+    "expansion": (lambda p: write(p, ("a", ZEROS), compression=zipfile.ZIP_DEFLATED), "'a' expands to 2097152 bytes"),
+    "many small expansions": (
+        lambda p: write(p, *((str(n), bytes(900_000)) for n in range(4)), compression=zipfile.ZIP_DEFLATED),
+        "it expands to 3600000 bytes",
+    ),
+    "bzip2": (lambda p: write(p, ("a", b""), compression=zipfile.ZIP_BZIP2), "packed in a way"),
+    "encrypted": (encrypted, "'a' is encrypted"),
+    "no zip": (no_zip, "it: is not a zip file that can be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_zip_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    make, told = HOSTILE[name]
+    path = make(tmp_path / "hostile.zip")
+    with pytest.raises(PackageError, match=r"^it") as refusal:
+        names_of(path)
+    assert told in str(refusal.value)
+
+
+def test_damaged_bytes_are_refused_on_reading(tmp_path: Path) -> None:
+    write_zip(tmp_path / "good.zip", {"a": b"precious"})
+    data = (tmp_path / "good.zip").read_bytes().replace(b"precious", b"previous", 1)
+    with pytest.raises(PackageError, match="Bad CRC"), opened_zip(io.BytesIO(data), "it") as archive:
+        archive.read("a")
