@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import load_settings
 from edgepack_assets.model_types.registered_model import merge_requirements, saved_environment
 from edgepack_assets.quickstart import samples
@@ -42,7 +42,12 @@ class Bench:
     def __init__(self, folder: Path, data: Path | None) -> None:
         self.folder = folder
         config = folder / "edgepack.yaml"
-        entry = {"implementation": TYPE, "model_name": TYPE, "package_name": "State Identifier", "raw_data": {"name": "raw"}}
+        entry = {
+            "implementation": TYPE,
+            "model_name": TYPE,
+            "package_name": "State Identifier",
+            "raw_data": {"name": "raw"},
+        }
         config.write_text(yaml.safe_dump({"model_types": {TYPE: entry}}))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "PYTHONDONT"))}
         clean["EDGEPACK_CONFIG"] = str(config)
@@ -50,7 +55,9 @@ class Bench:
         told = subprocess.run(["bash", "-c", f"{exports}\nenv -0"], env=clean, capture_output=True, check=True).stdout
         self.environment = dict(item.decode().split("=", 1) for item in told.split(b"\0") if item)
         self.settings = load_settings(config)
-        self.model = Trainer.find(self.settings.runtime, "%d.%d" % sys.version_info[:2]).state_identifier(folder)
+        self.model = Trainer.find(
+            self.settings.runtime, f"{sys.version_info.major}.{sys.version_info.minor}"
+        ).state_identifier(folder)
         if data is None:
             data = folder / "recording.parquet"
             samples.power_recording(samples.VALIDATION_SEED).frame.to_parquet(data)
@@ -90,7 +97,9 @@ class Bench:
             (found / name).unlink()
         requirements = self.folder / "requirements.txt"
         entry = self.settings.model_type(TYPE)
-        lines = merge_requirements(saved_environment(self.model).requirements, entry, ["numpy", "scikit-learn", "joblib"])
+        lines = merge_requirements(
+            saved_environment(self.model).requirements, entry, ["numpy", "scikit-learn", "joblib"]
+        )
         requirements.write_text("\n".join(lines) + "\n")
         return found, requirements, store.fetch(store.load("payload_data", f"{TYPE}:1").parts["records"])
 
@@ -121,7 +130,10 @@ def main() -> int:
             run, whole = bench.ours()
             runs.append(run)
             wholes.append(whole)
-            print(f"round {number + 1}: stock {stocks[-1]:.1f} s, our run {run:.1f} s, our command {whole:.1f} s", flush=True)
+            print(
+                f"round {number + 1}: stock {stocks[-1]:.1f} s, our run {run:.1f} s, our command {whole:.1f} s",
+                flush=True,
+            )
     median = {name: statistics.median(found) for name, found in
               {"stock": stocks, "run": runs, "command": wholes}.items()}  # fmt: skip
     result = {
@@ -131,7 +143,9 @@ def main() -> int:
         "ratios": {"run/stock": median["run"] / median["stock"], "command/stock": median["command"] / median["stock"]},
         "all": {"stock": stocks, "run": runs, "command": wholes},
     }
-    print(f"medians: stock {median['stock']:.1f} s, our run {median['run']:.1f} s, our command {median['command']:.1f} s")
+    print(
+        f"medians: stock {median['stock']:.1f} s, our run {median['run']:.1f} s, our command {median['command']:.1f} s"
+    )
     print(f"our first version, nothing built yet: run {first_run:.1f} s, command {first_whole:.1f} s")
     print(f"run / stock      {result['ratios']['run/stock']:.3f}   (to reach: 0.25)")  # type: ignore[index]
     print(f"command / stock  {result['ratios']['command/stock']:.3f}   (to reach: 0.5)")  # type: ignore[index]

@@ -7,6 +7,7 @@ Arguments: the component's folder, its requirements.txt, the payload (gzipped JS
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ INPUTS = ("ph1", "ph2", "ph3")
 def main(component_folder: Path, requirements: Path, payload: Path, work: Path) -> None:
     """Run the sequence and print the seconds of its parts as JSON."""
     marks = [time.perf_counter()]
-    component = PythonComponent(name="inference", python_version="%d.%d" % sys.version_info[:2])
+    component = PythonComponent(name="inference", python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
     component.add_resources(component_folder, sorted(path.name for path in component_folder.iterdir()))
     component.set_entrypoint("entrypoint.py")
     component.set_requirements(requirements)
@@ -45,7 +46,7 @@ def main(component_folder: Path, requirements: Path, payload: Path, work: Path) 
     marks.append(time.perf_counter())
     convert_package(package)
     marks.append(time.perf_counter())
-    parts = dict(zip(("save", "run", "convert"), (b - a for a, b in zip(marks, marks[1:], strict=False)), strict=True))
+    parts = dict(zip(("save", "run", "convert"), (b - a for a, b in itertools.pairwise(marks)), strict=True))
     (work / "told.json").write_text(json.dumps({**parts, "answers": len(answers or [])}))
 
 

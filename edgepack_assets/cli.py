@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from edgepack_assets import dagster_home
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import CONFIG_VARIABLE, Settings, find_config, load_settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.garbage import find_garbage

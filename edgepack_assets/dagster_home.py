@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from edgepack_assets.artefacts import writing
 from edgepack_assets.config import find_config
 from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
 HOME_VARIABLE = "DAGSTER_HOME"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts import ArtefactStore, Garbage
+from edgepack_assets.artefact_store import ArtefactStore, Garbage
 from edgepack_assets.registry.base import Kind, Registry
 from edgepack_assets.runtime.lock import LOCKS
 

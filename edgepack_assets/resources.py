@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import Settings, load_settings
 from edgepack_assets.registry import open_registry
 from edgepack_assets.runtime.sandbox import Sandbox

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets import artefacts
-from edgepack_assets.artefacts import Artefact, ArtefactStore, Blob, canonical_json, check_chain, writing
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import Artefact, Blob, canonical_json, check_chain
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError, StaleError
+from edgepack_assets.files import writing
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
 HOUR = 3600.0
@@ -137,7 +139,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     file = tmp_path / "growing"
     file.write_bytes(b"before")
-    digest = artefacts.file_digest(file)
+    digest = files.file_digest(file)
     monkeypatch.setattr(artefacts, "file_digest", lambda path: digest)
     file.write_bytes(b"behind")
     with pytest.raises(EdgepackError, match="growing changed while it was read"):
@@ -381,7 +383,7 @@ def test_a_blob_that_is_put_while_it_is_removed_survives(local: Root, monkeypatc
 @pytest.mark.parametrize("key", ["mtime", "last_modified", "LastModified"])
 def test_every_storage_has_its_own_name_for_the_time(key: str) -> None:
     moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert artefacts._changed({key: moment, "created": 1.0}) == moment.timestamp()
-    assert artefacts._changed({"created": 1.5}) == 1.5
+    assert artefact_store._changed({key: moment, "created": 1.0}) == moment.timestamp()
+    assert artefact_store._changed({"created": 1.5}) == 1.5
     with pytest.raises(EdgepackError, match="x: its storage does not tell"):
-        artefacts._changed({"name": "x"})
+        artefact_store._changed({"name": "x"})

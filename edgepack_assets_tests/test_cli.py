@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgepack_assets import dagster_home
-from edgepack_assets.artefacts import Artefact, ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import Artefact
 from edgepack_assets.cli import main
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgepack_assets.config import ModelTypeSettings
+from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 
 Record = dict[str, Any]
@@ -122,10 +123,14 @@ def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
 
 
 def read_lines(path: Path) -> Iterator[Any]:
-    """The JSON values of a gzipped JSON lines file, one after the other."""
+    """The JSON values of a gzipped JSON lines file, one after the other. Raises ComponentError on what is none:
+    results were written by a child that is not trusted."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
+        for number, line in enumerate(stream):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
 
 
 @dataclass(frozen=True)

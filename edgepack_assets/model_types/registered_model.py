@@ -98,16 +98,18 @@ def merge_requirements(saved: Iterable[str], entry: ModelTypeSettings, needed: I
     The configuration's line replaces the model's of the same name; a needed name that stands already keeps
     its line. mlflow is left out unless the configuration asks for it: the component does not import it.
     """
-    merged: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}  # a name may have several lines, with different markers
     for line in saved:
         name = canonicalize_name(Requirement(line).name)
         if name not in _MLFLOW or entry.keep_mlflow:
-            merged[name] = line
+            by_name.setdefault(name, []).append(line)
+    configured: dict[str, list[str]] = {}
     for line in configured_requirements(entry):
-        merged[canonicalize_name(Requirement(line).name)] = line
+        configured.setdefault(canonicalize_name(Requirement(line).name), []).append(line)
+    by_name |= configured
     for line in needed:
-        merged.setdefault(canonicalize_name(Requirement(line).name), line)
-    return tuple(merged[name] for name in sorted(merged))
+        by_name.setdefault(canonicalize_name(Requirement(line).name), [line])
+    return tuple(line for name in sorted(by_name) for line in by_name[name])
 
 
 def configured_requirements(entry: ModelTypeSettings) -> list[str]:

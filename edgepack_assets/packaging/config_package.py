@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.errors import PackageError
+from edgepack_assets.files import disk_errors
 from edgepack_assets.model_types.base import ComponentSpec
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sdk import quiet_import

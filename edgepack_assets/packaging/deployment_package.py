@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from edgepack_assets.artefacts import ArtefactStore, canonical_json
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.errors import PackageError
 from edgepack_assets.evidence import Part
 from edgepack_assets.packaging.config_package import (

@@ -30,9 +30,9 @@ from typing import TypeVar
 import filelock
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgepack_assets.artefacts import disk_errors, sync_folder, writing
 from edgepack_assets.config import is_asset_name
 from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
+from edgepack_assets.files import disk_errors, sync_folder, writing
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     Kind,

@@ -1,7 +1,9 @@
 """What runs inside the child process, in the component's own environment. Standard library only.
 
-Started as `python -I -B child.py`. Reads one JSON line with modules to import ahead, then one with the path of
-the job, and writes `result.json` where the job says: {"value": ...} or {"error": {...}}. Jobs:
+Started as `python -I -B child.py STATUS`. Reads one JSON line with modules to import ahead, then a line with the
+path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
+This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...} or
+{"error": {...}}; its exit status is told on the descriptor STATUS when it, and its process group, are gone. Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -17,14 +19,16 @@ import io
 import json
 import math
 import os
+import select
 import signal
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _TRACEBACK = 20_000
 _SCALARS: dict[str, Callable[[Any], bool]] = {
@@ -180,26 +184,22 @@ def _end_with_host() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    hang_up = select.poll()
+    hang_up.register(pipe, 0)  # only its closing: what is written to it is not for this process
 
     def watch() -> None:
-        while os.read(pipe, 1):
-            pass
+        hang_up.poll()
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="watch host", daemon=True).start()
 
 
-def main() -> None:
-    """Import ahead, wait for the job, do it, write the result."""
-    assert isinstance(sys.stdout, io.TextIOWrapper)
-    sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
-    for module in json.loads(sys.stdin.readline()):
-        importlib.import_module(module)
-    line = sys.stdin.readline()
-    if not line:
-        return  # the host has no job for this child after all
+def _do(told: str) -> None:
+    """Do one job and write its result. Runs in a fork, in a session of its own."""
+    os.setsid()
     _end_with_host()
-    job = json.loads(Path(json.loads(line)).read_bytes())
+    job = json.loads(Path(told).read_bytes())
+    os.environ["HOME"] = os.environ["TMPDIR"] = job["home"]
     os.chdir(job["folder"])
     sys.path.insert(0, job["folder"])
     try:
@@ -211,10 +211,25 @@ def main() -> None:
     aside.replace(job["result"])
 
 
-if __name__ == "__main__":
+def _fork(told: str) -> int:
+    """Do a job in a fork; its exit status (negative: the signal) when its whole process group is gone."""
+    with warnings.catch_warnings():
+        # Libraries may have started threads of their own on import; those that do are safe to fork.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os.close(_STATUS)
+        _exit_after(lambda: _do(told))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _exit_after(work: Callable[[], None]) -> NoReturn:
     status = 1
     try:
-        main()
+        work()
         status = 0
     except BaseException:  # noqa: BLE001 - told on stderr, which the host passes on
         traceback.print_exc()
@@ -223,3 +238,18 @@ if __name__ == "__main__":
             with contextlib.suppress(AttributeError, OSError, ValueError):  # the component may have closed it
                 stream.flush()
         os._exit(status)  # threads that the model started must not keep the process
+
+
+def main() -> None:
+    """Import ahead, then do a job for each line."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
+    for module in json.loads(sys.stdin.readline()):
+        importlib.import_module(module)
+    while line := sys.stdin.readline():
+        os.write(_STATUS, b"%d\n" % _fork(json.loads(line)))
+
+
+if __name__ == "__main__":
+    _STATUS = int(sys.argv[1])
+    _exit_after(main)

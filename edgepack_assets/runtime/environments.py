@@ -13,9 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edgepack_assets.artefacts import ArtefactStore, canonical_json, disk_errors, writing
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import EnvironmentBuildError
+from edgepack_assets.files import disk_errors, writing
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.lock import Lock, fetch_wheels
 from edgepack_assets.runtime.pythons import find_python
@@ -79,26 +81,10 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
             _uv(settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
             if lock.packages:
                 _uv(
-                    settings,
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--python",
-                    str(environment.python),
-                    "--offline",
-                    "--no-cache",
-                    "--no-index",
-                    "--find-links",
-                    str(wheels),
-                    "--no-deps",
-                    "--no-build",
-                    "--require-hashes",
-                    "--compile-bytecode",
-                    "--link-mode",
-                    "copy",
-                    "--requirement",
-                    str(pins),
-                )
+                    settings, "pip", "install", "--quiet", "--python", str(environment.python), "--offline",
+                    "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
+                    "--require-hashes", "--compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
+                )  # fmt: skip
         with writing(folder / _READY) as stream:
             stream.write(lock.model_dump_json(indent=1).encode())
     except BaseException:

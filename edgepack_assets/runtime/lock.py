@@ -21,9 +21,11 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgepack_assets.artefacts import ArtefactStore, Blob, canonical_json, disk_errors
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import Blob, canonical_json
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.uv import uv_command, uv_environment
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.errors import ComponentError, PackageError
+from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.sandbox import Sandbox, open_output
 from edgepack_assets.runtime.sdk import quiet_import

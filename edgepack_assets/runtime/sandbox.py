@@ -1,8 +1,8 @@
 """Child processes for code that we don't trust: the component's own environment, an allow-list of environment
 variables, a time limit for the whole process group, and results in a format that executes nothing.
 
-A `Sandbox` keeps at most one spare child that has imported an environment's heavy libraries, but no model
-code, ahead of its job: importing scikit-learn takes longer than answering a recording.
+A `Sandbox` keeps one child per environment in use, which has imported its heavy libraries, but no model code, and
+forks a process for each job: importing scikit-learn takes longer than answering a recording.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
+from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.environments import Environment
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -41,6 +41,15 @@ _TAIL_LINES = 50
 _TELL_EVERY = 1.0
 _LOOK_EVERY = 0.02
 _KILL_FOR = 10.0
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "MPLBACKEND": "Agg",
+    # One thread: sums come out the same every time, and no thread stands in the way of a fork.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""All that a child knows of this process's environment, with HOME and TMPDIR in its work folder."""
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -68,12 +77,12 @@ class TaskFailedError(ComponentError):
 
 
 class Sandbox:
-    """Runs jobs in child processes. Use as a context manager, or `close` it: a spare child is ended then."""
+    """Runs jobs in child processes. Use as a context manager, or `close` it: the child is ended then."""
 
     def __init__(self, settings: RuntimeSettings, log: logging.Logger | None = None) -> None:
         self._settings = settings
         self.log: Any = log or logging.getLogger(__name__)
-        self._spare: _Child | None = None
+        self._child: _Child | None = None
 
     def __enter__(self) -> Sandbox:
         return self
@@ -82,8 +91,8 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the spare child, if there is one."""
-        child, self._spare = self._spare, None
+        """End the child, if there is one."""
+        child, self._child = self._child, None
         if child is not None:
             child.end(self.log)
 
@@ -92,9 +101,9 @@ class Sandbox:
 
         Raises EnvironmentBuildError if the environment's interpreter does not start."""
         wanted = (environment.python, tuple(preload))
-        if self._spare is None or self._spare.identity != wanted or self._spare.has_ended():
+        if self._child is None or self._child.identity != wanted or self._child.has_ended():
             self.close()
-            self._spare = _Child(*wanted)
+            self._child = _Child(*wanted)
 
     def run(self, what: str, environment: Environment, preload: Iterable[str], job: Mapping[str, Any]) -> Any:
         """Do `job` (see child.py; `folder` is its working directory) and return its value.
@@ -104,12 +113,14 @@ class Sandbox:
         through `open_output`.
         """
         self.prepare(environment, preload)
-        child, self._spare = self._spare, None
-        assert child is not None
+        assert self._child is not None
         try:
-            return child.do(what, job, self._settings.time_limit, self.log)
-        finally:
-            child.end(self.log)
+            return self._child.do(what, job, self._settings.time_limit, self.log)
+        except TaskFailedError:
+            raise  # the job told so itself, in good order
+        except BaseException:
+            self.close()
+            raise
 
 
 @contextlib.contextmanager
@@ -134,65 +145,84 @@ def open_output(path: Path, limit: int, what: str) -> Iterator[IO[bytes]]:
 
 
 class _Child:
-    """One child process and its work folder."""
+    """One child process, which forks one for each job, and its work folder."""
 
     def __init__(self, python: Path, preload: tuple[str, ...]) -> None:
         self.identity = (python, preload)
         with disk_errors(Path(tempfile.gettempdir())):
             self.work = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
+        self._status, status = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [str(python), "-I", "-B", str(_CHILD)], cwd=self.work, stdin=subprocess.PIPE,
+                [str(python), "-I", "-B", str(_CHILD), str(status)], cwd=self.work, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.work), "TMPDIR": str(self.work),
-                     "LANG": "C.UTF-8", "MPLBACKEND": "Agg"},
+                pass_fds=(status,), env={**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)},
             )  # fmt: skip
         except OSError as error:
+            os.close(self._status)
             _remove(self.work)
             raise EnvironmentBuildError(
                 f"{python} cannot be started ({error.strerror or error}): delete {python.parent.parent} and run this "
                 "again; it is built anew"
             ) from error
+        finally:
+            os.close(status)
         assert self.process.stdin is not None and self.process.stdout is not None
         self._stdin, self._stdout = self.process.stdin, self.process.stdout
         os.set_blocking(self._stdout.fileno(), False)
+        os.set_blocking(self._status, False)
         self._stdout_is_open = True
+        self._jobs = 0
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
+        self._poll.register(self._status, select.POLLIN)
         self._send(preload)
 
     def has_ended(self) -> bool:
         """Whether the process is over. It stays a zombie, so that its number, and its group's, is nobody else's."""
         if self.process.returncode is not None:
             return True
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # somebody in this process waits for every child there is
 
     def do(self, what: str, job: Mapping[str, Any], time_limit: float, log: Any) -> Any:
-        """Send the job, wait, and return what came back."""
-        result, told = self.work / "result.json", self.work / "job.json"
+        """Send a job, wait, and return what came back. Whatever the job wrote into its home is removed."""
+        self._jobs += 1
+        home = self.work / str(self._jobs)
+        result, told = home / "result.json", self.work / "job.json"
         output = _Output(what, log)
         # A file: a pipe takes 64 KiB and then blocks, and who reads its other end may be busy for ever.
         with disk_errors(told):
-            told.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
+            home.mkdir()
+            told.write_text(json.dumps({**job, "home": str(home), "result": str(result)}), encoding="utf-8")
         self._send(str(told))
-        in_time = self._follow(output, time.monotonic() + time_limit)
-        code = self._kill(log)
+        code = self._follow(output, time.monotonic() + time_limit)
+        if code is None or self.has_ended():
+            self._kill(log)
+        else:
+            self._end_strays(log)
         self._read(output, at_most=64)
         output.tell(everything=True)
-        if not in_time:
+        if code is None:
             raise ComponentError(
                 f"{what} was stopped: it ran longer than {time_limit:g} s (runtime.time_limit in edgepack.yaml)"
                 f"{output.last_words()}"
             )
         if not os.path.lexists(result):
             raise ComponentError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}")
-        return _value(what, result)
+        try:
+            return _value(what, result)
+        finally:
+            _remove(home)
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""
         self._kill(log)
         self._stdin.close()
         self._stdout.close()
+        os.close(self._status)
         try:
             _remove(self.work)
         except OSError as error:
@@ -203,21 +233,31 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(json.dumps(value).encode() + b"\n")
 
-    def _follow(self, output: _Output, deadline: float) -> bool:
-        """Pass on what the child prints until it has ended; False if it has not by the deadline."""
+    def _follow(self, output: _Output, deadline: float) -> int | None:
+        """Pass on what the job prints until it has ended: its exit status, or None if it has not by the deadline."""
         pause = 0.001
-        while not self.has_ended():
-            if time.monotonic() >= deadline:
-                return False
+        while True:
+            code = self._job_status()
+            if code is not None or time.monotonic() >= deadline:
+                return code
             if self._stdout_is_open:
-                # not longer: a process that the child left behind may hold its output open
+                # not longer: a process that the job left behind may hold its output open
                 self._poll.poll(_LOOK_EVERY * 1000)
                 self._read(output, at_most=16)
             else:
                 time.sleep(pause)
                 pause = min(pause * 2, _LOOK_EVERY)
             output.tell()
-        return True
+
+    def _job_status(self) -> int | None:
+        """What the child told of its fork, or how the child itself ended; None while the job runs."""
+        try:
+            told = os.read(self._status, 64)
+        except BlockingIOError:
+            return None
+        if told:
+            return int(told)
+        return self.process.wait() if self.has_ended() else None
 
     def _read(self, output: _Output, at_most: int) -> None:
         for _ in range(at_most):
@@ -230,21 +270,24 @@ class _Child:
             self._stdout_is_open = bool(chunk)
             output.add(chunk)
 
-    def _kill(self, log: Any) -> int:
-        """End the process, its group, and what has left the group; the exit code of the process."""
+    def _kill(self, log: Any) -> None:
+        """End the process, its group, its forks, and what has left their groups."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            deadline = time.monotonic() + _KILL_FOR
-            # A daemon has left the group, but not the environment that it was started with.
-            while left := _processes_with(f"HOME={self.work}", other_than=self.process.pid):
-                if time.monotonic() > deadline:
-                    log.warning(f"processes that a child left behind cannot be ended: {left}")
-                    break
-                for pid in left:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-        return self.process.wait()
+        self._end_strays(log)
+        self.process.wait()
+
+    def _end_strays(self, log: Any) -> None:
+        deadline = time.monotonic() + _KILL_FOR
+        # A fork, or a daemon that left its group, has still the environment that the child was started with.
+        while left := _processes_of(self.work, other_than=self.process.pid):
+            if time.monotonic() > deadline:
+                log.warning(f"processes that a child left behind cannot be ended: {left}")
+                break
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 class _Output:
@@ -321,13 +364,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _processes_with(variable: str, other_than: int) -> list[int]:
-    """Processes that were started with this environment variable, as far as this user may look."""
-    wanted = variable.encode()
+def _processes_of(home: Path, other_than: int) -> list[int]:
+    """Processes that were started with HOME there or below it, as far as this user may look."""
+    wanted = (f"HOME={home}\0".encode(), f"HOME={home}/".encode())
     found = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if wanted in entry.read_bytes().split(b"\0") and int(entry.parts[-2]) != other_than:
+            variables = b"\0" + entry.read_bytes()
+            if any(b"\0" + one in variables for one in wanted) and int(entry.parts[-2]) != other_than:
                 found.append(int(entry.parts[-2]))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended, or is somebody else's

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from edgepack_assets.artefacts import disk_errors
 from edgepack_assets.errors import PackageError
+from edgepack_assets.files import disk_errors
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_RATIO = 200

@@ -52,7 +52,9 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         environment = tools.environment(lock)
         component = work / "component"
         _assemble(component, implementation, source)
-        inspection = _inspect(key, tools, implementation, environment, component)
+        # A copy: what the model writes when it is loaded must not end in the package.
+        shutil.copytree(component, work / "inspected")
+        inspection = _inspect(key, tools, implementation, environment, work / "inspected")
         _write_model_json(component, {**source.model, **inspection.get("component", {})})
         tools.sandbox.prepare(environment, tools.preload(key, lock))  # the next step's child, ahead of time
         importing.join()

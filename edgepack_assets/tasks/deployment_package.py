@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets import __version__
-from edgepack_assets.artefacts import Artefact, check_chain, file_digest
+from edgepack_assets.artefacts import Artefact, check_chain
 from edgepack_assets.errors import EdgepackError, PackageError, VersionTakenError
 from edgepack_assets.evidence import Part
+from edgepack_assets.files import file_digest
 from edgepack_assets.model_types.base import Results, read_lines
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts import Artefact, writing
+from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
+from edgepack_assets.files import writing
 from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, resolve

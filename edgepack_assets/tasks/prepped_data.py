@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.sandbox import open_output
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ARRAY_LIMIT = 16 * 1000**3
 PARQUET = "application/vnd.apache.parquet"
 
 
@@ -96,15 +103,29 @@ def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
 
 
 def _to_parquet(work: Path, names: list[str]) -> Path:
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # The child is not trusted: without allow_pickle numpy reads numbers and nothing else.
-    features = np.load(work / "features.npy", allow_pickle=False)
-    windows = np.load(work / "windows.npy", allow_pickle=False)
+    features, windows = _load(work / "features.npy"), _load(work / "windows.npy")
+    if features.ndim != 2 or features.shape[1] != len(names) or windows.shape != (len(features), 2):
+        raise ComponentError(
+            f"the prepared data is not one row of {len(names)} features per window: features {features.shape}, "
+            f"windows {windows.shape}"
+        )
     columns = {"record": windows[:, 0], "model_prediction": windows[:, 1]}
     columns |= {name: features[:, i] for i, name in enumerate(names)}
     path = work / "features.parquet"
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def _load(path: Path) -> NDArray[Any]:
+    """An array that the child wrote. It is not trusted: without pickles numpy reads numbers and nothing else."""
+    import numpy as np
+
+    with open_output(path, _ARRAY_LIMIT, "the prepared data") as stream:
+        try:
+            found: NDArray[Any] = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ComponentError(f"the prepared data: {path.name} is no array: {error}") from None
+    return found

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts import Artefact, ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import Artefact
 from edgepack_assets.config import ModelTypeSettings, Settings
 from edgepack_assets.model_types import ModelType, model_type
 from edgepack_assets.partitions import ModelKey

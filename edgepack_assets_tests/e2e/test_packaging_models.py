@@ -103,7 +103,9 @@ def defective(folder: Path, variants: Path, defect: str) -> Path:
     elif defect == "unresolvable":
         (path / "requirements.txt").write_text("scikit-learn==0.0.99\n")
     elif defect == "no_such_python":
-        (path / "MLmodel").write_text((path / "MLmodel").read_text().replace("python_version: 3.", "python_version: 2."))
+        (path / "MLmodel").write_text(
+            (path / "MLmodel").read_text().replace("python_version: 3.", "python_version: 2.")
+        )
     elif defect == "not_a_pickle":
         (path / "model.pkl").write_bytes(b"no pickle at all")
     elif defect == "main_class":
@@ -235,7 +237,14 @@ def test_an_unpickled_model_cannot_see_this_process_environment(plant: Plant, va
     assert not success
     seen = set(said.split("SEEN ")[1].split("\n")[0].split(","))
     assert {name for name in seen if not name.startswith("KMP_")} <= {  # scikit-learn itself sets KMP_*
-        "PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "MPLBACKEND"
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "LANG",
+        "LC_CTYPE",
+        "MPLBACKEND",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
     }
 
 

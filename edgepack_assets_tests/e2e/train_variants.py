@@ -14,7 +14,7 @@ import sklearn
 import skops
 import skops.io
 
-PYTHON = "%d.%d.%d" % sys.version_info[:3]
+PYTHON = ".".join(map(str, sys.version_info[:3]))
 PINS = {
     "scikit-learn": sklearn.__version__,
     "numpy": numpy.__version__,
@@ -54,21 +54,12 @@ def main(module: Path, recording: Path, out: Path) -> None:
     steps = plant.fitted(300, 100, rows=rows)
     (folder(out / "overlapping", code) / "model.pkl").write_bytes(cloudpickle.dumps(steps))
     (folder(out / "sparse", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(120, 400, 0.0, rows=rows)))
-    (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, "bfill", rows=rows)))
-    skops.io.dump(plant.fitted(300, 300, rows=rows), folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
-                  / "model.skops")  # fmt: skip
-
-    frame = plant.fitted(300, 300, rows=rows)
-    preprocessing = frame.named_steps["preprocessing"]
-    named = Pipeline([("select", plant.Columns()), *preprocessing.steps])
-    frame = Pipeline([("preprocessing", named), ("clustering", frame.named_steps["clustering"])])
-    (folder(out / "frame", code) / "model.pkl").write_bytes(pickle.dumps(frame))
-
-    joblib.dump(plant.fitted(300, 300, rows=rows), out / "bare.joblib", compress=3)
-    shutil.rmtree(folder(out / "code_missing", code) / "code")
-    (out / "code_missing" / "MLmodel").write_text(
-        (out / "code_missing" / "MLmodel").read_text().replace("    code: code\n", "")
+    (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(
+        pickle.dumps(plant.fitted(300, 300, "bfill", rows=rows))
     )
+    skops_folder = folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}
+")
+    skops.io.dump(plant.fitted(300, 300, rows=rows), skops_folder / "model.skops")
     (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, rows=rows)))
     (folder(out / "no_pipeline", code) / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
 

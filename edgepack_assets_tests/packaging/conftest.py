@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.runtime.environments import Environment, environment_for
 from edgepack_assets.runtime.lock import Lock, lock_for

@@ -7,7 +7,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.model_types.base import ComponentSpec, Parameter, Variable
 from edgepack_assets.runtime.lock import Lock
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
 from edgepack_assets.runtime import environments

@@ -9,7 +9,7 @@ from pathlib import Path
 import packaging._manylinux
 import pytest
 
-from edgepack_assets.artefacts import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets.runtime import lock as locking

@@ -77,7 +77,8 @@ def test_bytes_depend_on_nothing_but_content(tmp_path: Path, variables: dict[str
         f"import os; os.umask({umask}); from pathlib import Path; "
         f"from edgepack_assets.runtime.zips import write_zip; write_zip(Path('out.zip'), {FILES!r})"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **variables}, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert hashlib.sha256((tmp_path / "out.zip").read_bytes()).hexdigest() == DIGEST
 
 

@@ -1,0 +1,357 @@
+"""The artefact store: blobs named by their sha256, one small manifest per asset and partition.
+
+Equal bytes are kept once. Everything is written aside, synced and renamed, so a crash leaves the old artefact or
+the new one, never half of one. Whatever is put, found or read by name counts as used, and what was used lately is no
+garbage. No Dagster here: the IO manager is `edgepack_assets/io_manager.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from pydantic import ValidationError
+
+from edgepack_assets.artefacts import Artefact, Blob, canonical_json
+from edgepack_assets.errors import CorruptError, EdgepackError
+from edgepack_assets.files import disk_errors, file_digest, published
+from edgepack_assets.partitions import ModelKey
+
+_CHUNK = 1 << 20
+_MARK_AGAIN = 60.0
+"""Seconds after which a blob of a remote root is marked as used again."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file of the store that nothing needs: its path, bytes, and last use (seconds since the epoch)."""
+
+    path: str
+    size: int
+    used: float
+
+
+class ArtefactStore:
+    """Blobs and manifests under one root: a local folder, or an fsspec URL with a local cache of blobs.
+
+    A remote root must be an object store, where an object appears whole or not at all."""
+
+    def __init__(self, root: str, cache: Path) -> None:
+        self.root_url = root
+        self._fs, self._root = fsspec.core.url_to_fs(root)
+        self._local = Path(self._root) if "local" in _protocols(self._fs) else None
+        self._cache = cache
+        self._marked: dict[str, float] = {}
+
+    # blobs ------------------------------------------------------------------------------------------
+
+    def put_file(self, path: Path, media_type: str) -> Blob:
+        """Keep a copy of the file's bytes. Idempotent."""
+        blob = Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type)
+        if self._use(self._blob_path(blob.digest), blob.size):
+            return blob
+        if self._local is None:
+            self._fs.put_file(str(path), self._blob_path(blob.digest))
+            return blob
+        with self._blob_stream(blob) as stream, path.open("rb") as source:
+            copied = hashlib.sha256()
+            while chunk := source.read(_CHUNK):
+                copied.update(chunk)
+                stream.write(chunk)
+            if copied.hexdigest() != blob.digest:
+                raise EdgepackError(f"{path} changed while it was read; nothing was kept. Try again")
+        return blob
+
+    def put_bytes(self, data: bytes, media_type: str) -> Blob:
+        """Keep `data`. Idempotent."""
+        blob = Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data), media_type=media_type)
+        if self._use(self._blob_path(blob.digest), blob.size):
+            return blob
+        if self._local is None:
+            self._fs.pipe_file(self._blob_path(blob.digest), data)
+        else:
+            with self._blob_stream(blob) as stream:
+                stream.write(data)
+        return blob
+
+    def put_json(self, value: object) -> Blob:
+        """Keep `value` as canonical JSON."""
+        return self.put_bytes(canonical_json(value), "application/json")
+
+    def has(self, digest: str) -> bool:
+        """Whether the store holds these bytes."""
+        return self._use(self._blob_path(digest))
+
+    def fetch(self, blob: Blob) -> Path:
+        """A local, read-only file with the blob's bytes, verified. Raises CorruptError."""
+        stored = self._blob_path(blob.digest)
+        if self._local is not None:
+            path = Path(stored)
+            if not path.is_file():
+                raise self._missing(blob)
+            if file_digest(path) != blob.digest:
+                raise self._corrupt(stored, blob)
+            return path
+        path = self._cache / "blobs" / blob.digest[:2] / blob.digest
+        if path.is_file() and file_digest(path) == blob.digest:
+            return path
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                if not self._fs.exists(stored):
+                    raise self._missing(blob)
+                self._fs.get_file(stored, str(aside))
+                if file_digest(aside) != blob.digest:
+                    raise self._corrupt(stored, blob)
+                aside.chmod(0o444)
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        return path
+
+    def read_bytes(self, blob: Blob) -> bytes:
+        """The blob's bytes, verified. For small parts only."""
+        return self.fetch(blob).read_bytes()
+
+    def read_json(self, blob: Blob) -> Any:
+        """The value that `put_json` kept."""
+        return json.loads(self.read_bytes(blob))
+
+    def _missing(self, blob: Blob) -> CorruptError:
+        return CorruptError(
+            f"{self.root_url} does not hold blob {blob.digest} ({blob.size} bytes): "
+            "materialize the asset that made it again"
+        )
+
+    def _corrupt(self, path: str, blob: Blob) -> CorruptError:
+        return CorruptError(
+            f"{self._fs.unstrip_protocol(path)}: bytes differ from their sha256 {blob.digest}; "
+            "delete the file and materialize the asset that made it again"
+        )
+
+    # manifests and named documents ------------------------------------------------------------------
+
+    def save(self, artefact: Artefact) -> None:
+        """Make `artefact` the value of its asset and partition, in one step.
+
+        Raises CorruptError if a blob of it is not there: a manifest never names bytes that don't exist."""
+        path = self._manifest_path(artefact.asset, ModelKey.parse(artefact.partition))
+        for blob in artefact.blobs():
+            if not self._use(self._blob_path(blob.digest), blob.size):
+                raise self._missing(blob)
+        self._write(path, canonical_json(artefact.model_dump()))
+
+    def load(self, asset: str, partition: str) -> Artefact:
+        """The value of an asset's partition. Raises EdgepackError if there is none."""
+        path = self._manifest_path(asset, ModelKey.parse(partition))
+        try:
+            found = _manifest(path, self._fs.cat_file(path))
+        except FileNotFoundError:
+            raise EdgepackError(f"{asset} of {partition} is not in {self.root_url}: materialize it first") from None
+        if (found.asset, found.partition) != (asset, partition):
+            raise CorruptError(f"{path}: is the manifest of {found.asset} of {found.partition}")
+        return found
+
+    def manifests(self) -> Iterator[Artefact]:
+        """Every artefact in the store. Raises CorruptError on one that cannot be read."""
+        for path, _ in self._documents("manifests"):
+            yield _manifest(path, self._fs.cat_file(path))
+
+    def put_named(self, kind: str, key: str, value: object) -> Any:
+        """Publish a document under `kind`/`key` unless there is one; the one that stands is returned."""
+        found = self.get_named(kind, key)
+        if found is None:
+            self._write(self._named_path(kind, key), canonical_json(value), replace=False)
+            found = self.get_named(kind, key)
+        return found
+
+    def get_named(self, kind: str, key: str) -> Any | None:
+        """The document published under `kind`/`key`, or None."""
+        path = self._named_path(kind, key)
+        return _document(path, self._fs.cat_file(path)) if self._use(path) else None
+
+    def named(self, kind: str) -> dict[str, Any]:
+        """Every document of a kind, by key. Looking through them all does not count as using them."""
+        return {Path(path).stem: _document(path, self._fs.cat_file(path)) for path, _ in self._documents(kind)}
+
+    # garbage ----------------------------------------------------------------------------------------
+
+    def garbage(self, needed: Iterable[str], grace: float) -> list[Garbage]:
+        """Blobs whose digest is not in `needed`, and files left aside by a crash, that nobody used for
+        `grace` seconds: a run in progress may not have written its manifest yet."""
+        keep = set(needed)
+        return [
+            *(item for item in self._idle("blobs", grace) if Path(item.path).name not in keep),
+            *self._idle("tmp", grace),
+        ]
+
+    def idle_named(self, kind: str, grace: float) -> dict[str, Garbage]:
+        """Documents of a kind, by key, that nobody used for `grace` seconds."""
+        return {Path(item.path).stem: item for item in self._idle(kind, grace) if item.path.endswith(".json")}
+
+    def remove(self, garbage: Iterable[Garbage]) -> list[Garbage]:
+        """Delete what `garbage` or `idle_named` told, but for what was used since; what was deleted."""
+        return [item for item in garbage if self._remove(item)]
+
+    def _idle(self, folder: str, grace: float) -> Iterator[Garbage]:
+        newest = time.time() - grace
+        marks = {path: _changed(info) for path, info in self._find("uses")}
+        for path, info in self._find(folder):
+            used = max(_changed(info), marks.get(self._mark_path(path), 0.0))
+            if used <= newest:
+                yield Garbage(path, int(info["size"]), used)
+
+    def _remove(self, item: Garbage) -> bool:
+        if self._local is None:
+            mark = self._mark_path(item.path)
+            try:
+                used = _changed(self._fs.info(item.path))
+            except FileNotFoundError:
+                return False
+            marked = self._fs.exists(mark)
+            if marked:
+                used = max(used, _changed(self._fs.info(mark)))
+            if used != item.used:
+                return False
+            self._fs.rm_file(item.path)
+            if marked:
+                self._fs.rm_file(mark)
+            return True
+        # Taken away first and looked at then: who uses the blob in between either finds it gone and writes it
+        # anew, or has changed its time, and it is put back.
+        aside = self._tmp(self._local)
+        with disk_errors(Path(item.path)):
+            try:
+                Path(item.path).rename(aside)
+            except FileNotFoundError:
+                return False
+            if aside.stat().st_mtime != item.used:
+                aside.rename(item.path)
+                return False
+            aside.unlink()
+        return True
+
+    # paths, listings and atomic writes ----------------------------------------------------------------
+
+    def _blob_path(self, digest: str) -> str:
+        return f"{self._root}/blobs/{digest[:2]}/{digest}"
+
+    def _manifest_path(self, asset: str, key: ModelKey) -> str:
+        return f"{self._root}/manifests/{asset}/{key.path}.json"
+
+    def _named_path(self, kind: str, key: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
+            raise ValueError(f"{key!r} cannot be the key of a document")
+        return f"{self._root}/{kind}/{key}.json"
+
+    def _mark_path(self, path: str) -> str:
+        return f"{self._root}/uses{path.removeprefix(self._root)}"
+
+    @staticmethod
+    def _tmp(root: Path) -> Path:
+        aside = root / "tmp" / uuid.uuid4().hex
+        with disk_errors(aside):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+        return aside
+
+    def _use(self, path: str, size: int | None = None) -> bool:
+        """Whether the store holds a file, of this size. If so it counts as used now."""
+        if self._local is not None:
+            try:
+                os.utime(path)
+                return size is None or Path(path).stat().st_size == size
+            except (FileNotFoundError, PermissionError):
+                return False  # another user's file cannot be marked as used, so it is written anew
+        self._fs.invalidate_cache()
+        try:
+            info = self._fs.info(path)
+        except FileNotFoundError:
+            return False
+        if size is not None and info["size"] != size:
+            return False
+        # An object's time cannot be changed, so an empty object elsewhere has the time of its last use.
+        if self._marked.get(path, -math.inf) < time.monotonic() - _MARK_AGAIN:
+            self._fs.pipe_file(self._mark_path(path), b"")
+            self._marked[path] = time.monotonic()
+        return True
+
+    def _find(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(path, info) of all files below a folder. What cannot be listed is left out."""
+        self._fs.invalidate_cache()
+        yield from self._fs.find(f"{self._root}/{folder}", detail=True).items()
+
+    def _documents(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(path, info) of all documents below a folder. What cannot be listed is an error: leaving a manifest
+        out would make its blobs garbage."""
+        self._fs.invalidate_cache()
+        if not self._fs.exists(f"{self._root}/{folder}"):
+            return
+        with disk_errors(Path(self._root) / folder, "listed"):
+            for _, _, files in self._fs.walk(f"{self._root}/{folder}", detail=True, on_error="raise"):
+                for info in files.values():
+                    if info["name"].endswith(".json"):
+                        yield info["name"], info
+
+    def _write(self, path: str, data: bytes, replace: bool = True) -> None:
+        if self._local is not None:
+            with published(self._tmp(self._local), Path(path), replace) as stream:
+                stream.write(data)
+        elif replace:
+            self._fs.pipe_file(path, data)
+        else:
+            with contextlib.suppress(FileExistsError):
+                self._fs.pipe_file(path, data, mode="create")
+
+    @contextlib.contextmanager
+    def _blob_stream(self, blob: Blob) -> Iterator[IO[bytes]]:
+        assert self._local is not None
+        with published(self._tmp(self._local), Path(self._blob_path(blob.digest))) as stream:
+            os.fchmod(stream.fileno(), 0o444)
+            yield stream
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _manifest(path: str, data: bytes) -> Artefact:
+    try:
+        return Artefact.model_validate_json(data)
+    except ValidationError as error:
+        raise CorruptError(
+            f"{path}: not a manifest of this version; delete it and materialize again: {error}"
+        ) from None
+
+
+def _document(path: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{path}: not JSON ({error}); delete it: it will be made again") from None
+
+
+def _changed(info: Mapping[str, Any]) -> float:
+    """When a file was last written, as its file system tells it (each has a name of its own for that)."""
+    for key in ("mtime", "last_modified", "LastModified", "updated", "modified", "created"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    raise EdgepackError(f"{info.get('name')}: its storage does not tell when it was written, so garbage cannot be told")
+
+
+# Files that appear whole -------------------------------------------------------------------------------
