@@ -55,9 +55,8 @@ class Bench:
         told = subprocess.run(["bash", "-c", f"{exports}\nenv -0"], env=clean, capture_output=True, check=True).stdout
         self.environment = dict(item.decode().split("=", 1) for item in told.split(b"\0") if item)
         self.settings = load_settings(config)
-        self.model = Trainer.find(
-            self.settings.runtime, f"{sys.version_info.major}.{sys.version_info.minor}"
-        ).state_identifier(folder)
+        here = f"{sys.version_info.major}.{sys.version_info.minor}"  # the stock runner runs no other
+        self.model = Trainer.find(self.settings.runtime, here).state_identifier(folder)
         if data is None:
             data = folder / "recording.parquet"
             samples.power_recording(samples.VALIDATION_SEED).frame.to_parquet(data)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack_assets import artefacts
+from edgepack_assets import artefact_store, files
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import Artefact, Blob, canonical_json, check_chain
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError, StaleError
@@ -140,7 +140,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     file = tmp_path / "growing"
     file.write_bytes(b"before")
     digest = files.file_digest(file)
-    monkeypatch.setattr(artefacts, "file_digest", lambda path: digest)
+    monkeypatch.setattr(artefact_store, "file_digest", lambda path: digest)
     file.write_bytes(b"behind")
     with pytest.raises(EdgepackError, match="growing changed while it was read"):
         local.store().put_file(file, "text/plain")

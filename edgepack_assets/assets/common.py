@@ -89,9 +89,8 @@ def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
 
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Rows of equal keys as a table of the UI; an empty one says so."""
-    records = [dg.TableRecord({str(name): _cell(value) for name, value in row.items()}) for row in rows] or [
-        dg.TableRecord({"": "none"})
-    ]
+    cells = [{str(name): _cell(value) for name, value in row.items()} for row in rows]
+    records = [dg.TableRecord(row) for row in cells or [{"": "none"}]]
     kinds = {bool: "bool", int: "int", float: "float", str: "string"}
     columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in records[0].data.items()]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))

@@ -22,6 +22,8 @@ from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
 from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
+_SOON = ("edgepack_assets.packaging.deployment_package", "matplotlib.backends.backend_agg", "sklearn.metrics")
+"""What this step and the next ones of a run import."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
     """
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
-    importing = sdk.import_ahead()
+    sdk.import_ahead(*_SOON)
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
@@ -57,7 +59,6 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         inspection = _inspect(key, tools, implementation, environment, work / "inspected")
         _write_model_json(component, {**source.model, **inspection.get("component", {})})
         tools.sandbox.prepare(environment, tools.preload(key, lock))  # the next step's child, ahead of time
-        importing.join()
         from edgepack_assets.packaging.config_package import build_config_package
         from edgepack_assets.packaging.deployment_package import config_package_parts
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import cloudpickle
-import joblib
 import numpy
 import pandas
 import sklearn
@@ -49,7 +48,6 @@ def main(module: Path, recording: Path, out: Path) -> None:
     shutil.copyfile(module, package / "preprocessing.py")
     sys.path.insert(0, str(code))
     from plant_training import preprocessing as plant
-    from sklearn.pipeline import Pipeline
 
     steps = plant.fitted(300, 100, rows=rows)
     (folder(out / "overlapping", code) / "model.pkl").write_bytes(cloudpickle.dumps(steps))
@@ -57,8 +55,7 @@ def main(module: Path, recording: Path, out: Path) -> None:
     (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(
         pickle.dumps(plant.fitted(300, 300, "bfill", rows=rows))
     )
-    skops_folder = folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}
-")
+    skops_folder = folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
     skops.io.dump(plant.fitted(300, 300, rows=rows), skops_folder / "model.skops")
     (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, rows=rows)))
     (folder(out / "no_pipeline", code) / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
