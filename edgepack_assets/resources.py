@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.tasks.tools import Tools
@@ -29,6 +30,7 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _settings: Settings | None = PrivateAttr(default=None)
     _store: ArtefactStore | None = PrivateAttr(default=None)
     _sandbox: Sandbox | None = PrivateAttr(default=None)
+    _packaging: PackagingWorker = PrivateAttr(default_factory=PackagingWorker)
 
     @property
     def settings(self) -> Settings:
@@ -49,14 +51,15 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self._sandbox is None:
             self._sandbox = Sandbox(self.settings.runtime)
         self._sandbox.log = log
-        return Tools(self.settings, open_registry(self.settings), self.store, self._sandbox, log)
+        return Tools(self.settings, open_registry(self.settings), self.store, self._sandbox, self._packaging, log)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
-        """End the spare child, if any, when the run is over."""
+        """End the child and the packaging worker, if any, when the run is over."""
         try:
             yield self
         finally:
+            self._packaging.close()
             if self._sandbox is not None:
                 self._sandbox.close()
                 self._sandbox = None

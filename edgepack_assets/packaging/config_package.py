@@ -7,7 +7,6 @@ are the zip format's epoch: a package is identified by its content, not by when 
 from __future__ import annotations
 
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,15 @@ import yaml
 from edgepack_assets.errors import PackageError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.model_types.base import ComponentSpec
+from edgepack_assets.packaging.sdk import quiet_import
+from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_VERSION, dump_yaml
 from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.sdk import quiet_import
 from edgepack_assets.runtime.zips import Content, write_zip
 
 with quiet_import():
     from simaticai.deployment import Pipeline, PythonComponent
     from simaticai.packaging.constants import PYTHON_PACKAGES_ZIP, README_HTML, REQUIREMENTS_TXT, TELEMETRY_YAML
 
-COMPONENT = "inference"
-UNSTAMPED_VERSION = "0.0.0-unstamped"
-UNSTAMPED_ID = uuid.UUID(int=0)
 LOCK_FILE = "requirements.lock"
 """In the component: the full lock with hashes, as pip's `--require-hashes` takes it."""
 
@@ -133,8 +130,3 @@ def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _TIME if key in _TIMES else _without_times(item) for key, item in value.items()}
     return [_without_times(item) for item in value] if isinstance(value, list) else value
-
-
-def dump_yaml(document: object) -> bytes:
-    """One spelling for every YAML file in a package, so that stamping changes the stamp and nothing else."""
-    return yaml.safe_dump(document, sort_keys=False).encode()

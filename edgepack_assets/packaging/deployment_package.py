@@ -1,15 +1,9 @@
 """The deployment (edge configuration) package: built from the validated config package and the locked wheels,
-never resolving again; stamped with version and package id; and read back to prove what it holds.
-
-`contents` is the proof: path -> sha256 of every file in the package and in its component, with the stamp taken
-out. Two packages of equal contents differ in their stamp only.
-"""
+never resolving again, and stamped with version and package id."""
 
 from __future__ import annotations
 
 import hashlib
-import uuid
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,75 +14,30 @@ from typing import Any
 import yaml
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.errors import PackageError
 from edgepack_assets.evidence import Part
-from edgepack_assets.packaging.config_package import (
+from edgepack_assets.packaging.config_package import normalised
+from edgepack_assets.packaging.sdk import quiet_import
+from edgepack_assets.packaging.stamp import (
     COMPONENT,
-    UNSTAMPED_ID,
-    UNSTAMPED_VERSION,
+    COMPONENTS,
+    CONFIG,
+    PACKAGES,
+    RUNTIME,
+    STAMPED_FILES,
+    Stamp,
+    deployment_package_name,
+    digest_of,
     dump_yaml,
-    normalised,
+    project_of,
+    read_yaml,
 )
 from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.sdk import quiet_import
 from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_zip, write_zip
 
 with quiet_import():
     from simaticai.deploy.pipeline import _generate_runtime_config, _validate_with_schema
     from simaticai.packaging.constants import PACKAGE_SIZE_HARD_LIMIT, PACKAGE_SIZE_LIMIT
-
-_CONFIG, _RUNTIME, _README = "pipeline_config.yml", "runtime_config.yml", "README.html"
-STAMPED_FILES = (_CONFIG, _README)
-"""The only files that a stamp changes: pipeline_config.yml (dataFlowPipelineVersion, packageId, and the version
-in the topics of the metrics) and README.html (the version in its title and first heading)."""
-
-_PACKAGES = "PythonPackages.zip"
-_COMPONENTS = "components/"
-_TOPICS = "/siemens/edge/aiinference/"
-_NAMESPACE = uuid.UUID("6b1f64b4-6a4c-5a0e-9a39-2f4d1d3c8a71")
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What tells two versions of the same content apart."""
-
-    version: int
-    package_id: uuid.UUID
-
-    def apply(self, name: str, data: bytes, project: str) -> bytes:
-        """One of STAMPED_FILES of the pipeline `project`, with the placeholders replaced. A pure function.
-
-        Raises PackageError if the file does not carry the placeholders where they belong."""
-        return _restamp(name, data, project, (UNSTAMPED_VERSION, UNSTAMPED_ID), (str(self.version), self.package_id))
-
-    def remove(self, name: str, data: bytes, project: str) -> bytes:
-        """The inverse of `apply`."""
-        return _restamp(name, data, project, (str(self.version), self.package_id), (UNSTAMPED_VERSION, UNSTAMPED_ID))
-
-    def __str__(self) -> str:
-        return f"version {self.version}, package id {self.package_id}"
-
-
-def read_stamp(package: Path) -> Stamp:
-    """The stamp that a deployment package carries. Raises PackageError if it carries none."""
-    with opened_zip(package, package.name) as archive:
-        checked_names(archive, package.name)
-        info = _read_yaml(archive, _CONFIG, package.name).get("dataFlowPipelineInfo", {})
-    try:
-        return Stamp(int(info["dataFlowPipelineVersion"]), uuid.UUID(info["packageId"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise PackageError(f"{package.name}: is not stamped with a version and a package id") from None
-
-
-def package_id_for(registered_name: str) -> uuid.UUID:
-    """The package id of a name that has no registered version yet: the same on every machine."""
-    return uuid.uuid5(_NAMESPACE, registered_name)
-
-
-def deployment_package_name(registered_name: str, version: int) -> str:
-    """The file name of a deployment package: `<Package-Name>-edge_<version>.zip`."""
-    return f"{registered_name}_{version}.zip"
 
 
 def build_deployment_package(  # noqa: PLR0917 - six things, none a part of another
@@ -100,9 +49,9 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         outer: dict[str, Content] = dict(config.outside())
         for name in STAMPED_FILES:
             outer[name] = stamp.apply(name, config.read(name), config.project)
-        pipeline = yaml.safe_load(stamp.apply(_CONFIG, config.read(_CONFIG), config.project))
+        pipeline = yaml.safe_load(stamp.apply(CONFIG, config.read(CONFIG), config.project))
         runtime = _runtime_config(pipeline)
-        outer[_RUNTIME] = runtime
+        outer[RUNTIME] = runtime
         for part in schema_parts(pipeline, yaml.safe_load(runtime)):
             if not part.passed:
                 raise PackageError(f"{part.name}: {part.found}")
@@ -112,11 +61,11 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         component, target = work / "component.zip", work / deployment_package_name(registered_name, stamp.version)
         files: dict[str, Content] = dict(config.inside())
         if lock.packages:
-            files[_PACKAGES] = work / _PACKAGES
-            write_zip(work / _PACKAGES, {package.file: store.fetch(package.blob) for package in lock.packages})
+            files[PACKAGES] = work / PACKAGES
+            write_zip(work / PACKAGES, {package.file: store.fetch(package.blob) for package in lock.packages})
         write_zip(component, files)
-        (work / _PACKAGES).unlink(missing_ok=True)
-        write_zip(target, {**outer, f"{_COMPONENTS}{_component_file(pipeline)}": component})
+        (work / PACKAGES).unlink(missing_ok=True)
+        write_zip(target, {**outer, f"{COMPONENTS}{_component_file(pipeline)}": component})
         component.unlink()
     part = size_part(target.stat().st_size)
     if not part.passed:
@@ -128,56 +77,21 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
 def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
     """The contents that a deployment package of this config package and lock must have."""
     with _opened_config(config_package) as config:
-        inside = f"{_COMPONENTS}{_component_file(config.pipeline)}/"
-        found = {name: _digest(member) for name, member in config.outside().items()}
-        found |= {f"{inside}{name}": _digest(member) for name, member in config.inside().items()}
+        inside = f"{COMPONENTS}{_component_file(config.pipeline)}/"
+        found = {name: digest_of(member) for name, member in config.outside().items()}
+        found |= {f"{inside}{name}": digest_of(member) for name, member in config.inside().items()}
         for package in lock.packages:
-            found[f"{inside}{_PACKAGES}/{package.file}"] = package.digest
-        found[_RUNTIME] = hashlib.sha256(_runtime_config(config.pipeline)).hexdigest()
+            found[f"{inside}{PACKAGES}/{package.file}"] = package.digest
+        found[RUNTIME] = hashlib.sha256(_runtime_config(config.pipeline)).hexdigest()
     return found
-
-
-def contents(package: Path, stamp: Stamp) -> dict[str, str]:
-    """The contents of a stamped package, read from its bytes. Raises PackageError on a zip not to be trusted."""
-    found: dict[str, str] = {}
-    with opened_zip(package, package.name) as outer:
-        names = _only_files(outer, package.name)
-        project = _project(_read_yaml(outer, _CONFIG, package.name), package.name)
-        for name in names:
-            if name.startswith(_COMPONENTS):
-                found |= _contents_inside(outer, name, package.name)
-            elif name in STAMPED_FILES:
-                found[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
-            else:
-                found[name] = _digest(Member(outer, name))
-    return found
-
-
-def _contents_inside(outer: zipfile.ZipFile, name: str, what: str) -> dict[str, str]:
-    found = {}
-    with outer.open(name) as stream, opened_zip(stream, f"{what}/{name}") as component:
-        for file in _only_files(component, f"{what}/{name}"):
-            if file != _PACKAGES:
-                found[f"{name}/{file}"] = _digest(Member(component, file))
-                continue
-            inside = f"{what}/{name}/{file}"
-            with component.open(file) as packed, opened_zip(packed, inside) as wheels:
-                for wheel in _only_files(wheels, inside):
-                    found[f"{name}/{file}/{wheel}"] = _digest(Member(wheels, wheel))
-    return found
-
-
-def content_digest(found: dict[str, str]) -> str:
-    """sha256 of `contents`: the identity of a package but for its stamp."""
-    return hashlib.sha256(canonical_json(found)).hexdigest()
 
 
 def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[Part]:
     """Whether pipeline and runtime configuration hold to the SDK's schemas."""
     parts = []
     for file, document, schema in (
-        (_CONFIG, pipeline, "pipeline.schema.json"),
-        (_RUNTIME, runtime, "runtime.schema.json"),
+        (CONFIG, pipeline, "pipeline.schema.json"),
+        (RUNTIME, runtime, "runtime.schema.json"),
     ):
         name = f"{file} holds to the SDK's schema"
         try:
@@ -245,11 +159,11 @@ class _ConfigPackage:
 
     @cached_property
     def pipeline(self) -> dict[str, Any]:
-        return _read_yaml(self.members[_CONFIG].archive, self.members[_CONFIG].name, self.name)
+        return read_yaml(self.members[CONFIG].archive, self.members[CONFIG].name, self.name)
 
     @property
     def project(self) -> str:
-        return _project(self.pipeline, self.name)
+        return project_of(self.pipeline, self.name)
 
     def read(self, name: str) -> bytes:
         return self.members[name].archive.read(self.members[name].name)
@@ -277,65 +191,3 @@ def _opened_config(config_package: Path) -> Iterator[_ConfigPackage]:
         if missing:
             raise PackageError(f"{what}: holds no {' and no '.join(missing)}")
         yield _ConfigPackage(what, members)
-
-
-def _only_files(archive: zipfile.ZipFile, what: str) -> list[str]:
-    """The names of an archive that holds files and nothing else, as we build it."""
-    names = checked_names(archive, what)
-    if len(names) != len(archive.infolist()):
-        raise PackageError(f"{what}: holds folders of their own, which a deployment package has not")
-    return names
-
-
-def _digest(member: Member) -> str:
-    with member.archive.open(member.name) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def _read_yaml(archive: zipfile.ZipFile, name: str, what: str) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(archive.read(name))
-    except KeyError:
-        raise PackageError(f"{what}: holds no {name}") from None
-    except yaml.YAMLError as error:
-        raise PackageError(f"{what}: {name} is not YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise PackageError(f"{what}: {name} is not a mapping")
-    return document
-
-
-def _project(pipeline: dict[str, Any], what: str) -> str:
-    try:
-        return str(pipeline["dataFlowPipelineInfo"]["projectName"])
-    except (KeyError, TypeError):
-        raise PackageError(f"{what}: {_CONFIG} names no project") from None
-
-
-def _restamp(name: str, data: bytes, project: str, old: tuple[str, uuid.UUID], new: tuple[str, uuid.UUID]) -> bytes:
-    if name == _README:
-        # The SDK writes the name as it is. What comes first is its own: a description follows the heading.
-        for start in ("<title>", "<h1>Pipeline "):
-            data = _replaced_once(name, data, f"{start}{project} ({old[0]})<", f"{start}{project} ({new[0]})<")
-        return data
-    document = yaml.safe_load(data)
-    info = document["dataFlowPipelineInfo"]
-    if (info["dataFlowPipelineVersion"], info["packageId"]) != (old[0], str(old[1])):
-        raise PackageError(
-            f"{name}: carries version {info['dataFlowPipelineVersion']} and package id {info['packageId']}, "
-            f"not {old[0]} and {old[1]}"
-        )
-    info["dataFlowPipelineVersion"], info["packageId"] = new[0], str(new[1])
-    for output in document["dataFlowPipeline"]["pipelineOutputs"]:
-        if output.get("metric"):
-            topic = f"{_TOPICS}{project}/{old[0]}/metrics/"
-            if not output["topic"].startswith(topic):
-                raise PackageError(f"{name}: the topic of {output['name']} is {output['topic']}, not below {topic}")
-            output["topic"] = f"{_TOPICS}{project}/{new[0]}/metrics/{output['topic'].removeprefix(topic)}"
-    return dump_yaml(document)
-
-
-def _replaced_once(name: str, data: bytes, old: str, new: str) -> bytes:
-    before, found, after = data.partition(old.encode())
-    if not found:
-        raise PackageError(f"{name}: does not hold {old}")
-    return before + new.encode() + after

@@ -6,18 +6,23 @@ Everything is stored, not deflated: wheels are compressed already, and no zlib v
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import shutil
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from edgepack_assets.errors import PackageError
 from edgepack_assets.files import disk_errors
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_HEADER, _NAME_LENGTH = 30, 26
+"""Bytes of an entry's header before its name and extra field, and where in it the lengths of these stand."""
 _MAX_RATIO = 200
 _SMALL = 1 << 20
 """Bytes up to which anything may expand as it likes."""
@@ -65,6 +70,51 @@ def _add(archive: zipfile.ZipFile, name: str, content: Content) -> None:
     source = content.archive.open(content.name) if isinstance(content, Member) else content.open("rb")
     with source, archive.open(entry, "w", force_zip64=entry.file_size > 2**31) as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+
+@contextlib.contextmanager
+def opened_inside(archive: zipfile.ZipFile, name: str, what: str) -> Iterator[zipfile.ZipFile]:
+    """A zip that lies in another one, for reading. One that is stored is read in place: zipfile would go through
+    all of its bytes for each step back. Raises PackageError as `opened_zip` does."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or archive.fp is None:
+        with archive.open(name) as stream, opened_zip(stream, what) as inside:
+            yield inside
+        return
+    archive.open(name).close()  # which checks the entry's header
+    archive.fp.seek(entry.header_offset + _NAME_LENGTH)
+    lengths = struct.unpack("<2H", archive.fp.read(4))
+    window = _Window(archive.fp, entry.header_offset + _HEADER + sum(lengths), entry.file_size)
+    with opened_zip(io.BufferedReader(window, 1 << 20), what) as inside:
+        yield inside
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own, for reading."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, within the part or beyond."""
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what fits and is left."""
+        self._file.seek(self._start + self._at)
+        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 @contextlib.contextmanager

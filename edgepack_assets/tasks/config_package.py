@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import ModelSource, ModelType
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.runtime import sdk
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.lock import Lock, lock_for
 from edgepack_assets.runtime.pythons import find_python
@@ -22,8 +23,8 @@ from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
 from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
-_SOON = ("edgepack_assets.packaging.deployment_package", "matplotlib.backends.backend_agg", "sklearn.metrics")
-"""What this step and the next ones of a run import."""
+_SOON = ("matplotlib.backends.backend_agg", "sklearn.metrics")
+"""What the next steps of a run import: a second and a half, best spent while children work."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
     """
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
-    sdk.import_ahead(*_SOON)
+    tools.packaging.start()
+    _import_soon()
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
@@ -59,13 +61,11 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         inspection = _inspect(key, tools, implementation, environment, work / "inspected")
         _write_model_json(component, {**source.model, **inspection.get("component", {})})
         tools.sandbox.prepare(environment, tools.preload(key, lock))  # the next step's child, ahead of time
-        from edgepack_assets.packaging.config_package import build_config_package
-        from edgepack_assets.packaging.deployment_package import config_package_parts
-
-        package = build_config_package(
-            component, implementation.component_spec(inspection), lock, entry.package_name, entry.description, work
+        spec = implementation.component_spec(inspection)
+        package: Path = tools.packaging.call(
+            "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
         )
-        parts = config_package_parts(package, lock)
+        parts: list[Part] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -83,6 +83,14 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         ]  # fmt: skip
     report = ConfigPackageReport(parts, files, lock, lock_was_kept, environment.kept, inspection)
     return artefact, report
+
+
+def _import_soon() -> None:
+    def load() -> None:
+        for module in _SOON:
+            importlib.import_module(module)
+
+    threading.Thread(target=load, name="import soon", daemon=True).start()
 
 
 def _assemble(component: Path, implementation: ModelType, source: ModelSource) -> None:

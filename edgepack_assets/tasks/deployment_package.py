@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts import Artefact, check_chain
@@ -16,15 +16,13 @@ from edgepack_assets.errors import EdgepackError, PackageError, VersionTakenErro
 from edgepack_assets.evidence import Part
 from edgepack_assets.files import file_digest
 from edgepack_assets.model_types.base import Results, read_lines
+from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.tasks.metrics import all_gate_parts
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.tools import Tools
-
-if TYPE_CHECKING:
-    from edgepack_assets.packaging.deployment_package import Stamp
 
 _ANSWERS_TO_COMPARE = 2
 _TOLERANCE = 1e-9
@@ -71,12 +69,10 @@ def deploy(
     """
     validated.check()
     _refuse_failed_gates(validated.metrics, key, tools)
-    from edgepack_assets.packaging import deployment_package as packaging
-
     name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
     package = tools.store.fetch(validated.config_package.parts["package"])
-    expected = packaging.expected_contents(package, lock)
-    content = packaging.content_digest(expected)
+    expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
+    content = content_digest(expected)
     tags = {**_tags(key, validated, lock, run_tags), "content_digest": content}
     with tools.work_folder() as work:
         registered, built = _existing(name, tags, tools), None
@@ -86,8 +82,10 @@ def deploy(
                 break
             stamp = _next_stamp(name, tools)
             first = built is None
-            built = packaging.build_deployment_package(package, lock, tools.store, name, stamp, work)
-            found = packaging.contents(built, stamp)
+            built = tools.packaging.call(
+                "deployment_package.build_deployment_package", package, lock, tools.store, name, stamp, work
+            )
+            found = contents(built, stamp)
             if found != expected:
                 raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
             if first:  # another stamp on contents that are proven equal needs no second run
@@ -123,8 +121,6 @@ def deploy(
 
 def _next_stamp(name: str, tools: Tools) -> Stamp:
     """The next version of the package, with the package id that its versions share."""
-    from edgepack_assets.packaging.deployment_package import Stamp, package_id_for
-
     versions = tools.registry.versions(Kind.MODEL, name)
     if not versions:
         return Stamp(1, package_id_for(name))
@@ -206,19 +202,17 @@ def _equal(ours: Any, theirs: Any) -> bool:
 def _registered_parts(
     registered: RegisteredVersion, expected: dict[str, str], built: str | None, work: Path, tools: Tools
 ) -> list[Part]:
-    """The rows of deployment_package.is_registered_as_built, from a fresh download."""
-    from edgepack_assets.packaging import deployment_package as packaging
+    """The rows of deployment_package.is_registered_as_built, from a fresh download.
 
+    `built` is the digest of the package that was built in this run: its files have been compared already."""
     path = tools.registry.download(registered, work / "registered")
-    stamp = packaging.read_stamp(path)
-    found = packaging.contents(path, stamp)
-    differing = _differing(found, expected)
-    wanted = packaging.Stamp(registered.version, uuid.UUID(registered.tags["packageid"]))
-    parts = [
+    if built is not None:
+        digest = file_digest(path)
+        return [Part("registered bytes", digest == built, digest, f"{built}, as built and executed")]
+    stamp = read_stamp(path)
+    wanted = Stamp(registered.version, uuid.UUID(registered.tags["packageid"]))
+    differing = _differing(contents(path, stamp), expected)
+    return [
         Part("files that differ from the validated ones", differing == "none", differing, "none"),
         Part("stamp", stamp == wanted, str(stamp), str(wanted)),
     ]
-    if built is not None:
-        digest = file_digest(path)
-        parts.insert(0, Part("registered bytes", digest == built, digest[:16], f"{built[:16]}, as built"))
-    return parts

@@ -1,4 +1,4 @@
-"""What tasks work with: settings, registry, artefact store, sandbox and a log."""
+"""What tasks work with: settings, registry, artefact store, sandbox, packaging worker and a log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.config import ModelTypeSettings, Settings
 from edgepack_assets.model_types import ModelType, model_type
+from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.environments import Environment, environment_for
@@ -28,6 +29,7 @@ class Tools:
     registry: Registry
     store: ArtefactStore
     sandbox: Sandbox
+    packaging: PackagingWorker
     log: Any
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Results, read_lines
+from edgepack_assets.model_types.base import Results
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
@@ -66,11 +68,14 @@ def validate(
 
 
 def _count(results: Results) -> tuple[int, int]:
-    """(entries, answers), and proof that entry i belongs to record i: the file was written by the child."""
+    """(entries, answers) up to the first entry that does not belong to the next record: the child is not trusted."""
     entries = answered = 0
-    for entry in read_lines(results.path):
-        if entry["record"] != entries:
-            break
-        entries += 1
-        answered += entry["outputs"] is not None
+    with gzip.open(results.path, "rb") as stream:
+        for line in stream:
+            if line != b'{"record": %d, "outputs": null}\n' % entries:
+                entry = json.loads(line)
+                if entry["record"] != entries:
+                    break
+                answered += entry["outputs"] is not None
+            entries += 1
     return entries, answered

@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 
 from edgepack_assets.errors import CorruptError, EdgepackError, PackageError
 from edgepack_assets.packaging import deployment_package as packaging
-from edgepack_assets.packaging.deployment_package import (
-    STAMPED_FILES,
-    Stamp,
-    content_digest,
-    contents,
-    expected_contents,
-    package_id_for,
-    read_stamp,
-    size_part,
-)
+from edgepack_assets.packaging.deployment_package import expected_contents, size_part
+from edgepack_assets.packaging.stamp import STAMPED_FILES, Stamp, content_digest, contents, package_id_for, read_stamp
 from edgepack_assets.runtime.zips import write_zip
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny

@@ -157,7 +157,7 @@ def test_a_full_disk_is_told(built: Built, sandbox: Sandbox, tmp_path: Path) -> 
 
 FORGERY = """
 import gzip, json, os
-job = json.load(open(os.path.join(os.environ['HOME'], 'job.json')))
+job = json.load(open(os.path.join(os.path.dirname(os.environ['HOME']), 'job.json')))
 
 def told(value):
     open(job['result'], 'w').write(json.dumps({'value': value}))
@@ -211,7 +211,7 @@ def test_the_sdk_s_own_runner_gives_the_same(
     built: Built, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """It gets pip and joblib from the index that this machine uses; only what the package lacks from ours."""
-    from edgepack_assets.runtime.sdk import quiet_import
+    from edgepack_assets.packaging.sdk import quiet_import
 
     with quiet_import():
         from simaticai.testing.pipeline_runner import LocalPipelineRunner
@@ -220,8 +220,7 @@ def test_the_sdk_s_own_runner_gives_the_same(
     package.write_bytes(getattr(built, kind).read_bytes())
     records = write_records(tmp_path / "records")
     with PackageRunner(package, tmp_path, sandbox, built.environment) as ours:
-        # parameters are changed as a user of the SDK would change them
-        ours.update_parameters({"factor": 3})
+        ours.parameters["factor"] = 3
         mine = answers(ours.run("running it", records, []))
     assert mine != EXPECTED
     with Index() as index:

@@ -81,7 +81,8 @@ def build_config(work: Path, lock: Lock, *, name: str = NAME, description: str =
 
 def build_deployment(config: Path, lock: Lock, store: ArtefactStore, version: int, work: Path) -> Path:
     """The deployment package, in `work`."""
-    from edgepack_assets.packaging.deployment_package import Stamp, build_deployment_package
+    from edgepack_assets.packaging.deployment_package import build_deployment_package
+    from edgepack_assets.packaging.stamp import Stamp
 
     return build_deployment_package(config, lock, store, REGISTERED, Stamp(version, PACKAGE_ID), work)
 

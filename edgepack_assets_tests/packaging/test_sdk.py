@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from edgepack_assets.runtime.sdk import quiet_import
+from edgepack_assets.packaging.sdk import quiet_import
 
 
 def test_the_root_logger_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
