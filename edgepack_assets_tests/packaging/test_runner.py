@@ -113,7 +113,9 @@ def absolute(path: Path) -> Path:
 def hostile_component(path: Path) -> Path:
     with zipfile.ZipFile(path.with_suffix(".inner"), "w") as archive:
         archive.writestr("../../x", b"")
-    write_zip(path, {"runtime_config.yml": b"", "components/a_1.zip": path.with_suffix(".inner")})
+    config = b"dataFlowPipeline: {components: [{name: a, version: 1}]}"
+    files = {"runtime_config.yml": b"", "pipeline_config.yml": config, "components/a_1.zip": path.with_suffix(".inner")}
+    write_zip(path, files)
     return path
 
 
