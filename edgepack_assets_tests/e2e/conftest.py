@@ -101,16 +101,19 @@ def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = next(Path(data["location"]) for data in plant.listed("data") if data["name"] == "state_identifier_raw")
     recording = tmp_path_factory.mktemp("recording") / "recording.npy"
     np.save(recording, pd.read_parquet(raw)[["ph1", "ph2", "ph3"]].ffill().to_numpy())
-    here = Path(__file__).parent
-    _, interpreter = find_python(None)
-    subprocess.run(
-        uv_command(
-            "run", "--no-project", "--no-python-downloads", "--quiet", f"--python={interpreter}",
-            "--with", "scikit-learn==1.5.2", "--with", "numpy==1.26.4", "--with", "pandas==2.2.3",
-            "--with", "cloudpickle==3.1.1", "--with", "skops==0.11.0",
-            str(here / "train_variants.py"),
-            str(here.parent / "model_types/state_identifier/models.py"), str(recording), str(out),
-        ),
-        env=uv_environment(), check=True, timeout=600,
-    )  # fmt: skip
+    packages = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1", "skops==0.11.0"]
+    transformers = Path(__file__).parents[1] / "model_types/state_identifier/models.py"
+    run_with(packages, "train_variants.py", transformers, recording, out)
     return out
+
+
+def run_with(packages: list[str], script: str, *arguments: Path) -> None:
+    """Run a script of this folder in an environment of its own, on a Python that the edge runs."""
+    _, interpreter = find_python(None)
+    options = [part for package in packages for part in ("--with", package)]
+    done = subprocess.run(
+        uv_command("run", "--no-project", "--no-python-downloads", "--quiet", f"--python={interpreter}", *options,
+                   str(Path(__file__).with_name(script)), *map(str, arguments)),
+        env=uv_environment(), capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cloudpickle
+import joblib
 import numpy
 import pandas
 import sklearn
@@ -48,6 +49,7 @@ def main(module: Path, recording: Path, out: Path) -> None:
     shutil.copyfile(module, package / "preprocessing.py")
     sys.path.insert(0, str(code))
     from plant_training import preprocessing as plant
+    from sklearn.pipeline import Pipeline
 
     steps = plant.fitted(300, 100, rows=rows)
     (folder(out / "overlapping", code) / "model.pkl").write_bytes(cloudpickle.dumps(steps))
@@ -57,6 +59,17 @@ def main(module: Path, recording: Path, out: Path) -> None:
     )
     skops_folder = folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
     skops.io.dump(plant.fitted(300, 300, rows=rows), skops_folder / "model.skops")
+
+    frame = plant.fitted(300, 300, rows=rows)
+    preprocessing = frame.named_steps["preprocessing"]
+    named = Pipeline([("select", plant.Columns()), *preprocessing.steps])
+    frame = Pipeline([("preprocessing", named), ("clustering", frame.named_steps["clustering"])])
+    (folder(out / "frame", code) / "model.pkl").write_bytes(pickle.dumps(frame))
+
+    joblib.dump(plant.fitted(300, 300, rows=rows), out / "bare.joblib", compress=3)
+    shutil.rmtree(folder(out / "code_missing", code) / "code")
+    mlmodel = out / "code_missing" / "MLmodel"
+    mlmodel.write_text(mlmodel.read_text().replace("    code: code\n", ""))
     (out / "code_missing" / "model.pkl").write_bytes(pickle.dumps(plant.fitted(300, 300, rows=rows)))
     (folder(out / "no_pipeline", code) / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
 
