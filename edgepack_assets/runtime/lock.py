@@ -11,12 +11,15 @@ import re
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Mapping, Sequence
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +38,7 @@ PLATFORM = f"x86_64-manylinux_2_{GLIBC_MINOR}"
 LOCKS = "locks"
 """Kind of the store's documents that hold locks."""
 WHEEL = "application/x-wheel+zip"
+_MOST_ROUNDS = 20
 _FORMAT = 1
 _UV_NO_SOLUTION = 1
 """uv's exit code when the index answered and nothing fits; any other means that it could not ask."""
@@ -121,8 +125,7 @@ def lock_for(
         _download([package for package in lock.packages if not store.has(package.digest)], store, python, settings)
         return lock, True
     asked = _normalised(requirements)
-    packages = _resolve(asked, python, settings)
-    _download([package for package in packages if not store.has(package.digest)], store, python, settings)
+    packages = _resolve_for_pip(asked, python, store, settings)
     # An index need not tell a wheel's size, nor tell it right; what is in the store has one.
     sizes = {package.digest: store.fetch(package.blob).stat().st_size for package in packages}
     lock = Lock(
@@ -172,18 +175,54 @@ def _read_lock(document: Any, key: str, python: str) -> Lock:
     return lock
 
 
-def _resolve(requirements: Sequence[str], python: str, settings: RuntimeSettings) -> list[LockedPackage]:
+def _resolve_for_pip(
+    requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings
+) -> list[LockedPackage]:
+    """Packages that the server's pip will take, their wheels in the store.
+
+    uv passes over the upper bounds of Requires-Python, pip does not: a version that does not admit the component's
+    Python (backports.strenum 1.3.1 on 3.11, say, which ai-edge-litert would get) is ruled out, and uv asked again.
+    """
+    ruled_out: list[str] = []
+    for _ in range(_MOST_ROUNDS):
+        packages = _resolve(requirements, ruled_out, python, settings)
+        _download([package for package in packages if not store.has(package.digest)], store, python, settings)
+        refused = [package for package in packages if not _admits(store.fetch(package.blob), python)]
+        if not refused:
+            return packages
+        ruled_out += [f"{package.name}!={package.version}" for package in refused]
+    raise EnvironmentBuildError(
+        f"the component's requirements ({', '.join(requirements)}) lead to ever more packages that do not run on "
+        f"Python {python}: {', '.join(ruled_out)}"
+    )
+
+
+def _admits(wheel: Path, python: str) -> bool:
+    """Whether the wheel's Requires-Python admits the latest patch of `python`."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+        if len(names) != 1:
+            raise CorruptError(f"{wheel}: a wheel with {len(names)} METADATA files")
+        required = message_from_bytes(archive.read(names[0])).get("Requires-Python")
+    return SpecifierSet(required or "").contains(f"{python}.99", prereleases=True)
+
+
+def _resolve(
+    requirements: Sequence[str], ruled_out: Sequence[str], python: str, settings: RuntimeSettings
+) -> list[LockedPackage]:
     what = f"({', '.join(requirements) or 'none'})"
     with tempfile.TemporaryDirectory(prefix="edgepack-lock-") as work:
         asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
+        constraints = Path(work) / "constraints.txt"
         with disk_errors(asked):
             asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+            constraints.write_text("\n".join(ruled_out) + "\n", encoding="utf-8")
         done = run_command(
             # --python: any interpreter will do, and looking for one takes seconds
             uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python", sys.executable,
                        "--python-version", python, "--python-platform", PLATFORM, "--only-binary", ":all:",
-                       "--no-header", "--index-strategy", "unsafe-best-match", "--output-file", str(answer),
-                       str(asked)),
+                       "--no-header", "--index-strategy", "unsafe-best-match", "--constraints", str(constraints),
+                       "--output-file", str(answer), str(asked)),
             f"resolving the component's requirements {what}", settings.time_limit,
             uv_environment() | _index_variables(settings, "UV"),
         )  # fmt: skip
@@ -264,7 +303,8 @@ def _download(packages: Sequence[LockedPackage], store: ArtefactStore, python: s
         options = [option for platform in platforms for option in ("--platform", platform)]
         done = run_command(
             [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet",
-             "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python, *options,
+             "--no-deps", "--require-hashes", "--ignore-requires-python", "--only-binary", ":all:",
+             "--python-version", python, *options,
              "--dest", work, "--requirement", str(pins)],
             f"downloading the locked wheels ({files})", settings.time_limit,
             uv_environment() | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},

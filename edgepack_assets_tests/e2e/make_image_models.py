@@ -51,7 +51,7 @@ class Lite:
         made.buffer = len(self.model.buffers) - 1
         return made
 
-    def operator(self, graph, code, inputs, outputs, kind, options, version):
+    def operator(self, graph, code, inputs, outputs, kind, options, version):  # noqa: PLR0917
         made = schema.OperatorCodeT()
         made.builtinCode, made.deprecatedBuiltinCode, made.version = code, min(code, 127), version
         self.model.operatorCodes.append(made)

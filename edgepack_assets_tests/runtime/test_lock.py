@@ -123,6 +123,17 @@ def test_a_version_without_a_wheel_for_the_edge_is_passed_over_or_told(index: In
         lock_for(["app==2.0"], "3.11", store, settings(index))
 
 
+def test_a_version_that_the_server_s_pip_would_refuse_is_passed_over(index: Index, store: ArtefactStore) -> None:
+    """uv ignores the upper bound of Requires-Python; pip on the server would not install the wheel."""
+    index.add(wheel("strenum", "1.2", python=">=3.8,<4"))
+    index.add(wheel("strenum", "1.3", python=">=3.8,<3.11"))
+    index.add(wheel("litert", "2.0", requires=["strenum"]))
+    lock, _ = lock_for(["litert"], "3.11", store, settings(index))
+    assert [(p.name, p.version) for p in lock.packages] == [("litert", "2.0"), ("strenum", "1.2")]
+    with pytest.raises(EnvironmentBuildError, match="cannot be resolved"):
+        lock_for(["litert", "strenum==1.3"], "3.11", store, settings(index))
+
+
 def test_a_local_version_is_pinned_whole(index: Index, store: ArtefactStore) -> None:
     index.add(wheel("app", "1.0+cpu"), wheel("other_thing", "1.0"))
     lock, _ = lock_for(["app", "Other.Thing"], "3.11", store, settings(index))

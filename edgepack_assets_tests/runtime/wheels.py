@@ -22,10 +22,12 @@ def wheel(
     *,
     requires: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    python: str | None = None,
 ) -> tuple[str, bytes]:
     """(file name, bytes) of a wheel. `tag` may start with a build number: "1-py3-none-any"."""
     info = f"{name}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
+    needs += f"Requires-Python: {python}\n" if python else ""
     content = {
         **(files if files is not None else {f"{name}.py": f"TAG = {tag!r}\n"}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
