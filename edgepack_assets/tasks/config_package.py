@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.lock import Lock, lock_for
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
+from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
-_SOON = ("matplotlib.backends.backend_agg", "sklearn.metrics")
-"""What the next steps of a run import: a second and a half, best spent while children work."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
     tools.packaging.start()
-    _import_soon()
+    ahead.start()
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
@@ -83,14 +80,6 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         ]  # fmt: skip
     report = ConfigPackageReport(parts, files, lock, lock_was_kept, environment.kept, inspection)
     return artefact, report
-
-
-def _import_soon() -> None:
-    def load() -> None:
-        for module in _SOON:
-            importlib.import_module(module)
-
-    threading.Thread(target=load, name="import soon", daemon=True).start()
 
 
 def _assemble(component: Path, implementation: ModelType, source: ModelSource) -> None:

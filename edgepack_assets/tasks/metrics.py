@@ -10,6 +10,7 @@ from edgepack_assets.evidence import Part
 from edgepack_assets.gates import gate_parts
 from edgepack_assets.model_types.base import Results, Score
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
 from edgepack_assets.tasks.tools import Tools
@@ -29,6 +30,7 @@ def make_metrics(
             f"prepped_data and validation_results of {key} were made from different config packages: "
             f"materialize both again"
         )
+    ahead.finish()
     score = tools.model_type(key).score(
         open_payload(payload_data, tools),
         Results(tools.store.fetch(validation_results.parts["results"])),

@@ -12,6 +12,7 @@ from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.runtime.sandbox import open_output
+from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools
 
@@ -78,6 +79,7 @@ def prepare_data(
             facts={"windows": told["windows"], "features": told["features"], "unfilled_windows": told["unfilled"]},
             made_from=made_from,
         )
+        ahead.finish()
         picture = implementation.prepped_picture(Prepped(features))
     parts = [
         Part("windows", told["windows"] > 0, str(told["windows"]), "at least 1"),

@@ -12,6 +12,7 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Results
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
 
@@ -58,6 +59,7 @@ def validate(
         )  # fmt: skip
         results = Results(run.results)
         inspection = tools.store.read_json(config_package.parts["inspection"])
+        ahead.finish()
         picture = implementation.results_picture(payload, results, inspection)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
     parts = [

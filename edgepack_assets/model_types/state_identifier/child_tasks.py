@@ -51,7 +51,7 @@ def prepare(arguments: dict) -> dict:
     size, step = int(windowing.window_size), int(windowing.window_step)
     if len(rows) < size:
         raise ValueError(f"the payload has {len(rows)} records, fewer than one window of {size}")
-    features = np.asarray(preprocessing.transform(inference.as_input(rows, settings["input"])), dtype=np.float64)
+    features = _batch(preprocessing, settings["input"], rows)
     windows = (len(rows) - size) // step + 1
     if features.ndim != 2 or features.shape[0] != windows:
         raise ValueError(
@@ -63,7 +63,7 @@ def prepare(arguments: dict) -> dict:
     if finite.any():
         predictions[finite] = clustering.predict(features[finite])
     last_records = np.arange(windows, dtype=np.int64) * step + size - 1
-    np.save(arguments["features"], features, allow_pickle=False)
+    np.save(arguments["features"], features.astype(np.float64), allow_pickle=False)
     np.save(arguments["windows"], np.column_stack([last_records, predictions]), allow_pickle=False)
     return {"windows": windows, "features": int(features.shape[1]), "unfilled": int((~finite).sum())}
 
@@ -106,7 +106,7 @@ def _input_kind(model: Any, size: int) -> "tuple[str, int]":
     failures = []
     for kind in ("frame", "array") if named else ("array", "frame"):
         try:
-            features = np.asarray(preprocessing.transform(inference.as_input(_recording(size, 1, 1, 0), kind)))
+            features = _batch(preprocessing, kind, _recording(size, 1, 1, 0))
             model.named_steps["clustering"].predict(features)
         except Exception as error:  # noqa: BLE001 - told below, for both kinds
             failures.append(f"as {kind}: {type(error).__name__}: {error}")
@@ -156,7 +156,7 @@ def _with_gaps(rows: "np.ndarray", size: int, step: int) -> "np.ndarray":
 
 
 def _batch(preprocessing: Any, kind: str, rows: "np.ndarray") -> "np.ndarray":
-    return np.asarray(preprocessing.transform(inference.as_input(rows, kind)), dtype=np.float64)
+    return inference.as_features(preprocessing.transform(inference.as_input(rows, kind)))
 
 
 class _Recorder:

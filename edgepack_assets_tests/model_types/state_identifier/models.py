@@ -118,3 +118,16 @@ class Columns(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         return X[["ph1", "ph2", "ph3"]]
+
+
+class Single(TransformerMixin, BaseEstimator):
+    """Features in single precision."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return np.asarray(X, dtype=np.float32)

@@ -85,6 +85,16 @@ def test_answers_equal_batch_predictions_wherever_values_are_missing(inference, 
     assert answers_of(inference.StateIdentifier(model, {}), rows) == batch_of(model, rows)
 
 
+def test_features_keep_their_floating_type_which_the_clustering_was_fitted_on(inference):
+    model = models.fitted(6, 6)
+    single = models.Single()
+    model.named_steps["preprocessing"].steps.append(("single", single))
+    model.named_steps["clustering"].fit(model.named_steps["preprocessing"].transform(models.recording(400)))
+    assert model.named_steps["clustering"].cluster_centers_.dtype == np.float32
+    rows = models.recording(60, seed=3)
+    assert answers_of(inference.StateIdentifier(model, {}), rows) == batch_of(model, rows)
+
+
 def test_a_window_that_nothing_can_fill_gets_no_answer_and_a_log_line(inference, caplog):
     model = MODELS[(6, 6, "ffill")]
     rows = models.recording(24)

@@ -45,6 +45,12 @@ def as_input(rows: "np.ndarray", kind: str) -> Any:
     return rows
 
 
+def as_features(data: Any) -> "np.ndarray":
+    """What the preprocessing gave as an array, in its own floating type: the clustering may take no other."""
+    features = np.asarray(data)
+    return features if features.dtype.kind == "f" else features.astype(np.float64)
+
+
 class StateIdentifier:
     """Windows of records in, cluster of the window out. One object per stream of records."""
 
@@ -129,7 +135,7 @@ class StateIdentifier:
         data = data.iloc[context:] if hasattr(data, "iloc") else data[context:]
         for step in self._after:
             data = step.transform(data)
-        return np.asarray(data, dtype=np.float64)
+        return as_features(data)
 
 
 def _transforms(preprocessing: Any, name: str) -> bool:
