@@ -57,7 +57,6 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         shutil.copytree(component, work / "inspected")
         inspection = _inspect(key, tools, implementation, environment, work / "inspected")
         _write_model_json(component, {**source.model, **inspection.get("component", {})})
-        tools.sandbox.prepare(environment, tools.preload(key, lock))  # the next step's child, ahead of time
         spec = implementation.component_spec(inspection)
         package: Path = tools.packaging.call(
             "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work

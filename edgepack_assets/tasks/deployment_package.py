@@ -20,6 +20,7 @@ from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, pac
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.runtime.runner import PackageRunner
 from edgepack_assets.tasks.metrics import all_gate_parts
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.tools import Tools
@@ -169,8 +170,6 @@ def _existing(name: str, tags: Mapping[str, str], tools: Tools) -> RegisteredVer
 
 def _execute(key: ModelKey, built: Path, validated: Validated, lock: Lock, tools: Tools) -> None:
     """Run the stamped package over the payload's first records; its outputs must be those that were validated."""
-    from edgepack_assets.runtime.runner import PackageRunner
-
     payload = open_payload(validated.payload_data, tools)
     results = Results(tools.store.fetch(validated.validation_results.parts["results"]))
     with (

@@ -11,6 +11,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.runner import PackageRunner
 from edgepack_assets.runtime.sandbox import open_output
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import open_payload
@@ -46,8 +47,6 @@ def prepare_data(
     lock = tools.lock_of(config_package)
     inspection = tools.store.read_json(config_package.parts["inspection"])
     payload = open_payload(payload_data, tools)
-    from edgepack_assets.runtime.runner import PackageRunner
-
     with tools.work_folder() as work:
         environment, preload = tools.environment(lock), tools.preload(key, lock)
         tools.sandbox.prepare(environment, preload)
@@ -70,7 +69,6 @@ def prepare_data(
                     },
                 },
             )
-        tools.sandbox.prepare(environment, preload)
         features = _to_parquet(work, inspection["feature_names"])
         artefact = Artefact(
             asset="prepped_data",

@@ -12,6 +12,7 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Results
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.runner import PackageRunner
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
@@ -36,15 +37,12 @@ def validate(
     """
     lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
     implementation = tools.model_type(key)
-    from edgepack_assets.runtime.runner import PackageRunner
-
     with tools.work_folder() as work:
         environment, preload = tools.environment(lock), tools.preload(key, lock)
         tools.sandbox.prepare(environment, preload)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
             run = runner.run(f"validating {key}", payload.records, preload)
-        tools.sandbox.prepare(environment, preload)  # for the run of the deployment package
         entries, answered = _count(Results(run.results))
         artefact = Artefact(
             asset="validation_results", partition=str(key),
