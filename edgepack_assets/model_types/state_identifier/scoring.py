@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_CHUNK_MIB = 128
+"""Size of a chunk of the distance matrix: a step-1 recording has tens of thousands of windows, whose whole matrix
+would take gigabytes."""
 FIXED_COLUMNS = ("record", "model_prediction")
 """Columns of prepped data that are no features: the record that completes the window, and what the model's own
 clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
@@ -64,10 +67,13 @@ def silhouette(features: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
 
     NaN unless there are at least 2 clusters and fewer clusters than windows.
     """
+    from sklearn import config_context
     from sklearn.metrics import silhouette_score
 
-    clusters = len(set(labels.tolist()))
-    return float(silhouette_score(features, labels)) if 2 <= clusters < len(labels) else math.nan
+    if not 2 <= len(set(labels.tolist())) < len(labels):
+        return math.nan
+    with config_context(working_memory=_CHUNK_MIB):
+        return float(silhouette_score(features, labels))
 
 
 def dunn_index(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -81,7 +87,7 @@ def dunn_index(features: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
     if len(set(labels.tolist())) < 2:
         return math.nan
     between, within, start = math.inf, 0.0, 0
-    for chunk in pairwise_distances_chunked(features):
+    for chunk in pairwise_distances_chunked(features, working_memory=_CHUNK_MIB):
         same = labels[start : start + len(chunk), None] == labels[None, :]
         within = max(within, float(chunk[same].max()))
         between = min(between, float(chunk.min(where=~same, initial=math.inf)))
