@@ -3,7 +3,8 @@ saved with (MLflow's MLmodel, requirements.txt, conda.yaml, python_env.yaml), an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,10 @@ def read_mlmodel(root: Path) -> dict[str, Any]:
     return _read_yaml(root / "MLmodel") if (root / "MLmodel").is_file() else {}
 
 
-def saved_environment(root: Path) -> SavedEnvironment:
-    """What the MLflow files beside the model say of the environment that it was saved with."""
+def saved_environment(root: Path, only: Container[str] | None = None) -> SavedEnvironment:
+    """What the MLflow files beside the model say of the environment that it was saved with.
+
+    With `only` (canonical names) other lines are passed over unread: what does not run the model need not be sound."""
     mlmodel = read_mlmodel(root)
     python = _python_of(root, mlmodel)
     lines: list[str] = []
@@ -89,7 +92,7 @@ def saved_environment(root: Path) -> SavedEnvironment:
         for entry in _read_yaml(root / "conda.yaml").get("dependencies", []):
             if isinstance(entry, dict):
                 lines += [str(line) for line in entry.get("pip", [])]
-    return SavedEnvironment(tuple(_parse_line(line, origin) for line in lines if _is_requirement(line)), python)
+    return SavedEnvironment(tuple(_parse_line(line, origin) for line in lines if _is_requirement(line, only)), python)
 
 
 def merge_requirements(saved: Iterable[str], entry: ModelTypeSettings, needed: Iterable[str] = ()) -> tuple[str, ...]:
@@ -180,8 +183,12 @@ def _python_of(root: Path, mlmodel: Mapping[str, Any]) -> str | None:
     return ".".join(str(stated).split(".")[:2]) if stated is not None else None
 
 
-def _is_requirement(line: str) -> bool:
-    return bool(line.strip()) and not line.strip().startswith("#")
+def _is_requirement(line: str, only: Container[str] | None = None) -> bool:
+    text = line.strip()
+    if not text or text.startswith("#"):
+        return False
+    name = re.match(r"[A-Za-z0-9._-]+", text)
+    return only is None or (name is not None and canonicalize_name(name[0]) in only)
 
 
 def _parse_line(line: str, origin: str) -> str:

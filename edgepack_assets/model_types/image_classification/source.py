@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from edgepack_assets.config import ModelTypeSettings
@@ -63,8 +62,7 @@ def _requirements(model: Path, root: Path, entry: ModelTypeSettings, needed: tup
     # takes part in running the file, and it would make the package many times larger. Only what runs the
     # file is kept at the version it was saved with.
     kept = {canonicalize_name(name) for name in (*needed, "mlflow", "mlflow-skinny")}
-    saved = [line for line in saved_environment(root).requirements if canonicalize_name(Requirement(line).name) in kept]
-    return merge_requirements(saved, entry, needed)
+    return merge_requirements(saved_environment(root, only=kept).requirements, entry, needed)
 
 
 def _refuse_keras(model: Path) -> None:

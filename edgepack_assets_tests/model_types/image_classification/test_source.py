@@ -61,7 +61,9 @@ def _mlflow(folder: Path, flavor: str, requirements: str) -> Path:
 
 def test_an_mlflow_folder_gives_only_the_pins_of_what_runs_the_model(tmp_path: Path) -> None:
     folder = _mlflow(
-        tmp_path / "m", "onnx", "mlflow==2.9\nonnx==1.15.0\nonnxruntime==1.20.1\nNumPy==1.26.4\ntorch==2.1\n"
+        tmp_path / "m",
+        "onnx",
+        "--extra-index-url https://a.b\nmlflow==2.9\nonnx==1.15\nonnxruntime==1.20.1\nNumPy==1.26.4\ntorch==2.1\n",
     )
     build(folder / "model.onnx")
 
