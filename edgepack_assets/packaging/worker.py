@@ -26,8 +26,9 @@ class PackagingWorker:
         """Begin to import the SDK, if that has not begun."""
         if self._process is None or self._process.poll() is not None:
             self.close()
+            # -P: a file in the working directory must not stand in for a library
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
 
     def call(self, function: str, *arguments: Any) -> Any:
