@@ -17,12 +17,13 @@ import click
 
 from edgepack_assets import dagster_home
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import CONFIG_VARIABLE, Settings, find_config, load_settings
+from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.garbage import find_garbage
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
+from edgepack_assets.settings import Settings
 
 
 class _Group(click.Group):

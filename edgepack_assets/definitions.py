@@ -9,12 +9,13 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.assets import ALL_ASSETS
-from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.config import load_settings
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.io_manager import ArtefactIOManager
 from edgepack_assets.jobs import package_model
 from edgepack_assets.model_types import model_type
 from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.settings import Settings
 
 
 def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

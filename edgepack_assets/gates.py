@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from edgepack_assets.config import GateSettings
 from edgepack_assets.evidence import Part
+from edgepack_assets.settings import GateSettings
 
 
 def gate_parts(metrics: Mapping[str, float | None], gates: Mapping[str, GateSettings]) -> list[Part]:

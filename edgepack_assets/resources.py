@@ -11,10 +11,11 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.config import load_settings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.tools import Tools
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import EDGE_PYTHONS, Settings, find_config, implementations, load_settings
+from edgepack_assets.config import find_config, load_settings
 from edgepack_assets.errors import ConfigError
+from edgepack_assets.settings import EDGE_PYTHONS, Settings, implementations
 
 ENTRY = """\
 model_types:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
+from edgepack_assets.settings import ModelTypeSettings
 
 _UNANSWERED = b'"outputs": null}\n'
 """How most lines of a state identifier's results end: not worth parsing four times."""

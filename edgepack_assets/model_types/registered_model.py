@@ -13,9 +13,9 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.registry.base import files_of
+from edgepack_assets.settings import ModelTypeSettings
 
 _MLFLOW = {"mlflow", "mlflow-skinny", "mlflow-tracing"}
 _IGNORED_FOLDERS = {"__pycache__", ".git", ".ipynb_checkpoints"}

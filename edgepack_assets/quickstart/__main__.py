@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from edgepack_assets import dagster_home
-from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.config import load_settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.quickstart.materialize import is_materialized, materialize
 from edgepack_assets.quickstart.register import SampleModel, add_samples
 from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.settings import Settings
 
 PACKAGE_ASSET = "deployment_package"
 

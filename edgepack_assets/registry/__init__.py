@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgepack_assets.config import Settings
     from edgepack_assets.registry.base import Registry
+    from edgepack_assets.settings import Settings
 
 
 def open_registry(settings: Settings) -> Registry:

@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from edgepack_assets.config import is_asset_name
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.files import disk_errors, file_digest
+from edgepack_assets.settings import is_asset_name
 
 
 class Kind(StrEnum):

@@ -30,7 +30,6 @@ from typing import TypeVar
 import filelock
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgepack_assets.config import is_asset_name
 from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
 from edgepack_assets.files import disk_errors, sync_folder, writing
 from edgepack_assets.partitions import is_version
@@ -45,6 +44,7 @@ from edgepack_assets.registry.base import (
     not_found,
     utf8_name,
 )
+from edgepack_assets.settings import is_asset_name
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process; a lock is held for milliseconds."""

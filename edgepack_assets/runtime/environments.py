@@ -15,13 +15,13 @@ from filelock import FileLock
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import canonical_json
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import EnvironmentBuildError
 from edgepack_assets.files import disk_errors, writing
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.lock import Lock, fetch_wheels
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command, uv_environment
+from edgepack_assets.settings import RuntimeSettings
 
 _READY = "edgepack-lock.json"
 

@@ -26,11 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import Blob, canonical_json
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.uv import uv_command, uv_environment
+from edgepack_assets.settings import RuntimeSettings
 
 GLIBC_MINOR = 31
 """The server's platform: x86_64, glibc 2.31 (simaticai.packaging.constants.PLATFORMS)."""

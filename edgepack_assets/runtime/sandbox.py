@@ -27,10 +27,10 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.settings import RuntimeSettings
 
 _CHILD = Path(__file__).with_name("child.py")
 _RESULT_LIMIT = 64 << 20

@@ -11,7 +11,6 @@ from typing import Any
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import Artefact
-from edgepack_assets.config import ModelTypeSettings, Settings
 from edgepack_assets.model_types import ModelType, model_type
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
@@ -19,6 +18,7 @@ from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.environments import Environment, environment_for
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.settings import ModelTypeSettings, Settings
 
 
 @dataclass

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.registered_model import (
     find_model_file,
@@ -15,6 +14,7 @@ from edgepack_assets.model_types.registered_model import (
     model_code,
     saved_environment,
 )
+from edgepack_assets.settings import ModelTypeSettings
 
 SUFFIXES = (".pkl", ".skops")
 MLMODEL = "flavors:\n  python_function: {code: code, python_version: 3.12.4}\n  sklearn: {pickled_model: model.pkl}\n"

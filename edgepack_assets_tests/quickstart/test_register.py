@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import Settings, load_settings
+from edgepack_assets.config import load_settings
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.quickstart import register
@@ -13,6 +13,7 @@ from edgepack_assets.quickstart.register import TAG, add_samples
 from edgepack_assets.quickstart.train import Trainer
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.settings import Settings
 
 CONFIG = """
 registry: {type: local, path: registry}

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
 from edgepack_assets.runtime import environments
 from edgepack_assets.runtime.environments import Environment, environment_for
 from edgepack_assets.runtime.lock import Lock, lock_for
 from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 from edgepack_assets_tests.runtime.wheels import Index, wheel
 

@@ -10,11 +10,11 @@ import packaging._manylinux
 import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets.runtime import lock as locking
 from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
 from edgepack_assets.runtime.uv import PASSED_ON
+from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.runtime.plain import NOWHERE
 from edgepack_assets_tests.runtime.wheels import Index, wheel
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import EDGE_PYTHONS
 from edgepack_assets.errors import EnvironmentBuildError
 from edgepack_assets.runtime import pythons, uv
 from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.settings import EDGE_PYTHONS
 
 OTHER = "3.12" if sys.version_info[:2] == (3, 11) else "3.11"
 

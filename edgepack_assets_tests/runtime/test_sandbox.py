@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.config import RuntimeSettings
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError, open_output
+from edgepack_assets.settings import RuntimeSettings
 
 Call = Callable[..., Any]
 PROLOGUE = """
@@ -275,7 +275,7 @@ def test_children_end_with_a_host_that_is_killed(
             sys.executable,
             "-c",
             "import pathlib\n"
-            "from edgepack_assets.config import RuntimeSettings\n"
+            "from edgepack_assets.settings import RuntimeSettings\n"
             "from edgepack_assets.runtime.lock import Lock\n"
             "from edgepack_assets.runtime.environments import Environment\n"
             "from edgepack_assets.runtime.sandbox import Sandbox\n"

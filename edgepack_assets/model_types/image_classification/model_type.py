@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import (
@@ -22,6 +21,7 @@ from edgepack_assets.model_types.base import (
 )
 from edgepack_assets.model_types.image_classification import payload as payloads
 from edgepack_assets.model_types.image_classification import scoring, sheet, source
+from edgepack_assets.settings import ModelTypeSettings
 
 
 class ImageClassification(ModelType):

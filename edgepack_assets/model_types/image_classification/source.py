@@ -9,7 +9,6 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.base import ModelSource
 from edgepack_assets.model_types.registered_model import (
@@ -19,6 +18,7 @@ from edgepack_assets.model_types.registered_model import (
     read_mlmodel,
     saved_environment,
 )
+from edgepack_assets.settings import ModelTypeSettings
 
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.config import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import (
@@ -29,6 +28,7 @@ from edgepack_assets.model_types.registered_model import (
     saved_environment,
 )
 from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
+from edgepack_assets.settings import ModelTypeSettings
 
 PERIOD_MS = 250
 """A record every 250 ms: the timeshifting periodicity, and the cycle the edge must keep up with."""

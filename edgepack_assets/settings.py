@@ -1,0 +1,199 @@
+"""What edgepack.yaml may hold: the shape of every section, its defaults and what is refused in it.
+
+Reading the file, with its variables and line numbers, is config.py's.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from edgepack_assets.errors import ConfigError
+from edgepack_assets.partitions import is_model_type_name, is_version
+
+EDGE_PYTHONS = ("3.11", "3.12")
+"""The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
+
+EdgePython = Literal["3.11", "3.12"]
+
+
+def implementations() -> list[str]:
+    """The model types this project implements: the packages under model_types/."""
+    folder = Path(__file__).parent / "model_types"
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
+
+
+def _implementation(name: str) -> str:
+    if name not in implementations():
+        raise ValueError(f"no such implementation; there are: {', '.join(implementations())}")
+    return name
+
+
+def is_asset_name(name: str) -> bool:
+    """Whether a registry takes `name` for a model or data asset. Such a name is one safe path component."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", name) is not None
+
+
+def _asset_name(name: str) -> str:
+    if not is_asset_name(name):
+        raise ValueError("a registry name starts with a letter or digit and holds letters, digits, _, . and - only")
+    return name
+
+
+def _package_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,99}", name) or name != name.strip():
+        raise ValueError("a package name starts with a letter or digit and holds letters, digits, spaces, _ and - only")
+    return name
+
+
+def _requirement(line: str) -> str:
+    try:
+        return str(Requirement(line))
+    except InvalidRequirement as error:
+        raise ValueError(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})") from None
+
+
+def _latest_or_number(value: object) -> object:
+    if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    # A value from an environment variable is text.
+    if isinstance(value, str) and is_version(value):
+        return int(value)
+    raise ValueError("a version is latest or a whole number from 1 up")
+
+
+def _no_boolean(value: object) -> object:
+    # YAML reads `yes` and `on` as true, which would pass for the number 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+AssetName = Annotated[str, AfterValidator(_asset_name)]
+_Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+_OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
+_OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
+"""Optional values: an empty one, as `${NAME:-}` gives, is none."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalRegistrySettings(Section):
+    """A registry in a folder of this machine (or a mounted share)."""
+
+    type: Literal["local"] = "local"
+    path: Path = Path(".edgepack/registry")
+
+
+class ArtefactSettings(Section):
+    """Where artefacts lie: a folder or an fsspec URL; `cache` is the local copy of a remote root."""
+
+    root: str = ".edgepack/artefacts"
+    cache: Path = Path(".edgepack/cache")
+
+
+class RuntimeSettings(Section):
+    """How component environments are made, and how long model code may run."""
+
+    environments: Path = Path(".edgepack/environments")
+    pythons: dict[EdgePython, Path] = {}
+    index_url: _OptionalText = None
+    extra_index_urls: tuple[str, ...] = ()
+    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one child process")
+
+
+class DataAssetSettings(Section):
+    """A data asset of the registry: its name and version."""
+
+    name: AssetName
+    version: Annotated[Literal["latest"] | int, BeforeValidator(_latest_or_number)] = "latest"
+
+
+class GateSettings(Section):
+    """Bounds that a metric must hold, both inclusive."""
+
+    min: _Number | None = None
+    max: _Number | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> GateSettings:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
+        return self
+
+
+class ModelTypeSettings(Section):
+    """One entry of `model_types`: which models are packaged, how, from what raw data, behind which gates."""
+
+    implementation: Annotated[str, AfterValidator(_implementation)]
+    model_name: AssetName
+    package_name: Annotated[str, AfterValidator(_package_name)]
+    raw_data: DataAssetSettings
+    description: str = ""
+    code_paths: tuple[Path, ...] = ()
+    requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
+    requirements_file: _OptionalPath = None
+    python_version: EdgePython | None = None
+    keep_mlflow: bool = False
+    gates: dict[str, GateSettings] = {}
+
+    @property
+    def registered_package_name(self) -> str:
+        """The name under which the deployment package is registered: `<Package-Name>-edge`."""
+        return self.package_name.replace(" ", "-") + "-edge"
+
+
+class RunSettings(Section):
+    """Where a run belongs; each ends in the run's and the package's tags."""
+
+    environment: str = "dev"
+    build_reference: str = ""
+    experiment_name: str = ""
+    display_name: str = ""
+
+
+class Settings(Section):
+    """The whole configuration. `file` is where it was read from."""
+
+    file: Path
+    registry: LocalRegistrySettings = LocalRegistrySettings()
+    artefacts: ArtefactSettings = ArtefactSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    run: RunSettings = RunSettings()
+    model_types: dict[str, ModelTypeSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Settings:
+        seen: dict[str, str] = {}
+        for name, entry in self.model_types.items():
+            if not is_model_type_name(name):
+                raise ValueError(f"model type {name!r}: use letters, digits, _ and -, starting with a letter")
+            package = entry.registered_package_name
+            if package in seen:
+                raise ValueError(
+                    f"model types {seen[package]!r} and {name!r} both register {package!r}; "
+                    "give each a package_name of its own"
+                )
+            seen[package] = name
+        for name, entry in self.model_types.items():
+            if entry.model_name in seen:
+                raise ValueError(
+                    f"model type {name!r}: its model_name {entry.model_name!r} is the name under which "
+                    f"{seen[entry.model_name]!r} registers its packages"
+                )
+        return self
+
+    def model_type(self, name: str) -> ModelTypeSettings:
+        """The entry called `name`. Raises ConfigError naming those there are."""
+        if name not in self.model_types:
+            known = ", ".join(sorted(self.model_types))
+            raise ConfigError(f"{self.file}: model_types has no entry {name!r}; it has: {known}")
+        return self.model_types[name]
