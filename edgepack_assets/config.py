@@ -187,6 +187,10 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
             "runtime": runtime.model_copy(
                 update={
                     "environments": absolute(runtime.environments),
+                    "readable_folders": tuple(
+                        existing(path, ("runtime", "readable_folders", i), "file or folder")
+                        for i, path in enumerate(runtime.readable_folders)
+                    ),
                     "pythons": {
                         version: existing(path, ("runtime", "pythons", version), "interpreter")
                         for version, path in runtime.pythons.items()

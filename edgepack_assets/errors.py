@@ -41,6 +41,10 @@ class EnvironmentBuildError(EdgepackError):
     """The component's Python environment cannot be locked or built."""
 
 
+class IsolationError(EdgepackError):
+    """Model code cannot be shut in on this machine as the configuration requires."""
+
+
 class ComponentError(EdgepackError):
     """Code of the component failed in its child process, or broke what its package declares."""
 

@@ -105,7 +105,11 @@ class RuntimeSettings(Section):
     pythons: dict[EdgePython, Path] = {}
     index_url: _OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
-    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one child process")
+    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
+    memory_limit: _Number = Field(default=8.0, gt=0, description="GiB of address space for one process of it")
+    disk_limit: _Number = Field(default=8.0, gt=0, description="GiB that one job may write")
+    isolation: Literal["required", "best_effort"] = "best_effort"
+    readable_folders: tuple[Path, ...] = ()
 
 
 class DataAssetSettings(Section):
@@ -143,6 +147,7 @@ class ModelTypeSettings(Section):
     requirements_file: _OptionalPath = None
     python_version: EdgePython | None = None
     keep_mlflow: bool = False
+    run_whole_payload: bool = False
     gates: dict[str, GateSettings] = {}
 
     @property

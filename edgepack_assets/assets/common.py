@@ -21,8 +21,17 @@ GROUP = "edge_packaging"
 OWNERS = ["team:edge-packaging"]
 
 
-def declared(check: str, asserts: str, asset: str, *, kinds: set[str], code_version: str) -> dict[str, Any]:
-    """The arguments that all six assets give to `dg.asset`."""
+def declared(
+    check: str,
+    asserts: str,
+    asset: str,
+    *,
+    kinds: set[str],
+    code_version: str,
+    warnings: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The arguments that all six assets give to `dg.asset`. `warnings` are further checks, which block nothing, and
+    what they assert."""
     return {
         "partitions_def": MODELS,
         "io_manager_key": IO_MANAGER,
@@ -32,7 +41,10 @@ def declared(check: str, asserts: str, asset: str, *, kinds: set[str], code_vers
         "owners": OWNERS,
         "kinds": kinds,
         "code_version": code_version,
-        "check_specs": [dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts)],
+        "check_specs": [
+            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts),
+            *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in (warnings or {}).items()),
+        ],
     }
 
 
@@ -51,10 +63,13 @@ def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
 
 
 def result(
-    artefact: Artefact, check: str, parts: Iterable[Part], metadata: Mapping[str, Any]
+    artefact: Artefact,
+    check: str,
+    parts: Iterable[Part],
+    metadata: Mapping[str, Any],
+    warnings: Mapping[str, Iterable[Part]] | None = None,
 ) -> dg.MaterializeResult[Artefact]:
-    """The asset's value with its metadata, its data version and its check."""
-    rows = list(parts)
+    """The asset's value with its metadata, its data version, its check and those that only warn."""
     return dg.MaterializeResult(
         value=artefact,
         metadata={
@@ -64,13 +79,20 @@ def result(
         },
         data_version=dg.DataVersion(artefact.digest),
         check_results=[
-            dg.AssetCheckResult(
-                passed=all_pass(rows),
-                check_name=check,
-                description=failed_rows(rows),
-                metadata={"parts": evidence_table(rows)},
-            )
+            _check(check, parts, dg.AssetCheckSeverity.ERROR),
+            *(_check(name, rows, dg.AssetCheckSeverity.WARN) for name, rows in (warnings or {}).items()),
         ],
+    )
+
+
+def _check(name: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    rows = list(parts)
+    return dg.AssetCheckResult(
+        passed=all_pass(rows),
+        check_name=name,
+        severity=severity,
+        description=failed_rows(rows),
+        metadata={"parts": evidence_table(rows)},
     )
 
 

@@ -8,6 +8,7 @@ from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.validation_results import validate
 
 CHECK = "are_complete"
+PACE = "keep_up_with_cycle"
 
 
 @dg.asset(
@@ -16,6 +17,8 @@ CHECK = "are_complete"
     **declared(
         CHECK, "Every payload record is accounted for, in order, and some are answered.",
         "validation_results", kinds={"python", "json"}, code_version="1",
+        warnings={PACE: "Each record is done before the next one comes, by the cycle time that the package declares, "
+                  "measured on this machine."},
     ),
 )  # fmt: skip
 def validation_results(
@@ -33,5 +36,6 @@ def validation_results(
             "latency_p50_ms": round(report.latency["p50"] * 1000, 4),
             "latency_p95_ms": round(report.latency["p95"] * 1000, 4),
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
+            "isolation": report.isolation,
             "preview": table(report.preview),
-        })  # fmt: skip
+        }, warnings={PACE: report.pace})  # fmt: skip

@@ -1,9 +1,9 @@
 """What runs inside the child process, in the component's own environment. Standard library only.
 
-Started as `python -I -B child.py STATUS`. Reads one JSON line with modules to import ahead, then a line with the
-path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
+Started as `python -I -B child.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line with
+the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
 This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...} or
-{"error": {...}}; its exit status is told on the descriptor STATUS when it, and its process group, are gone. Jobs:
+{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone. Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -12,6 +12,7 @@ This process itself never runs the model's code. The fork writes `result.json` w
 
 import array
 import contextlib
+import ctypes
 import gzip
 import importlib
 import importlib.util
@@ -19,7 +20,9 @@ import io
 import json
 import math
 import os
+import resource
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -31,6 +34,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _TRACEBACK = 20_000
+_PROGRESS_EVERY = 10.0
+_LOOK_AT_CLOCK_EVERY = 256
+_PR_SET_DUMPABLE = 4
+_REAP_EVERY = 200  # milliseconds
+_SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
 _SCALARS: dict[str, Callable[[Any], bool]] = {
     "Integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "Double": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
@@ -63,11 +71,13 @@ def call(job: dict[str, Any]) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return getattr(module, job["function"])(job["arguments"])
+    arguments = {**job["arguments"], **job["paths"]} if job["paths"] else job["arguments"]
+    return getattr(module, job["function"])(arguments)
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Feed records to the entrypoint until the payload, or the wanted number of answers, is reached."""
+    progress = _Progress(job.get("count"))
     entrypoint = importlib.import_module(job["entrypoint"])
     process_input = entrypoint.process_input
     if hasattr(entrypoint, "update_parameters"):
@@ -91,6 +101,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             except (Exception, SystemExit) as error:
                 raise RecordError(number, f"{type(error).__name__}: {_words(error)}") from error
             times.append(time.perf_counter() - started)
+            if number % _LOOK_AT_CLOCK_EVERY == 0:
+                progress.tell(number, answered)
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
@@ -101,6 +113,21 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with Path(job["times"]).open("wb") as file:
         times.tofile(file)
     return {"records": len(times), "answered": answered, "latency": _latency(times)}
+
+
+class _Progress:
+    """Tells on the output, now and then, how far a long payload has come."""
+
+    def __init__(self, count: "int | None") -> None:
+        self._of = "" if count is None else f" of {count:,}"
+        self._next = time.monotonic() + _PROGRESS_EVERY
+        # The component may close or replace sys.stdout.
+        self._output = os.dup(1)
+
+    def tell(self, number: int, answered: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_EVERY
+            os.write(self._output, f"{number:,}{self._of} records, {answered:,} answers\n".encode())
 
 
 def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
@@ -177,13 +204,16 @@ def _failure(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _end_with_host() -> None:
-    """See to it that nobody keeps computing for a host that is gone: then its end of our stdin closes. The
-    component's own stdin is empty."""
+def _end_with_host(watched: bool) -> None:
+    """Give the component an empty stdin. Unless somebody else watches, see to it that nobody keeps computing for a
+    host that is gone: its end of our stdin closes then."""
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    if watched:
+        os.close(pipe)
+        return
     hang_up = select.poll()
     hang_up.register(pipe, 0)  # only its closing: what is written to it is not for this process
 
@@ -194,14 +224,33 @@ def _end_with_host() -> None:
     threading.Thread(target=watch, name="watch host", daemon=True).start()
 
 
+def _limit(limits: "dict[str, int | None]") -> None:
+    """Bound what the process and those it starts may use. Without privileges nobody can raise these again."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, name in (
+        (resource.RLIMIT_AS, "memory"),
+        (resource.RLIMIT_FSIZE, "file"),
+        (resource.RLIMIT_NPROC, "processes"),
+    ):
+        wanted = limits[name]
+        if wanted is not None:
+            _, most = resource.getrlimit(kind)
+            limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+            resource.setrlimit(kind, (limit, limit))
+
+
 def _do(told: str) -> None:
     """Do one job and write its result. Runs in a fork, in a session of its own."""
     os.setsid()
-    _end_with_host()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _dumpable(True)
+    _end_with_host(watched=_LIMITS["isolated"])
     job = json.loads(Path(told).read_bytes())
+    job |= job["paths"]
     os.environ["HOME"] = os.environ["TMPDIR"] = job["home"]
     os.chdir(job["folder"])
     sys.path.insert(0, job["folder"])
+    _limit(_LIMITS)
     try:
         text = json.dumps({"value": {"call": call, "run": run}[job["task"]](job)}, allow_nan=False)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the model's code raises is told to the host
@@ -212,7 +261,7 @@ def _do(told: str) -> None:
 
 
 def _fork(told: str) -> int:
-    """Do a job in a fork; its exit status (negative: the signal) when its whole process group is gone."""
+    """Do a job in a fork; its exit status (negative: the signal) when all it started is gone."""
     with warnings.catch_warnings():
         # Libraries may have started threads of their own on import; those that do are safe to fork.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -220,10 +269,51 @@ def _fork(told: str) -> int:
     if pid == 0:
         os.close(_STATUS)
         _exit_after(lambda: _do(told))
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    _wait_for(pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if _LIMITS["isolated"]:
+        # This is the first process of its namespace: it reaches all others there, and inherits those left alone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+    return code
+
+
+def _wait_for(pid: int) -> None:
+    """Wait until the job has ended, and end with the host, whose end of our stdin closes then."""
+    ended = os.pidfd_open(pid)
+    events = select.poll()
+    events.register(ended, select.POLLIN)
+    events.register(0, 0)
+    try:
+        while ended not in (ready := dict(events.poll(_REAP_EVERY))):
+            if 0 in ready:
+                os.killpg(pid, signal.SIGKILL)
+                os._exit(1)
+            # Those whose parent is gone are the first process's to reap; unreaped they count as running.
+            while (other := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and other.si_pid != pid:
+                os.waitpid(other.si_pid, 0)
+    finally:
+        os.close(ended)
+
+
+def _cleared() -> bool:
+    """Whether nothing that a job left outside of its work folder is there for the next one."""
+    for entry in os.scandir(_SCRATCH):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink()
+    return not os.listdir(_SCRATCH)  # noqa: PTH208
+
+
+def _dumpable(allowed: bool) -> None:
+    """Whether a process of the same user may look into this one, and change it."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(allowed), 0, 0, 0)
 
 
 def _exit_after(work: Callable[[], None]) -> NoReturn:
@@ -243,13 +333,23 @@ def _exit_after(work: Callable[[], None]) -> NoReturn:
 def main() -> None:
     """Import ahead, then do a job for each line."""
     assert isinstance(sys.stdout, io.TextIOWrapper)
+    # If memory runs out it is this process, not the host, that the system ends.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # A job must not look into, change or end the process that forks the next one.
+    _dumpable(False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop("PWD", None)  # bubblewrap's
     sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     while line := sys.stdin.readline():
         os.write(_STATUS, b"%d\n" % _fork(json.loads(line)))
+        if _LIMITS["isolated"] and not _cleared():
+            return  # the next job gets a room of its own
 
 
 if __name__ == "__main__":
     _STATUS = int(sys.argv[1])
+    _LIMITS = json.loads(sys.argv[2])
     _exit_after(main)

@@ -116,8 +116,16 @@ class PackageRunner:
         """Where the component's files lie, extracted."""
         return self._folder / str(self.component["name"])
 
-    def run(self, what: str, records: Path, preload: Iterable[str], until_answers: int | None = None) -> PackageRun:
+    def run(
+        self,
+        what: str,
+        records: Path,
+        preload: Iterable[str],
+        until_answers: int | None = None,
+        count: int | None = None,
+    ) -> PackageRun:
         """Feed `records` (gzipped JSON lines) to the component, all of them or until it gave that many answers.
+        `count` is how many there are, for telling how far it has come.
 
         Raises TaskFailedError with the component's traceback and the record, or ComponentError."""
         component = self.component
@@ -134,11 +142,11 @@ class PackageRunner:
                 "parameters": self.parameters,
                 "inputs": component["inputType"],
                 "outputs": component["outputType"],
-                "records": str(records),
-                "results": str(results),
-                "times": str(times),
                 "until_answers": until_answers,
+                "count": count,
             },
+            inputs={"records": records},
+            outputs={"results": results, "times": times},
         )
         try:
             told = _Told.model_validate(value)

@@ -53,9 +53,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         environment = tools.environment(lock)
         component = work / "component"
         _assemble(component, implementation, source)
-        # A copy: what the model writes when it is loaded must not end in the package.
-        shutil.copytree(component, work / "inspected")
-        inspection = _inspect(key, tools, implementation, environment, work / "inspected")
+        inspection = _inspect(key, tools, implementation, environment, component)
         _write_model_json(component, {**source.model, **inspection.get("component", {})})
         spec = implementation.component_spec(inspection)
         package: Path = tools.packaging.call(

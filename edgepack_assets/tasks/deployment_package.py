@@ -177,7 +177,8 @@ def _execute(key: ModelKey, built: Path, validated: Validated, lock: Lock, tools
         PackageRunner(built, work, tools.sandbox, tools.environment(lock)) as runner,
     ):
         what = f"running {built.name} of {key}"
-        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=_ANSWERS_TO_COMPARE)
+        enough = None if tools.entry(key).run_whole_payload else _ANSWERS_TO_COMPARE
+        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=enough, count=payload.count)
         first = islice(read_lines(results.path), run.records)
         for ours, theirs in zip(read_lines(run.results), first, strict=True):
             if not _equal(ours, theirs):

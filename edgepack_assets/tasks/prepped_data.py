@@ -61,13 +61,10 @@ def prepare_data(
                     "folder": str(runner.component_folder),
                     "file": str(implementation.folder / "child_tasks.py"),
                     "function": "prepare",
-                    "arguments": {
-                        "records": str(payload.records),
-                        "count": payload.count,
-                        "features": str(work / "features.npy"),
-                        "windows": str(work / "windows.npy"),
-                    },
+                    "arguments": {"count": payload.count},
                 },
+                inputs={"records": payload.records},
+                outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )
         features = _to_parquet(work, inspection["feature_names"])
         artefact = Artefact(

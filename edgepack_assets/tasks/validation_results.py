@@ -12,7 +12,7 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Results
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.runtime.runner import PackageRun, PackageRunner
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
@@ -20,12 +20,15 @@ from edgepack_assets.tasks.tools import Tools
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes."""
+    """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
+    the component keeps up with the cycle that its package declares; `isolation` how it was shut in."""
 
     parts: list[Part]
     preview: list[dict[str, Any]]
     latency: dict[str, float]
     picture: bytes
+    pace: list[Part]
+    isolation: str
 
 
 def validate(
@@ -42,7 +45,7 @@ def validate(
         tools.sandbox.prepare(environment, preload)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
-            run = runner.run(f"validating {key}", payload.records, preload)
+            run = runner.run(f"validating {key}", payload.records, preload, count=payload.count)
         entries, answered = _count(Results(run.results))
         artefact = Artefact(
             asset="validation_results", partition=str(key),
@@ -64,7 +67,19 @@ def validate(
         Part("records accounted for", entries == payload.count, str(entries), f"{payload.count}, as in the payload"),
         Part("answers", answered > 0, str(answered), "at least 1"),
     ]
-    return artefact, ValidationReport(parts, preview, run.latency, picture)
+    pace = _pace(run, implementation.component_spec(inspection).periodicity)
+    return artefact, ValidationReport(parts, preview, run.latency, picture, pace, tools.sandbox.isolation.way)
+
+
+def _pace(run: PackageRun, cycle: int | None) -> list[Part]:
+    """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes."""
+    if cycle is None:
+        return [Part("cycle time", True, "the package declares none", "a cycle time, if records come in one")]
+    times = {"mean": run.latency["sum"] / max(run.records, 1), "p95": run.latency["p95"], "longest": run.latency["max"]}
+    return [
+        Part(f"{name} time for a record", value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
+        for name, value in times.items()
+    ]
 
 
 def _count(results: Results) -> tuple[int, int]:

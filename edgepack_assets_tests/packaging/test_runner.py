@@ -160,6 +160,7 @@ def test_a_full_disk_is_told(built: Built, sandbox: Sandbox, tmp_path: Path) -> 
 FORGERY = """
 import gzip, json, os
 job = json.load(open(os.path.join(os.path.dirname(os.environ['HOME']), 'job.json')))
+job |= job['paths']
 
 def told(value):
     open(job['result'], 'w').write(json.dumps({'value': value}))
@@ -171,6 +172,10 @@ def results(data):
 def times(count):
     open(job['times'], 'wb').truncate(count * 8)
 
+def made():
+    results(gzip.compress(LINE))
+    times(1)
+
 LINE = b'{"record": 0, "outputs": null}\\n'
 GOOD = {'records': 1, 'answered': 0, 'latency': {}}
 """
@@ -179,14 +184,18 @@ GOOD = {'records': 1, 'answered': 0, 'latency': {}}
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("told([1])", "told something else than a run's result"),
-        ("told({**GOOD, 'records': '1'})", "told something else than a run's result"),
-        ("told({**GOOD, 'answered': -1})", "told something else than a run's result"),
-        ("told(GOOD)", "results.jsonl.gz cannot be read: No such file"),
+        ("made(); told([1])", "told something else than a run's result"),
+        ("made(); told({**GOOD, 'records': '1'})", "told something else than a run's result"),
+        ("made(); told({**GOOD, 'answered': -1})", "told something else than a run's result"),
+        ("times(1); told(GOOD)", "results.jsonl.gz cannot be read: No such file"),
+        ("results(gzip.compress(LINE)); told(GOOD)", "times.f64 cannot be read: No such file"),
         ("os.symlink('/etc/hostname', job['results']); told(GOOD)", "results.jsonl.gz cannot be read"),
         ("os.mkfifo(job['results']); told(GOOD)", "results.jsonl.gz is not a file of its own"),
-        ("results(b'plain'); told(GOOD)", "left results that cannot be read: Not a gzipped file"),
-        ("results(gzip.compress(LINE)[:-9]); told(GOOD)", "left results that cannot be read: Compressed file ended"),
+        ("results(b'plain'); times(1); told(GOOD)", "left results that cannot be read: Not a gzipped file"),
+        (
+            "results(gzip.compress(LINE)[:-9]); times(1); told(GOOD)",
+            "left results that cannot be read: Compressed file ended",
+        ),
         ("results(gzip.compress(LINE * 2)); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(LINE + LINE[:-1])); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(b'')); times(1); told(GOOD)", "not one line for each of 1 records"),

@@ -1,0 +1,57 @@
+"""What a child process prints, on its way to the log: as text, bounded, its end kept for errors."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import time
+from typing import Any
+
+_OUTPUT_LIMIT = 256 << 10
+"""Bytes of a child's output that reach the log."""
+_TAIL = 16 << 10
+_TAIL_LINES = 50
+_TELL_EVERY = 1.0
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class ChildOutput:
+    """What a child prints: told to the log about once a second, up to a limit; its end is kept for errors."""
+
+    def __init__(self, what: str, log: Any) -> None:
+        self._what = what
+        self._log = log
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._pending = ""
+        self._taken = self._dropped = 0
+        self._tail = b""
+        self._told = time.monotonic()
+
+    def add(self, chunk: bytes) -> None:
+        """Take what was read."""
+        self._tail = (self._tail + chunk)[-_TAIL:]
+        kept = chunk[: max(0, _OUTPUT_LIMIT - self._taken)]
+        self._taken += len(kept)
+        self._dropped += len(chunk) - len(kept)
+        self._pending += self._decoder.decode(kept)
+
+    def tell(self, everything: bool = False) -> None:
+        """Log the lines that have come, if it is time; `everything` at the end, with what was not printed."""
+        if not everything and time.monotonic() - self._told < _TELL_EVERY:
+            return
+        self._told = time.monotonic()
+        lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
+        if lines.strip():
+            self._log.info(f"{self._what}: {printable(lines).strip()}")
+        if everything and self._dropped:
+            self._log.warning(f"{self._what}: {self._dropped} further bytes of output were dropped")
+
+    def last_words(self) -> str:
+        """The end of the output, for an error message."""
+        lines = printable(self._tail.decode("utf-8", errors="replace")).splitlines()[-_TAIL_LINES:]
+        return "; its last output:\n" + "\n".join(lines) if lines else "; it printed nothing"
+
+
+def printable(text: str) -> str:
+    """Without what would move a terminal's cursor or cannot be stored."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))

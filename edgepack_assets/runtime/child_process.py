@@ -1,0 +1,332 @@
+"""One child process in its room, which forks a process for each job; and the work folder that they share with us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.errors import ComponentError, EnvironmentBuildError
+from edgepack_assets.files import disk_errors
+from edgepack_assets.runtime.child_output import ChildOutput
+from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
+from edgepack_assets.settings import RuntimeSettings
+
+_CHILD = Path(__file__).with_name("child.py")
+_LOOK_EVERY = 0.02
+_MEASURE_EVERY = 0.5
+_KILL_FOR = 10.0
+_MOST_FILES = 100_000
+_MOST_PROCESSES = 256
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "MPLBACKEND": "Agg",
+    # One thread: sums come out the same every time, and no thread stands in the way of a fork.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""All that a child knows of this process's environment, with HOME and TMPDIR in its work folder."""
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's folder: `home` with what was put in for it, `result` and `outputs` that it is to write."""
+
+    home: Path
+    result: Path
+    outputs: Mapping[str, Path]
+    file: Path
+
+
+class ChildProcess:
+    """A running child. `identity` is the interpreter and the modules that it was started for."""
+
+    def __init__(
+        self, environment: Environment, preload: tuple[str, ...], settings: RuntimeSettings, isolation: Isolation
+    ) -> None:
+        self.identity = (environment.python, preload)
+        self._python = environment.python
+        self._settings, self._isolation = settings, isolation
+        with disk_errors(Path(tempfile.gettempdir())):
+            self.base = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
+        readable = [environment.folder, *settings.readable_folders, _CHILD]
+        try:
+            room = Room(self.base, [*python_folders(environment.python), *readable])
+            self.work = room.work
+            for folder in (room.work, room.mount_point):
+                folder.mkdir(mode=0o700)
+            isolation.own(room.work)
+            self._start(room)
+        except (OSError, subprocess.SubprocessError) as error:
+            remove_all(self.base)
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise EnvironmentBuildError(
+                f"{environment.python} cannot be started ({reason or error}): delete {environment.folder} and run "
+                "this again; it is built anew"
+            ) from error
+        self._stdout_is_open = True
+        self._jobs = 0
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
+        self._poll.register(self._status, select.POLLIN)
+        self._send(preload)
+
+    def _start(self, room: Room) -> None:
+        self._status, status = os.pipe()
+        limits = {
+            "isolated": self._isolation.way != "none",
+            "memory": int(self._settings.memory_limit * _GIB),
+            "file": int(self._settings.disk_limit * _GIB),
+            "processes": _most_processes(self._isolation),
+        }
+        command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
+        variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}
+        try:
+            self.process = subprocess.Popen(
+                self._isolation.command(room, command), cwd=self.work, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
+                pass_fds=(status,), env=variables,
+            )  # fmt: skip
+        except BaseException:
+            os.close(self._status)
+            raise
+        finally:
+            os.close(status)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._stdin, self._stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
+        os.set_blocking(self._status, False)
+
+    def has_ended(self) -> bool:
+        """Whether the process is over. It stays a zombie, so that its number, and its group's, is nobody else's."""
+        if self.process.returncode is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # somebody in this process waits for every child there is
+
+    @contextlib.contextmanager
+    def job(self, told: Mapping[str, Any], inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[Job]:
+        """Lay out a job: its `folder`, its `file` and the inputs are copied in. All of it is removed afterwards."""
+        self._jobs += 1
+        home = self.work / str(self._jobs)
+        given, made = home / "in", home / "out"
+        told = dict(told)
+        file = self.work / "job.json"
+        with disk_errors(home):
+            for folder in (home, given, made):
+                folder.mkdir()
+            for name in ("folder", "file"):
+                if name in told:
+                    told[name] = str(self._give(Path(told[name]), given / name / Path(told[name]).name))
+            paths = {name: str(self._give(path, given / name / path.name)) for name, path in inputs.items()}
+            job = Job(home, home / "result.json", {name: made / path.name for name, path in outputs.items()}, file)
+            paths |= {name: str(path) for name, path in job.outputs.items()}
+            # A file: a pipe takes 64 KiB and then blocks, and who reads its other end may be busy for ever.
+            told |= {"home": str(home), "result": str(job.result), "paths": paths}
+            file.write_text(json.dumps(told), encoding="utf-8")
+            for folder in (home, given, made, file):
+                self._isolation.own(folder)
+        try:
+            yield job
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                for entry in list(self.work.iterdir()):
+                    remove_all(entry)
+
+    def _give(self, source: Path, copy: Path) -> Path:
+        """A copy that is the child's: what it makes of it is its own affair."""
+        copy.parent.mkdir()
+        self._isolation.own(copy.parent)
+        if not source.is_dir():
+            shutil.copyfile(source, copy)
+            self._isolation.own(copy)
+            return copy
+        shutil.copytree(source, copy, copy_function=shutil.copyfile)
+        self._isolation.own(copy)
+        for path, folders, files in os.walk(copy):
+            for name in (*folders, *files):
+                self._isolation.own(Path(path, name))
+        return copy
+
+    def do(self, what: str, job: Job, log: Any) -> None:
+        """Send a job and wait until it has written its result. Raises ComponentError if it took too long or too
+        much of the disk, or ended without one."""
+        output = ChildOutput(what, log)
+        self._send(str(job.file))
+        code, excess = self._follow(output, time.monotonic() + self._settings.time_limit)
+        if code is None or self.has_ended():
+            self.kill(log)
+        elif self._isolation.way == "none":
+            self._end_strays(log)
+        self._read(output, at_most=64)
+        output.tell(everything=True)
+        if code is None:
+            raise ComponentError(f"{what} was stopped: {excess}{output.last_words()}")
+        if not os.path.lexists(job.result):
+            raise ComponentError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}")
+
+    def end(self, log: Any) -> None:
+        """Kill whatever still runs and remove the work folder."""
+        self.kill(log)
+        self._stdin.close()
+        self._stdout.close()
+        os.close(self._status)
+        try:
+            remove_all(self.base)
+        except OSError as error:
+            log.warning(f"the work folder {self.base} cannot be removed: {error}")
+
+    def _send(self, value: object) -> None:
+        # A child that died early has said why on its output; waiting for it tells.
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(value).encode() + b"\n")
+
+    def _follow(self, output: ChildOutput, deadline: float) -> tuple[int | None, str]:
+        """Pass on what the job prints until it has ended: its exit status, or None and which limit it ran into."""
+        pause = 0.001
+        measure = time.monotonic() + _MEASURE_EVERY
+        while True:
+            code = self._job_status()
+            now = time.monotonic()
+            if code is not None:
+                return code, ""
+            if now >= deadline:
+                return None, (
+                    f"it ran longer than {self._settings.time_limit:g} s (runtime.time_limit in edgepack.yaml)"
+                )
+            if now >= measure:
+                excess = self._excess()
+                if excess:
+                    return None, excess
+                measure = time.monotonic() + _MEASURE_EVERY
+            if self._stdout_is_open:
+                # not longer: a process that the job left behind may hold its output open
+                self._poll.poll(_LOOK_EVERY * 1000)
+                self._read(output, at_most=16)
+            else:
+                time.sleep(pause)
+                pause = min(pause * 2, _LOOK_EVERY)
+            output.tell()
+
+    def _excess(self) -> str:
+        """What the job took too much of, in words."""
+        size = files = 0
+        for path, folders, names in os.walk(self.work):
+            files += len(folders) + len(names)
+            for name in names:
+                with contextlib.suppress(OSError):  # it is writing and deleting as we look
+                    size += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH118 - many of them
+            if size > self._settings.disk_limit * _GIB:
+                return f"it wrote more than {self._settings.disk_limit:g} GiB (runtime.disk_limit in edgepack.yaml)"
+            if files > _MOST_FILES:
+                return f"it made more than {_MOST_FILES:,} files"
+        return ""
+
+    def _job_status(self) -> int | None:
+        """What the child told of its fork, or how the child itself ended; None while the job runs."""
+        try:
+            told = os.read(self._status, 64)
+        except BlockingIOError:
+            return None
+        if told:
+            return int(told)
+        return self.process.wait() if self.has_ended() else None
+
+    def _read(self, output: ChildOutput, at_most: int) -> None:
+        for _ in range(at_most):
+            if not self._stdout_is_open:
+                return
+            try:
+                chunk = os.read(self._stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            self._stdout_is_open = bool(chunk)
+            output.add(chunk)
+
+    def kill(self, log: Any) -> None:
+        """End the process, its group, its forks, and what has left their groups."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        if self._isolation.way == "none":
+            self._end_strays(log)
+        self.process.wait()
+
+    def _end_strays(self, log: Any) -> None:
+        deadline = time.monotonic() + _KILL_FOR
+        # A fork, or a daemon that left its group, has still the environment that the child was started with.
+        while left := _processes_of(self.work, other_than=self.process.pid):
+            if time.monotonic() > deadline:
+                log.warning(f"processes that a child left behind cannot be ended: {left}")
+                break
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def remove_all(path: Path) -> None:
+    """Remove a file or a folder to which a child may have done anything. Nobody writes to it any more."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError):
+        # These go as deep as there are folders, and past those that have no rights.
+        for command in (["chmod", "--recursive", "u+rwx", "--", str(path)], ["rm", "-rf", "--", str(path)]):
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise OSError(done.stderr.strip()[-500:]) from None
+
+
+def _most_processes(isolation: Isolation) -> int | None:
+    """The limit on processes. The kernel counts a user's, so that of a person counts what else that person runs
+    (before Linux 5.14 even in a namespace), and root has none."""
+    if isolation.user is not None:
+        return _MOST_PROCESSES
+    if isolation.way == "none" and os.geteuid() == 0:
+        return None
+    running = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid == os.getuid():
+                running += len(list((entry / "task").iterdir()))
+    return running + _MOST_PROCESSES
+
+
+def _how_it_ended(code: int) -> str:
+    if 128 < code < 160:
+        code = 128 - code  # as the first process of a room tells it
+    if code >= 0:
+        return f"exited with code {code}"
+    hint = ", as the system does when memory runs out," if -code == signal.SIGKILL else ""
+    return f"was killed by signal {-code}{hint}"
+
+
+def _processes_of(home: Path, other_than: int) -> list[int]:
+    """Processes that were started with HOME there or below it, as far as this user may look."""
+    wanted = (f"HOME={home}\0".encode(), f"HOME={home}/".encode())
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = b"\0" + entry.read_bytes()
+            if any(b"\0" + one in variables for one in wanted) and int(entry.parts[-2]) != other_than:
+                found.append(int(entry.parts[-2]))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended, or is somebody else's
+    return found

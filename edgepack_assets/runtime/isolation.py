@@ -1,0 +1,195 @@
+"""What model code may see and touch: the ways to shut a process in, and which of them works on this machine.
+
+Both ways give the same room: process, mount, network, IPC and host name namespaces of its own; a root that holds the
+system's libraries, the component's interpreter and environment, all read-only; a fresh /proc; no network; one work
+folder to write to; and, where this process is root's, another user. bubblewrap builds it where it is installed,
+otherwise util-linux's unshare with `enter.py`. Limits on memory, files and processes are the child's own (child.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from edgepack_assets.errors import IsolationError
+
+PROTECTIONS = (
+    "it sees no processes but its own",
+    "it reads no files but the system's libraries and its own",
+    "it writes nowhere but into its work folder",
+    "it has no network",
+    "it is another user than root",
+    "all it started ends with it",
+)
+"""What a way to shut a process in gives, in words."""
+
+_ENTER = Path(__file__).with_name("enter.py")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ALSO = (
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/nix/store",
+    "/sys/devices/system/cpu", "/sys/devices/system/node",
+)  # fmt: skip
+"""Where libraries lie, and what numeric ones read to choose their code."""
+_SCRATCH = 64 << 20
+"""Bytes of /dev/shm, which lies in memory and is emptied after each job."""
+_USERS = range(61184, 65520)
+"""Users that nobody is: systemd's range for passing ones."""
+_TRY_FOR = 30.0
+
+Way = Literal["bubblewrap", "unshare", "none"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a child may see: `base` is a folder with `work` (to write to) in it, the rest is read-only."""
+
+    base: Path
+    readable: Sequence[Path]
+
+    @property
+    def work(self) -> Path:
+        """The one folder that the child may write to."""
+        return self.base / "work"
+
+    @property
+    def mount_point(self) -> Path:
+        """An empty folder, over which a way may mount the child's root."""
+        return self.base / "root"
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """A way that works here. `user` is the other user a child becomes, None where it stays this process's."""
+
+    way: Way
+    user: int | None
+    missing: tuple[str, ...]
+
+    def command(self, room: Room, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` in that room, as the first process there: with it all others end, and
+        none of them can stop or kill it."""
+        if self.way == "bubblewrap":
+            return _bubblewrap(self.user, room, command)
+        return _unshare(self.user, room, command) if self.way == "unshare" else list(command)
+
+    def own(self, path: Path) -> None:
+        """Make a file or folder the child's, whatever umask it was made with."""
+        os.chmod(path, 0o700 if path.is_dir() else 0o600)  # noqa: PTH101 - one call fewer for folders of many files
+        if self.user is not None:
+            os.chown(path, self.user, self.user)
+
+
+def isolation_for(policy: Literal["required", "best_effort"], ways: Sequence[Way] | None = None) -> Isolation:
+    """The best way that works on this machine, bubblewrap first.
+
+    Raises IsolationError if the policy is "required" and something of it does not hold."""
+    tried: dict[str, str] = {}
+    for way in ways or ("bubblewrap", "unshare", "none"):
+        user = _other_user() if way != "none" else None
+        reason = _why_not(way, user) if way != "none" else None
+        if reason is not None:
+            tried[way] = reason
+            continue
+        found = Isolation(way, user, PROTECTIONS if way == "none" else ())
+        if found.missing and policy == "required":
+            break
+        return found
+    raise IsolationError(
+        "model code cannot be isolated on this machine, and runtime.isolation is `required`: install bubblewrap, or "
+        f"allow user namespaces ({'; '.join(f'{way}: {reason}' for way, reason in tried.items())}). `best_effort` "
+        "would run it without"
+    )
+
+
+@cache
+def _why_not(way: Way, user: int | None) -> str | None:
+    """Why a way does not work here, None if it does: tried once per process, with a process that does nothing."""
+    with tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder:
+        room = Room(Path(folder), python_folders(Path(sys.executable)))
+        room.work.mkdir()
+        room.mount_point.mkdir()
+        try:
+            done = subprocess.run(
+                Isolation(way, user, ()).command(room, ["/usr/bin/env", "true"]), env={}, cwd=room.work,
+                stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRY_FOR,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[-300:] or "it fails"
+
+
+def _other_user() -> int | None:
+    if os.geteuid() != 0:
+        return None
+    # Runs at the same time should not share one: the limit on processes is the user's.
+    return _USERS[os.getpid() % len(_USERS)]
+
+
+@cache
+def python_folders(python: Path) -> tuple[Path, ...]:
+    """Where an interpreter's own library lies, outside of /usr."""
+    done = subprocess.run(
+        # without site: nothing that a package has put into the environment runs
+        [str(python), "-I", "-S", "-c", "import sys; print(sys.base_prefix, sys.base_exec_prefix, sep='\\n')"],
+        env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TRY_FOR,
+    )  # fmt: skip
+    binary = python.resolve()
+    found = [*map(Path, done.stdout.splitlines()), binary.parent.parent if binary.parent.name == "bin" else binary]
+    return tuple(dict.fromkeys(path for path in found if path != Path("/") and not path.is_relative_to("/usr")))
+
+
+def _binds(room: Room) -> dict[str, str]:
+    """Folders and files to show read-only, by where they stand; a link of the system stays one (see _links)."""
+    paths = [path for path in (*_SYSTEM, *_ALSO) if Path(path).exists() and not Path(path).is_symlink()]
+    return {path: path for path in [*paths, *map(str, room.readable)]}
+
+
+def _parents(paths: Sequence[str]) -> list[str]:
+    """The folders above `paths`, the upper ones first."""
+    return sorted({str(above) for path in paths for above in Path(path).parents} - {"/"})
+
+
+def _links() -> dict[str, str]:
+    return {path: str(Path(path).readlink()) for path in _SYSTEM if Path(path).is_symlink()}
+
+
+def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
+    line = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    if user is None:
+        line += ["--unshare-user", "--cap-drop", "ALL"]
+    else:
+        line += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        command = [
+            "setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps", "-all",
+            "--no-new-privs", *command,
+        ]  # fmt: skip
+    line += ["--as-pid-1", "--proc", "/proc", "--dev", "/dev"]
+    line += ["--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/dev/shm"]  # noqa: S108 - the child's own
+    for path, to in _links().items():
+        line += ["--symlink", to, path]
+    for folder in _parents([*_binds(room).values(), str(room.work)]):
+        line += ["--perms", "0755", "--dir", folder]  # else only who builds the room may pass
+    for source, path in _binds(room).items():
+        line += ["--ro-bind", source, path]
+    line += ["--bind", str(room.work), str(room.work)]
+    return [*line, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--", *command]
+
+
+def _unshare(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
+    plan: Mapping[str, object] = {
+        "root": str(room.mount_point), "work": str(room.work), "binds": _binds(room), "links": _links(),
+        "user": user, "scratch": _SCRATCH, "command": list(command),
+    }  # fmt: skip
+    mapped = ["--user", "--map-root-user"] if user is None else []
+    return [
+        "unshare", *mapped, "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL", "--",
+        sys.executable, "-I", "-S", str(_ENTER), json.dumps(plan),
+    ]  # fmt: skip

@@ -1,0 +1,127 @@
+"""What holds of the isolation on this machine, by trying each protection with code that means harm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.errors import ComponentError
+from edgepack_assets.evidence import Part
+from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.runtime.isolation import Way
+from edgepack_assets.runtime.lock import PLATFORM, Lock
+from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.settings import RuntimeSettings
+
+_HARM = Path(__file__).with_name("harm.py")
+_LIMITS = {"time_limit": 5.0, "memory_limit": 1.0, "disk_limit": 0.05, "isolation": "best_effort"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The way in which children are shut in, and a row for each protection."""
+
+    way: Way
+    parts: list[Part]
+
+
+def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) -> Tried:
+    """Try each protection once, in about 10 s. `ways` are those to isolate a child that come into question."""
+    with (
+        _Bait() as bait,
+        tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder,
+        Sandbox(settings.model_copy(update=_LIMITS), ways=ways) as sandbox,
+    ):
+
+        def harm(name: str, **arguments: Any) -> Any:
+            job = {"task": "call", "file": str(_HARM), "function": name, "folder": folder, "arguments": arguments}
+            try:
+                return sandbox.run(f"trying to {name}", _plain_python(), [], job)
+            except ComponentError as error:
+                return str(error).splitlines()[0]
+
+        parts = [
+            _part("another process's environment", harm("read_environments", canary=bait.canary)),
+            _part("files of this machine", harm("read", path=str(bait.file))),
+            _part("writing outside of the work folder", _written(bait, harm("write", folder=str(bait.folder)))),
+            _part("the network", harm("connect", port=bait.port)),
+            _part("being root", harm("be_root")),
+            _part("regaining rights", harm("regain_rights", path=str(bait.file))),
+            _part("memory beyond runtime.memory_limit", harm("allocate", size=4 << 30)),
+            _part("disk beyond runtime.disk_limit", harm("fill", size=1 << 30)),
+            _part("processes without end", harm("fork", count=2000)),
+            _part("outliving its job", _left(bait, harm("leave_behind", marker=bait.marker))),
+        ]
+        told = harm("hang")
+        held = "ran longer than" in str(told)
+        parts.append(Part("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
+        return Tried(sandbox.isolation.way, parts)
+
+
+def _part(name: str, got: object) -> Part:
+    """`got` is what the code gained: nothing, if the protection holds."""
+    return Part(name, got is None, "refused" if got is None else str(got), "refused")
+
+
+class _Bait:
+    """Things of this machine that model code must not reach."""
+
+    def __init__(self) -> None:
+        self.canary = f"edgepack-canary-{uuid.uuid4().hex}"
+        self.marker = f"600.{uuid.uuid4().int % 10**12:012}"
+
+    def __enter__(self) -> _Bait:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepack-bait-"))
+            self.folder = Path(folder)
+            self.folder.chmod(0o777)
+            self.file = self.folder / "file"
+            self.file.write_text(self.canary)
+            self.file.chmod(0o644)
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            self.port = listener.getsockname()[1]
+            other = subprocess.Popen(["sleep", "600"], env={"PATH": os.environ.get("PATH", ""), "CANARY": self.canary})
+            stack.callback(other.wait)
+            stack.callback(other.kill)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.left_behind():
+            os.kill(pid, 9)
+        self._stack.close()
+
+    def left_behind(self) -> list[int]:
+        """Processes that were started with the marker as an argument."""
+        return [pid for pid, words in _command_lines() if self.marker.encode() in words]
+
+
+def _command_lines() -> Iterator[tuple[int, list[bytes]]]:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield int(entry.parts[-2]), entry.read_bytes().split(b"\0")
+
+
+def _written(bait: _Bait, told: object) -> object:
+    strange = sorted(path.name for path in bait.folder.iterdir() if path != bait.file)
+    return f"it wrote {', '.join(strange)}" if strange else told
+
+
+def _left(bait: _Bait, told: object) -> object:
+    return "a process that it started runs on" if bait.left_behind() else told
+
+
+def _plain_python() -> Environment:
+    """The interpreter that this project runs on, without any package."""
+    python = Path(getattr(sys, "_base_executable", sys.executable))
+    lock = Lock(key="", python="", platform=PLATFORM, requirements=(), packages=())
+    return Environment(Path(sys.base_prefix), python, lock, kept=True)
