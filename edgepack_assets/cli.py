@@ -1,4 +1,4 @@
-"""The `edgepack` command: what is in the registry, partition keys for it, the shell's settings, garbage.
+"""The `edgepack` command: what is in the registry, partition keys for it, the shell's settings, the machine, garbage.
 
 Packaging itself is Dagster's: `dagster asset materialize`, or its UI. Nothing heavy is imported at load, and
 Dagster only by commands that need its instance: a command must answer at once.
@@ -193,6 +193,26 @@ def env() -> None:
     }
     for name, value in exports.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command()
+def doctor() -> None:
+    """Try what a run needs on this machine, above all what keeps model code shut in. Fails if something vital does."""
+    settings = load_settings()
+    click.echo(f"configuration: {settings.file}")
+    from edgepack_assets.doctor import examine
+
+    failed = 0
+    section = ""
+    for finding in examine(settings):
+        if finding.section != section:
+            section = finding.section
+            click.echo(f"\n{section}")
+        failed += not finding.holds and finding.vital
+        mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
+        click.echo(f"  {mark:<6} {finding.name}: {finding.words}")
+    if failed:
+        raise click.ClickException(f"{failed} things that a run needs do not hold")
 
 
 # Garbage -------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ FLOORS = [
     {"runtime"},
     {"model_types"},
     {"packaging"},
-    {"gates", "garbage"},
+    {"gates", "garbage", "doctor"},
     {"tasks"},
     {"resources", "dagster_home"},
     {"io_manager", "assets"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ _SCRATCH = 64 << 20
 _USERS = range(61184, 65520)
 """Users that nobody is: systemd's range for passing ones."""
 _TRY_FOR = 30.0
+_PROGRAMS = {"bubblewrap": "bwrap", "unshare": "unshare"}
 
 Way = Literal["bubblewrap", "unshare", "none"]
 
@@ -112,6 +114,8 @@ def isolation_for(policy: Literal["required", "best_effort"], ways: Sequence[Way
 @cache
 def _why_not(way: Way, user: int | None) -> str | None:
     """Why a way does not work here, None if it does: tried once per process, with a process that does nothing."""
+    if shutil.which(_PROGRAMS[way]) is None:
+        return f"{_PROGRAMS[way]} is not installed"
     with tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder:
         room = Room(Path(folder), python_folders(Path(sys.executable)))
         room.work.mkdir()
@@ -124,6 +128,11 @@ def _why_not(way: Way, user: int | None) -> str | None:
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
     return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[-300:] or "it fails"
+
+
+def _program(way: Way) -> str:
+    """Where a way's program lies. A child's own PATH need not lead there."""
+    return shutil.which(_PROGRAMS[way]) or _PROGRAMS[way]
 
 
 def _other_user() -> int | None:
@@ -162,7 +171,14 @@ def _links() -> dict[str, str]:
 
 
 def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
-    line = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    line = [
+        _program("bubblewrap"),
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     if user is None:
         line += ["--unshare-user", "--cap-drop", "ALL"]
     else:
@@ -190,6 +206,7 @@ def _unshare(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
     }  # fmt: skip
     mapped = ["--user", "--map-root-user"] if user is None else []
     return [
-        "unshare", *mapped, "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL", "--",
+        _program("unshare"), *mapped, "--mount", "--pid", "--net", "--ipc", "--uts", "--fork",
+        "--kill-child=SIGKILL", "--",
         sys.executable, "-I", "-S", str(_ENTER), json.dumps(plan),
     ]  # fmt: skip

@@ -1,0 +1,85 @@
+"""Whether this machine and the configuration can do the job: what `edgepack doctor` tries, step by step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.runtime.protections import try_protections
+from edgepack_assets.runtime.pythons import find_python
+from edgepack_assets.runtime.uv import uv_command
+from edgepack_assets.settings import EDGE_PYTHONS, Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of the doctor's: what was tried, whether it holds, in words; `vital` if nothing works without it."""
+
+    section: str
+    name: str
+    holds: bool
+    words: str
+    vital: bool = True
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Try everything that a run needs; takes about 10 s, most of it for what shuts model code in."""
+    yield from _pythons(settings)
+    yield _tried("machine", "uv, which locks and installs", lambda: uv_command()[0])
+    yield _tried("storage", "artefact store", lambda: _store(settings))
+    yield _tried("storage", "registry", lambda: _registry(settings))
+    yield from _isolation(settings)
+
+
+def _pythons(settings: Settings) -> Iterator[Finding]:
+    wanted = {entry.python_version for entry in settings.model_types.values()} - {None}
+    found: dict[str, str] = {}
+    for version in EDGE_PYTHONS:
+        try:
+            found[version] = str(find_python(version, settings.runtime.pythons)[1])
+        except EdgepackError as error:
+            found[version] = ""
+            vital = version in wanted or (not wanted and not any(found.values()) and version == EDGE_PYTHONS[-1])
+            yield Finding("machine", f"Python {version} for components", False, str(error), vital)
+        else:
+            yield Finding("machine", f"Python {version} for components", True, found[version])
+
+
+def _tried(section: str, name: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(section, name, True, attempt())
+    except EdgepackError as error:
+        return Finding(section, name, False, str(error))
+
+
+def _store(settings: Settings) -> str:
+    store = ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+    told = f"edgepack doctor {os.getpid()}".encode()
+    blob = store.put_bytes(told, "text/plain")
+    if store.fetch(blob).read_bytes() != told:
+        raise EdgepackError(f"{settings.artefacts.root} gives back other bytes than were put there")
+    return f"{settings.artefacts.root}: writes and reads"
+
+
+def _registry(settings: Settings) -> str:
+    registry = open_registry(settings)
+    models, data = (len(registry.names(kind)) for kind in (Kind.MODEL, Kind.DATA))
+    return f"{settings.registry.type}: {models} models and {data} data assets"
+
+
+def _isolation(settings: Settings) -> Iterator[Finding]:
+    required = settings.runtime.isolation == "required"
+    try:
+        tried = try_protections(settings.runtime)
+    except EdgepackError as error:
+        yield Finding("isolation", "running model code", False, str(error))
+        return
+    way = "nothing shuts model code in" if tried.way == "none" else f"model code is shut in by {tried.way}"
+    yield Finding("isolation", f"runtime.isolation: {settings.runtime.isolation}", tried.way != "none", way, required)
+    for part in tried.parts:
+        yield Finding("isolation", part.name, part.passed, part.found, required)

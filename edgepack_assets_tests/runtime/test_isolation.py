@@ -1,0 +1,155 @@
+"""Each way to shut model code in keeps it in; where none works that is said, or nothing runs."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.errors import ComponentError, IsolationError
+from edgepack_assets.runtime import isolation as isolation_module
+from edgepack_assets.runtime.environments import Environment
+from edgepack_assets.runtime.isolation import Way, isolation_for
+from edgepack_assets.runtime.protections import try_protections
+from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.settings import RuntimeSettings
+
+SHUT_IN: list[Way] = ["bubblewrap", "unshare"]
+
+
+@pytest.fixture(params=SHUT_IN)
+def way(request: pytest.FixtureRequest) -> Way:
+    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    return request.param
+
+
+@pytest.fixture
+def nothing_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine with neither bubblewrap nor unshare."""
+    isolation_module._why_not.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    yield
+    isolation_module._why_not.cache_clear()
+
+
+def test_every_protection_holds(way: Way) -> None:
+    tried = try_protections(RuntimeSettings(), [way])
+    assert tried.way == way
+    assert [part for part in tried.parts if not part.passed] == []
+    assert len(tried.parts) == 11
+
+
+def test_without_it_the_trial_says_what_does_not_hold() -> None:
+    """The trial can fail: where nothing shuts the code in it gains what it goes for."""
+    held = {part.name: part.passed for part in try_protections(RuntimeSettings(), ["none"]).parts}
+    gained = [name for name, holds in held.items() if not holds]
+    for name in ("another process's environment", "files of this machine", "writing outside of the work folder",
+                 "the network", "outliving its job"):  # fmt: skip
+        assert name in gained
+    for name in ("memory beyond runtime.memory_limit", "disk beyond runtime.disk_limit",
+                 "time beyond runtime.time_limit"):  # fmt: skip
+        assert name not in gained
+
+
+def test_required_refuses_where_nothing_works(nothing_works: None) -> None:
+    with pytest.raises(IsolationError, match=r"cannot be isolated .* runtime.isolation is `required`: install bubblew"):
+        isolation_for("required")
+    assert isolation_for("best_effort").way == "none"
+
+
+def test_required_runs_where_something_works(way: Way) -> None:
+    assert isolation_for("required", [way, "none"]).way == way
+
+
+def test_best_effort_says_loudly_what_does_not_hold(
+    nothing_works: None, environment: Environment, plain_settings: RuntimeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Sandbox(plain_settings) as sandbox:
+        sandbox.prepare(environment, [])
+        sandbox.prepare(environment, ["json"])
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "model code is NOT isolated on this machine" in caplog.text
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the children's folders are made."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+BODIES = {
+    "many files": "for n in range(10**9): pathlib.Path(str(n)).write_bytes(b'x' * 100_000)",
+    "empty files": "for n in range(10**9): pathlib.Path(str(n)).touch()",
+    "folders without end": "for n in range(5000): os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "a folder without rights": "os.makedirs('a/b/c'); os.chmod('a/b', 0); os.chmod('a', 0)",
+    "shared memory": "f = open('/dev/shm/x', 'wb'); [f.write(bytes(1 << 20)) for n in range(100)]",
+    "fork bomb": "\nwhile True:\n        try: os.fork()\n        except OSError: pass",
+    "daemons": "[subprocess.run(['sh', '-c', 'setsid sleep 600 & true']) for n in range(100)] and None",
+    "closed streams": "[os.close(n) for n in range(3)]; time.sleep(600)",
+    "output without end": "\nwhile True: os.write(1, b'x' * (1 << 20))",
+}
+STOPPED = {"many files", "empty files", "shared memory", "fork bomb", "closed streams", "output without end"}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_next_job_works_after_any_harm(
+    way: Way, name: str, environment: Environment, plain_settings: RuntimeSettings, work: Path
+) -> None:
+    tmp_path = work.parent
+    (tmp_path / "folder").mkdir()
+    harm, peace = tmp_path / "harm.py", tmp_path / "peace.py"
+    harm.write_text(f"import os, pathlib, subprocess, time\ndef go(arguments):\n    {BODIES[name]}\n")
+    peace.write_text(
+        "import os\n"
+        "def go(arguments):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+        "    return [sorted(os.listdir('/dev/shm')), os.listdir(), sum(p.isdigit() for p in os.listdir('/proc'))]\n"
+    )
+    settings = plain_settings.model_copy(update={"time_limit": 3.0, "disk_limit": 0.2})
+    job = {"task": "call", "function": "go", "folder": str(tmp_path / "folder"), "arguments": None}
+    with Sandbox(settings, ways=[way]) as sandbox:
+        if name in STOPPED:
+            with pytest.raises(ComponentError):
+                sandbox.run("the harm", environment, [], {**job, "file": str(harm)})
+        else:
+            assert sandbox.run("the harm", environment, [], {**job, "file": str(harm)}) is None
+        # only the first process of the room and the job itself are there
+        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], [], 2]
+    assert list(work.iterdir()) == []
+
+
+def test_a_loaded_model_reaches_nothing_of_this_process(
+    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What a pickle would do: look for secrets wherever this process keeps them."""
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "hush")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "edgepack.yaml").write_text("secret: hush")
+    (tmp_path / "look.py").write_text(
+        "import os, pathlib\n"
+        "def go(arguments):\n"
+        "    seen = [*os.environ.values(), *os.environ]\n"
+        "    for path in [arguments['secret'], *pathlib.Path('/proc').glob('[0-9]*/environ'),\n"
+        "                 *pathlib.Path('/proc').glob('[0-9]*/cmdline')]:\n"
+        "        try: seen.append(pathlib.Path(path).read_bytes().decode(errors='replace'))\n"
+        "        except OSError: pass\n"
+        "    tops = [pathlib.Path(top) for top in ('/root', '/home') if os.path.isdir(top)]\n"
+        "    homes = [str(path) for top in tops for path in top.iterdir()]\n"
+        "    return ['hush' in ' '.join(seen), homes]\n"
+    )
+    job = {"task": "call", "file": str(tmp_path / "look.py"), "function": "go", "folder": str(tmp_path / "folder"),
+           "arguments": {"secret": str(tmp_path / "edgepack.yaml")}}  # fmt: skip
+    with Sandbox(plain_settings, ways=[way]) as sandbox:
+        found, homes = sandbox.run("the job", environment, [], job)
+    assert found is False
+    # at most the folders in which the interpreter, or the environment, lies
+    assert all(str(environment.python.resolve()).startswith(home) or home in str(environment.folder) for home in homes)
