@@ -11,7 +11,7 @@ import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
-from edgepack_assets.runtime import lock as locking
+from edgepack_assets.runtime import resolve, wheels
 from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
 from edgepack_assets.runtime.uv import PASSED_ON
 from edgepack_assets.settings import RuntimeSettings
@@ -112,7 +112,7 @@ def test_platforms_are_ranked_as_the_reference_ranks_them(monkeypatch: pytest.Mo
     """Against `packaging`, from which pip has its tags, on a machine like the server: x86_64, glibc 2.31."""
     monkeypatch.setattr("packaging._manylinux._get_glibc_version", lambda: (2, 31))
     monkeypatch.setattr("packaging._manylinux._have_compatible_abi", lambda *_: True)
-    ours = list(dict.fromkeys(tag.platform for tag in locking._edge_tags("3.11")))
+    ours = list(dict.fromkeys(tag.platform for tag in wheels.edge_tags("3.11")))
     assert ours == [*packaging._manylinux.platform_tags(["x86_64"]), "linux_x86_64", "any"]
 
 
@@ -220,7 +220,7 @@ def test_credentials_reach_the_index_and_nothing_else(index: Index, store: Artef
     ],
 )
 def test_secrets_are_taken_out_of_errors(url: str, text: str, redacted: str) -> None:
-    assert locking._redact(text, settings(url)) == redacted
+    assert resolve.redact(text, settings(url)) == redacted
 
 
 def test_an_extra_index_is_looked_at_as_pip_does(index: Index, store: ArtefactStore) -> None:
@@ -273,8 +273,8 @@ def test_the_lock_that_stands_wins(
     first, _ = lock_for(["app"], "3.11", store, settings(index))
     index.add(wheel("app", "2.0"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another"))
-    look, looks = store.get_named, iter([None])
-    monkeypatch.setattr(store, "get_named", lambda kind, key: next(looks, look(kind, key)))
+    look, looks = store.names, iter([[]])
+    monkeypatch.setattr(store, "names", lambda kind, key: next(looks, look(kind, key)))
     second, kept = lock_for(["app"], "3.11", store, settings(index))
     assert (second, kept) == (first, False)
     assert "/files/app-2.0-py3-none-any.whl" in index.asked
