@@ -75,6 +75,11 @@ class Generation:
     number: int
     resolved: datetime | None
 
+    @property
+    def resolved_text(self) -> str:
+        """When it was resolved, to the minute."""
+        return f"{self.resolved.astimezone(UTC):%Y-%m-%d %H:%M}Z" if self.resolved else "not told"
+
 
 def lock_key(requirements: Sequence[str], python: str, settings: RuntimeSettings) -> str:
     """What a lock is published under: digest of the requirements, the Python, the platform and the index.
