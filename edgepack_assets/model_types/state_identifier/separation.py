@@ -119,7 +119,9 @@ class _Windows:
         with np.errstate(divide="ignore", invalid="ignore"):
             own = own / (self.sizes[clusters] - 1)
             each = (nearest - own) / np.maximum(own, nearest)
-        return np.nan_to_num(each)  # NaN where a window is alone in its cluster, or all of its distances are 0
+        # NaN where a window is alone in its cluster, or all of its distances are 0
+        result: NDArray[np.float64] = np.nan_to_num(each)
+        return result
 
     def _measure(self, rows: slice, columns: slice) -> _Block:
         import numpy as np
