@@ -39,6 +39,10 @@ _NO_PACKAGE = "invalid package format"
 _CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
 
 
+class _IndexError(EnvironmentBuildError):
+    """The index could not be asked; uv has tried several times."""
+
+
 def resolve_wheels(
     requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings, *, anew: bool = False
 ) -> list[LockedPackage]:
@@ -50,20 +54,16 @@ def resolve_wheels(
     """
     ruled_out: list[str] = []
     for _ in range(_MOST_ROUNDS):
-        packages = _resolve(requirements, ruled_out, python, settings, anew)
-        fetch_missing(packages, store, python, settings)
-        wheels = {package: store.fetch(package.blob) for package in packages}
-        for package, path in wheels.items():
-            check_wheel(path, package, python)  # one that was in the store already may be another's
+        try:
+            packages = _resolve(requirements, ruled_out, python, settings, anew)
+            wheels = _verified(packages, requirements, python, store, settings)
+        except (EnvironmentBuildError, CorruptError) as error:
+            if anew or isinstance(error, _IndexError):
+                raise
+            anew = True  # uv may remember what the index told before it was mended or filled: the index itself decides
+            continue
         refused = [package for package, path in wheels.items() if not admits(path, package, python)]
         if not refused:
-            missing = unmet(requirements, wheels, python)
-            if missing:
-                raise EnvironmentBuildError(
-                    "the wheels that the package index gave need packages that it did not tell of: "
-                    f"{', '.join(missing)}. Its metadata and its wheels differ; {_CHECK_INDEX}, and clear uv's cache "
-                    "(uv cache clean)"
-                )
             # An index need not tell a wheel's size, nor tell it right.
             return [package.model_copy(update={"size": path.stat().st_size}) for package, path in wheels.items()]
         ruled_out += [f"{package.name}!={package.version}" for package in refused]
@@ -71,6 +71,24 @@ def resolve_wheels(
         f"the component's requirements ({', '.join(requirements)}) lead to ever more packages that do not run on "
         f"Python {python}: {', '.join(ruled_out)}"
     )
+
+
+def _verified(
+    packages: Sequence[LockedPackage], requirements: Sequence[str], python: str, store: ArtefactStore,
+    settings: RuntimeSettings,
+) -> dict[LockedPackage, Path]:  # fmt: skip
+    """The wheels' files, in the store: each what its name tells, and together all that they need."""
+    fetch_missing(packages, store, python, settings)
+    wheels = {package: store.fetch(package.blob) for package in packages}
+    for package, path in wheels.items():
+        check_wheel(path, package, python)  # one that was in the store already may be another's
+    missing = unmet(requirements, wheels, python)
+    if missing:
+        raise EnvironmentBuildError(
+            f"the wheels that the package index gave need packages that it did not tell of: {', '.join(missing)}. "
+            f"Its metadata and its wheels differ; {_CHECK_INDEX}"
+        )
+    return wheels
 
 
 def fetch_missing(
@@ -116,7 +134,7 @@ def _resolve(
         if done.returncode != 0:
             reason = redact(shown(done.stderr).replace(str(asked), "the requirements"), settings)
             if done.returncode != _UV_NO_SOLUTION or _NO_SOLUTION not in reason or _NO_PACKAGE in reason:
-                raise EnvironmentBuildError(
+                raise _IndexError(
                     f"the package index cannot be asked (or gives what is no package) for the component's requirements "
                     f"{what}: {_CHECK_INDEX} (what was locked before needs no index):\n{reason}"
                 )

@@ -206,6 +206,34 @@ def test_metadata_that_differs_from_the_wheel_s_own_is_found_out(index: Index, s
     assert list(store.named(LOCKS)) == [lock.key]
 
 
+def test_what_uv_s_cache_holds_decides_nothing(
+    index: Index, store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes another wheel's hash into the cache, then other requirements: the index's own decide."""
+    monkeypatch.setattr(resolve, "RETRIES", 0)
+    index.caching = True
+    index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "1.0"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    app, base = (bytes.fromhex(package.digest) for package in lock.packages)
+    for number, (old, new) in enumerate([(app, base), (b"base", b"nose")]):
+        changed = 0
+        for file in (path for path in (tmp_path / "uv-cache").rglob("*") if path.is_file()):
+            data = file.read_bytes()
+            changed += data.count(old)
+            file.write_bytes(data.replace(old, new))
+        assert changed > 0
+        elsewhere = ArtefactStore(str(tmp_path / f"elsewhere{number}"), tmp_path / "cache")
+        assert lock_for(["app"], "3.11", elsewhere, settings(index)) == (lock, False)
+
+
+def test_a_version_that_came_after_uv_looked_is_seen_if_it_is_needed(index: Index, store: ArtefactStore) -> None:
+    index.caching = True
+    index.add(wheel("app", "1.0"))
+    lock_for(["app"], "3.11", store, settings(index))
+    index.add(wheel("app", "2.0"))
+    assert lock_for(["app==2.0"], "3.11", store, settings(index))[0].packages[0].version == "2.0"
+
+
 # Flaky -------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets.runtime import resolve, wheels
 from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
-from edgepack_assets.runtime.uv import PASSED_ON
 from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.runtime.plain import NOWHERE
 from edgepack_assets_tests.runtime.wheels import Index, wheel
@@ -185,8 +184,7 @@ def test_what_cannot_be_resolved_is_told(
 
 
 def test_an_index_that_cannot_be_reached_is_told_apart(store: ArtefactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setattr("edgepack_assets.runtime.uv.PASSED_ON", (*PASSED_ON, "UV_HTTP_RETRIES"))
+    monkeypatch.setattr(resolve, "RETRIES", 0)
     with pytest.raises(
         EnvironmentBuildError, match=r"index cannot be asked .*\(app\): check the network, and index_url"
     ):
@@ -303,9 +301,18 @@ def test_a_lock_that_was_tampered_with_is_refused(
         lock_for(["app"], "3.11", store, settings(index))
 
 
-def test_a_lock_for_another_python_is_refused(store: ArtefactStore) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"python": "3.12"}, r"is for Python 3.12 on .*, not for Python 3.11"),
+        ({"platform": "aarch64-manylinux_2_31"}, r"on aarch64-manylinux_2_31 .*, not for Python 3.11 on x86_64"),
+    ],
+)
+def test_a_lock_for_another_python_or_platform_is_refused(
+    store: ArtefactStore, change: dict[str, str], told: str
+) -> None:
     lock, _ = lock_for([], "3.11", store, settings(NOWHERE))
     path = Path(store.root_url) / LOCKS / f"{lock.key}.json"
-    path.write_text(json.dumps({**lock.model_dump(mode="json"), "python": "3.12"}))
-    with pytest.raises(CorruptError, match=r"is for Python 3.12 on .*, not for Python 3.11"):
+    path.write_text(json.dumps({**lock.model_dump(mode="json"), **change}))
+    with pytest.raises(CorruptError, match=told):
         lock_for([], "3.11", store, settings(NOWHERE))

@@ -67,7 +67,8 @@ class Answer:
 @dataclass
 class Index:
     """A simple index (PEP 503). `claims` replaces what it tells of a file's hash; "" tells nothing. `trouble` may
-    answer a path in its place; it may also wait. `metadata` is what it tells of a wheel's METADATA (PEP 658)."""
+    answer a path in its place; it may also wait. `metadata` is what it tells of a wheel's METADATA (PEP 658).
+    `caching` lets answers be remembered for ten minutes, as PyPI does."""
 
     wheels: dict[str, bytes] = field(default_factory=dict)
     claims: dict[str, str] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Index:
     asked: list[str] = field(default_factory=list)
     yanked: set[str] = field(default_factory=set)
     metadata: dict[str, bytes] = field(default_factory=dict)
+    caching: bool = False
     trouble: Callable[[str], Answer | None] = lambda path: None
 
     def add(self, *wheels: tuple[str, bytes]) -> None:
@@ -102,6 +104,8 @@ class Index:
                 if status == 401:
                     self.send_header("WWW-Authenticate", 'Basic realm="index"')
                 self.send_header("Content-Type", "text/html" if "/files/" not in self.path else "application/zip")
+                if index.caching:
+                    self.send_header("Cache-Control", "max-age=600")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command == "GET":
