@@ -143,5 +143,9 @@ def _as_json(generation: Generation, users: list[str]) -> dict[str, object]:
 def _as_row(generation: Generation, users: list[str]) -> tuple[str, ...]:
     lock, resolved = generation.lock, generation.resolved
     age = age_text((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
-    told = (", ".join(lock.requirements) or "-", str(len(lock.packages)), ", ".join(users) or "nothing")
+    told = (
+        ", ".join(lock.requirements) or "-",
+        str(len(lock.packages)),
+        ", ".join(users).replace(lock.key, lock.key[:_SHOWN]) or "nothing",
+    )
     return lock.key[:_SHOWN], str(generation.number), age, lock.python, *told

@@ -60,9 +60,9 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
     _, interpreter = find_python(lock.python, settings.pythons)
     folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
     environment = Environment(folder, folder / "bin" / "python", lock, kept=True)
-    if _fault(environment) is None:
-        return environment
     with disk_errors(folder):
+        if _fault(environment) is None:
+            return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             fault = _fault(environment)
@@ -73,8 +73,9 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
 
 
 def lock_of_environment(folder: Path) -> Lock | None:
-    """The lock of the kept environment in `folder`, None where there is none that is ready."""
-    marker = _read_marker(folder)
+    """The lock of the kept environment in `folder`, None where there is none that is ready. Raises EdgepackError."""
+    with disk_errors(folder, "read"):
+        marker = _read_marker(folder)
     return marker.lock if marker else None
 
 
@@ -96,7 +97,11 @@ def _fault(environment: Environment) -> str | None:
         return "its interpreter is gone"
     if marker.lock.digest != environment.lock.digest:
         return "it was built from another lock"
-    return None if marker.state == _state(environment.folder) else "its files were changed after it was built"
+    try:
+        same = marker.state == _state(environment.folder)
+    except FileNotFoundError:  # somebody is building it anew right now
+        same = False
+    return None if same else "its files were changed after it was built"
 
 
 def _read_marker(folder: Path) -> _Marker | None:

@@ -175,7 +175,10 @@ def fetch_wheels(lock: Lock, store: ArtefactStore, folder: Path) -> None:
     """Put every wheel of the lock into `folder` under its file name, verified. Raises CorruptError."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in lock.packages:
-        (folder / package.file).symlink_to(store.fetch(package.blob))
+        try:
+            (folder / package.file).symlink_to(store.fetch(package.blob))
+        except CorruptError as error:
+            raise CorruptError(f"the wheel {package.file}: {error}") from None
 
 
 def changes(before: Lock, after: Lock) -> list[dict[str, str]]:

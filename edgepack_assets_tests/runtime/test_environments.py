@@ -142,7 +142,7 @@ def test_a_damaged_wheel_is_refused_and_nothing_is_kept(
     blob = store.fetch(lock.packages[0].blob)
     blob.chmod(0o644)
     blob.write_bytes(b"another wheel")
-    with pytest.raises(CorruptError, match="bytes differ from their sha256"):
+    with pytest.raises(CorruptError, match=r"wheel app-1.0-py3-none-any.whl: .*bytes differ from their sha256"):
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
 
@@ -211,6 +211,21 @@ def test_an_environment_that_was_changed_is_noticed_and_built_anew(
     assert (again.kept, again.note) == (False, "its files were changed after it was built")
     assert file.read_text() == text
     assert list(folder.rglob("sitecustomize.py")) == []
+    assert environment_for(lock, store, settings).kept
+
+
+def test_one_that_is_being_built_anew_is_waited_for(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our reading the marker and looking at the files another process has begun to delete them."""
+    environment_for(lock, store, settings)
+    state = environments._state
+
+    def gone(folder: Path) -> str:
+        monkeypatch.setattr(environments, "_state", state)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(environments, "_state", gone)
     assert environment_for(lock, store, settings).kept
 
 

@@ -215,6 +215,11 @@ def test_credentials_reach_the_index_and_nothing_else(index: Index, store: Artef
         ("https://token@host/", "token at https://host/", "**** at https://host/"),
         ("https://u:p%40s@host/", "p@s p%40s u", "**** **** u"),
         ("https://host/", "https://x:y@other/ failed", "https://other/ failed"),
+        (
+            "https://u:p@ss@host/",
+            "https://u:p@ss@host/ and //a@b@other/x@y: p@ss",
+            "https://host/ and //other/x@y: ****",
+        ),
     ],
 )
 def test_secrets_are_taken_out_of_errors(url: str, text: str, redacted: str) -> None:
