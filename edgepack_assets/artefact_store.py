@@ -183,6 +183,16 @@ class ArtefactStore:
         path = self._named_path(kind, key)
         return _document(path, self._fs.cat_file(path)) if self._use(path) else None
 
+    def names(self, kind: str, prefix: str) -> list[str]:
+        """The keys of a kind that begin with `prefix`. Looking does not count as using."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(f"{self._root}/{kind}", detail=False)
+        except FileNotFoundError:
+            return []
+        keys = (Path(path).name.removesuffix(".json") for path in found if path.endswith(".json"))
+        return sorted(key for key in keys if key.startswith(prefix))
+
     def named(self, kind: str) -> dict[str, Any]:
         """Every document of a kind, by key. Looking through them all does not count as using them."""
         return {Path(path).stem: _document(path, self._fs.cat_file(path)) for path, _ in self._documents(kind)}

@@ -17,6 +17,8 @@ import click
 
 from edgepack_assets import dagster_home
 from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.cli_lock import lock
+from edgepack_assets.cli_text import size_text, table
 from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.garbage import find_garbage
@@ -102,7 +104,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if as_json:
             click.echo(json.dumps([_as_json(version) for version in found], indent=2, ensure_ascii=False))
         else:
-            click.echo(_table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
+            click.echo(table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
 
     @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
@@ -158,7 +160,7 @@ def _as_json(version: RegisteredVersion) -> dict[str, Any]:
 def _as_row(version: RegisteredVersion) -> tuple[str, ...]:
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
-    return version.name, str(version.version), created, _size(version.size), version.digest[:12], tags
+    return version.name, str(version.version), created, size_text(version.size), version.digest[:12], tags
 
 
 # Partitions and the shell --------------------------------------------------------------------------------
@@ -236,25 +238,9 @@ def gc(delete: bool, grace: float) -> None:
     if delete:
         found = store.remove(found)
     if found:
-        click.echo(_table(("PATH", "SIZE"), [(item.path, _size(item.size)) for item in found]))
-    total = _size(sum(item.size for item in found))
+        click.echo(table(("PATH", "SIZE"), [(item.path, size_text(item.size)) for item in found]))
+    total = size_text(sum(item.size for item in found))
     click.echo(f"{total} in {len(found)} files {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
-# Text ----------------------------------------------------------------------------------------------------
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+main.add_command(lock)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgepack_assets.errors import ConfigError
+from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.settings import Section, Settings
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
@@ -143,7 +143,7 @@ def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     if kind in ("model_type", "model_attributes_type"):
         message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*loc, '')))}"
     found = fault["input"]
-    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {found!r})"
+    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
 
 

@@ -1,5 +1,14 @@
 """The errors this project raises on purpose. Their text is for the user: what is wrong, where, what to do."""
 
+import re
+
+_CREDENTIALS = re.compile(r"//[^/\s]+@")
+
+
+def without_credentials(text: str) -> str:
+    """`text`, a URL or something that holds one, without the user and password in it."""
+    return _CREDENTIALS.sub("//", text)
+
 
 class EdgepackError(Exception):
     """Base of every error whose message is meant to be read by the user. Deterministic: never retried."""

@@ -1,6 +1,8 @@
 """What of the artefact store is garbage: what no manifest, registered package or kept environment needs.
 
-A lock is needed with all its wheels, so that a package which is registered can be built again from them.
+A lock is needed with all its wheels, so that a package which is registered can be built again from them. Of a lock
+that was refreshed the newest generation is needed while any is, since it is in force; an older one only while
+something was made from it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.artefact_store import ArtefactStore, Garbage
-from edgepack_assets.registry.base import Kind, Registry
-from edgepack_assets.runtime.lock import LOCKS
-
-LOCK_TAG = "lock_key"
-"""Tag of a registered package: the key of its lock."""
+from edgepack_assets.registry.base import Registry
+from edgepack_assets.runtime.lock import LOCKS, split_name
+from edgepack_assets.uses import LockUse, digest_of, lock_uses
 
 
 def find_garbage(store: ArtefactStore, registry: Registry, environments: Path, grace: float) -> list[Garbage]:
@@ -23,35 +23,31 @@ def find_garbage(store: ArtefactStore, registry: Registry, environments: Path, g
     `environments` is the folder of kept environments, each named `<lock key>-...`."""
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
-    keys = _keys_of_environments(environments) | _keys_of_packages(registry)
-    needed: set[str] = set()
-    for artefact in store.manifests():
-        needed.update(blob.digest for blob in artefact.blobs())
-        if "lock" in artefact.parts:
-            lock = store.read_json(artefact.parts["lock"])
-            keys.add(lock["key"])
-            needed.update(_wheels(lock))
-    unneeded = {key: item for key, item in idle.items() if key not in keys}
-    for key, lock in locks.items():
-        if key not in unneeded:
-            needed.update(_wheels(lock))
-    return [*unneeded.values(), *store.garbage(needed, grace)]
+    uses = lock_uses(store, registry, environments)
+    kept = _needed_locks(locks, set(idle), uses)
+    needed = {blob.digest for artefact in store.manifests() for blob in artefact.blobs()}
+    for use in uses:
+        needed |= _wheels(use.document or {})
+    for name in kept:
+        needed |= _wheels(locks[name])
+    # Oldest generation first: whoever looks meanwhile must not find an older one in force.
+    unneeded = [idle[name] for name in sorted(idle, key=split_name) if name not in kept]
+    return [*unneeded, *store.garbage(needed, grace)]
+
+
+def _needed_locks(locks: Mapping[str, Any], idle: set[str], uses: list[LockUse]) -> set[str]:
+    """Names of the locks that something needs, that were used lately, or that are in force beside such a one."""
+    exactly = {(use.key, use.digest) for use in uses if use.digest}
+    somehow = {use.key for use in uses if not use.digest}
+    split = {name: split_name(name) for name in locks}
+    kept = {
+        name for name, (key, _) in split.items()
+        if name not in idle or key in somehow or (key, digest_of(locks[name])) in exactly
+    }  # fmt: skip
+    wanted = {split[name][0] for name in kept} | {use.key for use in uses}
+    in_force = {key: name for name, (key, _) in sorted(split.items(), key=lambda item: item[1])}
+    return kept | {in_force[key] for key in wanted if key in in_force}
 
 
 def _wheels(lock: Mapping[str, Any]) -> set[str]:
-    return {package["digest"] for package in lock["packages"]}
-
-
-def _keys_of_environments(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {entry.name.partition("-")[0] for entry in folder.iterdir() if entry.is_dir()}
-
-
-def _keys_of_packages(registry: Registry) -> set[str]:
-    return {
-        version.tags[LOCK_TAG]
-        for name in registry.names(Kind.MODEL)
-        for version in registry.versions(Kind.MODEL, name)
-        if LOCK_TAG in version.tags
-    }
+    return {package["digest"] for package in lock.get("packages", ())}

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgepack_assets.errors import ConfigError
+from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.partitions import is_model_type_name, is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
@@ -54,7 +54,8 @@ def _requirement(line: str) -> str:
     try:
         return str(Requirement(line))
     except InvalidRequirement as error:
-        raise ValueError(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})") from None
+        told = without_credentials(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})")
+        raise ValueError(told) from None
 
 
 def _latest_or_number(value: object) -> object:

@@ -46,14 +46,14 @@ FLOORS = [
     {"runtime"},
     {"model_types"},
     {"packaging"},
-    {"gates", "garbage", "doctor"},
+    {"gates", "uses", "garbage", "doctor"},
     {"tasks"},
     {"resources", "dagster_home"},
     {"io_manager", "assets"},
     {"jobs", "sensors"},
     {"definitions"},
     {"quickstart"},
-    {"cli"},
+    {"cli", "cli_lock", "cli_text"},
 ]
 """From the ground up: a module imports from its own floor or one below."""
 

@@ -1,22 +1,27 @@
 """Kept environments: one virtual environment per lock and interpreter, built once, compiled, then only read.
 
-An environment holds exactly the wheels of its lock: no index, no pip, nothing from the host.
+An environment holds exactly the wheels of its lock: no index, no pip, nothing from the host. Its files are made
+read-only and synced before the marker that says it is ready; the marker tells their sizes and times, so that one in
+which anything changed since is not served but built anew. Its folders stay writable: `rm -r` must work.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.files import disk_errors, writing
+from edgepack_assets.files import disk_errors, sync_tree, writing
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.lock import Lock, fetch_wheels
 from edgepack_assets.runtime.pythons import find_python
@@ -28,12 +33,22 @@ _READY = "edgepack-lock.json"
 
 @dataclass(frozen=True)
 class Environment:
-    """A ready environment: its folder, its interpreter, the lock it was built from, whether it was kept."""
+    """A ready environment: its folder, its interpreter, the lock it was built from, whether it was kept. `note` says
+    why one that was there could not be kept."""
 
     folder: Path
     python: Path
     lock: Lock
     kept: bool
+    note: str = ""
+
+
+class _Marker(BaseModel):
+    """What stands in a ready environment: its lock, and what `_state` told of its files when it was built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lock: Lock
+    state: str
 
 
 def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> Environment:
@@ -45,15 +60,23 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
     _, interpreter = find_python(lock.python, settings.pythons)
     folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
     environment = Environment(folder, folder / "bin" / "python", lock, kept=True)
-    if _is_ready(environment):
-        return environment
     with disk_errors(folder):
+        if _fault(environment) is None:
+            return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if _is_ready(environment):
+            fault = _fault(environment)
+            if fault is None:
                 return environment
             _build(environment, interpreter, store, settings)
-    return replace(environment, kept=False)
+    return replace(environment, kept=False, note=fault)
+
+
+def lock_of_environment(folder: Path) -> Lock | None:
+    """The lock of the kept environment in `folder`, None where there is none that is ready. Raises EdgepackError."""
+    with disk_errors(folder, "read"):
+        marker = _read_marker(folder)
+    return marker.lock if marker else None
 
 
 def _identity(lock: Lock, interpreter: Path) -> str:
@@ -64,9 +87,56 @@ def _identity(lock: Lock, interpreter: Path) -> str:
     return hashlib.sha256(canonical_json([lock.digest, which])).hexdigest()
 
 
-def _is_ready(environment: Environment) -> bool:
+def _fault(environment: Environment) -> str | None:
+    """None if the environment can be served; else why not, "" if it was never ready."""
+    marker = _read_marker(environment.folder)
+    if marker is None:
+        return ""
     # its interpreter is a link to the machine's, which may be gone
-    return (environment.folder / _READY).is_file() and environment.python.exists()
+    if not environment.python.exists():
+        return "its interpreter is gone"
+    if marker.lock.digest != environment.lock.digest:
+        return "it was built from another lock"
+    try:
+        same = marker.state == _state(environment.folder)
+    except FileNotFoundError:  # somebody is building it anew right now
+        same = False
+    return None if same else "its files were changed after it was built"
+
+
+def _read_marker(folder: Path) -> _Marker | None:
+    try:
+        return _Marker.model_validate_json((folder / _READY).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def _state(folder: Path) -> str:
+    """Digest over name, size, mode and times of every file. The time of the last change (ctime) is the kernel's: it
+    tells of any write, rename or chmod since, whatever times a program gave the file afterwards."""
+    told, folders = [], [str(folder)]
+    marker = str(folder / _READY)
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.path != marker:
+                    found = entry.stat(follow_symlinks=False)
+                    told.append((entry.path, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns))
+    told.sort()
+    return hashlib.sha256(repr(told).encode(errors="surrogateescape")).hexdigest()
+
+
+def _make_read_only(folder: Path) -> None:
+    """Nobody writes to the files, and anybody may read them: model code is another user's where we are root."""
+    for top, _, files in os.walk(folder):
+        os.chmod(top, 0o755)  # noqa: PTH101, S103 - what lies there is published wheels
+        for name in files:
+            path = os.path.join(top, name)  # noqa: PTH118 - ten thousand files
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode):
+                os.chmod(path, 0o555 if mode & stat.S_IXUSR else 0o444)  # noqa: PTH101
 
 
 def _build(environment: Environment, interpreter: Path, store: ArtefactStore, settings: RuntimeSettings) -> None:
@@ -78,23 +148,45 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
             wheels, pins = Path(work) / "wheels", Path(work) / "requirements.txt"
             fetch_wheels(lock, store, wheels)
             pins.write_text(lock.as_requirements(hashes=True), encoding="utf-8")
-            _uv(settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
+            _uv(folder, settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
             if lock.packages:
                 _uv(
-                    settings, "pip", "install", "--quiet", "--python", str(environment.python), "--offline",
+                    folder, settings, "pip", "install", "--quiet", "--python", str(environment.python), "--offline",
                     "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
-                    "--require-hashes", "--compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
+                    "--require-hashes", "--no-compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
                 )  # fmt: skip
+                _compile(folder, interpreter, settings)
+        _make_read_only(folder)
+        sync_tree(folder)  # a marker that outlives a power failure must not outlive the files
+        marker = _Marker(lock=lock, state=_state(folder))
         with writing(folder / _READY) as stream:
-            stream.write(lock.model_dump_json(indent=1).encode())
+            stream.write(marker.model_dump_json(indent=1).encode())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # what remains is cleared by the next build
         raise
 
 
-def _uv(settings: RuntimeSettings, *arguments: str) -> None:
+def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings) -> None:
+    """Compile what was installed: importing scikit-learn takes three times as long without.
+
+    By the machine's interpreter and without `site`, not by the environment's, as uv would: that one runs what
+    packages have put into .pth files, and what a model asks for runs nowhere but in a sandbox. Files that cannot be
+    compiled (templates, other Pythons' syntax) are none that are imported; nor are the libraries' own tests, half of
+    all files.
+    """
+    run_command(
+        [str(interpreter), "-I", "-S", "-m", "compileall", "-q", "-q", "-j", "0", "-x", "/tests?/",
+         str(folder / "lib")],
+        "compiling the component's environment", settings.time_limit, uv_environment(),
+    )  # fmt: skip
+
+
+def _uv(folder: Path, settings: RuntimeSettings, *arguments: str) -> None:
     done = run_command(
         uv_command(*arguments), "building the component's environment", settings.time_limit, uv_environment()
     )
     if done.returncode != 0:
-        raise EnvironmentBuildError(f"the component's environment cannot be built:\n{shown(done.stderr)}")
+        ended = f" (ended by signal {-done.returncode})" if done.returncode < 0 else ""
+        raise EnvironmentBuildError(
+            f"the component's environment cannot be built in {folder}{ended}:\n{shown(done.stderr)}"
+        )

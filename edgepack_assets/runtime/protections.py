@@ -18,8 +18,9 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Way
-from edgepack_assets.runtime.lock import PLATFORM, Lock
+from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.runtime.wheels import PLATFORM
 from edgepack_assets.settings import RuntimeSettings
 
 _HARM = Path(__file__).with_name("harm.py")

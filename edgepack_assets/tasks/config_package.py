@@ -15,7 +15,7 @@ from edgepack_assets.model_types.base import ModelSource, ModelType
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.lock import Lock, lock_for
+from edgepack_assets.runtime.lock import Generation, Lock, generation_for
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
 from edgepack_assets.tasks import ahead
@@ -30,10 +30,15 @@ class ConfigPackageReport:
 
     parts: list[Part]
     files: list[dict[str, Any]]
-    lock: Lock
+    generation: Generation
     lock_was_kept: bool
     environment_was_kept: bool
     inspection: dict[str, Any]
+
+    @property
+    def lock(self) -> Lock:
+        """The lock that the package was made with."""
+        return self.generation.lock
 
 
 def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPackageReport]:
@@ -49,7 +54,8 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
-        lock, lock_was_kept = lock_for(source.requirements, python, tools.store, tools.settings.runtime)
+        generation, lock_was_kept = generation_for(source.requirements, python, tools.store, tools.settings.runtime)
+        lock = generation.lock
         environment = tools.environment(lock)
         component = work / "component"
         _assemble(component, implementation, source)
@@ -75,7 +81,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(parts, files, lock, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(parts, files, generation, lock_was_kept, environment.kept, inspection)
     return artefact, report
 
 

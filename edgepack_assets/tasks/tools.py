@@ -53,6 +53,8 @@ class Tools:
     def environment(self, lock: Lock) -> Environment:
         """The kept environment of a lock, built if need be."""
         environment = environment_for(lock, self.store, self.settings.runtime)
+        if environment.note:
+            self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")
         if not environment.kept:
             self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
         return environment

@@ -19,7 +19,7 @@ from edgepack_assets.model_types.base import ComponentSpec, Variable
 from edgepack_assets.packaging.config_package import build_config_package, normalised
 from edgepack_assets.packaging.deployment_package import config_package_parts
 from edgepack_assets.packaging.stamp import UNSTAMPED_ID, UNSTAMPED_VERSION
-from edgepack_assets.runtime.lock import GLIBC_MINOR, _edge_tags
+from edgepack_assets.runtime.wheels import GLIBC_MINOR, edge_tags
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built
@@ -67,7 +67,7 @@ def test_it_is_fit_by_the_sdk_s_own_schema(built: Built) -> None:
 def test_our_platforms_are_those_of_the_sdk() -> None:
     from simaticai.packaging.constants import PLATFORMS
 
-    assert {tag.platform for tag in _edge_tags("3.12")} == set(PLATFORMS)
+    assert {tag.platform for tag in edge_tags("3.12")} == set(PLATFORMS)
     assert f"manylinux_2_{GLIBC_MINOR}_x86_64" in PLATFORMS
 
 

@@ -7,14 +7,16 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
+from edgepack_assets.files import sync_tree
 from edgepack_assets.runtime import environments
-from edgepack_assets.runtime.environments import Environment, environment_for
+from edgepack_assets.runtime.environments import Environment, environment_for, lock_of_environment
 from edgepack_assets.runtime.lock import Lock, lock_for
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.settings import RuntimeSettings
@@ -58,7 +60,7 @@ def test_it_holds_exactly_the_lock_s_packages_compiled(
     assert held_by(environment) == ["app", "base"]
     assert len(list(environment.folder.rglob("app.*.pyc"))) == 1
     assert environment.folder.name.startswith(f"{lock.key}-")
-    assert Lock.model_validate_json((environment.folder / "edgepack-lock.json").read_bytes()) == lock
+    assert lock_of_environment(environment.folder) == lock
 
 
 def test_it_is_kept_and_asks_nobody(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
@@ -130,7 +132,7 @@ def test_a_kept_environment_whose_interpreter_is_gone_is_built_anew(
     environment.python.unlink()
     environment.python.symlink_to("/nowhere/python3")
     again = environment_for(lock, store, settings)
-    assert not again.kept
+    assert (again.kept, again.note) == (False, "its interpreter is gone")
     assert held_by(again) == ["app", "base"]
 
 
@@ -140,7 +142,7 @@ def test_a_damaged_wheel_is_refused_and_nothing_is_kept(
     blob = store.fetch(lock.packages[0].blob)
     blob.chmod(0o644)
     blob.write_bytes(b"another wheel")
-    with pytest.raises(CorruptError, match="bytes differ from their sha256"):
+    with pytest.raises(CorruptError, match=r"wheel app-1.0-py3-none-any.whl: .*bytes differ from their sha256"):
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
 
@@ -151,7 +153,7 @@ def test_a_wheel_that_cannot_be_installed_is_told(
     name, data = wheel("broken", "1.0")
     index.add((name, data.replace(b"TAG", b"GAT", 1)))  # its bytes are those that the index tells, but damaged inside
     lock, _ = lock_for(["broken"], find_python(None)[0], store, settings)
-    with pytest.raises(EnvironmentBuildError, match=r"(?s)environment cannot be built:.*broken"):
+    with pytest.raises(EnvironmentBuildError, match=r"(?s)environment cannot be built in .*broken"):
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
 
@@ -162,10 +164,105 @@ def test_a_build_that_takes_too_long_is_stopped(lock: Lock, store: ArtefactStore
         environment_for(lock, store, hurried)
 
 
-def test_a_disk_that_is_full_is_told(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
-    with full_disk(10), pytest.raises(EdgepackError):
+@pytest.mark.parametrize(("room", "told"), [(10, "cannot be"), (50_000, "cannot be built in .*")])
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(
+    index: Index, store: ArtefactStore, settings: RuntimeSettings, room: int, told: str
+) -> None:
+    index.add(wheel("big", "1.0", files={"big.py": "# " + "x" * 100_000}))
+    lock, _ = lock_for(["big"], find_python(None)[0], store, settings)
+    with full_disk(room), pytest.raises(EdgepackError, match=told):
         environment_for(lock, store, settings)
+    assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
+    assert held_by(environment_for(lock, store, settings)) == ["big"]
+
+
+# Integrity ---------------------------------------------------------------------------------------------
+
+
+def _append(file: Path) -> None:
+    file.chmod(0o644)
+    file.write_text("evil = 1\n")
+
+
+def _replace_unseen(file: Path) -> None:
+    """As long as before, with the times it had."""
+    before = file.stat()
+    text = file.read_bytes()
+    file.unlink()
+    file.write_bytes(text.replace(b"TAG", b"GAT"))
+    file.chmod(before.st_mode)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _add(file: Path) -> None:
+    file.with_name("sitecustomize.py").touch()
+
+
+@pytest.mark.parametrize("tamper", [_append, _replace_unseen, _add, Path.unlink])
+def test_an_environment_that_was_changed_is_noticed_and_built_anew(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings, tamper: Callable[[Path], object]
+) -> None:
+    folder = environment_for(lock, store, settings).folder
+    [file] = folder.rglob("app.py")
+    text = file.read_text()
+    assert file.stat().st_mode & 0o222 == 0
+    tamper(file)
+    again = environment_for(lock, store, settings)
+    assert (again.kept, again.note) == (False, "its files were changed after it was built")
+    assert file.read_text() == text
+    assert list(folder.rglob("sitecustomize.py")) == []
+    assert environment_for(lock, store, settings).kept
+
+
+def test_one_that_is_being_built_anew_is_waited_for(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our reading the marker and looking at the files another process has begun to delete them."""
+    environment_for(lock, store, settings)
+    state = environments._state
+
+    def gone(folder: Path) -> str:
+        monkeypatch.setattr(environments, "_state", state)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(environments, "_state", gone)
+    assert environment_for(lock, store, settings).kept
+
+
+def test_a_marker_of_another_lock_or_none_that_can_be_read_serves_nothing(
+    lock: Lock, index: Index, store: ArtefactStore, settings: RuntimeSettings
+) -> None:
+    index.add(wheel("other", "1.0"))
+    other = environment_for(lock_for(["other"], lock.python, store, settings)[0], store, settings).folder
+    folder = environment_for(lock, store, settings).folder
+    (folder / "edgepack-lock.json").write_bytes((other / "edgepack-lock.json").read_bytes())
+    assert environment_for(lock, store, settings).note == "it was built from another lock"
+    (folder / "edgepack-lock.json").write_bytes(b"\0" * 100)
+    assert lock_of_environment(folder) is None
     assert not environment_for(lock, store, settings).kept
+
+
+def test_files_are_on_the_disk_before_the_marker_is(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[bool, bool]] = []
+
+    def look(folder: Path) -> None:
+        sync_tree(folder)
+        held.append((any(folder.rglob("app.*.pyc")), (folder / "edgepack-lock.json").exists()))
+
+    monkeypatch.setattr(environments, "sync_tree", look)
+    environment_for(lock, store, settings)
+    assert held == [(True, False)]
+
+
+def test_an_environment_can_be_deleted_as_any_folder(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings
+) -> None:
+    folder = environment_for(lock, store, settings).folder
+    assert all(path.stat().st_mode & 0o200 for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())
+    subprocess.run(["rm", "-r", "-f", folder], check=True)
+    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(lock: Lock, store: ArtefactStore, tmp_path: Path) -> None:

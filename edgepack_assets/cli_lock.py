@@ -1,0 +1,151 @@
+"""`edgepack lock`: which locks there are and what uses them, and resolving one again on purpose."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import click
+
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.cli_text import age_text, table
+from edgepack_assets.config import load_settings
+from edgepack_assets.errors import NotFoundError
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry import open_registry
+from edgepack_assets.runtime.lock import Generation, changes, generations, newest_generation, refresh_lock
+from edgepack_assets.settings import Settings
+from edgepack_assets.uses import LockUse, lock_uses
+
+_SHOWN = 12
+"""Digits of a key in the table; a few are enough to name one."""
+
+
+@click.group()
+def lock() -> None:
+    """The locks of components' environments: exact wheels, resolved once and kept."""
+
+
+@lock.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+def list_(as_json: bool) -> None:
+    """Every lock, its generations (the newest is in force), and what was made from each."""
+    settings = load_settings()
+    store, uses = _store(settings), _uses(settings)
+    found = [(generation, _users(generation, uses)) for generation in generations(store)]
+    if as_json:
+        click.echo(json.dumps([_as_json(*each) for each in found], indent=2))
+        return
+    heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
+    click.echo(table(heads, (_as_row(*each) for each in found)))
+
+
+@lock.command()
+@click.argument("which", nargs=-1, metavar="[PARTITION|PACKAGE:VERSION|KEY]...")
+@click.option("--model-type", "model_types", multiple=True, help="The locks of this model type's config packages.")
+def refresh(which: tuple[str, ...], model_types: tuple[str, ...]) -> None:
+    """Resolve locks again, and put what the index gives today in force as the next generation.
+
+    A lock is named by a partition (state_identifier:3), by a registered package (State-Identifier-edge:1) or by the
+    first digits of its key. What is packaged already stays as it is; materialize config_package to use the new lock.
+    """
+    settings = load_settings()
+    for name in model_types:
+        settings.model_type(name)
+    if not which and not model_types:
+        raise click.UsageError(
+            "name what to refresh: a partition, a package, a key (edgepack lock list) or --model-type"
+        )
+    store, uses = _store(settings), _uses(settings)
+    keys = [_key(name, store, uses) for name in which]
+    keys += [key for name in model_types for key in _keys_of_type(name, uses)]
+    for key in dict.fromkeys(keys):
+        known = newest_generation(key, store)
+        if known is None:
+            raise NotFoundError(
+                f"the lock {key[:_SHOWN]} is no longer there: materialize config_package, it is made anew"
+            )
+        before, after = refresh_lock(known.lock, store, settings.runtime)
+        _tell(before, after, uses)
+
+
+def _tell(before: Generation, after: Generation, uses: list[LockUse]) -> None:
+    name = f"{after.lock.key[:_SHOWN]} ({', '.join(after.lock.requirements) or 'no requirements'})"
+    if before == after:
+        click.echo(f"{name}: the index has nothing else to offer, generation {after.number} stays in force")
+        return
+    click.echo(f"{name}: generation {after.number} is in force, it differs from {before.number} in:")
+    rows = [(row["package"], row["before"] or "-", row["after"] or "-") for row in changes(before.lock, after.lock)]
+    click.echo(table(("PACKAGE", "BEFORE", "AFTER"), rows))
+    waiting = sorted({
+        use.who for use in uses
+        if use.document is not None and use.key == after.lock.key and use.digest != after.lock.digest
+    })  # fmt: skip
+    if waiting:
+        click.echo(f"materialize config_package to use it: {', '.join(waiting)}", err=True)
+
+
+def _store(settings: Settings) -> ArtefactStore:
+    return ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+
+
+def _uses(settings: Settings) -> list[LockUse]:
+    return lock_uses(_store(settings), open_registry(settings), settings.runtime.environments)
+
+
+def _key(name: str, store: ArtefactStore, uses: Iterable[LockUse]) -> str:
+    """The key of the lock that a partition, a package or the beginning of a key names."""
+    if ":" in name:
+        for use in uses:
+            if use.who == name:
+                return use.key
+        raise NotFoundError(
+            f"{name} has no lock: it is no partition whose config_package is materialized, and no registered package"
+        )
+    if not re.fullmatch(r"[0-9a-f]{4,64}", name):
+        raise click.BadParameter(f"{name!r}: write a partition, PACKAGE:VERSION or four or more digits of a lock's key")
+    found = sorted({each.lock.key for each in generations(store) if each.lock.key.startswith(name)})
+    if len(found) != 1:
+        what = f"is the beginning of {len(found)} keys" if found else "is the beginning of no lock's key"
+        raise NotFoundError(f"{name} {what}: edgepack lock list shows them")
+    return found[0]
+
+
+def _keys_of_type(name: str, uses: Iterable[LockUse]) -> list[str]:
+    keys = [use.key for use in uses if use.document is not None and ModelKey.parse(use.who).model_type == name]
+    if not keys:
+        raise NotFoundError(f"no config_package of {name} is materialized, so it has no lock to refresh")
+    return keys
+
+
+def _users(generation: Generation, uses: Iterable[LockUse]) -> list[str]:
+    lock = generation.lock
+    return [use.who for use in uses if use.key == lock.key and use.digest in (lock.digest, None)]
+
+
+def _as_json(generation: Generation, users: list[str]) -> dict[str, object]:
+    lock = generation.lock
+    return {
+        "key": lock.key,
+        "generation": generation.number,
+        "resolved": generation.resolved.isoformat() if generation.resolved else None,
+        "digest": lock.digest,
+        "python": lock.python,
+        "platform": lock.platform,
+        "requirements": list(lock.requirements),
+        "packages": {package.name: package.version for package in lock.packages},
+        "used_by": users,
+    }
+
+
+def _as_row(generation: Generation, users: list[str]) -> tuple[str, ...]:
+    lock, resolved = generation.lock, generation.resolved
+    age = age_text((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
+    told = (
+        ", ".join(lock.requirements) or "-",
+        str(len(lock.packages)),
+        ", ".join(users).replace(lock.key, lock.key[:_SHOWN]) or "nothing",
+    )
+    return lock.key[:_SHOWN], str(generation.number), age, lock.python, *told

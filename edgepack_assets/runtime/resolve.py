@@ -1,0 +1,227 @@
+"""Asking a package index: which exact wheels the edge would get (uv), and their bytes (pip), verified.
+
+An index may be down, slow, flaky, or lie. What comes of it is checked against the sha256 it announced and against
+what the wheel says of itself before it is kept; credentials stay in the environment of uv and pip.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.tags import Tag
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from pydantic import ValidationError
+
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.errors import CorruptError, EnvironmentBuildError, without_credentials
+from edgepack_assets.files import disk_errors, file_digest
+from edgepack_assets.runtime.commands import run_command, shown
+from edgepack_assets.runtime.uv import uv_command, uv_environment
+from edgepack_assets.runtime.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
+from edgepack_assets.settings import RuntimeSettings
+
+RETRIES = 3
+"""Times that uv and pip each ask again after an answer of 5xx or a broken connection, waiting longer each time."""
+_ANSWER_TIME = 30
+"""Seconds in which an index must send something."""
+_MOST_ROUNDS = 20
+_UV_NO_SOLUTION = 1
+"""uv's exit code when the index answered and nothing fits; any other means that it could not ask. It has the same one
+for a file that is missing or no package, so its words are looked at too."""
+_NO_SOLUTION = "No solution found"
+_NO_PACKAGE = "invalid package format"
+_CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
+
+
+class _IndexError(EnvironmentBuildError):
+    """The index could not be asked; uv has tried several times."""
+
+
+def resolve_wheels(
+    requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings, *, anew: bool = False
+) -> list[LockedPackage]:
+    """Packages that the server's pip will take, their wheels in the store. `anew`: whatever uv remembers of the
+    index is asked for again. Raises EnvironmentBuildError, CorruptError.
+
+    uv passes over the upper bounds of Requires-Python, pip does not: a version that does not admit the component's
+    Python (backports.strenum 1.3.1 on 3.11, say, which ai-edge-litert would get) is ruled out, and uv asked again.
+    """
+    ruled_out: list[str] = []
+    for _ in range(_MOST_ROUNDS):
+        try:
+            packages = _resolve(requirements, ruled_out, python, settings, anew)
+            wheels = _verified(packages, requirements, python, store, settings)
+        except (EnvironmentBuildError, CorruptError) as error:
+            if anew or isinstance(error, _IndexError):
+                raise
+            anew = True  # uv may remember what the index told before it was mended or filled: the index itself decides
+            continue
+        refused = [package for package, path in wheels.items() if not admits(path, package, python)]
+        if not refused:
+            # An index need not tell a wheel's size, nor tell it right.
+            return [package.model_copy(update={"size": path.stat().st_size}) for package, path in wheels.items()]
+        ruled_out += [f"{package.name}!={package.version}" for package in refused]
+    raise EnvironmentBuildError(
+        f"the component's requirements ({', '.join(requirements)}) lead to ever more packages that do not run on "
+        f"Python {python}: {', '.join(ruled_out)}"
+    )
+
+
+def _verified(
+    packages: Sequence[LockedPackage], requirements: Sequence[str], python: str, store: ArtefactStore,
+    settings: RuntimeSettings,
+) -> dict[LockedPackage, Path]:  # fmt: skip
+    """The wheels' files, in the store: each what its name tells, and together all that they need."""
+    fetch_missing(packages, store, python, settings)
+    wheels = {package: store.fetch(package.blob) for package in packages}
+    for package, path in wheels.items():
+        check_wheel(path, package, python)  # one that was in the store already may be another's
+    missing = unmet(requirements, wheels, python)
+    if missing:
+        raise EnvironmentBuildError(
+            f"the wheels that the package index gave need packages that it did not tell of: {', '.join(missing)}. "
+            f"Its metadata and its wheels differ; {_CHECK_INDEX}"
+        )
+    return wheels
+
+
+def fetch_missing(
+    packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings
+) -> None:
+    """Download the locked wheels that the store does not hold: the very bytes, or EnvironmentBuildError."""
+    missing = [package for package in packages if not store.has(package.digest)]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as work:
+        _download(missing, Path(work), python, settings)
+        for package in missing:
+            path = Path(work) / package.file
+            if not path.is_file():
+                raise EnvironmentBuildError(f"the index gave no {package.file}, which the lock names")
+            if file_digest(path) != package.digest:
+                raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
+            check_wheel(path, package, python)
+        for package in missing:  # all are sound: a wheel that is refused never gets there
+            store.put_file(Path(work) / package.file, WHEEL)
+
+
+def _resolve(
+    requirements: Sequence[str], ruled_out: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
+) -> list[LockedPackage]:
+    what = f"({', '.join(requirements) or 'none'})"
+    with tempfile.TemporaryDirectory(prefix="edgepack-lock-") as work:
+        asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
+        constraints = Path(work) / "constraints.txt"
+        with disk_errors(asked):
+            asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+            constraints.write_text("\n".join(ruled_out) + "\n", encoding="utf-8")
+        done = run_command(
+            # --python: any interpreter will do, and looking for one takes seconds
+            uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python", sys.executable,
+                       "--python-version", python, "--python-platform", PLATFORM, "--only-binary", ":all:",
+                       "--no-header", "--index-strategy", "unsafe-best-match", "--constraints", str(constraints),
+                       *(["--refresh"] if anew else []), "--output-file", str(answer), str(asked)),
+            f"resolving the component's requirements {what}", settings.time_limit,
+            uv_environment() | _index_variables(settings, "UV")
+            | {"UV_HTTP_RETRIES": str(RETRIES), "UV_HTTP_TIMEOUT": str(_ANSWER_TIME)},
+        )  # fmt: skip
+        if done.returncode != 0:
+            reason = redact(shown(done.stderr).replace(str(asked), "the requirements"), settings)
+            if done.returncode != _UV_NO_SOLUTION or _NO_SOLUTION not in reason or _NO_PACKAGE in reason:
+                raise _IndexError(
+                    f"the package index cannot be asked (or gives what is no package) for the component's requirements "
+                    f"{what}: {_CHECK_INDEX} (what was locked before needs no index):\n{reason}"
+                )
+            raise EnvironmentBuildError(
+                f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "
+                "what the model, or `requirements` in edgepack.yaml, asks for; if the index should have it, look at "
+                f"what it answers (runtime.index_url):\n{reason}"
+            )
+        document = tomllib.loads(answer.read_text(encoding="utf-8"))
+    tags = edge_tags(python)
+    return [_choose(package, tags, python) for package in document.get("packages", [])]
+
+
+def _choose(package: Mapping[str, Any], tags: Mapping[Tag, int], python: str) -> LockedPackage:
+    """The wheel the server would install: the most specific one that its platform takes, then the latest build."""
+    name = canonicalize_name(str(package["name"]))
+    ranked = []
+    for wheel in package.get("wheels", []):
+        file = wheel.get("name") or unquote(Path(urlsplit(wheel.get("url") or wheel["path"]).path).name)
+        try:
+            _, _, build, supports = parse_wheel_filename(file)
+        except InvalidWheelFilename:
+            continue  # nor would the server's pip take it
+        ranks = [tags[tag] for tag in supports if tag in tags]
+        if ranks:
+            ranked.append(((-min(ranks), build, file), wheel))
+    if not ranked:
+        raise EnvironmentBuildError(
+            f"{name} {package.get('version', '')} has no wheel for Python {python} on {PLATFORM}: "
+            "the edge installs wheels only; pin a version that has one"
+        )
+    (_, _, file), wheel = max(ranked, key=lambda entry: entry[0])
+    digest = wheel.get("hashes", {}).get("sha256")
+    if digest is None:
+        raise EnvironmentBuildError(
+            f"the package index does not tell the sha256 of {file}, so it cannot be locked: use an index that does, "
+            "see runtime.index_url in edgepack.yaml"
+        )
+    try:
+        return LockedPackage(
+            name=name, version=str(parse_wheel_filename(file)[1]), file=file, digest=str(digest).lower(), size=0
+        )
+    except ValidationError:
+        raise EnvironmentBuildError(
+            f"the package index tells {digest!r} for the sha256 of {file} of {name}: {_CHECK_INDEX}"
+        ) from None
+
+
+def _download(packages: Sequence[LockedPackage], work: Path, python: str, settings: RuntimeSettings) -> None:
+    """Let pip fetch the very wheels of the lock into `work`; it checks each sha256."""
+    files = ", ".join(sorted(package.file for package in packages))
+    pins = work / "pins.txt"
+    with disk_errors(pins):
+        pins.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.digest}\n" for p in packages))
+    platforms = sorted({tag.platform for tag in edge_tags(python)} - {"any"})
+    options = [option for platform in platforms for option in ("--platform", platform)]
+    done = run_command(
+        [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input",
+         "--retries", str(RETRIES), "--timeout", str(_ANSWER_TIME), "download", "--quiet",
+         "--no-deps", "--require-hashes", "--ignore-requires-python", "--only-binary", ":all:",
+         "--python-version", python, *options, "--dest", str(work), "--requirement", str(pins)],
+        f"downloading the locked wheels ({files})", settings.time_limit,
+        uv_environment() | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise EnvironmentBuildError(
+            f"the locked wheels cannot be downloaded ({files}): check the network, and what the package index "
+            f"holds under these names:\n{redact(shown(done.stderr), settings)}"
+        )
+
+
+def _index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
+    """Where uv (UV) or pip (PIP) look for packages: in their environment, since every user of the machine can read
+    a command line. pip takes the best version of all indexes; uv is told to (--index-strategy)."""
+    variables = {}
+    if settings.index_url is not None:
+        variables[f"{prefix}_INDEX_URL"] = settings.index_url
+    if settings.extra_index_urls:
+        variables[f"{prefix}_EXTRA_INDEX_URL"] = " ".join(settings.extra_index_urls)
+    return variables
+
+
+def redact(text: str, settings: RuntimeSettings) -> str:
+    """`text` of a tool without the configured credentials, in any spelling, and without those in any URL."""
+    for url in (settings.index_url or "", *settings.extra_index_urls):
+        user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+        # without a password the name is the secret: a token
+        for secret in filter(None, (password or user, unquote(password or user))):
+            text = text.replace(secret, "****")
+    return without_credentials(text)

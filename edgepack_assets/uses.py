@@ -1,0 +1,60 @@
+"""What needs which lock: config packages, registered packages and kept environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.registry.base import Kind, Registry
+from edgepack_assets.runtime.environments import lock_of_environment
+from edgepack_assets.runtime.lock import Lock
+
+LOCK_TAG = "lock_key"
+"""Tag of a registered package: the key of its lock."""
+DIGEST_TAG = "lock_digest"
+"""Tag of a registered package: the digest of its lock, which tells the generations of one key apart."""
+
+
+@dataclass(frozen=True)
+class LockUse:
+    """Something (`who`, in words for the user) that needs the lock of this key and digest. Without a digest it may
+    need any generation of the key. `document` is the lock itself where the user holds a copy."""
+
+    who: str
+    key: str
+    digest: str | None
+    document: dict[str, Any] | None = None
+
+
+def lock_uses(store: ArtefactStore, registry: Registry, environments: Path) -> list[LockUse]:
+    """Everything that needs a lock. Raises CorruptError on a manifest that cannot be read.
+
+    `environments` is the folder of kept environments, each named `<lock key>-...`."""
+    uses = []
+    for artefact in store.manifests():
+        if "lock" in artefact.parts:
+            document = store.read_json(artefact.parts["lock"])
+            uses.append(LockUse(str(artefact.partition), document["key"], digest_of(document), document))
+    for name in registry.names(Kind.MODEL):
+        for version in registry.versions(Kind.MODEL, name):
+            if LOCK_TAG in version.tags:
+                uses.append(LockUse(str(version), version.tags[LOCK_TAG], version.tags.get(DIGEST_TAG)))
+    for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
+        if folder.is_dir():
+            lock = lock_of_environment(folder)
+            key = folder.name.partition("-")[0]
+            uses.append(LockUse(f"environment {folder.name}", key, lock.digest if lock else None))
+    return uses
+
+
+def digest_of(document: Any) -> str | None:
+    """The digest of a published lock, None if it is none that can be read."""
+    fields = {name: value for name, value in document.items() if name in Lock.model_fields}
+    try:
+        return Lock.model_validate(fields).digest
+    except ValidationError:
+        return None
