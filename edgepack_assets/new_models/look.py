@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from edgepack_assets.approval import approval_of
 from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
@@ -121,7 +122,7 @@ class _Looking:
         found: dict[int, RegisteredVersion] = {}
         for version in versions:
             number = version.version
-            if isinstance(number, bool) or not isinstance(number, int) or not is_version(str(number)):
+            if not _is_version(number):
                 self.say(f"passed over {version.name}:{number}: no whole number from 1 up")
             elif number not in found or created_ms(version) > created_ms(found[number]):
                 found[number] = version
@@ -161,7 +162,11 @@ class _Looking:
     def probe(self) -> None:
         state = self.state
         newest = self.registry.newest_version(Kind.MODEL, self.rules.model_name)
-        if newest is None or self.is_known(newest) or (newest == state.ghost[0] and state.ghost[1] >= _GHOST_TRIES):
+        if (
+            not _is_version(newest)
+            or self.is_known(newest)
+            or (newest == state.ghost[0] and state.ghost[1] >= _GHOST_TRIES)
+        ):
             return
         if newest - state.top > _GAP:
             state.top = newest
@@ -219,7 +224,7 @@ class _Looking:
         if own.ended is Ended.NOT_YET:
             return
         if own.ended is Ended.FOR_INFRASTRUCTURE:
-            later = [run.ended for run in runs if run.whole and run.began > own.began]
+            later = [run.ended for run in runs if run.whole and run is not own and run.began >= own.began]
             if Ended.NOT_YET in later:
                 return  # a person was faster
             if Ended.WELL not in later and asked.attempt < rules.attempts:
@@ -354,6 +359,11 @@ class _Looking:
             self.say(f"{len(state.pending)} more versions to be requested")
         if state.runs:
             self.say(f"runs under way: {len(state.runs)}")
+
+
+def _is_version(number: object) -> TypeGuard[int]:
+    # What a registry gives is not what its type says if somebody else writes to it.
+    return isinstance(number, int) and not isinstance(number, bool) and is_version(str(number))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -38,9 +38,10 @@ def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: S
 
 
 def _makes_the_package(run: dg.DagsterRun, job: str) -> bool:
-    if run.asset_selection is not None:
-        return _PACKAGE in run.asset_selection
-    return run.job_name == job and run.step_keys_to_execute is None
+    # Launched from the UI a run names its steps even where it has all of them.
+    if run.step_keys_to_execute is not None and _PACKAGE.to_python_identifier() not in run.step_keys_to_execute:
+        return False
+    return run.job_name == job if run.asset_selection is None else _PACKAGE in run.asset_selection
 
 
 def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
