@@ -105,8 +105,9 @@ def _tick(
         silent = _silence(settings, model_type, now)
         if silent >= settings.sensors.failure_after and not made.requests:
             raise _lasting(made.fault, silent) from made.fault
-    for words in made.words:
-        context.log.info(words)
+    if made.requests:  # else the tick shows them as the reason why it requests nothing
+        for words in made.words:
+            context.log.info(words)
     return _result(made, settings, rules)
 
 
