@@ -59,6 +59,11 @@ class Daemon:
             "EDGEPACK_TEST_FOLDER": str(folder),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        # Two processes that make the tables at once get in each other's way.
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            instance.get_runs()
+            instance.all_instigator_state()
+            instance.get_dynamic_partitions("models")
 
     def start(self) -> None:
         command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m"]
