@@ -6,16 +6,18 @@ Dagster only by commands that need its instance: a command must answer at once.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgepack_assets import dagster_home
+from edgepack_assets import approval, dagster_home
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.cli_lock import lock
 from edgepack_assets.cli_text import size_text, table
@@ -68,7 +70,7 @@ def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) ->
 def _group(kind: Kind, noun: str) -> click.Group:
     """`edgepack model` and `edgepack data` are the same commands on another kind."""
 
-    @main.group(kind.value, help=f"Add, list and download {noun}s.")
+    @main.group(kind.value, help=f"The {noun}s of the registry.")
     def group() -> None: ...
 
     @group.command("add", help=f"Register a file or folder as the next version of a {noun}; prints NAME:VERSION.")
@@ -118,6 +120,20 @@ def _group(kind: Kind, noun: str) -> click.Group:
 
 model = _group(Kind.MODEL, "model")
 data = _group(Kind.DATA, "data asset")
+
+
+@model.command("approve")
+@click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+@click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
+def approve(version: tuple[str, str], by: str | None) -> None:
+    """Approve a version of a model: where the configuration asks for it, a sensor packages it only then."""
+    name, number = version
+    if number == "latest":
+        raise click.BadParameter("approve the version that was looked at, by its number", param_hint="NAME:VERSION")
+    registry = open_registry(load_settings())
+    found = registry.get(Kind.MODEL, name, int(number))
+    made, is_new = approval.approve(registry, found, by or getpass.getuser(), datetime.now(UTC))
+    click.echo(f"{found} {'is' if is_new else 'was already'} approved by {made}")
 
 
 def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:

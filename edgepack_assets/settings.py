@@ -67,6 +67,10 @@ def _latest_or_number(value: object) -> object:
     raise ValueError("a version is latest or a whole number from 1 up")
 
 
+def _by_environment(value: object) -> object:
+    return {"default": value} if isinstance(value, str) else value
+
+
 def _no_boolean(value: object) -> object:
     # YAML reads `yes` and `on` as true, which would pass for the number 1.
     if isinstance(value, bool):
@@ -76,6 +80,7 @@ def _no_boolean(value: object) -> object:
 
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+_Count = Annotated[int, BeforeValidator(_no_boolean)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
@@ -111,6 +116,17 @@ class RuntimeSettings(Section):
     disk_limit: _Number = Field(default=8.0, gt=0, description="GiB that one job may write")
     isolation: Literal["required", "best_effort"] = "best_effort"
     readable_folders: tuple[Path, ...] = ()
+
+
+class SensorSettings(Section):
+    """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
+
+    interval: _Count = Field(default=30, ge=1, description="from one look to the next")
+    sweep_interval: _Count = Field(default=900, ge=1, description="from one look at every version to the next")
+    start: Literal["all", "none", "latest"] = Field(default="latest", description="what there is at the first start")
+    batch: _Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
+    attempts: _Count = Field(default=3, ge=1, le=20, description="runs of one version, where infrastructure fails them")
+    failure_after: _Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
 
 
 class DataAssetSettings(Section):
@@ -150,6 +166,12 @@ class ModelTypeSettings(Section):
     keep_mlflow: bool = False
     run_whole_payload: bool = False
     gates: dict[str, GateSettings] = {}
+    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = {}
+    """For each environment (`run.environment`) and, under `default`, for all others."""
+
+    def needs_approval(self, environment: str) -> bool:
+        """Whether a person approves a version before the sensor packages it in this environment."""
+        return self.approval.get(environment, self.approval.get("default", "auto")) == "required"
 
     @property
     def registered_package_name(self) -> str:
@@ -174,6 +196,7 @@ class Settings(Section):
     artefacts: ArtefactSettings = ArtefactSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     run: RunSettings = RunSettings()
+    sensors: SensorSettings = SensorSettings()
     model_types: dict[str, ModelTypeSettings] = Field(min_length=1)
 
     @model_validator(mode="after")

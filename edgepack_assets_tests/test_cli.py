@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -161,6 +162,24 @@ def test_a_broken_configuration_is_told_by_line(plant: Path) -> None:
     (plant / "edgepack.yaml").write_text(CONFIG + "models: {}\n")
     result = run("sync", exit_code=1)
     assert result.stderr.startswith(f"Error: {plant / 'edgepack.yaml'}:20: unknown key 'models'")
+
+
+def test_a_version_is_approved_once_by_somebody(plant: Path) -> None:
+    run("model", "add", "press_model", "model", "--tag", "odd=\u202e\n;'")
+    assert run("model", "approve", "press_model:1", "--by", " Anna\nAnders ").stdout.startswith(
+        "press_model:1 is approved by Anna Anders 20"
+    )
+    [found] = listed("model", "list")
+    assert found["tags"].keys() == {"odd", "approved_by", "approved_at"}
+    assert datetime.fromisoformat(found["tags"]["approved_at"]).utcoffset() == timedelta(0)
+    again = run("model", "approve", "press_model:1", "--by", "Bert").stdout
+    assert again.startswith("press_model:1 was already approved by Anna Anders")
+    assert listed("model", "list") == [found]
+    assert "no version 2" in run("model", "approve", "press_model:2", exit_code=1).stderr
+    assert "by its number" in run("model", "approve", "press_model:latest", exit_code=2).stderr
+    run("model", "add", "press_model", "model")
+    run("model", "approve", "press_model:2")
+    assert listed("model", "list")[1]["tags"]["approved_by"] == getpass.getuser()
 
 
 # Dagster's home ------------------------------------------------------------------------------------------

@@ -57,6 +57,22 @@ def test_a_url_stays_a_url(file: Path) -> None:
     assert load(file, ENTRY + "artefacts: {root: 'abfs://box/here'}\n").artefacts.root == "abfs://box/here"
 
 
+@pytest.mark.parametrize(
+    ("approval", "needed"),
+    [
+        ("", {"dev": False, "prod": False}),
+        ("auto", {"dev": False, "prod": False}),
+        ("required", {"dev": True, "prod": True}),
+        ("{default: auto, prod: required}", {"dev": False, "prod": True}),
+        ("{default: required, dev: auto}", {"dev": False, "prod": True}),
+        ("{prod: required}", {"dev": False, "prod": True}),
+    ],
+)
+def test_approval_is_needed_by_environment(file: Path, approval: str, needed: dict[str, bool]) -> None:
+    press = load(file, ENTRY + (f"    approval: {approval}\n" if approval else "")).model_type("press")
+    assert {environment: press.needs_approval(environment) for environment in needed} == needed
+
+
 # Values from the environment ---------------------------------------------------------------------------
 
 
@@ -142,6 +158,11 @@ FAULTS = {
         ENTRY + "    requirements_file: .\n",
         r":7: .*no such file: /",
     ),
+    "an approval of maybe": (ENTRY + "    approval: maybe\n", r":7: .*approval.default: .*'auto' or 'required'"),
+    "an approval nowhere": (ENTRY + "    approval: {prod: no}\n", r":7: .*approval.prod: .*'auto' or 'required'"),
+    "no interval": (ENTRY + "sensors: {interval: 0}\n", r":7: sensors.interval: .*greater than or equal to 1"),
+    "attempts of yes": (ENTRY + "sensors: {attempts: yes}\n", r":7: sensors.attempts: must be a number"),
+    "a start at first": (ENTRY + "sensors: {start: first}\n", r":7: sensors.start: .*'all', 'none' or 'latest'"),
     "a key twice": (ENTRY + "  press: {}\n", r":7: key 'press' stands twice"),
     "no model types": ("model_types: {}\n", r":1: model_types: .*at least 1"),
     "an entry's name": (ENTRY.replace("press:", "press line:"), r"model type 'press line': use letters"),

@@ -56,8 +56,14 @@ class Registry(Protocol):
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
 
+    def newest_version(self, kind: Kind, name: str) -> int | None:
+        """The highest version number of a name, or None, in one or two calls whatever the number of versions.
+
+        A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
+        Whoever must not miss a version asks `versions` too, now and then."""
+
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
-        """One version. Raises NotFoundError, naming what there is."""
+        """One version. Raises NotFoundError, naming what there is. Its cost does not grow with their number."""
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder

@@ -30,7 +30,7 @@ from typing import TypeVar
 import filelock
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.files import disk_errors, sync_folder, writing
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
@@ -52,6 +52,10 @@ STALE_AFTER = 24 * 3600.0
 """Seconds after which a registration that never finished is cleaned up."""
 
 _COPIERS = 8
+_SETTLED_AFTER_NS = 5_000_000_000
+_NEWEST: dict[Path, tuple[int, int | None]] = {}
+"""Folder of a name -> (its time of change in ns, the highest version in it): a sensor asks every few seconds."""
+
 _FOLDERS = {Kind.MODEL: "models", Kind.DATA: "data"}
 
 
@@ -93,10 +97,29 @@ class LocalRegistry(Registry):
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
-        numbers = self._numbers(kind, name)
-        if version not in numbers:
-            raise not_found(kind, name, version, numbers, self.names(kind))
+        if not is_version(str(version)) or not self._is_whole(kind, name, version):
+            raise not_found(kind, name, version, self._numbers(kind, name), self.names(kind))
         return self._read(kind, name, version)
+
+    def newest_version(self, kind: Kind, name: str) -> int | None:
+        """The highest version number of a name, or None: a hint, see base.py."""
+        check_name(kind, name)
+        folder = self.path / _FOLDERS[kind] / name
+        with disk_errors(folder, "read"):
+            try:
+                changed = folder.stat().st_mtime_ns
+            except FileNotFoundError:
+                return None
+        known = _NEWEST.get(folder)
+        if known is not None and known[0] == changed:
+            return known[1]
+        newest = next((n for n in reversed(self._taken(kind, name)) if self._is_whole(kind, name, n)), None)
+        # A folder that changes twice within one tick of the file system's clock shows one time of change for both.
+        if abs(time.time_ns() - changed) > _SETTLED_AFTER_NS:
+            _NEWEST[folder] = changed, newest
+        else:
+            _NEWEST.pop(folder, None)
+        return newest
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
@@ -190,11 +213,10 @@ class LocalRegistry(Registry):
 
     def _numbers(self, kind: Kind, name: str) -> list[int]:
         """The versions of a name that are whole, lowest first."""
-        return [
-            number
-            for number in self._taken(kind, name)
-            if (self._folder(kind, name, number) / "version.json").is_file()
-        ]
+        return [number for number in self._taken(kind, name) if self._is_whole(kind, name, number)]
+
+    def _is_whole(self, kind: Kind, name: str, version: int) -> bool:
+        return (self._folder(kind, name, version) / "version.json").is_file()
 
     def _read(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
         folder = self._folder(kind, name, version)
@@ -250,7 +272,7 @@ class LocalRegistry(Registry):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
         except filelock.Timeout:
-            raise EdgepackError(
+            raise TransientError(
                 f"{path}: held by another process for {LOCK_TIMEOUT:.0f} s; try again when it has ended"
             ) from None
         except NotImplementedError as error:

@@ -68,6 +68,17 @@ def everything_below(path: Path) -> list[str]:
 # Every registry ------------------------------------------------------------------------------------------
 
 
+def test_the_newest_version_is_the_highest(registry: Registry, model: Path) -> None:
+    assert registry.newest_version(Kind.MODEL, "press") is None
+    for version in (1, 8, 7, 10):
+        registry.register(Kind.MODEL, "press", model, {}, version=version)
+        assert registry.newest_version(Kind.MODEL, "press") == max(version, 8 if version > 1 else 1)
+    registry.register(Kind.DATA, "press", model, {})
+    assert registry.newest_version(Kind.DATA, "press") == 1
+    with pytest.raises(EdgepackError, match="cannot be the name"):
+        registry.newest_version(Kind.MODEL, "../press")
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_what_is_registered_comes_back(registry: Registry, model: Path, tmp_path: Path, kind: Kind) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
@@ -353,3 +364,19 @@ def test_where_locks_do_not_hold_the_rename_still_gives_each_a_number(
         local.register(Kind.MODEL, "press", model, {}, version=1)
     assert local.get(Kind.MODEL, "press", 1) == first
     assert everything_below(local.path / "staging") == []
+
+
+def test_the_newest_version_is_remembered_until_the_folder_changes(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.register(Kind.MODEL, "press", model, {})
+    folder = local.path / "models" / "press"
+    os.utime(folder, (1_000_000, 1_000_000))  # long settled
+    assert local.newest_version(Kind.MODEL, "press") == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalRegistry, "_taken", None)  # the folder is not listed again
+        assert local.newest_version(Kind.MODEL, "press") == 1
+        assert LocalRegistry(local.path).newest_version(Kind.MODEL, "press") == 1
+    local.register(Kind.MODEL, "press", model, {})
+    (folder / "9").mkdir()  # not whole
+    assert local.newest_version(Kind.MODEL, "press") == 2

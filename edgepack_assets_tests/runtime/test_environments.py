@@ -63,6 +63,21 @@ def test_it_holds_exactly_the_lock_s_packages_compiled(
     assert lock_of_environment(environment.folder) == lock
 
 
+def test_building_runs_nothing_of_what_is_installed(
+    index: Index, store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    """A line of a .pth file is run by any start of the environment's interpreter: a sandbox is to be around it."""
+    harm = {"app.py": "", "app.pth": f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"}
+    index.add(wheel("app", "1.0", files=harm))
+    lock, _ = lock_for(["app"], find_python(None)[0], store, settings)
+    environment = environment_for(lock, store, settings)
+    environment_for(lock, store, settings)
+    assert not (tmp_path / "ran").exists()
+    assert len(list(environment.folder.rglob("app.*.pyc"))) == 1
+    assert held_by(environment) == ["app"]
+    assert (tmp_path / "ran").exists()
+
+
 def test_it_is_kept_and_asks_nobody(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
     first = environment_for(lock, store, settings)
     shutil.rmtree(store.root_url)

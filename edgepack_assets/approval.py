@@ -1,0 +1,51 @@
+"""Approval of a model version by a person: two tags of the version in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.registry.base import RegisteredVersion, Registry
+
+APPROVED_BY = "approved_by"
+APPROVED_AT = "approved_at"
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who approved a version, and when (as the tag says it; empty if it was set by hand without a time)."""
+
+    by: str
+    at: str
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.at}".rstrip()
+
+
+def approval_of(tags: Mapping[str, str]) -> Approval | None:
+    """The approval that a version's tags tell of: `approved_by` names somebody."""
+    by = _one_line(tags.get(APPROVED_BY))
+    return Approval(by, _one_line(tags.get(APPROVED_AT))) if by else None
+
+
+def approve(registry: Registry, found: RegisteredVersion, by: str, at: datetime) -> tuple[Approval, bool]:
+    """(the approval of a version, whether it is new). One that is there already stands."""
+    known = approval_of(found.tags)
+    if known is not None:
+        return known, False
+    if not _one_line(by):
+        raise EdgepackError("an approval names who approves: --by NAME")
+    tags = {APPROVED_BY: _one_line(by), APPROVED_AT: at.isoformat(timespec="seconds")}
+    made = approval_of(registry.set_tags(found, tags).tags)
+    if made is None:
+        raise EdgepackError(f"the registry has not kept the tag {APPROVED_BY} of {found}; set it there by hand")
+    return made, True
+
+
+def _one_line(text: object) -> str:
+    # A tag is whatever somebody typed into the registry; this ends in a run's tags and a line of text.
+    shown = "".join(c if c.isprintable() else " " for c in text) if isinstance(text, str) else ""
+    return " ".join(shown.split())[:_LONGEST]

@@ -1,0 +1,213 @@
+"""One sensor for each model type: finds new versions in the registry and requests their packaging.
+
+What it decides is new_models/look.py's; here are the tick, its words, and what is kept in Dagster.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.assets.common import MODELS
+from edgepack_assets.config import load_settings
+from edgepack_assets.errors import ConfigError, EdgepackError, TransientError
+from edgepack_assets.jobs import package_model
+from edgepack_assets.new_models.look import Look, look
+from edgepack_assets.new_models.runs import Request, Rules
+from edgepack_assets.new_models.state import State
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import RegisteredVersion, Registry
+from edgepack_assets.sensors.runs import runs_of
+from edgepack_assets.settings import Settings
+
+TAGS = "edgepack/"
+"""What the names of our run tags begin with."""
+
+_silent_since: dict[tuple[Path, str], float] = {}
+"""(configuration, model type) -> since when its registry gives no answer. In memory, because a tick that got none
+must leave the cursor alone; a restart of the code location begins to count anew."""
+
+_registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
+"""(configuration, model type) -> (settings of the registry, the registry): opening one may cost a sign-in."""
+
+
+def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors of all model types. Raises ConfigError if two would have one name."""
+    by_name: dict[str, str] = {}
+    for model_type in settings.model_types:
+        other = by_name.setdefault(_sensor_name(model_type), model_type)
+        if other != model_type:
+            raise ConfigError(
+                f"{settings.file}: model types {other!r} and {model_type!r} would share the sensor "
+                f"{_sensor_name(model_type)}: let them differ by more than - and _"
+            )
+    return [registry_sensor(settings, model_type) for model_type in settings.model_types]
+
+
+def registry_sensor(settings: Settings, model_type: str, job: Any = package_model) -> dg.SensorDefinition:
+    """The sensor `<model_type>_models`, on by default, which requests runs of `job`."""
+    entry = settings.model_type(model_type)
+
+    @dg.sensor(
+        name=_sensor_name(model_type),
+        job=job,
+        minimum_interval_seconds=settings.sensors.interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Finds versions of {entry.model_name} in the registry that are not packaged yet, adds their "
+        "partitions and requests one run for each. Its cursor is its record of what it has handled.",
+        tags={"edgepack": "registry"},
+    )
+    def registry_models(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _tick(context, settings.file, model_type, job.name)
+
+    return registry_models
+
+
+def _sensor_name(model_type: str) -> str:
+    return f"{model_type.replace('-', '_')}_models"
+
+
+def _tick(
+    context: dg.SensorEvaluationContext, config_file: Path, model_type: str, job: str
+) -> dg.SensorResult | dg.SkipReason:
+    settings = load_settings(config_file)  # as it is at this tick
+    entry = settings.model_type(model_type)
+    state = State.from_cursor(context.cursor) if context.cursor else None
+    rules = Rules(
+        model_type=model_type,
+        model_name=entry.model_name,
+        needs_approval=entry.needs_approval(settings.run.environment),
+        start=settings.sensors.start,
+        batch=settings.sensors.batch,
+        attempts=settings.sensors.attempts,
+        sweep_interval=settings.sensors.sweep_interval,
+    )
+    now = time.time()
+    try:
+        made = look(
+            state,
+            rules,
+            _Asked(settings, model_type),
+            lambda versions: runs_of(context.instance, job, model_type, versions),
+            now,
+        )
+    except EdgepackError as error:
+        silent = _silence(settings, model_type, now)
+        if silent >= settings.sensors.failure_after:
+            raise _lasting(error, silent) from error
+        return dg.SkipReason(f"the registry gives no answer, asked again at the next tick: {error}")
+    if made.fault is None:
+        _silent_since.pop((settings.file, model_type), None)
+    else:
+        silent = _silence(settings, model_type, now)
+        if silent >= settings.sensors.failure_after and not made.requests:
+            raise _lasting(made.fault, silent) from made.fault
+    if made.requests:  # else the tick shows them as the reason why it requests nothing
+        for words in made.words:
+            context.log.info(words)
+    return _result(made, settings, rules)
+
+
+def _silence(settings: Settings, model_type: str, now: float) -> float:
+    """Seconds for which the registry has given no answer."""
+    return now - _silent_since.setdefault((settings.file, model_type), now)
+
+
+def _lasting(error: EdgepackError, silent: float) -> EdgepackError:
+    return EdgepackError(f"no good answer from the registry for {silent:.0f} s (sensors.failure_after): {error}")
+
+
+class _Asked:
+    """The registry, kept from tick to tick. Whatever a client library raises comes out as an EdgepackError."""
+
+    def __init__(self, settings: Settings, model_type: str) -> None:
+        self._settings = settings
+        self._of = settings.file, model_type
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*arguments: Any) -> Any:
+            try:
+                kept = _registries.get(self._of)
+                if kept is None or kept[0] != self._settings.registry:
+                    kept = _registries[self._of] = self._settings.registry, open_registry(self._settings)
+                return getattr(kept[1], name)(*arguments)
+            except EdgepackError:
+                raise
+            except Exception as error:
+                _registries.pop(self._of, None)  # an expired session must not stay
+                raise TransientError(f"{type(error).__name__}: {error}") from error
+
+        return ask
+
+
+def _result(made: Look, settings: Settings, rules: Rules) -> dg.SensorResult:
+    requests = [
+        dg.RunRequest(
+            run_key=request.run_key,
+            partition_key=_key(rules, request.found),
+            tags=_tags(request, settings, rules),
+        )
+        for request in made.requests
+    ]
+    keys = sorted({_key(rules, found) for found in [*made.waits, *(request.found for request in made.requests)]})
+    approved = [request for request in made.requests if request.approval is not None and request.attempt == 1]
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else "; ".join(made.words),
+        cursor=made.state.to_cursor(),
+        dynamic_partitions_requests=[MODELS.build_add_request(keys)] if keys else [],
+        asset_events=[*_waiting(made.waits, rules), *_approved(approved, rules)],
+    )
+
+
+def _key(rules: Rules, found: RegisteredVersion) -> str:
+    return str(ModelKey(rules.model_type, found.version))
+
+
+def _tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
+    tags = {
+        "model_type": rules.model_type,
+        "model_name": rules.model_name,
+        "model_version": str(request.found.version),
+        "registered": request.found.created.isoformat(),
+        "attempt": str(request.attempt),
+        "environment": settings.run.environment,
+        "build_reference": settings.run.build_reference,
+        "approved_by": request.approval.by if request.approval else "",
+        "approved_at": request.approval.at if request.approval else "",
+    }
+    return {TAGS + name: value for name, value in tags.items() if value}
+
+
+def _waiting(waits: Sequence[RegisteredVersion], rules: Rules) -> list[dg.AssetObservation]:
+    """What the UI shows of versions that wait for a person, where that person looks for the model."""
+    return [
+        dg.AssetObservation(
+            "registered_model",
+            description=f"{found} waits for approval",
+            partition=_key(rules, found),
+            metadata={
+                "approval": "waiting",
+                "model": str(found),
+                "registered": found.created.isoformat(),
+                "location": found.location,
+                "to_approve": f"edgepack model approve {found}",
+            },
+        )
+        for found in waits
+    ]
+
+
+def _approved(requests: Sequence[Request], rules: Rules) -> list[dg.AssetObservation]:
+    return [
+        dg.AssetObservation(
+            "registered_model",
+            description=f"{request.found} is approved by {request.approval}",
+            partition=_key(rules, request.found),
+            metadata={"approval": f"approved by {request.approval}", "model": str(request.found)},
+        )
+        for request in requests
+    ]

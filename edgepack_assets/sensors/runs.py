@@ -1,0 +1,88 @@
+"""How the runs of partitions stand, and why one failed: on the model, or for want of infrastructure.
+
+A run failed on the model if one of its steps failed in a way that would repeat itself: an EdgepackError that is no
+TransientError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that never started, whose
+process died, that was interrupted by a restart, or that ended in an error this project does not raise on purpose.
+Since such a run is requested again a bounded number of times only, an unknown error is counted there.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterRunStatus
+
+from edgepack_assets import errors
+from edgepack_assets.new_models.runs import Ended, SeenRun
+from edgepack_assets.partitions import ModelKey
+
+RUN_KEY_TAG = "dagster/run_key"
+PARTITION_TAG = "dagster/partition"
+_PACKAGE = dg.AssetKey("deployment_package")
+_MOST_FAILED_STEPS = 20
+
+
+def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: Sequence[int]) -> list[SeenRun]:
+    """The runs of the partitions of these versions, whoever launched them. `job` is the one that packages."""
+    keys = [str(ModelKey(model_type, version)) for version in versions]
+    records = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: keys}))
+    return [
+        SeenRun(
+            version=ModelKey.parse(record.dagster_run.tags[PARTITION_TAG]).version,
+            run_key=record.dagster_run.tags.get(RUN_KEY_TAG),
+            began=int(record.create_timestamp.timestamp() * 1000),
+            ended=_ended(instance, record.dagster_run),
+            whole=_makes_the_package(record.dagster_run, job),
+        )
+        for record in records
+    ]
+
+
+def _makes_the_package(run: dg.DagsterRun, job: str) -> bool:
+    # Launched from the UI a run names its steps even where it has all of them.
+    if run.step_keys_to_execute is not None and _PACKAGE.to_python_identifier() not in run.step_keys_to_execute:
+        return False
+    return run.job_name == job if run.asset_selection is None else _PACKAGE in run.asset_selection
+
+
+def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
+    if not run.is_finished:
+        return Ended.NOT_YET
+    if run.status is DagsterRunStatus.SUCCESS:
+        return Ended.WELL
+    if run.status is DagsterRunStatus.CANCELED:
+        return Ended.CANCELED
+    return Ended.ON_THE_MODEL if _failed_on_the_model(instance, run) else Ended.FOR_INFRASTRUCTURE
+
+
+def _failed_on_the_model(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    page = instance.get_records_for_run(
+        run.run_id, of_type=DagsterEventType.STEP_FAILURE, limit=_MOST_FAILED_STEPS, ascending=True
+    )
+    events = [record.event_log_entry.dagster_event for record in page.records]
+    return any(_would_repeat_itself(event.step_failure_data) for event in events if event is not None)
+
+
+def _would_repeat_itself(failure: "dg._core.execution.plan.objects.StepFailureData") -> bool:
+    if failure.user_failure_data is not None:
+        named = failure.user_failure_data.metadata.get("error")
+        return not _is_transient(str(named.value) if named is not None else "")
+    error = failure.error
+    names = set()
+    while error is not None:
+        names.add(error.cls_name)
+        error = error.cause
+    return any(
+        name == "DagsterAssetCheckFailedError" or (_error_class(name) is not None and not _is_transient(name))
+        for name in names
+        if name is not None
+    )
+
+
+def _error_class(name: str) -> type[errors.EdgepackError] | None:
+    found = getattr(errors, name, None)
+    return found if isinstance(found, type) and issubclass(found, errors.EdgepackError) else None
+
+
+def _is_transient(name: str) -> bool:
+    found = _error_class(name)
+    return found is not None and issubclass(found, errors.TransientError)

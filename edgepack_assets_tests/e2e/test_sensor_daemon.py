@@ -1,0 +1,164 @@
+"""The registry sensor under a real daemon, which is killed in the middle of its work and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.run_request import InstigatorType
+
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+
+PATIENCE = 150.0
+VERSIONS = 24
+
+
+class Daemon:
+    """`dagster-daemon run` on a home of its own, with everything it starts in one process group."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.registry = LocalRegistry(folder / "registry")
+        self.home.mkdir()
+        self.registry_is("well")
+        (self.home / "dagster.yaml").write_text(
+            yaml.safe_dump({
+                "telemetry": {"enabled": False},
+                "concurrency": {"runs": {"max_concurrent_runs": 4}},
+                "run_monitoring": {"enabled": True, "poll_interval_seconds": 2},
+            })
+        )  # fmt: skip
+        (folder / "edgepack.yaml").write_text(
+            yaml.safe_dump({
+                "registry": {"path": "registry"},
+                "sensors": {"start": "all", "interval": 1, "sweep_interval": 5, "batch": 8},
+                "model_types": {
+                    "press": {
+                        "implementation": "state_identifier", "model_name": "press_model", "package_name": "Press",
+                        "raw_data": {"name": "raw"},
+                    }
+                },
+            })
+        )  # fmt: skip
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK"))} | {
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "EDGEPACK_CONFIG": str(folder / "edgepack.yaml"),
+            "EDGEPACK_TEST_FOLDER": str(folder),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        # Two processes that make the tables at once get in each other's way.
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            instance.get_runs()
+            instance.all_instigator_state()
+            instance.get_dynamic_partitions("models")
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m"]
+        with (self.folder / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "edgepack_assets_tests.e2e.sensed"], cwd=Path(__file__).parents[2], env=self.environment,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """SIGKILL to the daemon, its code server and the runs."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def add(self, version: int, **tags: str) -> None:
+        content = self.folder / "model.bin"
+        content.write_bytes(b"x")
+        self.registry.register(Kind.MODEL, "press_model", content, tags, version=version)
+
+    def registry_is(self, mood: str) -> None:
+        (self.folder / "mood").write_text(mood)
+
+    def ticks(self) -> list[str]:
+        """What the ticks that requested no run said."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            [state] = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+            ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id)
+            return [tick.tick_data.skip_reason or "" for tick in ticks]
+
+    def runs(self) -> list[dg.DagsterRun]:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return list(instance.get_runs())
+
+    def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE
+        while not holds():
+            assert self.process is None or self.process.poll() is None, self.log()
+            assert time.monotonic() < until, f"{what}: not within {PATIENCE} s\n{self.log()}"
+            time.sleep(0.2)
+
+    def log(self) -> str:
+        return (self.folder / "daemon.log").read_text()[-3000:]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -> None:
+    for version in range(1, VERSIONS + 1):
+        if version != 7:
+            daemon.add(version, **({"fate": {3: "dies", 4: "bad"}[version]} if version in (3, 4) else {}))
+    daemon.start()
+    daemon.wait_until("the first runs", lambda: len(daemon.runs()) >= 3)
+    daemon.kill()
+    daemon.add(VERSIONS + 1)
+    daemon.add(7)
+    daemon.registry_is("dead")
+    daemon.start()
+    daemon.wait_until("a tick without an answer", lambda: "ConnectionRefusedError" in "".join(daemon.ticks()))
+    daemon.registry_is("empty")
+    answered = len(daemon.ticks())
+    daemon.wait_until("ticks with an empty answer", lambda: len(daemon.ticks()) > answered + 1)
+    daemon.registry_is("well")
+    expected = {*range(1, VERSIONS + 2)}
+
+    def is_done() -> bool:
+        runs = daemon.runs()
+        ended = {run.tags["edgepack/model_version"] for run in runs if run.is_finished}
+        attempts = {run.tags["edgepack/attempt"] for run in runs if run.tags["edgepack/model_version"] == "3"}
+        return len(ended) == len(expected) and all(run.is_finished for run in runs) and "2" in attempts
+
+    daemon.wait_until("every version's run", is_done)
+    answered = len(daemon.ticks())
+    daemon.wait_until("ticks after it", lambda: len(daemon.ticks()) > answered + 2)
+    runs = daemon.runs()
+    assert {int(run.tags["edgepack/model_version"]) for run in runs} == expected  # missed: 0
+    assert set(Counter(run.tags["dagster/run_key"] for run in runs).values()) == {1}  # duplicated: 0
+    by_version: dict[int, list[dg.DagsterRun]] = {}
+    for run in runs:
+        by_version.setdefault(int(run.tags["edgepack/model_version"]), []).append(run)
+    for version, its in by_version.items():
+        well = [run for run in its if run.is_success]
+        assert len(well) == (0 if version == 4 else 1), (version, its)
+        # More than one run only after a run whose process died.
+        assert len(its) <= 3
+    assert len(by_version[4]) == 1
+    assert len(by_version[3]) >= 2
+    with dg.DagsterInstance.from_config(str(daemon.home)) as instance:
+        assert len(instance.get_dynamic_partitions("models")) == len(expected)

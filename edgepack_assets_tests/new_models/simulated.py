@@ -1,0 +1,168 @@
+"""A registry and a daemon that misbehave on purpose, from a seed: what a sensor meets in its life, without waiting.
+
+The daemon does in order what Dagster 1.13's does with a sensor's result (dagster/_daemon/sensor.py): partitions are
+added; the tick is written with its run requests and the new cursor; each run is made, once for a run key; the cursor
+is saved. It can die between any two of these, and goes on from what was written.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from edgepack_assets.approval import APPROVED_AT, APPROVED_BY
+from edgepack_assets.errors import NotFoundError
+from edgepack_assets.new_models.look import look
+from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms
+from edgepack_assets.new_models.state import State
+from edgepack_assets.registry.base import Kind, RegisteredVersion
+
+START = 1_700_000_000
+
+
+@dataclass
+class SimulatedRegistry:
+    """Versions with the time from which the index shows them."""
+
+    random: random.Random
+    now: float = START
+    versions_there: dict[int, RegisteredVersion] = field(default_factory=dict)
+    visible_from: dict[int, float] = field(default_factory=dict)
+    archived: set[int] = field(default_factory=set)
+    mood: str = "well"
+    calls: int = 0
+
+    def add(self, number: int, lag: float = 0) -> RegisteredVersion:
+        made = RegisteredVersion(
+            kind=Kind.MODEL, name="press_model", version=number, created=datetime.fromtimestamp(self.now, UTC),
+            digest="0" * 64, size=1, is_folder=False, location=f"sim://{number}", tags={"odd \u202e\n": "\0 ; ' \""},
+        )  # fmt: skip
+        self.versions_there[number] = made
+        self.visible_from[number] = self.now + lag
+        self.archived.discard(number)
+        return made
+
+    def approve(self, number: int) -> None:
+        found = self.versions_there[number]
+        tags = {**found.tags, APPROVED_BY: "Anna", APPROVED_AT: "2026-01-01T00:00:00+00:00"}
+        self.versions_there[number] = replace(found, tags=tags)
+
+    def visible(self) -> list[int]:
+        if self.mood == "empty":
+            return []
+        return [n for n in self.versions_there if n not in self.archived and self.visible_from[n] <= self.now]
+
+    def _called(self) -> None:
+        self.calls += 1
+        if self.mood == "dead" or (self.mood == "dying" and self.random.random() < 0.4):
+            raise ConnectionError("the registry is gone")
+
+    # the interface, as far as a look needs it
+
+    def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        self._called()
+        found = [self.versions_there[n] for n in self.visible()]
+        if self.mood == "partial":
+            found = [version for version in found if self.random.random() < 0.6]
+        if self.mood == "repeats":
+            found += found[: len(found) // 2]
+        self.random.shuffle(found)
+        return found
+
+    def newest_version(self, kind: Kind, name: str) -> int | None:
+        self._called()
+        found = self.visible()
+        if self.mood == "partial" and found:
+            return self.random.choice(found)
+        if self.mood == "repeats":  # a hint that is ahead
+            return max(self.versions_there, default=None)
+        return max(found, default=None)
+
+    def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+        self._called()
+        if version not in self.visible():
+            raise NotFoundError(f"no version {version}")
+        return self.versions_there[version]
+
+
+class Died(Exception):
+    """The daemon was killed."""
+
+
+@dataclass
+class Run:
+    number: int
+    created: int
+    run_key: str | None
+    began: float
+    ended: Ended = Ended.NOT_YET
+
+
+@dataclass
+class SimulatedDagster:
+    """Partitions, runs, the cursor and the tick that was written last."""
+
+    random: random.Random
+    registry: SimulatedRegistry
+    rules: Rules
+    cursor: str | None = None
+    partitions: set[int] = field(default_factory=set)
+    runs: list[Run] = field(default_factory=list)
+    reserved: tuple[list[Request], str] | None = None
+    waits_told: list[tuple[int, int]] = field(default_factory=list)
+    most_requested: int = 0
+
+    def runs_of(self, versions: Sequence[int]) -> Iterator[SeenRun]:
+        for run in self.runs:
+            if run.number in versions:
+                yield SeenRun(run.number, run.run_key, int(run.began * 1000), run.ended, True)
+
+    def tick(self, dies_after: str = "", is_stopped_amid: bool = False) -> None:
+        """One tick. `dies_after` names the step after which the daemon is killed."""
+        if self.reserved is not None:
+            requests, cursor = self.reserved
+            if self.random.random() < 0.8:  # else too long ago: Dagster looks anew
+                self._submit(requests, cursor, dies_after, is_stopped_amid)
+                return
+            self.reserved = None
+        state = State.from_cursor(self.cursor) if self.cursor else None
+        try:
+            made = look(state, self.rules, self.registry, self.runs_of, self.registry.now)  # type: ignore[arg-type]
+        except ConnectionError:
+            return
+        self.most_requested = max(self.most_requested, len(made.requests))
+        self._die("look", dies_after)
+        self.waits_told += [(found.version, created_ms(found)) for found in made.waits]
+        self.partitions |= {found.version for found in [*made.waits, *(r.found for r in made.requests)]}
+        self._die("partitions", dies_after)
+        cursor = made.state.to_cursor()
+        if made.requests:
+            self.reserved = made.requests, cursor
+            self._die("reserved", dies_after)
+            self._submit(made.requests, cursor, dies_after, is_stopped_amid)
+        else:
+            self.cursor = cursor
+
+    def _submit(self, requests: list[Request], cursor: str, dies_after: str, is_stopped_amid: bool) -> None:
+        known = {run.run_key for run in self.runs}
+        for request in requests:
+            if request.run_key not in known:
+                assert request.found.version in self.partitions
+                created = created_ms(request.found)
+                self.runs.append(Run(request.found.version, created, request.run_key, self.registry.now))
+            if self.random.random() < 0.5:
+                self._die("a run", dies_after)
+            if is_stopped_amid and self.random.random() < 0.3:  # the rest is dropped, though the cursor is saved
+                break
+        self._die("runs", dies_after)
+        self.cursor, self.reserved = cursor, None
+
+    @staticmethod
+    def _die(step: str, dies_after: str) -> None:
+        if step == dies_after:
+            raise Died
+
+
+STEPS = ("look", "partitions", "reserved", "a run", "runs")

@@ -1,0 +1,148 @@
+"""What single looks cost, and come to, where a history would not tell."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from edgepack_assets.new_models.look import GONE_AFTER, LOST_AFTER, POLLS, Look, look
+from edgepack_assets.new_models.runs import Ended, Rules, SeenRun
+from edgepack_assets.new_models.state import State
+from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
+
+RULES = Rules(model_type="press", model_name="press_model", start="all")
+
+
+class Sensor:
+    """Looks in a row at a registry that is well."""
+
+    def __init__(self, rules: Rules = RULES, versions: int = 0) -> None:
+        self.registry = SimulatedRegistry(random.Random(1))  # noqa: S311 - only shuffles
+        self.rules = rules
+        self.state: State | None = None
+        self.runs: list[SeenRun] = []
+        self.asked_about: list[int] = []
+        for number in range(1, versions + 1):
+            self.registry.now += 1
+            self.registry.add(number)
+
+    def look(self, after: float = 30) -> Look:
+        self.registry.now += after
+        self.registry.calls = 0
+        self.asked_about = []
+        made = look(self.state, self.rules, self.registry, self._runs_of, self.registry.now)  # type: ignore[arg-type]
+        self.state = State.from_cursor(made.state.to_cursor())
+        return made
+
+    def _runs_of(self, versions: Sequence[int]) -> list[SeenRun]:
+        self.asked_about += versions
+        return [run for run in self.runs if run.version in versions]
+
+    def requested(self, after: float = 30) -> list[int]:
+        return [request.found.version for request in self.look(after).requests]
+
+
+def test_a_look_with_nothing_new_asks_the_registry_once_and_dagster_nothing() -> None:
+    sensor = Sensor(replace(RULES, start="latest"), versions=5000)
+    [request] = sensor.look().requests
+    assert request.found.version == 5000
+    sensor.runs = [SeenRun(5000, request.run_key, (START + 9000) * 1000, Ended.WELL, True)]
+    sensor.look()
+    for _ in range(20):
+        sensor.look()
+        assert (sensor.registry.calls, sensor.asked_about) == (1, [])
+    sensor.registry.add(5001)
+    assert sensor.requested() == [5001]
+    assert sensor.registry.calls == 2
+
+
+def test_what_waits_for_approval_is_polled_in_turns() -> None:
+    sensor = Sensor(replace(RULES, needs_approval=True), versions=35)
+    assert len(sensor.look().waits) == 35
+    sensor.registry.approve(33)
+    polls = []
+    for _ in range(5):
+        polls.append(sensor.requested())
+        assert sensor.registry.calls <= 1 + POLLS
+    assert sorted(polls) == [[], [], [], [], [33]]
+
+
+def test_a_hint_that_names_a_version_nobody_has_is_not_followed_for_ever() -> None:
+    sensor = Sensor(replace(RULES, start="none"), versions=3)
+    sensor.look()
+    sensor.registry.newest_version = lambda kind, name: 9  # type: ignore[method-assign]
+    calls = []
+    for _ in range(12):
+        assert sensor.requested() == []
+        calls.append(sensor.registry.calls)
+    assert calls[-1] == 0
+    sensor.registry.add(9)
+    assert sensor.requested(after=1000) == [9]  # by the sweep
+
+
+def test_versions_that_are_no_numbers_are_told_of_and_passed_over() -> None:
+    sensor = Sensor()
+    for version in ("final", True, 0, -1, None, 1.5, 10**19):
+        sensor.registry.add(version)  # type: ignore[arg-type]
+    sensor.registry.add(2)
+    made = sensor.look()
+    assert [request.found.version for request in made.requests] == [2]
+    assert "passed over press_model:final: no whole number from 1 up" in made.words
+    sensor.registry.newest_version = lambda kind, name: "final"  # type: ignore[assignment,method-assign,return-value]
+    assert sensor.requested() == []
+
+
+def test_a_request_that_came_to_nothing_is_made_again_under_its_key() -> None:
+    sensor = Sensor(versions=1)
+    [first] = sensor.look().requests
+    assert sensor.requested(after=LOST_AFTER) == []
+    [again] = sensor.look(after=1).requests
+    assert (again.run_key, again.attempt) == (first.run_key, 1)
+
+
+def test_a_failed_version_that_left_the_registry_waits_a_day_for_it() -> None:
+    sensor = Sensor(versions=1)
+    [request] = sensor.look().requests
+    sensor.runs = [SeenRun(1, request.run_key, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    sensor.registry.archived = {1}
+    assert sensor.requested() == []
+    sensor.registry.archived = set()
+    assert sensor.requested() == [1]
+    sensor.registry.archived = {1}
+    sensor.runs = [SeenRun(1, f"{request.run_key[:-1]}2", START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    assert sensor.requested(after=GONE_AFTER + 1) == []
+    sensor.registry.archived = set()
+    assert sensor.requested() == []
+
+
+def test_another_model_name_is_a_first_start() -> None:
+    sensor = Sensor(replace(RULES, start="latest"), versions=4)
+    assert sensor.requested() == [4]
+    sensor.rules = replace(sensor.rules, model_name="other_model")
+    assert sensor.requested() == [4]
+
+
+def test_a_registry_that_shows_its_history_only_later_does_not_set_off_all_of_it() -> None:
+    sensor = Sensor(replace(RULES, start="latest"), versions=6)
+    sensor.registry.mood = "empty"
+    assert sensor.requested() == []
+    sensor.registry.mood = "well"
+    for number in (7, 8):
+        sensor.registry.now += 1
+        sensor.registry.add(number)
+    assert sensor.requested() == [6, 7, 8]  # the latest of those before, and all that came since
+
+
+@pytest.mark.parametrize("mood", ["dead"])
+def test_a_registry_that_dies_leaves_the_state_as_it_was(mood: str) -> None:
+    sensor = Sensor(versions=3)
+    sensor.look()
+    assert sensor.state is not None
+    before = sensor.state.to_cursor()
+    sensor.registry.mood = mood
+    with pytest.raises(ConnectionError):
+        sensor.look(after=2000)
+    assert sensor.state.to_cursor() == before

@@ -1,0 +1,61 @@
+"""How runs are told apart: whose fault a failure is, and which run makes the package."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from edgepack_assets.assets.common import MODELS
+from edgepack_assets.new_models.runs import Ended, SeenRun
+from edgepack_assets.sensors.runs import runs_of
+
+
+@dg.asset(partitions_def=MODELS, check_specs=[dg.AssetCheckSpec("pass_gates", asset="metrics", blocking=True)])
+def metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    if context.partition_key == "press:2":
+        raise KeyboardInterrupt  # as a restart of the code location does
+    passed = context.partition_key == "press:3"
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=passed, check_name="pass_gates")])
+
+
+@dg.asset(partitions_def=MODELS, deps=[metrics])
+def deployment_package() -> None: ...
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        made.add_dynamic_partitions("models", ["press:1", "press:2", "press:3"])
+        yield made
+
+
+def only_run(instance: dg.DagsterInstance, version: int) -> SeenRun:
+    [run] = runs_of(instance, "package_model", "press", [version])
+    assert run.version == version
+    return run
+
+
+@pytest.mark.parametrize(
+    ("version", "ended"), [(1, Ended.ON_THE_MODEL), (2, Ended.FOR_INFRASTRUCTURE), (3, Ended.WELL)]
+)
+def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
+    instance: dg.DagsterInstance, version: int, ended: Ended
+) -> None:
+    dg.materialize([metrics, deployment_package], instance=instance, partition_key=f"press:{version}",
+                   raise_on_error=False)  # fmt: skip
+    assert only_run(instance, version).ended is ended
+
+
+def test_only_a_run_that_reaches_the_package_counts_as_one(instance: dg.DagsterInstance) -> None:
+    job = dg.define_asset_job("package_model", selection=[metrics, deployment_package], partitions_def=MODELS)
+    defs = dg.Definitions([metrics, deployment_package], jobs=[job])
+    whole = []
+    for selection in (None, ["metrics"], ["metrics", "deployment_package"]):
+        run = instance.create_run_for_job(
+            defs.resolve_job_def("package_model"),
+            asset_selection=selection and frozenset(dg.AssetKey(name) for name in selection),
+            tags={"dagster/partition": "press:3"},
+        )
+        whole.append(only_run(instance, 3).whole)
+        instance.delete_run(run.run_id)
+    assert whole == [True, False, True]
