@@ -2,7 +2,12 @@
 
 
 class EdgepackError(Exception):
-    """Base of every error whose message is meant to be read by the user. Deterministic: never retried."""
+    """Base of every error whose message is meant to be read by the user. Deterministic, so never retried, but for
+    TransientError."""
+
+
+class TransientError(EdgepackError):
+    """The registry or a storage cannot be reached or is busy: the same again may well succeed."""
 
 
 class ConfigError(EdgepackError):

@@ -12,7 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import EdgepackError, TransientError
+
+_NETWORK = {
+    errno.ESTALE,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENETRESET,
+    errno.ENOTCONN,
+}
+"""What a mounted share says that has lost its server."""
 
 
 def file_digest(path: Path) -> str:
@@ -33,14 +44,14 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
     """Turn what the operating system says (disk full, no permission, ...) into an EdgepackError that names
-    `path`. What a network says passes through: that may be tried again."""
+    `path`; a TransientError if it speaks of the network, as a lost share does."""
     try:
         yield
-    except (ConnectionError, TimeoutError, socket.gaierror):
-        raise
     except OSError as error:
         other = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
-        raise EdgepackError(f"{path}: cannot be {done}: {error.strerror or error}{other}") from error
+        network = isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _NETWORK
+        kind = TransientError if network else EdgepackError
+        raise kind(f"{path}: cannot be {done}: {error.strerror or error}{other}") from error
 
 
 def sync_folder(path: Path) -> None:

@@ -30,7 +30,7 @@ from typing import TypeVar
 import filelock
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.files import disk_errors, sync_folder, writing
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
@@ -250,7 +250,7 @@ class LocalRegistry(Registry):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
         except filelock.Timeout:
-            raise EdgepackError(
+            raise TransientError(
                 f"{path}: held by another process for {LOCK_TIMEOUT:.0f} s; try again when it has ended"
             ) from None
         except NotImplementedError as error:

@@ -1,0 +1,35 @@
+"""Errors of the disk in words: which may be tried again, and which may not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.files import disk_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)), True),
+        (TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), True),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), True),
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), True),
+        (OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN)), True),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), False),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
+    ],
+)
+def test_only_what_the_network_says_may_be_tried_again(error: OSError, transient: bool) -> None:
+    with (
+        pytest.raises(EdgepackError, match=f"/share/x: cannot be read: {error.strerror}") as caught,
+        disk_errors(Path("/share/x"), "read"),
+    ):
+        raise error
+    assert isinstance(caught.value, TransientError) is transient
