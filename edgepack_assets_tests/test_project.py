@@ -48,7 +48,7 @@ FLOORS = [
     {"packaging"},
     {"gates", "garbage"},
     {"tasks"},
-    {"resources", "dagster_home"},
+    {"resources", "dagster_home", "retries"},
     {"io_manager", "assets"},
     {"jobs", "sensors"},
     {"definitions"},
