@@ -100,6 +100,7 @@ def test_dagster_and_the_sdk_stay_where_they_belong() -> None:
             "assets",
             "resources",
             "io_manager",
+            "retries",
             "dagster_home",
             "quickstart",
         },
