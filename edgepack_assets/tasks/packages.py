@@ -50,6 +50,12 @@ def dated_metrics(package: RegisteredVersion) -> dict[str, dict[str, Any]]:
     return found
 
 
+def raw_data_of_package(package: RegisteredVersion) -> set[str]:
+    """Every `name:version` of raw data that a package was validated on."""
+    dated = (str(entry.get("raw_data")) for entry in dated_metrics(package).values())
+    return {package.tags.get("raw_data", ""), *dated}
+
+
 def references(metrics: Artefact, key: ModelKey, tools: Tools) -> dict[str, Reference]:
     """What each gate with a reference is compared with, as the registry has it at this moment."""
     entry = tools.entry(key)

@@ -1,0 +1,1 @@
+"""The sensors: Dagster's side of what happens by itself."""
