@@ -19,7 +19,7 @@ NEW_DATA = ["raw_data has a new data version"]
 
 
 @pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Plant]:
+def plant(tmp_path: Path) -> Iterator[Plant]:  # another one than the tiny component's
     with plant_in(tmp_path) as made:
         yield made
 
