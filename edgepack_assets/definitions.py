@@ -16,6 +16,7 @@ from edgepack_assets.jobs import package_model
 from edgepack_assets.model_types import model_type
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.sensors import registry_sensors
+from edgepack_assets.sensors.raw_data import raw_data_versions
 from edgepack_assets.settings import Settings
 
 
@@ -27,7 +28,7 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
     return dg.Definitions(
         assets=ALL_ASSETS,
         jobs=[package_model],
-        sensors=registry_sensors(settings),
+        sensors=[*registry_sensors(settings), raw_data_versions],
         resources={
             "edgepack": edgepack,
             "artefact_io": ArtefactIOManager(edgepack=edgepack),

@@ -8,15 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """One row of a check's table."""
+    """One row of a check's table.
+
+    `reference` is what was compared with, in words, and `margin` the room left to what was wanted (negative: how much
+    is missing), both for gates only."""
 
     name: str
     passed: bool
     found: str
     wanted: str
+    reference: str = ""
+    margin: str = ""
 
 
 def all_pass(parts: Iterable[Part]) -> bool:
     """Whether every part holds; a check without parts asserts nothing, so it does not pass."""
     rows = list(parts)
     return bool(rows) and all(part.passed for part in rows)
+
+
+def in_words(parts: Iterable[Part]) -> str:
+    """The parts that do not hold, in one line."""
+    return "; ".join(
+        f"{part.name}: {part.found}, wanted {part.wanted}" + (f" [{part.reference}]" if part.reference else "")
+        for part in parts
+        if not part.passed
+    )

@@ -1,18 +1,39 @@
-"""What metrics must hold before a package may be registered. Pure functions of metrics and configuration."""
+"""What metrics must hold before a package may be registered: pure functions of metrics, settings and references."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from edgepack_assets.evidence import Part
 from edgepack_assets.settings import GateSettings
 
+_ROUNDING = 1e-12
+"""Share of a bound that adding and subtracting may be off."""
 
-def gate_parts(metrics: Mapping[str, float | None], gates: Mapping[str, GateSettings]) -> list[Part]:
-    """A row per metric (is it a finite number?) and per gate (is it within its bounds?).
 
-    A metric that is missing or not finite passes no gate.
+@dataclass(frozen=True)
+class Reference:
+    """What a metric is compared with: its value there, and where that is in words.
+
+    A `value` of None passes no gate, unless `nothing_yet`: there cannot be anything to compare with so far."""
+
+    source: str
+    value: float | None
+    nothing_yet: bool = False
+
+
+def gate_parts(
+    metrics: Mapping[str, float | None],
+    gates: Mapping[str, GateSettings],
+    lower_is_better: Collection[str] = (),
+    references: Mapping[str, Reference] | None = None,
+) -> list[Part]:
+    """A row per metric (is it a finite number?), per gate with bounds, and per gate with a reference.
+
+    `references` holds one for every gate that names a reference. A metric that is missing or not finite passes no
+    gate.
     """
     parts = [
         Part(f"{name} is a finite number", _finite(value), _shown(value), "a finite number")
@@ -20,11 +41,38 @@ def gate_parts(metrics: Mapping[str, float | None], gates: Mapping[str, GateSett
     ]
     for name, gate in sorted(gates.items()):
         value = metrics.get(name)
-        low = -math.inf if gate.min is None else gate.min
-        high = math.inf if gate.max is None else gate.max
-        passed = value is not None and _finite(value) and low <= value <= high
-        parts.append(Part(f"gate on {name}", passed, _shown(value), _bounds(gate)))
+        if gate.min is not None or gate.max is not None:
+            parts.append(_within_bounds(name, value, gate))
+        if gate.reference is not None:
+            found = (references or {})[name]
+            parts.append(_against(name, value, gate, found, name in lower_is_better))
     return parts
+
+
+def _within_bounds(name: str, value: float | None, gate: GateSettings) -> Part:
+    low = -math.inf if gate.min is None else gate.min
+    high = math.inf if gate.max is None else gate.max
+    if value is None or not math.isfinite(value):
+        return Part(f"gate on {name}", False, _shown(value), _bounds(gate))
+    margin = min(value - low, high - value)
+    return Part(f"gate on {name}", low <= value <= high, _shown(value), _bounds(gate), margin=_signed(margin))
+
+
+def _against(name: str, value: float | None, gate: GateSettings, reference: Reference, lower_is_better: bool) -> Part:
+    compared = f"model version {gate.reference}" if isinstance(gate.reference, int) else gate.reference
+    what = f"gate on {name} against {compared}"
+    if reference.nothing_yet:
+        return Part(what, _finite(value), _shown(value), "a finite number", reference.source)
+    if reference.value is None or not math.isfinite(reference.value):
+        return Part(what, False, _shown(value), f"a {name} to compare with", reference.source)
+    allowed = gate.tolerance.of(reference.value)
+    bound = reference.value + allowed if lower_is_better else reference.value - allowed
+    worse = f"{reference.value:.6g}, {'plus' if lower_is_better else 'minus'} {gate.tolerance}"
+    wanted = f"{'at most' if lower_is_better else 'at least'} {bound:.6g} ({worse})"
+    if value is None or not math.isfinite(value):
+        return Part(what, False, _shown(value), wanted, reference.source)
+    margin = bound - value if lower_is_better else value - bound
+    return Part(what, margin >= -_ROUNDING * abs(bound), _shown(value), wanted, reference.source, _signed(margin))
 
 
 def _finite(value: float | None) -> bool:
@@ -33,6 +81,10 @@ def _finite(value: float | None) -> bool:
 
 def _shown(value: float | None) -> str:
     return "not defined" if value is None or math.isnan(value) else f"{value:.6g}"
+
+
+def _signed(margin: float) -> str:
+    return f"{margin:+.6g}"
 
 
 def _bounds(gate: GateSettings) -> str:

@@ -4,6 +4,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.retries import failures
 
 
 class ArtefactIOManager(dg.ConfigurableIOManager):
@@ -15,8 +16,12 @@ class ArtefactIOManager(dg.ConfigurableIOManager):
         """Make the artefact the value of its asset and partition."""
         assert obj.asset == context.asset_key.to_user_string()
         assert obj.partition == context.partition_key
-        self.edgepack.store.save(obj)
+        with failures(f"{obj.asset} of {obj.partition}", context.step_context.previous_attempt_count):
+            self.edgepack.store.save(obj)
 
     def load_input(self, context: dg.InputContext) -> Artefact:
         """The value of the upstream asset's partition."""
-        return self.edgepack.store.load(context.asset_key.to_user_string(), context.partition_key)
+        asset, partition = context.asset_key.to_user_string(), context.partition_key
+        attempt = context.step_context.previous_attempt_count
+        with failures(f"reading {asset} of {partition}", attempt):
+            return self.edgepack.store.load(asset, partition)

@@ -14,6 +14,7 @@ from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import load_settings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.tools import Tools
@@ -47,12 +48,17 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._store = open_store(self.settings)
         return self._store
 
+    @property
+    def registry(self) -> Registry:
+        """The registry."""
+        return open_registry(self.settings)
+
     def tools(self, log: Any) -> Tools:
         """What a task works with, logging to `log`."""
         if self._sandbox is None:
             self._sandbox = Sandbox(self.settings.runtime)
         self._sandbox.log = log
-        return Tools(self.settings, open_registry(self.settings), self.store, self._sandbox, self._packaging, log)
+        return Tools(self.settings, self.registry, self.store, self._sandbox, self._packaging, log)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[EdgepackResource]:

@@ -5,7 +5,9 @@ Reading the file, with its variables and line numbers, is config.py's.
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,6 +80,42 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """How much worse than its reference a metric may be: an amount, or a share of the reference's value."""
+
+    amount: float
+    relative: bool = False
+
+    def of(self, reference: float) -> float:
+        """The amount for a reference of that value."""
+        return self.amount * abs(reference) if self.relative else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
+
+
+def _tolerance(value: object) -> Tolerance:
+    text = str(value).strip()
+    share = text.endswith("%")
+    try:
+        amount = math.nan if isinstance(value, bool) else float(text.removesuffix("%"))
+    except ValueError:
+        amount = math.nan
+    if not 0 <= amount < math.inf:
+        raise ValueError("a tolerance is a number from 0 up, or a share of the reference's value such as 5%")
+    return Tolerance(amount / 100 if share else amount, share)
+
+
+def _reference(value: object) -> object:
+    if value in ("previous", "training"):
+        return value
+    try:
+        return _latest_or_number(None if value == "latest" else value)
+    except ValueError:
+        raise ValueError("a reference is previous, training or the number of a model version") from None
+
+
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 _Count = Annotated[int, BeforeValidator(_no_boolean)]
@@ -137,17 +175,25 @@ class DataAssetSettings(Section):
 
 
 class GateSettings(Section):
-    """Bounds that a metric must hold, both inclusive."""
+    """What a metric must hold: bounds, both inclusive, and how much worse than a reference it may be.
+
+    `reference` is `previous` (the package of the highest lower model version), `training` (the metrics in the model
+    version's tags) or a model version, whose package is meant. Which direction is worse the metric's model type knows.
+    """
 
     min: _Number | None = None
     max: _Number | None = None
+    reference: Annotated[Literal["previous", "training"] | int | None, BeforeValidator(_reference)] = None
+    tolerance: Annotated[Tolerance, BeforeValidator(_tolerance)] = Tolerance(0.0)
 
     @model_validator(mode="after")
-    def _has_a_bound(self) -> GateSettings:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs min, max or both")
+    def _can_pass_and_fail(self) -> GateSettings:
+        if self.min is None and self.max is None and self.reference is None:
+            raise ValueError("a gate needs min, max or reference")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
+        if self.reference is None and "tolerance" in self.model_fields_set:
+            raise ValueError("a tolerance needs a reference: previous, training or the number of a model version")
         return self
 
 
@@ -166,6 +212,7 @@ class ModelTypeSettings(Section):
     keep_mlflow: bool = False
     run_whole_payload: bool = False
     gates: dict[str, GateSettings] = {}
+    revalidate: bool = Field(default=False, description="validate the latest package again on new raw data")
     approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = {}
     """For each environment (`run.environment`) and, under `default`, for all others."""
 

@@ -102,6 +102,23 @@ def test_variables_fill_numbers_switches_and_paths(file: Path, monkeypatch: pyte
     assert settings.registry.path == file.parent / "reg"
 
 
+def test_a_gate_may_compare(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFERENCE", "3")
+    monkeypatch.setenv("SHARE", "2.5 %")
+    gates = (
+        load(
+            file,
+            ENTRY
+            + "    gates:\n      a: {reference: previous, tolerance: 0.02}\n"
+            + "      b: {min: 0, reference: '${REFERENCE}', tolerance: '${SHARE}'}\n      c: {reference: training}\n",
+        )
+        .model_types["press"]
+        .gates
+    )
+    assert [gate.reference for gate in gates.values()] == ["previous", 3, "training"]
+    assert [gate.tolerance.of(-2.0) for gate in gates.values()] == [0.02, 0.05, 0.0]
+
+
 def test_a_variable_that_is_not_set_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(ConfigError, match=r"NOWHERE is not set.*\$\{NOWHERE:-default\}"):
@@ -121,7 +138,7 @@ FAULTS = {
     ),
     "unknown key of a gate": (
         ENTRY + "    gates:\n      x: {low: 1}\n",
-        r":8: unknown key 'model_types.press.gates.x.low'; allowed here: max, min$",
+        r":8: unknown key 'model_types.press.gates.x.low'; allowed here: max, min, reference, tolerance$",
     ),
     "the reserved key": (ENTRY + "file: x\n", r":7: unknown key 'file'"),
     "missing key": (ENTRY.replace("    model_name: press_model\n", ""), r":2: key '.*model_name' is missing"),
@@ -141,6 +158,24 @@ FAULTS = {
     "a gate nothing passes": (
         ENTRY + "    gates: {x: {min: 2, max: 1}}\n",
         r":7: .*2.0 is above max",
+    ),
+    "a reference in words": (
+        ENTRY + "    gates: {x: {reference: best}}\n",
+        r":7: .*gates.x.reference: a reference is previous, training or the number .*found 'best'",
+    ),
+    "the latest as reference": (ENTRY + "    gates: {x: {reference: latest}}\n", r":7: .*reference: a reference is"),
+    "a tolerance alone": (ENTRY + "    gates: {x: {min: 1, tolerance: 1}}\n", r":7: .*x: a tolerance needs a ref"),
+    "a tolerance below zero": (
+        ENTRY + "    gates: {x: {reference: previous, tolerance: -1%}}\n",
+        r":7: .*tolerance: a tolerance is a number from 0 up, or .* 5%",
+    ),
+    "a tolerance of yes": (
+        ENTRY + "    gates: {x: {reference: previous, tolerance: yes}}\n",
+        r":7: .*tolerance: a tolerance is a number",
+    ),
+    "a tolerance of nan": (
+        ENTRY + "    gates: {x: {reference: previous, tolerance: .nan}}\n",
+        r":7: .*tolerance: a tolerance is a number",
     ),
     "a gate of yes": (ENTRY + "    gates: {x: {min: yes}}\n", r":7: .*gates.x.min: must be a number"),
     "a gate of nan": (ENTRY + "    gates: {x: {min: .nan}}\n", r":7: .*gates.x.min: .*finite"),

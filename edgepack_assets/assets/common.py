@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
-from edgepack_assets.errors import EdgepackError
-from edgepack_assets.evidence import Part, all_pass
+from edgepack_assets.evidence import Part, all_pass, in_words
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.retries import failures
 
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
 IO_MANAGER = "artefact_io"
@@ -50,16 +50,11 @@ def declared(
 
 @contextmanager
 def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
-    """Give the partition's key, and turn an error meant for the user into a failure that is not retried."""
+    """Give the partition's key, and turn an error meant for the user into a failure that is not retried, or into a
+    bounded number of retries if it may pass."""
     asset = context.asset_key.to_user_string()
-    try:
+    with failures(f"{asset} of {context.partition_key}", context.retry_number):
         yield ModelKey.parse(context.partition_key)
-    except EdgepackError as error:
-        raise dg.Failure(
-            description=f"{asset} of {context.partition_key}: {error}",
-            metadata={"error": type(error).__name__},
-            allow_retries=False,
-        ) from None
 
 
 def result(
@@ -68,6 +63,7 @@ def result(
     parts: Iterable[Part],
     metadata: Mapping[str, Any],
     warnings: Mapping[str, Iterable[Part]] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> dg.MaterializeResult[Artefact]:
     """The asset's value with its metadata, its data version, its check and those that only warn."""
     return dg.MaterializeResult(
@@ -78,6 +74,7 @@ def result(
             "made_from": dg.MetadataValue.json(artefact.made_from),
         },
         data_version=dg.DataVersion(artefact.digest),
+        tags=tags,
         check_results=[
             _check(check, parts, dg.AssetCheckSeverity.ERROR),
             *(_check(name, rows, dg.AssetCheckSeverity.WARN) for name, rows in (warnings or {}).items()),
@@ -91,21 +88,19 @@ def _check(name: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) ->
         passed=all_pass(rows),
         check_name=name,
         severity=severity,
-        description=failed_rows(rows),
+        description=in_words(rows) or "every part holds",
         metadata={"parts": evidence_table(rows)},
     )
 
 
-def failed_rows(parts: Iterable[Part]) -> str:
-    """The failed parts in words."""
-    failed = [f"{part.name}: {part.found}, wanted {part.wanted}" for part in parts if not part.passed]
-    return "; ".join(failed) or "every part holds"
-
-
 def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
-    """A check's parts as a table."""
+    """A check's parts as a table; references and margins have columns where there are any."""
+    rows = list(parts)
+    extra = [name for name in ("reference", "margin") if any(getattr(row, name) for row in rows)]
     return table(
-        [{"part": p.name, "holds": p.passed, "found": p.found, "wanted": p.wanted} for p in parts],
+        {"part": row.name, "holds": row.passed, "found": row.found, "wanted": row.wanted}
+        | {name: getattr(row, name) for name in extra}
+        for row in rows
     )
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
+from edgepack_assets.assets.observed import REGISTERED_MODEL, data_version, input_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.config_package import make_config_package
 
@@ -23,6 +24,8 @@ def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource
     with user_errors(context) as key:
         artefact, report = make_config_package(key, edgepack.tools(context.log))
         model = artefact.facts["model"]
+        version = data_version(model["name"], model["version"], model["digest"])
+        tags = input_tags(context.instance, REGISTERED_MODEL, key, used=version, current=version)
         wheels = [
             {"package": p.name, "version": p.version, "size": size_text(p.size), "sha256": p.digest}
             for p in report.lock.packages
@@ -41,4 +44,4 @@ def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource
             "environment_reused": report.environment_was_kept,
             "files": table(report.files),
             "inspection": dg.MetadataValue.json(report.inspection),
-        })  # fmt: skip
+        }, tags=tags)  # fmt: skip

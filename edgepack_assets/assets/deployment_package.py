@@ -1,16 +1,33 @@
 """deployment_package: the stamped package, executed and registered."""
 
+from typing import Any
+
 import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, result, size_text, user_errors
+from edgepack_assets.evidence import all_pass
+from edgepack_assets.partitions import ModelKey
 from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.tasks.deployment_package import Validated, deploy
+from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
+from edgepack_assets.tasks.hand_over import output_file, write_hand_over
 
 CHECK = "is_registered_as_built"
+POOL = "registration"
+"""Its limit is in dagster.yaml: how many runs that register may be in progress at once."""
+
+
+class DeploymentConfig(dg.Config):
+    """Run configuration. `output_file`: where to tell a calling pipeline the package's name and version, as JSON or,
+    if it ends in .env, as KEY=VALUE lines; default $EDGEPACK_OUTPUT_FILE. `override_gates_reason`: why the package is
+    registered although its gates do not hold; kept in the package's tags."""
+
+    output_file: str | None = None
+    override_gates_reason: str | None = None
 
 
 @dg.asset(
+    pool=POOL,
     description="The deployment package: built from the validated files and locked wheels, stamped with its version, "
     "run once more as it is, and registered as a model of its own name with the metrics as tags.",
     **declared(
@@ -20,6 +37,7 @@ CHECK = "is_registered_as_built"
 )  # fmt: skip
 def deployment_package(
     context: dg.AssetExecutionContext,
+    config: DeploymentConfig,
     config_package: Artefact,
     payload_data: Artefact,
     validation_results: Artefact,
@@ -28,6 +46,7 @@ def deployment_package(
 ) -> dg.MaterializeResult:
     """Register the package of a partition."""
     with user_errors(context) as key:
+        target = output_file(config.output_file)
         run = edgepack.settings.run
         run_tags = {
             "run_id": context.run_id,
@@ -40,11 +59,14 @@ def deployment_package(
             key,
             Validated(config_package, payload_data, validation_results, metrics),
             run_tags,
+            (config.override_gates_reason or "").strip(),
             edgepack.tools(context.log),
         )
         registered = report.registered
         if report.was_registered_before:
             context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
+        if target is not None and all_pass(report.parts):
+            write_hand_over(target, _told(key, artefact, report), metrics.facts["metrics"])
         return result(artefact, CHECK, report.parts, {
             "package": str(registered),
             "name": registered.name,
@@ -57,3 +79,18 @@ def deployment_package(
             "registered_before": report.was_registered_before,
             "tags": dg.MetadataValue.json(dict(registered.tags)),
         })  # fmt: skip
+
+
+def _told(key: ModelKey, artefact: Artefact, report: DeploymentReport) -> dict[str, Any]:
+    tags = report.registered.tags
+    return {
+        "package_name": report.registered.name,
+        "package_version": report.registered.version,
+        "package_id": report.package_id,
+        "content_digest": report.content_digest,
+        "digest": artefact.facts["digest"],
+        "model_type": key.model_type,
+        "model_name": tags["model_name"],
+        "model_version": int(tags["model_version"]),
+        "registered_before": report.was_registered_before,
+    }

@@ -7,7 +7,7 @@ import dagster as dg
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, picture, result, table, user_errors
 from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.tasks.metrics import all_gate_parts, make_metrics
+from edgepack_assets.tasks.metrics import configured_parts, make_metrics, sound_parts
 
 CHECK = "pass_gates"
 
@@ -15,7 +15,7 @@ CHECK = "pass_gates"
 @dg.asset(
     description="The metrics of the package's answers, matched to the payload's records by number.",
     **declared(
-        CHECK, "Answers and windows or labels match; every metric is finite and within the configured bounds.",
+        CHECK, "Answers and windows or labels match; every metric is finite and passes its gates.",
         "metrics", kinds={"python", "scikitlearn"}, code_version="1",
     ),
 )  # fmt: skip
@@ -35,4 +35,5 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        return result(artefact, CHECK, all_gate_parts(artefact, key, tools), {**numbers, **tables, **pictures})
+        parts = [*sound_parts(artefact), *configured_parts(artefact, key, tools)]
+        return result(artefact, CHECK, parts, {**numbers, **tables, **pictures})

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
+from edgepack_assets.assets.observed import RAW_DATA, current_raw_data, data_version, input_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
 
@@ -32,8 +33,16 @@ def payload_data(
     """Make the payload of a partition."""
     with user_errors(context) as key:
         copy_to = Path(config.payload_path) if config.payload_path else None
-        artefact, report = make_payload(key, edgepack.tools(context.log), copy_to)
-        raw = raw_data_of(artefact)
+        tools = edgepack.tools(context.log)
+        artefact, report = make_payload(key, tools, copy_to)
+        raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
+        tags = input_tags(
+            context.instance,
+            RAW_DATA,
+            key,
+            used=data_version(raw["name"], raw["version"], raw["digest"]),
+            current=data_version(newest.name, newest.version, newest.digest),
+        )
         preview = [
             {"record": i, **{k: v if len(str(v)) < 120 else f"{str(v)[:117]}..." for k, v in row.items()}}
             for i, row in enumerate(report.preview)
@@ -46,4 +55,4 @@ def payload_data(
             "size": size_text(artefact.size),
             "preview": table(preview),
             "facts": dg.MetadataValue.json(other),
-        })  # fmt: skip
+        }, tags=tags)  # fmt: skip

@@ -196,6 +196,8 @@ class ModelType(ABC):
 
     name: ClassVar[str]
     metric_names: ClassVar[frozenset[str]]
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """Those of `metric_names` that are worse the higher they are."""
     prepares_data: ClassVar[bool]
     preload: ClassVar[Mapping[str, tuple[str, ...]]]
     """Distribution name -> modules that a child may import ahead of its job when the lock holds it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -12,23 +11,23 @@ from typing import Any
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts import Artefact, check_chain
-from edgepack_assets.errors import EdgepackError, PackageError, VersionTakenError
-from edgepack_assets.evidence import Part
+from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.evidence import Part, in_words
 from edgepack_assets.files import file_digest
 from edgepack_assets.model_types.base import Results, read_lines
-from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
+from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.runner import PackageRunner
-from edgepack_assets.tasks.metrics import all_gate_parts
+from edgepack_assets.tasks.metrics import configured_parts, sound_parts
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
+from edgepack_assets.tasks.registration import metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
 
 _ANSWERS_TO_COMPARE = 2
 _TOLERANCE = 1e-9
 """Relative difference allowed between floats of two runs of the same bytes on the same machine."""
-_MOST_RACES = 50
 
 
 @dataclass(frozen=True)
@@ -62,47 +61,44 @@ class DeploymentReport:
 
 
 def deploy(
-    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], tools: Tools
+    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], override: str, tools: Tools
 ) -> tuple[Artefact, DeploymentReport]:
     """Verify chain and gates, build, run and register the package; or report the version that stands.
 
-    Raises StaleError, EdgepackError (gates), PackageError, ComponentError.
+    `override` is a person's reason to register although gates do not hold; empty where there is none. It is kept in
+    the package's tags. Raises StaleError, EdgepackError (gates), PackageError, ComponentError, TransientError.
     """
     validated.check()
-    _refuse_failed_gates(validated.metrics, key, tools)
+    overridden = _refuse_failed_gates(validated.metrics, key, override, tools)
     name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
     package = tools.store.fetch(validated.config_package.parts["package"])
     expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
     content = content_digest(expected)
-    tags = {**_tags(key, validated, lock, run_tags), "content_digest": content}
+    tags = {**_tags(key, validated, lock, run_tags), **overridden, "content_digest": content}
+    executed = False
     with tools.work_folder() as work:
-        registered, built = _existing(name, tags, tools), None
-        before = registered is not None
-        for _ in range(_MOST_RACES):
-            if registered is not None:
-                break
-            stamp = _next_stamp(name, tools)
-            first = built is None
-            built = tools.packaging.call(
+
+        def build(stamp: Stamp) -> Path:
+            nonlocal executed
+            built: Path = tools.packaging.call(
                 "deployment_package.build_deployment_package", package, lock, tools.store, name, stamp, work
             )
             found = contents(built, stamp)
             if found != expected:
                 raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
-            if first:  # another stamp on contents that are proven equal needs no second run
+            if not executed:  # another stamp on contents that are proven equal needs no second run
                 _execute(key, built, validated, lock, tools)
-            try:
-                registered = tools.registry.register(
-                    Kind.MODEL, name, built, {**tags, "packageid": str(stamp.package_id)}, version=stamp.version
-                )
-            except VersionTakenError:
-                tools.log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
-                registered = _existing(name, tags, tools)
-                before = registered is not None
-        if registered is None:
-            raise PackageError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
-        digest = None if before or built is None else file_digest(built)
+                executed = True
+            return built
+
+        registration = register_package(tools.registry, name, tags, build, tools.log)
+        registered, before = registration.registered, registration.built is None
+        digest = None if registration.built is None else file_digest(registration.built)
         parts = _registered_parts(registered, expected, digest, work, tools)
+        if before:
+            added = {**metrics_tag(registered, validated.metrics.facts["metrics"], tags), **overridden}
+            registered = tools.registry.set_tags(registered, added) if added else registered
+    package_id = registered.tags.get("packageid", "")
     artefact = Artefact(
         asset="deployment_package",
         partition=str(key),
@@ -110,35 +106,33 @@ def deploy(
         facts={
             "name": registered.name,
             "version": registered.version,
-            "packageid": registered.tags["packageid"],
+            "packageid": package_id,
             "content_digest": content,
             "digest": registered.digest,
             "size": registered.size,
         },
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
-    return artefact, DeploymentReport(registered, registered.tags["packageid"], content, before, parts)
-
-
-def _next_stamp(name: str, tools: Tools) -> Stamp:
-    """The next version of the package, with the package id that its versions share."""
-    versions = tools.registry.versions(Kind.MODEL, name)
-    if not versions:
-        return Stamp(1, package_id_for(name))
-    newest = versions[-1]
-    given = newest.tags.get("packageid")
-    return Stamp(newest.version + 1, uuid.UUID(given) if given else package_id_for(name))
+    return artefact, DeploymentReport(registered, package_id, content, before, parts)
 
 
 def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Artefact, key: ModelKey, tools: Tools) -> None:
-    failed = [part for part in all_gate_parts(metrics, key, tools) if not part.passed]
-    if failed:
-        lines = "; ".join(f"{part.name}: {part.found}, wanted {part.wanted}" for part in failed)
-        raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {lines}")
+def _refuse_failed_gates(metrics: Artefact, key: ModelKey, override: str, tools: Tools) -> dict[str, str]:
+    """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
+    or if the metrics are not sound: no reason makes answers of other windows right."""
+    unsound = [part for part in sound_parts(metrics) if not part.passed]
+    failed = [part for part in configured_parts(metrics, key, tools) if not part.passed]
+    if unsound or (failed and not override):
+        raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
+    if override and not failed:
+        tools.log.info(f"every gate of {key} holds: the reason to override them is not needed and not kept")
+    if not failed:
+        return {}
+    tools.log.warning(f"gates of {key} are overridden ({override}): {in_words(failed)}")
+    return {"gates_overridden": override, "gates_overridden_failed": in_words(failed)}
 
 
 def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str, str]) -> dict[str, str]:
@@ -157,15 +151,6 @@ def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str
     }
     numbers = validated.metrics.facts["metrics"]
     return tags | {name: repr(value) for name, value in numbers.items() if value is not None}
-
-
-def _existing(name: str, tags: Mapping[str, str], tools: Tools) -> RegisteredVersion | None:
-    """The version that holds this very content of this very model version, if there is one."""
-    identity = ("content_digest", "model_name", "model_version")
-    for version in reversed(tools.registry.versions(Kind.MODEL, name)):
-        if all(version.tags.get(tag) == tags[tag] for tag in identity):
-            return version
-    return None
 
 
 def _execute(key: ModelKey, built: Path, validated: Validated, lock: Lock, tools: Tools) -> None:
@@ -210,9 +195,9 @@ def _registered_parts(
         digest = file_digest(path)
         return [Part("registered bytes", digest == built, digest, f"{built}, as built and executed")]
     stamp = read_stamp(path)
-    wanted = Stamp(registered.version, uuid.UUID(registered.tags["packageid"]))
+    wanted = f"version {registered.version}, package id {registered.tags.get('packageid', 'none')}"
     differing = _differing(contents(path, stamp), expected)
     return [
         Part("files that differ from the validated ones", differing == "none", differing, "none"),
-        Part("stamp", stamp == wanted, str(stamp), str(wanted)),
+        Part("stamp", str(stamp) == wanted, str(stamp), wanted),
     ]

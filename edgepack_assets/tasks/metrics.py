@@ -11,6 +11,7 @@ from edgepack_assets.gates import gate_parts
 from edgepack_assets.model_types.base import Results, Score
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.packages import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
 from edgepack_assets.tasks.tools import Tools
@@ -51,7 +52,12 @@ def make_metrics(
     return artefact, score
 
 
-def all_gate_parts(metrics: Artefact, key: ModelKey, tools: Tools) -> list[Part]:
-    """Every row of metrics.pass_gates, recomputed from the artefact and today's configuration."""
-    scored = [Part(*row) for row in metrics.facts["parts"]]
-    return [*scored, *gate_parts(metrics.facts["metrics"], tools.entry(key).gates)]
+def sound_parts(metrics: Artefact) -> list[Part]:
+    """The rows of metrics.pass_gates that no configuration changes, such as as many answers as windows."""
+    return [Part(*row) for row in metrics.facts["parts"]]
+
+
+def configured_parts(metrics: Artefact, key: ModelKey, tools: Tools) -> list[Part]:
+    """The gates' rows, recomputed from the artefact, today's configuration and today's registry."""
+    numbers, gates = metrics.facts["metrics"], tools.entry(key).gates
+    return gate_parts(numbers, gates, tools.model_type(key).lower_is_better, references(metrics, key, tools))

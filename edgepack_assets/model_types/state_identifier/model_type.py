@@ -42,6 +42,7 @@ class StateIdentifier(ModelType):
 
     name = "state_identifier"
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
+    lower_is_better = frozenset({"inertia"})
     prepares_data = True
     preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),

@@ -1,0 +1,37 @@
+"""Errors as Dagster shall take them: what may pass is tried again, a bounded number of times; nothing else is.
+
+A retry policy on an asset would do the opposite: it retries whatever it does not know, an error in code included.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from edgepack_assets.errors import EdgepackError, TransientError
+
+RETRIES = 3
+DELAY = 5.0
+"""Seconds before the first retry; four times as many before each later one."""
+
+_NETWORK = (ConnectionError, TimeoutError, socket.gaierror)
+
+
+@contextmanager
+def failures(what: str, retry_number: int) -> Iterator[None]:
+    """Turn an EdgepackError into a `dg.Failure` that names `what` and is not retried, and an error of the registry,
+    a storage or the network that may pass into `dg.RetryRequested`. Other errors pass as they are, not retried."""
+    try:
+        yield
+    except (TransientError, *_NETWORK) as error:
+        failure = dg.Failure(
+            description=f"{what}: {error}", metadata={"error": type(error).__name__, "transient": True}
+        )
+        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=DELAY * 4**retry_number) from failure
+    except EdgepackError as error:
+        raise dg.Failure(
+            description=f"{what}: {error}", metadata={"error": type(error).__name__}, allow_retries=False
+        ) from None

@@ -1,0 +1,108 @@
+"""The sensor of raw data: shows partitions as stale when the registry has new raw data, and validates again if asked.
+
+What is observed are partitions that have a payload: on another one nothing could be stale. Validating again leaves
+the config package as it is, so that the package that stands gets new metrics, and no new version.
+"""
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.assets.observed import current_raw_data, data_version, raw_data_observations
+from edgepack_assets.errors import NotFoundError, TransientError
+from edgepack_assets.jobs import package_model
+from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.settings import Settings
+from edgepack_assets.tasks.packages import by_model_version, raw_data_of_package
+
+INTERVAL = 60
+BATCH = 200
+"""Partitions observed by one tick and model type: each is an event that is written to Dagster's storage."""
+
+VALIDATED_AGAIN = [
+    dg.AssetKey(name)
+    for name in ("payload_data", "prepped_data", "validation_results", "metrics", "deployment_package")
+]
+
+
+@dg.sensor(
+    name="raw_data_versions",
+    job=package_model,
+    minimum_interval_seconds=INTERVAL,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Observes raw_data when the registry has a new version of it, which shows downstream partitions as "
+    "stale; with `revalidate: true` it also has the latest package of the model type validated on it.",
+)
+def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackResource) -> dg.SensorResult:
+    """One look at every model type's raw data."""
+    settings, registry = edgepack.settings, edgepack.registry
+    seen: dict[str, Any] = json.loads(context.cursor or "{}")
+    observed: list[dg.AssetObservation] = []
+    requests: list[dg.RunRequest] = []
+    said: list[str] = []
+    for name in sorted(settings.model_types):
+        # A registry that cannot be reached must not keep the others' news: what was not looked at keeps its place.
+        try:
+            raw = current_raw_data(name, settings, registry)
+            found = data_version(raw.name, raw.version, raw.digest)
+            before = seen.get(name, {})
+            if before.get("version") != found:
+                before = {"version": found, "after": None}
+                if settings.model_type(name).revalidate:
+                    request, why = _validation(name, raw, found, settings, registry, context.instance)
+                    requests += [request] if request is not None else []
+                    said.append(f"{name}: {why}")
+            keys = _to_observe(name, before["after"], context.instance)
+            observed += raw_data_observations(keys, settings, registry)
+        except (TransientError, NotFoundError) as error:
+            said.append(f"{name}: not looked at: {error}")
+            continue
+        said.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+        # Partitions that get a payload from here on are observed by their own run.
+        seen[name] = {"version": found, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
+    words = "; ".join(said)
+    context.log.info(words)
+    return dg.SensorResult(
+        run_requests=requests,
+        asset_events=observed,
+        cursor=json.dumps(seen, sort_keys=True),
+        skip_reason=None if requests else dg.SkipReason(words),
+    )
+
+
+def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance) -> list[ModelKey]:
+    """The next partitions of a model type that have a payload, lowest version first; `after` is the last one's
+    version, "done" where there are no more."""
+    if after == "done":
+        return []
+    keys = [ModelKey.parse(text) for text in instance.get_materialized_partitions(dg.AssetKey("payload_data"))]
+    mine = sorted(key for key in keys if key.model_type == model_type)
+    return [key for key in mine if after is None or key.version > int(after)][:BATCH]
+
+
+def _validation(  # noqa: PLR0917 - the tick's own, passed on
+    name: str, raw: RegisteredVersion, found: str, settings: Settings, registry: Registry, instance: dg.DagsterInstance
+) -> tuple[dg.RunRequest | None, str]:
+    """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
+    entry = settings.model_type(name)
+    packages = by_model_version(registry.versions(Kind.MODEL, entry.registered_package_name), entry.model_name)
+    if not packages:
+        return None, "no package to validate again"
+    version = max(packages)
+    package, key = packages[version], ModelKey(name, version)
+    if str(raw) in raw_data_of_package(package):
+        return None, f"{package} was validated on {raw}"
+    if str(key) not in instance.get_materialized_partitions(dg.AssetKey("config_package")):
+        return None, f"{package} is not validated on {raw}: this instance has no config_package of {key}"
+    if not instance.has_dynamic_partition(PARTITIONS_NAME, str(key)):
+        return None, f"{package} is not validated on {raw}: the partition {key} was removed"
+    request = dg.RunRequest(
+        run_key=f"revalidate {package} on {found}",
+        partition_key=str(key),
+        asset_selection=VALIDATED_AGAIN,
+        tags={"edgepack/revalidates": str(package), "edgepack/raw_data": str(raw)},
+    )
+    return request, f"{package} is validated again on {raw}"

@@ -1,0 +1,120 @@
+"""What the registry's versions of a package say of themselves: the model version each was made from, their metrics.
+
+Tags are read as found: people and other tools write them too, so one that is missing or odd is no error here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.gates import Reference
+from edgepack_assets.partitions import ModelKey, is_version
+from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.tasks.tools import Tools
+
+_DATED = re.compile(r"metrics_[0-9]{8}T[0-9]{6}Z")
+"""Tags that hold the metrics of an unchanged package on later raw data, as JSON."""
+
+
+def model_version_of(package: RegisteredVersion, model_name: str) -> int | None:
+    """The version of that model that a package was made from; None if it was made from another or doesn't say."""
+    version = package.tags.get("model_version", "")
+    return int(version) if package.tags.get("model_name") == model_name and is_version(version) else None
+
+
+def by_model_version(packages: Iterable[RegisteredVersion], model_name: str) -> dict[int, RegisteredVersion]:
+    """The newest package of each version of a model: the order of packages says nothing about models."""
+    found: dict[int, RegisteredVersion] = {}
+    for package in sorted(packages, key=lambda each: each.version):
+        if (version := model_version_of(package, model_name)) is not None:
+            found[version] = package
+    return found
+
+
+def dated_metrics(package: RegisteredVersion) -> dict[str, dict[str, Any]]:
+    """The dated metrics of a package, oldest first: tag -> {"metrics", "raw_data", "payload_digest", ...}."""
+    found = {}
+    for tag, text in sorted(package.tags.items()):
+        if _DATED.fullmatch(tag):
+            try:
+                entry = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("metrics"), dict):
+                found[tag] = entry
+    return found
+
+
+def raw_data_of_package(package: RegisteredVersion) -> set[str]:
+    """Every `name:version` of raw data that a package was validated on."""
+    dated = (str(entry.get("raw_data")) for entry in dated_metrics(package).values())
+    return {package.tags.get("raw_data", ""), *dated}
+
+
+def references(metrics: Artefact, key: ModelKey, tools: Tools) -> dict[str, Reference]:
+    """What each gate with a reference is compared with, as the registry has it at this moment."""
+    entry = tools.entry(key)
+    wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
+    if not wanted:
+        return {}
+    packages: dict[int, RegisteredVersion] = {}
+    if any(reference != "training" for reference in wanted.values()):
+        versions = tools.registry.versions(Kind.MODEL, entry.registered_package_name)
+        packages = by_model_version(versions, entry.model_name)
+    model = None
+    if "training" in wanted.values():
+        model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+    payload = metrics.made_from["payload_data"]
+    found = {}
+    for name, reference in wanted.items():
+        if reference == "training":
+            assert model is not None
+            value = _number(model.tags.get(name))
+            told = f"training, in the tags of {model}"
+            found[name] = Reference(told if value is not None else f"{model} has no tag {name} with a number", value)
+        else:
+            found[name] = _package_reference(name, reference, key, packages, payload)
+    return found
+
+
+def _package_reference(
+    name: str, reference: int | str, key: ModelKey, packages: Mapping[int, RegisteredVersion], payload: str
+) -> Reference:
+    if reference == "previous":
+        lower = [version for version in packages if version < key.version]
+        if not lower:
+            return Reference(f"none: no package of a lower model version than {key.version}", None, nothing_yet=True)
+        version = max(lower)
+    else:
+        version = int(reference)
+        if version not in packages:
+            if version == key.version:
+                return Reference(f"none: model version {version} is the reference itself", None, nothing_yet=True)
+            return Reference(f"no package of model version {version} is registered: package it first", None)
+    package = packages[version]
+    value, where = _metric_of(package, name, payload)
+    source = f"{package} of model version {version}, on {where}"
+    return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
+
+
+def _metric_of(package: RegisteredVersion, name: str, payload: str) -> tuple[float | None, str]:
+    """A metric of a package, on the same payload if it was ever validated on that, and the raw data it is on."""
+    if package.tags.get("payload_digest") != payload:
+        for entry in reversed(dated_metrics(package).values()):
+            value = _number(entry["metrics"].get(name))
+            if entry.get("payload_digest") == payload and value is not None:
+                return value, str(entry.get("raw_data", "the same raw data"))
+    return _number(package.tags.get(name)), package.tags.get("raw_data", "unknown raw data")
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,134 @@
+"""Giving a package its version: one version per content of a model version, whoever else registers at the same time.
+
+The registry's own conflict detection decides who gets a version; whoever loses looks again and stamps the next one.
+Nothing here runs or reads a package: building and proving one is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.errors import NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.packaging.stamp import Stamp, package_id_for
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.tasks.packages import by_model_version, dated_metrics
+
+IDENTITY = ("content_digest", "model_name", "model_version")
+"""Tags that make a package what it is: a retrained model of equal bytes is another package."""
+OLDER_TAG = "older_than_model_version"
+"""Tag of a package whose model is older than one that was packaged before it: the highest such model version."""
+
+_MOST_RACES = 50
+_SAME = 1e-9
+"""Relative difference between two computations of one metric."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered package. `built` is the zip that was registered here, None if the version stood before."""
+
+    registered: RegisteredVersion
+    built: Path | None
+
+
+def register_package(
+    registry: Registry, name: str, tags: Mapping[str, str], build: Callable[[Stamp], Path], log: Any
+) -> Registration:
+    """Register what `build` makes for a stamp under the next version of `name`, or find the version that stands.
+
+    `build` must prove that but for the stamp it makes the same each time. Raises TransientError if other processes
+    took one version after the other.
+    """
+    known: dict[int, RegisteredVersion] = {}
+    taken = 0
+    for _ in range(_MOST_RACES):
+        # One look for both questions: had a version of this content appeared between two looks, the second would
+        # count it and the first not.
+        known |= {version.version: version for version in registry.versions(Kind.MODEL, name)}
+        if (standing := _same_package(known.values(), tags)) is not None:
+            return Registration(standing, None)
+        stamp = _next_stamp(name, known, taken)
+        built = build(stamp)
+        stamped = {**tags, **_older_tag(known.values(), tags), "packageid": str(stamp.package_id)}
+        try:
+            return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
+        except VersionTakenError:
+            log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
+        built.unlink()
+        taken = stamp.version
+        try:  # a listing may lag behind what was registered a moment ago
+            known[taken] = registry.get(Kind.MODEL, name, taken)
+        except NotFoundError:
+            log.info(f"{name}:{taken} cannot be read: its number is passed over")
+    raise TransientError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
+
+
+def _same_package(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> RegisteredVersion | None:
+    same = [each for each in known if all(each.tags.get(tag) == tags[tag] for tag in IDENTITY)]
+    return max(same, key=lambda each: each.version, default=None)
+
+
+def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -> Stamp:
+    """The next version, with the package id that all versions of the name share: the newest one's that has any."""
+    for _, version in sorted(known.items(), reverse=True):
+        try:
+            shared = uuid.UUID(version.tags.get("packageid", ""))
+        except ValueError:
+            continue
+        break
+    else:
+        shared = package_id_for(name)
+    return Stamp(max([taken, *known]) + 1, shared)
+
+
+def _older_tag(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> dict[str, str]:
+    newest = max(by_model_version(known, tags["model_name"]), default=0)
+    return {OLDER_TAG: str(newest)} if newest > int(tags["model_version"]) else {}
+
+
+def metrics_tag(
+    found: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
+) -> dict[str, str]:
+    """The dated tag that a package validated again needs: none if it holds these metrics on this payload already."""
+    entry = {
+        "metrics": {name: value for name, value in metrics.items() if value is not None},
+        "raw_data": tags["raw_data"],
+        "payload_digest": tags["payload_digest"],
+        "run_id": tags.get("run_id", ""),
+    }
+    first = {
+        "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},
+        "payload_digest": found.tags.get("payload_digest"),
+    }
+    if any(_same_metrics(entry, held) for held in (first, *dated_metrics(found).values())):
+        return {}
+    now = datetime.now(UTC)
+    while (key := f"metrics_{now:%Y%m%dT%H%M%SZ}") in found.tags:
+        now += timedelta(seconds=1)
+    return {key: json.dumps(entry, sort_keys=True)}
+
+
+def _same_metrics(ours: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    left, right = ours["metrics"], held["metrics"]
+    return (
+        ours["payload_digest"] == held.get("payload_digest")
+        and left.keys() == right.keys()
+        and all(
+            isinstance(right[name], (int, float)) and math.isclose(value, right[name], rel_tol=_SAME)
+            for name, value in left.items()
+        )
+    )
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,195 @@
+"""deployment_package in Dagster: launched alone, with its run configuration; errors that pass, slots that leak."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.instance.config import PoolGranularity
+
+from edgepack_assets import __file__ as package_file
+from edgepack_assets import retries
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.assets.deployment_package import POOL
+from edgepack_assets.definitions import build_defs
+from edgepack_assets.errors import TransientError
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets_tests.tasks.plant import Plant
+
+PROJECT = Path(package_file).parents[1]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with this project's own dagster.yaml."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
+    with dg.DagsterInstance.from_config(str(home)) as made:
+        made.add_dynamic_partitions("models", ["press:1", "press:2"])
+        yield made
+
+
+def launch(
+    plant: Plant, instance: dg.DagsterInstance, version: int = 1, **config: str
+) -> tuple[dg.ExecuteInProcessResult, str]:
+    """A run of deployment_package alone: its result, and what its failure says."""
+    tools, validated = plant.tools(), plant.validated(version)
+    for artefact in validated.inputs().values():
+        tools.store.save(artefact)
+    job = build_defs(tools.settings.file).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=f"press:{version}",
+        asset_selection=[dg.AssetKey("deployment_package")],
+        run_config={"ops": {"deployment_package": {"config": config}}},
+        raise_on_error=False,
+    )
+    told = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return result, "".join(str(each.user_failure_data and each.user_failure_data.description) for each in told)
+
+
+# Hand-over -----------------------------------------------------------------------------------------------
+
+
+def test_the_package_is_told_to_the_caller_whether_new_or_not(
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "made" / "package.json"
+    assert launch(plant, instance, output_file=str(target))[0].success
+    told = json.loads(target.read_text())
+    (package,) = plant.packages()
+    assert told == {
+        "package_name": "Tiny-Echo-edge", "package_version": 1, "package_id": package.tags["packageid"],
+        "content_digest": package.tags["content_digest"], "digest": package.digest, "model_type": "press",
+        "model_name": "press_model", "model_version": 1, "registered_before": False,
+        "metrics": {"silhouette": 0.5, "dunn_index": 0.25, "inertia": 100.0},
+    }  # fmt: skip
+    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(tmp_path / "package.env"))
+    assert launch(plant, instance)[0].success
+    lines = dict(line.split("=", 1) for line in (tmp_path / "package.env").read_text().splitlines())
+    assert lines == {
+        **{key: str(value) for key, value in told.items() if key != "metrics"}, "registered_before": "true",
+        "metric_silhouette": "0.5", "metric_dunn_index": "0.25", "metric_inertia": "100.0",
+    }  # fmt: skip
+    assert [path.name for path in target.parent.iterdir()] == ["package.json"]
+
+
+@pytest.mark.parametrize("bad", ["", "file/package.json", "/proc/package.json", "folder/"])
+def test_a_path_that_cannot_be_written_is_told_before_anything_is_registered(
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, bad: str
+) -> None:
+    (tmp_path / "file").touch()
+    result, said = launch(plant, instance, output_file=os.path.join(tmp_path, bad))  # noqa: PTH118 - keeps the last /
+    assert not result.success
+    assert "deployment_package of press:1: output_file: " in said
+    assert plant.packages() == []
+
+
+def test_a_run_that_fails_leaves_no_older_hand_over(plant: Plant, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    target = tmp_path / "package.json"
+    target.write_text('{"package_version": 7}')
+    plant.gates = {"silhouette": {"min": 0.9}}
+    assert not launch(plant, instance, output_file=str(target))[0].success
+    assert not target.exists()
+
+
+# Gates ---------------------------------------------------------------------------------------------------
+
+
+def test_launched_alone_a_failed_gate_is_refused_unless_the_run_gives_a_reason(
+    plant: Plant, instance: dg.DagsterInstance
+) -> None:
+    plant.gates = {"silhouette": {"min": 0.9}}
+    for reason in ({}, {"override_gates_reason": ""}, {"override_gates_reason": "  \n"}):
+        result, said = launch(plant, instance, **reason)
+        assert not result.success
+        assert "gate on silhouette: 0.5, wanted at least 0.9" in said
+        assert plant.packages() == []
+    assert launch(plant, instance, override_gates_reason="trial on line 4")[0].success
+    assert plant.packages()[0].tags["gates_overridden"] == "trial on line 4"
+
+
+# Retries -------------------------------------------------------------------------------------------------
+
+
+def failing(times: int, error: Exception, call: Any) -> tuple[Any, list[int]]:
+    """`call`, which fails that many times first; and a list that grows with each call. The inputs of the asset,
+    which a test saves itself, are saved as ever."""
+    calls: list[int] = []
+
+    def run(first: Any, subject: Any, *rest: Any) -> Any:
+        if getattr(subject, "asset", "deployment_package") == "deployment_package":
+            calls.append(1)
+            if len(calls) <= times:
+                raise error
+        return call(first, subject, *rest)
+
+    return run, calls
+
+
+@pytest.mark.parametrize("error", [TransientError("the registry does not answer"), ConnectionResetError("reset")])
+@pytest.mark.parametrize("where", [(LocalRegistry, "versions"), (ArtefactStore, "load"), (ArtefactStore, "save")])
+def test_what_may_pass_is_tried_again(
+    plant: Plant,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    where: tuple[type, str],
+) -> None:
+    monkeypatch.setattr(retries, "DELAY", 0.0)
+    run, calls = failing(2, error, getattr(*where))
+    monkeypatch.setattr(*where, run)
+    result, said = launch(plant, instance)
+    assert result.success, said
+    assert len(calls) >= 3
+    assert len(plant.packages()) == 1
+
+
+def test_retries_are_bounded_and_the_last_error_is_told(
+    plant: Plant, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "DELAY", 0.0)
+    run, calls = failing(1000, TransientError("the registry does not answer"), None)
+    monkeypatch.setattr(LocalRegistry, "versions", run)
+    result, said = launch(plant, instance)
+    assert not result.success
+    assert len(calls) == retries.RETRIES + 1
+    assert said == "deployment_package of press:1: the registry does not answer"
+
+
+@pytest.mark.parametrize("error", [ValueError("an error in code"), PermissionError("not allowed")])
+def test_what_does_not_pass_is_not_tried_again(
+    plant: Plant, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run, calls = failing(1000, error, None)
+    monkeypatch.setattr(LocalRegistry, "versions", run)
+    assert not launch(plant, instance)[0].success
+    assert len(calls) == 1
+
+
+# The pool ------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_that_a_killed_run_held_blocks_nobody(plant: Plant, instance: dg.DagsterInstance) -> None:
+    """Counted by step, a run of the command line would wait for it, and no daemon need be there to free it."""
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(POOL)
+    for dead in ("one", "two"):
+        assert storage.claim_concurrency_slot(POOL, dead, "deployment_package").is_claimed
+    assert not storage.claim_concurrency_slot(POOL, "three", "deployment_package").is_claimed
+    assert launch(plant, instance)[0].success
+
+
+def test_the_pool_is_on_the_asset_and_limited(instance: dg.DagsterInstance) -> None:
+    graph = build_defs(PROJECT / "edgepack.yaml").resolve_asset_graph()
+    pools = {key.to_user_string(): graph.get(key).pools for key in graph.get_all_asset_keys()}
+    assert pools.pop("deployment_package") == {POOL}
+    assert not any(pools.values())
+    found = instance.get_concurrency_config().pool_config
+    assert (found.pool_granularity, found.default_pool_limit) == (PoolGranularity.RUN, 2)

@@ -1,0 +1,138 @@
+"""The sensor of raw data, called as the daemon calls it, on a real instance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from edgepack_assets.errors import TransientError
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.sensors import raw_data as sensors
+from edgepack_assets.sensors.raw_data import VALIDATED_AGAIN, raw_data_versions
+from edgepack_assets_tests.assets.staleness import Plant, plant_in
+
+
+class Daemon:
+    """Keeps the cursor from tick to tick and stores what a tick observed."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self.cursor: str | None = None
+
+    def tick(self) -> tuple[list[dg.RunRequest], int, str]:
+        """(runs requested, partitions observed, what it said)."""
+        resources = {"edgepack": EdgepackResource(config_file=str(self.plant.config))}
+        with dg.build_sensor_context(self.plant.instance, cursor=self.cursor, resources=resources) as context:
+            result = raw_data_versions(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        for event in result.asset_events:
+            self.plant.instance.report_runless_asset_event(event)
+        said = result.skip_reason.skip_message if result.skip_reason else None
+        return list(result.run_requests or []), len(result.asset_events), said or ""
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    with plant_in(tmp_path) as made:
+        yield made
+
+
+def package(plant: Plant, model_version: int, raw_data: str, **tags: str) -> None:
+    """A package that stands in the registry; its config package is on the instance."""
+    (plant.folder / "package.zip").write_bytes(b"x")
+    plant.registry.register(
+        Kind.MODEL, "press-edge", plant.folder / "package.zip",
+        {"model_name": "press_model", "model_version": str(model_version), "raw_data": raw_data, **tags},
+    )  # fmt: skip
+    plant.instance.report_runless_asset_event(
+        dg.AssetMaterialization("config_package", partition=f"press:{model_version}")
+    )
+
+
+def test_new_raw_data_is_observed_once_and_shows_partitions_as_stale(plant: Plant) -> None:
+    daemon = Daemon(plant)
+    assert daemon.tick()[:2] == ([], 3)
+    assert daemon.tick()[:2] == ([], 0)
+    assert plant.stale() == {}
+    plant.record("press", 2.0)
+    runs, observed, said = daemon.tick()
+    assert (runs, observed) == ([], 2)
+    assert "press: press_raw:2, observed for 2 partitions; saw: saw_raw:1, nothing new" in said
+    assert plant.stale().keys() == {"press:1", "press:2"}
+    assert daemon.tick()[:2] == ([], 0)
+
+
+def test_many_partitions_are_observed_in_batches(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "BATCH", 1)
+    daemon = Daemon(plant)
+    daemon.tick()
+    plant.record("press", 2.0)
+    assert [daemon.tick()[1] for _ in range(4)] == [1, 1, 0, 0]
+    assert plant.stale().keys() == {"press:1", "press:2"}
+
+
+def test_the_latest_package_is_validated_again_where_that_is_asked_for(plant: Plant) -> None:
+    package(plant, 2, "press_raw:1")
+    package(plant, 1, "press_raw:1")  # registered later, of an older model
+    daemon = Daemon(plant)
+    plant.record("press", 2.0)
+    assert daemon.tick()[0] == []  # not asked for
+    plant.configure(revalidate=True)
+    plant.record("press", 3.0)
+    ((run,), observed, _) = daemon.tick()
+    assert (run.partition_key, run.asset_selection) == ("press:2", VALIDATED_AGAIN)
+    assert dg.AssetKey("config_package") not in VALIDATED_AGAIN
+    assert run.run_key is not None
+    assert run.run_key.startswith("revalidate press-edge:1 on press_raw:3@")
+    assert observed == 2
+    assert daemon.tick()[0] == []
+    daemon.cursor = None  # a cursor that was lost asks for the same run, which the daemon knows by its key
+    assert [each.run_key for each in daemon.tick()[0]] == [run.run_key]
+
+
+@pytest.mark.parametrize("tags", [{"raw_data": "press_raw:2"}, {"metrics_20261123T100000Z": json.dumps({
+    "metrics": {"silhouette": 0.5}, "raw_data": "press_raw:2"})}])  # fmt: skip
+def test_what_was_validated_on_the_data_is_left_alone(plant: Plant, tags: dict[str, str]) -> None:
+    plant.configure(revalidate=True)
+    package(plant, 2, **{"raw_data": "press_raw:1", **tags})
+    plant.record("press", 2.0)
+    runs, _, said = Daemon(plant).tick()
+    assert runs == []
+    assert "press-edge:1 was validated on press_raw:2" in said
+
+
+def test_without_a_package_or_its_config_package_there_is_nothing_to_validate(plant: Plant) -> None:
+    plant.configure(revalidate=True)
+    assert "press: no package to validate again" in Daemon(plant).tick()[2]
+    tags = {"model_name": "press_model", "model_version": "9", "raw_data": "press_raw:0"}
+    plant.registry.register(Kind.MODEL, "press-edge", plant.config, tags)
+    assert "this instance has no config_package of press:9" in Daemon(plant).tick()[2]
+
+
+def test_a_registry_that_cannot_be_reached_moves_no_cursor(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = Daemon(plant)
+    daemon.tick()
+    plant.record("press", 2.0)
+    plant.record("saw", 2.0)
+    versions = LocalRegistry.versions
+
+    def down_for_press(self: LocalRegistry, kind: Kind, name: str) -> object:
+        if name == "press_raw":
+            raise TransientError("the registry does not answer")
+        return versions(self, kind, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalRegistry, "versions", down_for_press)
+        _, observed, said = daemon.tick()
+    assert observed == 1
+    assert "press: not looked at: the registry does not answer" in said
+    assert plant.stale().keys() == {"saw:1"}
+    assert daemon.tick()[1] == 2
+    assert plant.stale().keys() == {"press:1", "press:2", "saw:1"}

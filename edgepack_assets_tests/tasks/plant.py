@@ -1,0 +1,127 @@
+"""A plant whose model is the tiny component: everything that deployment_package takes, without a model to train."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.config import load_settings
+from edgepack_assets.packaging import config_package, deployment_package
+from edgepack_assets.packaging.worker import PackagingWorker
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
+from edgepack_assets.tasks.tools import Tools
+from edgepack_assets_tests.packaging import tiny
+from edgepack_assets_tests.packaging.conftest import Built
+
+MODEL, PACKAGE = "press_model", tiny.REGISTERED
+METRICS = {"silhouette": 0.5, "dunn_index": 0.25, "inertia": 100.0}
+SOUND = ["answers", True, "4", "4"]
+
+
+class PackagingHere(PackagingWorker):
+    """The same calls in this process: sixteen of them need not import the SDK sixteen times."""
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        module, _, name = function.partition(".")
+        modules = {"config_package": config_package, "deployment_package": deployment_package}
+        return getattr(modules[module], name)(*arguments)
+
+
+@dataclass
+class Plant:
+    """A folder with a registry; `gates` as in edgepack.yaml."""
+
+    built: Built
+    folder: Path
+    gates: dict[str, Any] = field(default_factory=dict)
+    _results: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def registry(self) -> LocalRegistry:
+        return LocalRegistry(self.folder / "registry")
+
+    def packages(self) -> list[RegisteredVersion]:
+        return self.registry.versions(Kind.MODEL, PACKAGE)
+
+    def tools(self, sandbox: Sandbox | None = None) -> Tools:
+        file = self.folder / "edgepack.yaml"
+        entry = {"implementation": "state_identifier", "model_name": MODEL, "package_name": tiny.NAME,
+                 "raw_data": {"name": "press_raw"}, "gates": self.gates}  # fmt: skip
+        file.write_text(yaml.safe_dump({
+            "registry": {"path": "registry"},
+            "artefacts": {"root": self.built.store.root_url},
+            "runtime": {"environments": str(self.built.settings.environments), "time_limit": 60},
+            "model_types": {"press": entry},
+        }))  # fmt: skip
+        settings = load_settings(file)
+        return Tools(settings, self.registry, self.built.store, sandbox or Sandbox(settings.runtime), PackagingHere(),
+                     logging.getLogger(__name__))  # fmt: skip
+
+    def validated(
+        self, version: int, metrics: Mapping[str, float | None] = METRICS, raw: int = 1, sound: bool = True
+    ) -> Validated:
+        """What was validated of a model version on a version of the raw data."""
+        store, key = self.built.store, f"press:{version}"
+        records = _gzipped(self.folder / f"records-{raw}", [*tiny.RECORDS, {"x": float(raw)}])
+        if str(raw) not in self._results:
+            with (
+                Sandbox(self.built.settings) as sandbox,
+                PackageRunner(self.built.config, self.folder, sandbox, self.built.environment) as runner,
+            ):
+                self._results[str(raw)] = runner.run("validating", records, []).results
+        inspection, none = store.put_json({}), store.put_bytes(gzip.compress(b"", mtime=0), "x")
+        payload = Artefact(
+            asset="payload_data", partition=key,
+            parts={"records": store.put_file(records, "x"), "sources": none},
+            facts={"records": len(tiny.RECORDS) + 1, "sourced": 0,
+                   "raw_data": {"name": "press_raw", "version": raw, "digest": f"{raw:064x}"}},
+            made_from={"raw_data": f"{raw:064x}"},
+        )  # fmt: skip
+        package = Artefact(
+            asset="config_package", partition=key,
+            parts={"package": store.put_file(self.built.config, "x"),
+                   "lock": store.put_json(self.built.lock.model_dump(mode="json")), "inspection": inspection},
+            facts={"model": {"name": MODEL, "version": version, "digest": f"{version:064x}"}},
+            made_from={"registered_model": f"{version:064x}"},
+        )  # fmt: skip
+        results = Artefact(
+            asset="validation_results", partition=key,
+            parts={"results": store.put_file(self._results[str(raw)], "x"), "inspection": inspection},
+            made_from={"payload_data": payload.digest, "config_package": package.digest},
+        )  # fmt: skip
+        facts = {"metrics": dict(metrics), "parts": [[SOUND[0], sound, *SOUND[2:]]]}
+        scored = Artefact(
+            asset="metrics", partition=key, parts={"metrics": store.put_json(facts)}, facts=facts,
+            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest},
+        )  # fmt: skip
+        return Validated(package, payload, results, scored)
+
+    def deploy(
+        self, version: int, metrics: Mapping[str, float | None] = METRICS, *, raw: int = 1, override: str = "",
+        sound: bool = True, run_id: str = "run",
+    ) -> DeploymentReport:  # fmt: skip
+        """What deployment_package does, all of it."""
+        validated = self.validated(version, metrics, raw, sound)
+        with Sandbox(self.built.settings) as sandbox:
+            _, report = deploy(ModelKey("press", version), validated, {"run_id": run_id}, override, self.tools(sandbox))
+        assert all(part.passed for part in report.parts), report.parts
+        return report
+
+
+def _gzipped(path: Path, records: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return path

@@ -1,0 +1,207 @@
+"""deployment_package: what is registered, under which version, with which tags; and which gates it holds itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.packaging.stamp import package_id_for, read_stamp
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.tasks.metrics import configured_parts
+from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
+
+
+def better(**numbers: float | None) -> dict[str, float | None]:
+    return {**METRICS, **numbers}
+
+
+def compared(plant: Plant, version: int, metrics: dict[str, Any] | None = None, raw: int = 1) -> tuple[bool, str]:
+    """Whether the gate with a reference holds, and the reference it names."""
+    scored = plant.validated(version, metrics or dict(METRICS), raw).metrics
+    row = configured_parts(scored, ModelKey("press", version), plant.tools())[-1]
+    return row.passed, row.reference
+
+
+# Registration --------------------------------------------------------------------------------------------
+
+
+def test_the_same_content_of_a_model_version_is_registered_once(plant: Plant) -> None:
+    first = plant.deploy(1)
+    again = plant.deploy(1, run_id="another")
+    assert (first.was_registered_before, again.was_registered_before) == (False, True)
+    assert again.registered == first.registered
+    second = plant.deploy(2)
+    assert [package.version for package in plant.packages()] == [1, 2]
+    assert second.content_digest == first.content_digest
+    assert first.package_id == second.package_id == str(package_id_for(PACKAGE))
+    tags = first.registered.tags
+    assert tags["silhouette"] == "0.5"
+    assert {key: tags[key] for key in ("model_name", "model_version", "raw_data", "run_id", "packageid")} == {
+        "model_name": MODEL, "model_version": "1", "raw_data": "press_raw:1", "run_id": "run",
+        "packageid": first.package_id,
+    }  # fmt: skip
+    assert {"content_digest", "lock_digest", "payload_digest", "raw_data_digest", "edgepack_version"} <= tags.keys()
+    assert not any(tag.startswith(("metrics_", "gates_", "older_")) for tag in tags)
+
+
+def test_metrics_on_new_raw_data_are_added_with_their_date_and_once(plant: Plant) -> None:
+    plant.deploy(1)
+    for raw, silhouette in ((2, 0.4), (2, 0.4), (3, 0.5), (1, 0.5)):
+        report = plant.deploy(1, better(silhouette=silhouette), raw=raw)
+        assert report.was_registered_before
+    (package,) = plant.packages()
+    dated = {tag: json.loads(text) for tag, text in sorted(package.tags.items()) if tag.startswith("metrics_")}
+    assert all(re.fullmatch(r"metrics_\d{8}T\d{6}Z", tag) for tag in dated)
+    assert [(each["raw_data"], each["metrics"]["silhouette"]) for each in dated.values()] == [
+        ("press_raw:2", 0.4),
+        ("press_raw:3", 0.5),
+    ]
+    assert package.tags["silhouette"] == "0.5"
+    plant.deploy(1, better(silhouette=0.45), raw=2)
+    assert sum(tag.startswith("metrics_") for tag in plant.packages()[0].tags) == 3
+
+
+def test_a_package_of_an_older_model_says_so(plant: Plant) -> None:
+    plant.deploy(5)
+    late, newest = plant.deploy(3).registered, plant.deploy(6).registered
+    assert late.tags["older_than_model_version"] == "5"
+    assert "older_than_model_version" not in newest.tags
+    assert plant.deploy(4).registered.tags["older_than_model_version"] == "6"
+
+
+def test_the_package_id_is_that_of_the_newest_version_that_has_one(plant: Plant, tmp_path: Path) -> None:
+    given = uuid.uuid4()
+    (tmp_path / "other.zip").write_bytes(b"made by another tool")
+    for tags in ({"packageid": str(uuid.uuid4())}, {"packageid": str(given)}, {"packageid": "no id"}, {}):
+        plant.registry.register(
+            Kind.MODEL, PACKAGE, tmp_path / "other.zip", {**tags, "model_version": "ten", "ä=\n": "x"}
+        )
+    made = plant.deploy(1).registered
+    assert (made.version, made.tags["packageid"]) == (5, str(given))
+    assert read_stamp(plant.registry.download(made, tmp_path / "got")).package_id == given
+
+
+# Gates ---------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_gate_is_refused_here_too_and_only_a_reason_overrides_it(plant: Plant) -> None:
+    plant.gates = {"silhouette": {"min": 0.6}, "inertia": {"max": 50}}
+    with pytest.raises(EdgepackError, match=r"gates of press:1 do not hold, nothing is registered: gate on inertia"):
+        plant.deploy(1)
+    assert plant.packages() == []
+    tags = plant.deploy(1, override="the line stands still; agreed with M. Huber").registered.tags
+    assert tags["gates_overridden"] == "the line stands still; agreed with M. Huber"
+    assert "gate on inertia: 100, wanted at most 50" in tags["gates_overridden_failed"]
+    assert "gate on silhouette: 0.5, wanted at least 0.6" in tags["gates_overridden_failed"]
+    with pytest.raises(EdgepackError, match="gates of press:1 do not hold"):  # one override is not for ever
+        plant.deploy(1)
+
+
+def test_a_reason_that_is_not_needed_is_not_kept(plant: Plant) -> None:
+    assert "gates_overridden" not in plant.deploy(1, override="just in case").registered.tags
+
+
+def test_overriding_a_package_that_stands_is_told_in_its_tags(plant: Plant) -> None:
+    plant.deploy(1)
+    plant.gates = {"silhouette": {"min": 0.6}}
+    report = plant.deploy(1, override="accepted for line 4")
+    assert report.was_registered_before
+    assert report.registered.tags["gates_overridden"] == "accepted for line 4"
+
+
+def test_no_reason_overrides_answers_that_do_not_fit(plant: Plant) -> None:
+    with pytest.raises(EdgepackError, match="do not hold, nothing is registered: answers: 4, wanted 4"):
+        plant.deploy(1, sound=False, override="never mind")
+    assert plant.packages() == []
+
+
+def test_the_previous_package_is_that_of_the_highest_lower_model_version(plant: Plant) -> None:
+    plant.gates = {"silhouette": {"reference": "previous", "tolerance": 0.05}}
+    assert compared(plant, 4)[0]
+    assert "no package of a lower model version than 4" in compared(plant, 4)[1]
+    plant.deploy(4, better(silhouette=0.5))
+    plant.deploy(2, better(silhouette=0.9))  # late, and better: no reference for what is newer than 4
+    assert compared(plant, 5, better(silhouette=0.46)) == (
+        True, f"{PACKAGE}:1 of model version 4, on press_raw:1",
+    )  # fmt: skip
+    assert not compared(plant, 5, better(silhouette=0.44))[0]
+    assert compared(plant, 3, better(silhouette=0.84)) == (
+        False, f"{PACKAGE}:2 of model version 2, on press_raw:1",
+    )  # fmt: skip
+    with pytest.raises(EdgepackError, match=r"silhouette against previous: 0.44, wanted at least 0.45 .*:1 of model"):
+        plant.deploy(5, better(silhouette=0.44))
+
+
+def test_of_several_packages_of_a_model_version_the_newest_counts(plant: Plant, tmp_path: Path) -> None:
+    (tmp_path / "other.zip").write_bytes(b"x")
+    for version, value in (("1", "0.1"), ("1", "0.7"), ("9", "0.9"), ("x", "0.8")):
+        tags = {"model_name": MODEL, "model_version": version, "silhouette": value}
+        plant.registry.register(Kind.MODEL, PACKAGE, tmp_path / "other.zip", tags)
+    foreign = {"model_name": "another_model", "model_version": "2", "silhouette": "1"}
+    plant.registry.register(Kind.MODEL, PACKAGE, tmp_path / "other.zip", foreign)
+    plant.gates = {"silhouette": {"reference": "previous"}}
+    assert compared(plant, 3, better(silhouette=0.69)) == (
+        False, f"{PACKAGE}:2 of model version 1, on unknown raw data",
+    )  # fmt: skip
+    assert compared(plant, 3, better(silhouette=0.71))[0]
+
+
+def test_a_reference_is_taken_on_the_same_raw_data_if_it_was_validated_on_that(plant: Plant) -> None:
+    plant.gates = {"silhouette": {"reference": "previous"}}
+    plant.deploy(1, better(silhouette=0.8), raw=1)
+    assert compared(plant, 2, better(silhouette=0.5), raw=2) == (
+        False,
+        f"{PACKAGE}:1 of model version 1, on press_raw:1",
+    )
+    plant.deploy(1, better(silhouette=0.4), raw=2)
+    assert compared(plant, 2, better(silhouette=0.5), raw=2) == (
+        True,
+        f"{PACKAGE}:1 of model version 1, on press_raw:2",
+    )
+    assert not compared(plant, 2, better(silhouette=0.5), raw=1)[0]
+
+
+def test_lower_is_better_where_the_model_type_says_so(plant: Plant) -> None:
+    plant.gates = {"inertia": {"reference": "previous", "tolerance": "10%"}}
+    plant.deploy(1)
+    assert compared(plant, 2, better(inertia=109.0))[0]
+    assert not compared(plant, 2, better(inertia=111.0))[0]
+
+
+def test_training_metrics_are_the_tags_of_the_model(plant: Plant, tmp_path: Path) -> None:
+    plant.gates = {"silhouette": {"reference": "training", "tolerance": "10%"}}
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    for value in ("0.5", "nan", "much", None):
+        plant.registry.register(
+            Kind.MODEL, MODEL, tmp_path / "model.pkl", {} if value is None else {"silhouette": value}
+        )
+    assert compared(plant, 1, better(silhouette=0.46)) == (True, f"training, in the tags of {MODEL}:1")
+    assert not compared(plant, 1, better(silhouette=0.44))[0]
+    for version in (2, 3, 4):
+        assert compared(plant, version) == (False, f"{MODEL}:{version} has no tag silhouette with a number")
+
+
+def test_a_named_model_version_is_the_reference(plant: Plant) -> None:
+    plant.gates = {"silhouette": {"reference": 3}}
+    assert compared(plant, 5) == (False, "no package of model version 3 is registered: package it first")
+    assert compared(plant, 3)[0]
+    plant.deploy(3)
+    plant.gates["silhouette"]["tolerance"] = 0.1
+    assert compared(plant, 5, better(silhouette=0.4)) == (True, f"{PACKAGE}:1 of model version 3, on press_raw:1")
+    assert not compared(plant, 5, better(silhouette=0.39))[0]
+
+
+def test_metrics_that_are_no_numbers_pass_nothing_and_leave_no_tag(plant: Plant) -> None:
+    with pytest.raises(EdgepackError, match="silhouette is a finite number: not defined"):
+        plant.deploy(1, better(silhouette=None))
+    plant.gates = {"silhouette": {"reference": "previous"}}
+    tags = plant.deploy(1, better(silhouette=None), override="one state only").registered.tags
+    assert "silhouette" not in tags
+    assert compared(plant, 2) == (False, f"{PACKAGE}:1 of model version 1 has no silhouette")
