@@ -3,7 +3,7 @@
 #   make quickstart   sample data, two models, both packaged and registered on the embedded registry
 #   make ui           Dagster's UI on the same instance
 #   make test         lint and the whole test suite
-#   make benchmark    our run against the stock SDK's, and a sensor's ticks, as ratios
+#   make benchmark    our run against the stock SDK's, a record, scoring, a sensor's ticks, as ratios
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
@@ -44,8 +44,7 @@ test: lint check
 	"$(BIN)/python" -m pytest
 
 benchmark: $(VENV)/dev-installed
-	"$(BIN)/python" -m benchmarks.second_version
-	"$(BIN)/python" -m benchmarks.sensor_ticks
+	"$(BIN)/python" -m benchmarks
 
 clean:
 	rm -rf "$(VENV)" .edgepack build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

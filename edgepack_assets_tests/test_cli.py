@@ -25,6 +25,7 @@ from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.runtime import isolation
 
 CONFIG = """\
 registry: {path: registry}
@@ -376,3 +377,32 @@ def test_gc_deletes_nothing_where_it_cannot_read_a_manifest(plant: Path) -> None
     manifest.write_text("{")
     assert f"Error: {manifest}: not a manifest" in run("gc", "--delete", exit_code=1).stderr
     assert plant_store.texts() == {"part"}
+
+
+# The machine ---------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_says_what_holds(plant: Path) -> None:
+    said = run("doctor").stdout
+    assert f"configuration: {plant / 'edgepack.yaml'}" in said
+    assert "ok     artefact store:" in said
+    assert "ok     registry: local: 0 models and 0 data assets" in said
+    assert "model code is shut in by" in said
+    assert "ok     the network: refused" in said
+    assert "FAILS" not in said
+
+
+def test_the_doctor_fails_where_what_is_required_does_not_hold(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plant / "edgepack.yaml").write_text(
+        CONFIG.replace("environments: environments}", "environments: environments, isolation: required}")
+    )
+    (plant / "bin").mkdir()
+    isolation._why_not.cache_clear()
+    monkeypatch.setenv("PATH", str(plant / "bin"))
+    try:
+        done = run("doctor", exit_code=1)
+    finally:
+        isolation._why_not.cache_clear()
+    assert "FAILS  runtime.isolation: required: nothing shuts model code in" in done.stdout
+    assert "FAILS  files of this machine: it read" in done.stdout
+    assert "things that a run needs do not hold" in done.stderr

@@ -90,7 +90,7 @@ class _Bait:
             self.file.chmod(0o644)
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self.port = listener.getsockname()[1]
-            other = subprocess.Popen(["sleep", "600"], env={"PATH": os.environ.get("PATH", ""), "CANARY": self.canary})
+            other = subprocess.Popen(["sleep", "600"], env={"PATH": os.defpath, "CANARY": self.canary})
             stack.callback(other.wait)
             stack.callback(other.kill)
             self._stack = stack.pop_all()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Sequence
 
-_MODULES = ("matplotlib.backends.backend_agg", "sklearn.metrics")
-"""A second and a half of importing."""
+_PICTURES = "matplotlib.backends.backend_agg"
 
 _threads: list[threading.Thread] = []
 
 
-def start() -> None:
-    """Begin, unless that was done."""
+def start(modules: Sequence[str]) -> None:
+    """Begin to import `modules` and what draws pictures, a second or two of importing, unless that was done."""
     if not _threads:
-        thread = threading.Thread(target=_load, name="import ahead", daemon=True)
+        thread = threading.Thread(target=_load, args=[(*modules, _PICTURES)], name="import ahead", daemon=True)
         _threads.append(thread)
         thread.start()
 
@@ -25,6 +25,6 @@ def finish() -> None:
         thread.join()
 
 
-def _load() -> None:
-    for module in _MODULES:
+def _load(modules: Sequence[str]) -> None:
+    for module in modules:
         importlib.import_module(module)

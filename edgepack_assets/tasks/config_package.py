@@ -49,7 +49,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
     tools.packaging.start()
-    ahead.start()
+    ahead.start(implementation.scores_with)
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
