@@ -16,7 +16,7 @@ import dagster as dg
 from edgepack_assets.assets import common
 from edgepack_assets.definitions import defs
 from edgepack_assets.packaging.worker import PackagingWorker
-from edgepack_assets.runtime import environments, resolve, wheels
+from edgepack_assets.runtime import environments, resolve
 from edgepack_assets.runtime.sandbox import Sandbox
 
 SPENT: dict[str, float] = {"model code": 0.0, "SDK": 0.0, "uv and pip": 0.0, "assets": 0.0}
@@ -39,7 +39,7 @@ def main(partition: str, told: Path) -> None:
     """Run everything for the partition and write the split."""
     Sandbox.run = timed("model code", Sandbox.run)  # type: ignore[method-assign]
     PackagingWorker.call = timed("SDK", PackagingWorker.call)  # type: ignore[method-assign]
-    for module in (environments, resolve, wheels):
+    for module in (environments, resolve):
         module.run_command = timed("uv and pip", module.run_command)  # type: ignore[attr-defined]
     inside = common.failures
 
