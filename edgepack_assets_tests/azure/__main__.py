@@ -1,0 +1,36 @@
+"""`make azure-dev`: run the loopback Azure until interrupted, and print what points the project at it."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+
+import yaml
+
+from edgepack_assets_tests.azure.loopback import running
+from edgepack_assets_tests.azure.storage import missing
+
+
+def main() -> int:
+    if reason := missing():
+        print(reason)
+        return 1
+    with running() as azure:
+        print("# A loopback Azure is running. In the shell that shall use it:\n")
+        for name, value in azure.environ.items():
+            print(f"export {name}={shlex.quote(value)}")
+        for kind in ("workspace", "registry"):
+            print(f"\n# edgepack.yaml, for the {kind}:")
+            print(yaml.safe_dump({"registry": azure.registry_section(kind)}, sort_keys=False), end="")
+        print("\n# Storage, for clients of storage alone:")
+        print(f"export AZURE_STORAGE_CONNECTION_STRING={shlex.quote(azure.storage.connection_string)}")
+        print("\n# Ctrl-C ends it, and everything in it is gone.", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("\nended")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
