@@ -21,6 +21,10 @@ class VersionTakenError(EdgepackError):
     """Another registration took the version first; stamp the next one and try again."""
 
 
+class TransientError(EdgepackError):
+    """A registry or storage that cannot be reached at present: trying again later may help."""
+
+
 class CorruptError(EdgepackError):
     """Stored bytes differ from the digest that was recorded for them."""
 

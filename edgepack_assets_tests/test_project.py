@@ -93,7 +93,16 @@ def test_no_import_runs_upward() -> None:
 
 def test_dagster_and_the_sdk_stay_where_they_belong() -> None:
     allowed = {
-        "dagster": {"definitions", "jobs", "sensors", "assets", "resources", "io_manager", "dagster_home", "quickstart"},
+        "dagster": {
+            "definitions",
+            "jobs",
+            "sensors",
+            "assets",
+            "resources",
+            "io_manager",
+            "dagster_home",
+            "quickstart",
+        },
         "simaticai": {"packaging", "runtime"},
     }
     for library, places in allowed.items():

@@ -19,6 +19,7 @@ from edgepack_assets_tests.azure.identity import Identity
 from edgepack_assets_tests.azure.storage import Storage
 
 PLURALS = ("models", "data")
+_VIEWS = ("ActiveOnly", "ArchivedOnly", "All")
 _CONTAINER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9\-_.]{0,254}"
 
 
@@ -152,6 +153,8 @@ class ControlPlane:
 
     def _assets(self, request: Request, shelf: Shelf, rest: list[str], host: str) -> Response:
         plural, *inside = rest
+        if request.query.get("listviewtype", "All") not in _VIEWS:
+            return arm_error(400, "ValidationError", f"listViewType {request.query['listviewtype']} is not valid")
         with self._lock:
             if not inside:
                 names = sorted(shelf.assets[plural])

@@ -12,7 +12,7 @@ from typing import Any
 from edgepack_assets_tests.azure.http import Request, Response, arm_error, blob_error
 
 
-class Reset(Exception):  # noqa: N818 - an event, not an error of the server
+class Reset(Exception):
     """The connection breaks without an answer."""
 
 

@@ -46,6 +46,13 @@ class Identity:
         self.principals[principal.client_id] = principal
         return principal
 
+    def reset(self, principal: Principal) -> None:
+        """Only this principal, with the roles it was made with; tokens that were given stay good."""
+        self.principals = {principal.client_id: principal}
+        principal.roles = {"AzureML Data Scientist", "Storage Blob Data Contributor"}
+        principal.expired_secret = False
+        self.token_lifetime = 3600.0
+
     def of(self, authorization: str) -> tuple[Principal | None, str]:
         """(who a Bearer token names, or None if it is missing, expired or forged; its audience)."""
         scheme, _, token = authorization.partition(" ")

@@ -54,6 +54,16 @@ class LoopbackAzure:
         self.proxy.stop()
         self.storage.stop()
 
+    def reset(self) -> None:
+        """Nothing registered, nothing going wrong, the first service principal only."""
+        self.faults.clear()
+        self.azure_ml.reset()
+        self.storage.reset()
+        self.identity.reset(self.principal)
+        self.proxy.seen.clear()
+        self.proxy.refused.clear()
+        self.proxy.errors.clear()
+
     @property
     def environ(self) -> dict[str, str]:
         """What a process needs to reach this Azure and no other, and to be the service principal there."""

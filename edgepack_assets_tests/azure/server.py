@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +28,7 @@ class Proxy:
         self.faults = faults
         self.seen: list[tuple[str, int]] = []
         self.refused: list[str] = []
+        self.errors: list[str] = []
         self._routes: list[tuple[str, Route]] = []
         self._streams: list[tuple[str, Stream]] = []
         self._context = context
@@ -42,7 +44,7 @@ class Proxy:
             request_queue_size = 128
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that goes away is no error of ours; what is, is answered with 500."""
+                """A client that goes away is no error; a fault of ours is told by `Proxy.errors`."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
@@ -75,6 +77,7 @@ class Proxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     proxy: Proxy
     secure_host = ""
 
@@ -126,6 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.seen.append((str(request), 0))
             self._break()
             return
+        except Exception:  # noqa: BLE001 - a bug of the loopback must be seen by the test
+            self.proxy.errors.append(f"{request}\n{traceback.format_exc()}")
+            response = Response(500)
         self.proxy.seen.append((str(request), response.status))
         self._send(response)
 

@@ -111,6 +111,10 @@ class Storage:
             if self._process.stdout is not None:
                 self._process.stdout.close()
 
+    def reset(self) -> None:
+        """Signatures live for an hour."""
+        self.sas_lifetime = timedelta(hours=1)
+
     def make_container(self, name: str) -> None:
         from azure.storage.blob import BlobServiceClient
 
