@@ -14,6 +14,8 @@ from edgepack_assets.settings import AzureCredentialSettings
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
+PASSING_FAULT = "sign-in answered with status"
+"""What an error of azure-identity holds when trying again may help."""
 SECRET_VARIABLES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD")
 
 
@@ -23,7 +25,12 @@ def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenC
     Raises ConfigError naming the setting or variable that is missing."""
     from azure import identity
 
-    kwargs: dict[str, Any] = {"connection_timeout": timeout, "read_timeout": timeout, "retry_total": 0}
+    kwargs: dict[str, Any] = {
+        "connection_timeout": timeout,
+        "read_timeout": timeout,
+        "retry_total": 0,
+        "raw_response_hook": _raise_passing_faults,
+    }
     if settings.type == "managed_identity":
         return identity.ManagedIdentityCredential(client_id=settings.client_id)
     if settings.type == "workload_identity":
@@ -39,6 +46,15 @@ def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenC
     if settings.type == "service_principal":
         return _service_principal(settings, kwargs)
     return identity.DefaultAzureCredential(managed_identity_client_id=settings.client_id, **kwargs)
+
+
+def _raise_passing_faults(response: Any) -> None:
+    # What azure-identity makes of such an answer cannot be told from a refusal.
+    from azure.core.exceptions import ServiceResponseError
+
+    status = response.http_response.status_code
+    if status in (429, 500, 502, 503, 504):
+        raise ServiceResponseError(f"{PASSING_FAULT} {status}")
 
 
 def _service_principal(settings: AzureCredentialSettings, kwargs: dict[str, Any]) -> TokenCredential:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.registry.azure_ml.credential import redacted
+from edgepack_assets.registry.azure_ml.credential import PASSING_FAULT, redacted
 from edgepack_assets.settings import AzureMLRegistrySettings
 
 DATA_SCIENTIST = "AzureML Data Scientist"
@@ -20,6 +20,7 @@ _SIGN_IN = {
     "AADSTS7000222": "the client secret has expired: make a new one for the application and put it in its variable",
     "AADSTS700016": "the application is unknown in this tenant: check client_id and tenant_id",
     "AADSTS90002": "the tenant is unknown: check tenant_id",
+    "Unable to get authority configuration": "the tenant is unknown: check tenant_id",
     "AADSTS900023": "the tenant is unknown: check tenant_id",
     "AADSTS700027": "the certificate is not registered with the application, or has expired",
     "AADSTS70021": "no federated credential of the application matches the token: check its issuer and subject",
@@ -32,7 +33,8 @@ _WRONG_PLACE = {
     "ResourceGroupNotFound": "check registry.resource_group",
 }
 _NETWORK = re.compile(
-    r"(?i)connection (reset|refused|aborted|broken)|timed out|max retries|name resolution|getaddrinfo|unreachable"
+    rf"(?i)connection (reset|refused|aborted|broken)|connect to proxy|timed out|max retries|name resolution|"
+    rf"getaddrinfo|unreachable|RemoteDisconnected|{PASSING_FAULT}"
 )
 
 
@@ -101,12 +103,11 @@ def _unauthenticated(error: BaseException, at: str, said: str, settings: AzureML
 
 
 def _sign_in(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    whole = str(getattr(error, "message", None) or error)
     for code, advice in _SIGN_IN.items():
-        if re.search(rf"\b{code}\b", said):
+        if re.search(rf"\b{code}\b", whole):
             return AccessError(f"{at}: signing in to Azure failed: {advice} ({code})")
-    if _status(error) in TRANSIENT_STATUSES or any(_is_network(cause) for cause in _causes(error)):
-        return TransientError(f"{at}: Azure's sign-in cannot be reached; check network, proxy and firewall: {said}")
-    if _NETWORK.search(said):
+    if _NETWORK.search(whole) or any(_is_network(cause) for cause in _causes(error)):
         return TransientError(f"{at}: Azure's sign-in cannot be reached; check network, proxy and firewall: {said}")
     kind = settings.credential.type
     advice = {
@@ -122,17 +123,18 @@ def _sign_in(error: BaseException, at: str, said: str, settings: AzureMLRegistry
 def _forbidden(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
     code = _code(error)
     if _is_storage(error):
-        if code in ("AuthorizationPermissionMismatch", "AuthorizationFailure", "InsufficientAccountPermissions"):
+        if _is_own_identity(error):
             network = (
                 "" if code == "AuthorizationPermissionMismatch" else ", and that its firewall lets this machine in"
             )
             return AccessError(
-                f"{at}: the storage account refuses this identity: give it the role {BLOB_CONTRIBUTOR} on the "
+                f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on the "
                 f"workspace's storage account{network} ({code})"
             )
         return AccessError(
-            f"{at}: the storage account does not accept the key or signature of the datastore: it may have expired or "
-            f"been renewed; update the datastore's credentials, and check this machine's clock ({code or said})"
+            f"{at}: the storage account does not accept the key or signature that Azure ML gives for it: it may have "
+            "expired or been renewed; update the datastore's credentials, and check this machine's clock "
+            f"({code or said})"
         )
     role = REGISTRY_USER if settings.registry_name else DATA_SCIENTIST
     return AccessError(f"{at}: this identity is not allowed to: give it the role {role} there: {said}")
@@ -189,6 +191,12 @@ def _code(error: BaseException) -> str:
 def _is_storage(error: BaseException) -> bool:
     request = getattr(getattr(error, "response", None), "request", None)
     return bool(re.search(r"\.(blob|dfs)\.", getattr(request, "url", "") or "")) or hasattr(error, "error_code")
+
+
+def _is_own_identity(error: BaseException) -> bool:
+    """Whether storage was asked with a token of our own, not with a key or signature that was given to us."""
+    headers = getattr(getattr(getattr(error, "response", None), "request", None), "headers", None) or {}
+    return str(headers.get("Authorization", "")).startswith("Bearer")
 
 
 def _first_lines(error: BaseException) -> str:
