@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,6 +59,7 @@ class Assets:
     def credential(self) -> TokenCredential:
         """Who we are; made once."""
         if self._credential is None:
+            _quiet()
             self._credential = make_credential(self.settings.credential, self.remote.patience)
         return self._credential
 
@@ -209,22 +209,24 @@ def _time(value: Any) -> datetime:
 
 
 def _import_sdk() -> type[MLClient]:
-    """azure.ai.ml, kept quiet: it brings a handler of its own and logs what every run repeats."""
-    first = "azure.ai.ml" not in sys.modules
+    """azure.ai.ml, without the log handler that it brings."""
     from azure.ai.ml import MLClient
 
-    if first:
-        for name in ("azure.ai.ml", "azureml"):
-            logger = logging.getLogger(name)
-            for handler in list(logger.handlers):
-                logger.removeHandler(handler)
-            logger.propagate = True
-            logger.setLevel(logging.WARNING)
-        for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
-            logger = logging.getLogger(name)
-            if logger.level == logging.NOTSET:
-                logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise
+    for name in ("azure.ai.ml", "azureml"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
     return MLClient
+
+
+def _quiet() -> None:
+    """Keep out of the log what the SDK says of every request, unless somebody has asked for it."""
+    for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise
 
 
 def _wire_reader(archived: dict[str, bool]) -> Any:
