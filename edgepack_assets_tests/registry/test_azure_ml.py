@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from edgepack_assets import cli
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
+from edgepack_assets.quickstart import __main__ as quickstart
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
 from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
 from edgepack_assets.registry.base import Kind, files_of, latest
@@ -110,7 +113,7 @@ def test_a_version_that_names_no_files_is_told_when_it_is_used(azure: LoopbackAz
     [
         ("azureml://datastores/d/paths/a/b c", InDatastore("d", "a/b c")),
         ("azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/a/", InDatastore("d", "a/")),
-        ("azureml://jobs/j/outputs/artifacts/paths/m/", InDatastore("workspaceartifactstore", "ExperimentRun/dcid.j/m/")),
+        ("azureml://jobs/j/outputs/artifacts/paths/m", InDatastore("workspaceartifactstore", "ExperimentRun/dcid.j/m")),
         ("https://a.blob.core.windows.net/c/x%20y/z", AtUrl("https://a.blob.core.windows.net", "c", "x y/z")),
         ("wasbs://c@a.blob.core.windows.net/x", AtUrl("https://a.blob.core.windows.net", "c", "x")),
         ("abfss://c@a.dfs.core.windows.net/x", AtUrl("https://a.blob.core.windows.net", "c", "x")),
@@ -118,6 +121,34 @@ def test_a_version_that_names_no_files_is_told_when_it_is_used(azure: LoopbackAz
 )  # fmt: skip
 def test_where_a_uri_points(uri: str, place: object) -> None:
     assert parse(uri) == place
+
+
+def test_the_command_lists_what_it_cannot_read_and_the_quickstart_keeps_out(
+    azure: LoopbackAzure,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "edgepack.yaml"
+    entry = {
+        "implementation": "state_identifier",
+        "model_name": "press",
+        "package_name": "Press",
+        "raw_data": {"name": "raw"},
+    }
+    file.write_text(json.dumps({"registry": azure.registry_section(), "model_types": {"press": entry}}))
+    monkeypatch.setenv("EDGEPACK_CONFIG", str(file))
+    uri = {"dataUri": "https://example.com/table.csv", "dataType": "uri_file"}
+    azure.azure_ml.put(azure.azure_ml.workspace, "data", "raw", "1", uri)
+    mine = azure_ml(azure, "workspace").register(Kind.DATA, "raw", model, {})
+    done = CliRunner().invoke(cli.main, ["data", "list", "raw", "--json"])
+    assert done.exit_code == 0, done.output
+    assert [(found["version"], found["digest"]) for found in json.loads(done.output)] == [(1, None), (2, mine.digest)]
+    assert "?" in CliRunner().invoke(cli.main, ["data", "list"]).output
+    assert quickstart.main() == 1
+    assert "do not belong in a shared registry; run" in capsys.readouterr().err
+    assert azure_ml(azure, "workspace").names(Kind.MODEL) == []
 
 
 # Lists -----------------------------------------------------------------------------------------------------------

@@ -128,8 +128,8 @@ def _forbidden(error: BaseException, at: str, said: str, settings: AzureMLRegist
                 "" if code == "AuthorizationPermissionMismatch" else ", and that its firewall lets this machine in"
             )
             return AccessError(
-                f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on the "
-                f"workspace's storage account{network} ({code})"
+                f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on "
+                f"the workspace's storage account{network} ({code})"
             )
         return AccessError(
             f"{at}: the storage account does not accept the key or signature that Azure ML gives for it: it may have "
