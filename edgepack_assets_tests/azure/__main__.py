@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import threading
 
@@ -16,9 +17,12 @@ def main() -> int:
         print(reason)
         return 1
     with running() as azure:
+        azure.proxy.upstream = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or ""
+        azure.proxy.passes_on = True
         print("# A loopback Azure is running. In the shell that shall use it:\n")
         for name, value in azure.environ.items():
-            print(f"export {name}={shlex.quote(value)}")
+            if name != "HTTP_PROXY":  # for a machine's managed identity only; a package index may need its own
+                print(f"export {name}={shlex.quote(value)}")
         for kind in ("workspace", "registry"):
             print(f"\n# edgepack.yaml, for the {kind}:")
             print(yaml.safe_dump({"registry": azure.registry_section(kind)}, sort_keys=False), end="")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -52,7 +54,7 @@ def self_signed(key: rsa.RSAPrivateKey, name: str) -> x509.Certificate:
 
 
 def write_certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """(CA, certificate, key), each a PEM file in `folder`."""
+    """(CA with those trusted already, certificate, key), each a PEM file in `folder`."""
     name = "edgepack loopback CA"
     ca_key, key = new_key(), new_key()
     usage = x509.KeyUsage(
@@ -74,8 +76,9 @@ def write_certificates(folder: Path) -> tuple[Path, Path, Path]:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
     files = folder / "ca.pem", folder / "server.pem", folder / "server.key"
-    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM) + Path(trusted).read_bytes())
     files[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     files[2].write_bytes(key_pem(key))
     return files

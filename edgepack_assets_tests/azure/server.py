@@ -22,13 +22,16 @@ Stream = Callable[[Request, Any, int], tuple[int, Mapping[str, str], Iterator[by
 
 
 class Proxy:
-    """Routes by host name. `seen` lists what was asked and answered; unknown hosts are refused and kept apart."""
+    """Routes by host name. `seen` lists what was asked and answered; unknown hosts are refused and kept apart,
+    or with `passes_on` reached, through the proxy `upstream` if there is one (a package index, by hand)."""
 
     def __init__(self, context: ssl.SSLContext, faults: Faults) -> None:
         self.faults = faults
         self.seen: list[tuple[str, int]] = []
         self.refused: list[str] = []
         self.errors: list[str] = []
+        self.passes_on = False
+        self.upstream = ""
         self._routes: list[tuple[str, Route]] = []
         self._streams: list[tuple[str, Stream]] = []
         self._context = context
@@ -86,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         host = self.path.rpartition(":")[0]
+        if not self.proxy.knows(host) and self.proxy.passes_on:
+            self._tunnel()
+            return
         if not self.proxy.knows(host):
             self.proxy.refused.append(host)
             self.send_error(502, f"the loopback Azure has no {host}")
@@ -97,6 +103,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile = self.connection.makefile("wb", 0)  # type: ignore[assignment]
         self.secure_host = host
         self.close_connection = False
+
+    def _tunnel(self) -> None:
+        """Bytes both ways between the client and a host that is none of ours, by the proxy in force before, if any."""
+        host, _, port = self.path.rpartition(":")
+        before = urlsplit(self.proxy.upstream)
+        address = (before.hostname, before.port or 3128) if before.hostname else (host, int(port))
+        with socket.create_connection(address, timeout=30) as other:
+            if before.hostname:
+                other.sendall(f"CONNECT {self.path} HTTP/1.1\r\nHost: {self.path}\r\n\r\n".encode())
+            else:
+                self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            other.settimeout(None)
+            answers = threading.Thread(target=_pump, args=(other, self.connection), daemon=True)
+            answers.start()
+            _pump(self.connection, other)
+            answers.join()
+        self.close_connection = True
 
     def _any(self) -> None:
         split = urlsplit(self.path)
@@ -176,6 +199,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(OSError):
             self.connection.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 class _Bytes:

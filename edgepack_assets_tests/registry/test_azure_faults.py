@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, blobs, check_connection
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, blobs, check_connection, remote
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
 from edgepack_assets_tests.azure.faults import (
     Act,
@@ -37,6 +37,11 @@ KINDS = ["workspace", "registry"]
 @pytest.fixture(params=KINDS)
 def registry(request: pytest.FixtureRequest, azure: LoopbackAzure) -> AzureMLRegistry:
     return azure_ml(azure, request.param)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.05)
 
 
 @pytest.fixture
