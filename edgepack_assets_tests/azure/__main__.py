@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import threading
 
 import yaml
@@ -16,6 +17,7 @@ def main() -> int:
     if reason := missing():
         print(reason)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that Azurite ends with us
     with running() as azure:
         azure.proxy.upstream = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or ""
         azure.proxy.passes_on = True

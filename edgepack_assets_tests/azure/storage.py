@@ -86,6 +86,8 @@ class Storage:
             "--cert", str(self._folder / "server.pem"), "--key", str(self._folder / "server.key"),
             "--skipApiVersionCheck", "--inMemoryPersistence", "--silent", "--disableTelemetry",
         ]  # fmt: skip
+        if shutil.which("setpriv"):  # a test run that is killed leaves nothing behind
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

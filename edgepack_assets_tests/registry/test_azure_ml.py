@@ -86,14 +86,8 @@ def test_files_of_others_that_change_are_not_handed_out_as_what_was_looked_at(
 
 def test_a_version_that_names_no_files_is_told_when_it_is_used(azure: LoopbackAzure, tmp_path: Path) -> None:
     registry = azure_ml(azure, "workspace")
-    put = azure.azure_ml.put
-    put(
-        azure.azure_ml.workspace,
-        "models",
-        "press",
-        "1",
-        {"modelUri": "azureml://datastores/workspaceblobstore/paths/no"},
-    )
+    put, nothing = azure.azure_ml.put, "azureml://datastores/workspaceblobstore/paths/no"
+    put(azure.azure_ml.workspace, "models", "press", "1", {"modelUri": nothing})
     put(
         azure.azure_ml.workspace,
         "data",
@@ -101,6 +95,14 @@ def test_a_version_that_names_no_files_is_told_when_it_is_used(azure: LoopbackAz
         "1",
         {"dataUri": "https://example.com/table.csv", "dataType": "uri_file"},
     )
+    gone = f"https://{azure.storage.host}/gone/x"
+    put(azure.azure_ml.workspace, "models", "press", "1", {"modelUri": gone})
+    put(azure.azure_ml.workspace, "models", "other", "1", {"modelUri": "azureml://datastores/lost/paths/x"})
+    with pytest.raises(CorruptError, match=r"gone/x: press:1 names files that are not there"):
+        registry.download(latest(registry, Kind.MODEL, "press"), tmp_path)
+    with pytest.raises(EdgepackError, match=r"there is no datastore lost"):
+        registry.download(latest(registry, Kind.MODEL, "other"), tmp_path)
+    put(azure.azure_ml.workspace, "models", "press", "1", {"modelUri": nothing})
     assert latest(registry, Kind.MODEL, "press").version == 1
     with pytest.raises(CorruptError, match=r"press:1 names files that are not there"):
         registry.download(latest(registry, Kind.MODEL, "press"), tmp_path)

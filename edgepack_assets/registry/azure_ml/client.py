@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.credential import make_credential
-from edgepack_assets.registry.azure_ml.faults import AbsentError
+from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
 
@@ -139,7 +139,7 @@ class Assets:
             return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
         try:
             container = self.remote.call(f"reading {kind} {name}", lambda: read(name))
-        except AbsentError:
+        except (AbsentError, RefusedError):
             return None
         following = str(getattr(container.properties, "next_version", "") or "")
         return int(following) - 1 if is_version(following) and following != "1" else None

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from edgepack_assets.errors import EdgepackError, VersionTakenError
 from edgepack_assets.registry.azure_ml.blobs import Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
-from edgepack_assets.registry.azure_ml.faults import AccessError, RefusedError
+from edgepack_assets.registry.azure_ml.faults import AbsentError, AccessError, RefusedError
 from edgepack_assets.registry.base import Kind
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ class Places:
             store = self._remote.call(doing, lambda: stores.get(name, include_secrets=True))
         except AccessError:  # the right to read its secrets is one of its own; our identity may do without them
             store = self._remote.call(doing, lambda: stores.get(name))
+        except AbsentError as error:
+            raise EdgepackError(f"there is no datastore {name}: {error}") from None
         container = getattr(store, "container_name", None) or getattr(store, "filesystem", None)
         account = getattr(store, "account_name", None)
         if not container or not account:

@@ -27,7 +27,7 @@ from edgepack_assets.files import disk_errors
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
-from edgepack_assets.registry.azure_ml.faults import RefusedError
+from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.places import Places, Target
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import (
@@ -151,9 +151,13 @@ class AzureMLRegistry(Registry):
         shutil.rmtree(aside, ignore_errors=True)
         return target
 
-    def _look(self, asset: Asset, container: Container, path: str) -> tuple[bool, list[Blob]]:
-        """(whether it is a folder, its files as storage lists them)."""
-        return container.find(path, _is_folder(asset))
+    @staticmethod
+    def _look(asset: Asset, container: Container, path: str) -> tuple[bool, list[Blob]]:
+        """(whether it is a folder, its files as storage lists them; none if not even the container is there)."""
+        try:
+            return container.find(path, _is_folder(asset))
+        except AbsentError:
+            return False, []
 
     @staticmethod
     def _check_listing(asset: Asset, blobs: list[Blob], digest: str, is_folder: bool) -> None:
