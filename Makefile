@@ -3,6 +3,7 @@
 #   make quickstart   sample data, two models, both packaged and registered on the embedded registry
 #   make ui           Dagster's UI on the same instance
 #   make test         lint and the whole test suite
+#   make azure-dev    a loopback Azure to try the project against, until Ctrl-C (needs Node.js)
 #   make benchmark    our run against the stock SDK's, a record, scoring, a sensor's ticks, as ratios
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: quickstart ui test lint check benchmark env clean
+.PHONY: quickstart ui test lint check azure-dev benchmark env clean
 
 $(BIN)/edgepack: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
@@ -43,8 +44,11 @@ check: $(VENV)/dev-installed
 test: lint check
 	"$(BIN)/python" -m pytest
 
+azure-dev: $(VENV)/dev-installed
+	@"$(BIN)/python" -m edgepack_assets_tests.azure
+
 benchmark: $(VENV)/dev-installed
 	"$(BIN)/python" -m benchmarks
 
 clean:
-	rm -rf "$(VENV)" .edgepack build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" .edgepack .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

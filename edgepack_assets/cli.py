@@ -22,7 +22,7 @@ from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.cli_lock import lock
 from edgepack_assets.cli_text import size_text, table
 from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.garbage import find_garbage
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
@@ -160,15 +160,26 @@ def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[Mod
     ]
 
 
+def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
+    """(digest, size); of a version whose files a registry cannot look up, nothing: a list still shows the others."""
+    try:
+        return version.digest, version.size
+    except TransientError:
+        raise
+    except EdgepackError:
+        return None, None
+
+
 def _as_json(version: RegisteredVersion) -> dict[str, Any]:
+    digest, size = _content(version)
     return {
         "kind": version.kind.value,
         "name": version.name,
         "version": version.version,
         "tags": dict(version.tags),
         "created": version.created.isoformat(),
-        "digest": version.digest,
-        "size": version.size,
+        "digest": digest,
+        "size": size,
         "location": version.location,
     }
 
@@ -176,7 +187,9 @@ def _as_json(version: RegisteredVersion) -> dict[str, Any]:
 def _as_row(version: RegisteredVersion) -> tuple[str, ...]:
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
-    return version.name, str(version.version), created, size_text(version.size), version.digest[:12], tags
+    digest, size = _content(version)
+    shown = ("?", "?") if digest is None or size is None else (size_text(size), digest[:12])
+    return version.name, str(version.version), created, *shown, tags
 
 
 # Partitions and the shell --------------------------------------------------------------------------------

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgepack_assets.errors import ConfigError, without_credentials
-from edgepack_assets.settings import Section, Settings
+from edgepack_assets.settings import AzureMLRegistrySettings, LocalRegistrySettings, Section, Settings
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
+
+_REGISTRIES: dict[str, type[Section]] = {"local": LocalRegistrySettings, "azure_ml": AzureMLRegistrySettings}
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -127,23 +129,39 @@ def _allowed(loc: Sequence[int | str]) -> list[str]:
     for step in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(step)
         if field is not None:
-            candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-            model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+            model = next((c for c in _sections(field.annotation) if not _is_branch(c, loc)), None)
     return sorted(set(getattr(model, "model_fields", {})) - {"file"})
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """Every section that may stand in a field: the one it is of, or the branches of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _sections(part)
+
+
+def _is_branch(section: type[Section], loc: Sequence[int | str]) -> bool:
+    """Whether `section` is a registry of another type than the one that `loc` is in."""
+    return loc[0] == "registry" and section in _REGISTRIES.values() and _REGISTRIES.get(str(loc[1])) is not section
 
 
 def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     loc, kind, message = fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, ")
+    allowed = _allowed(loc)
+    if loc and loc[0] == "registry":
+        loc = tuple(step for n, step in enumerate(loc) if not (n == 1 and step in _REGISTRIES))
     where = f"{file}:{_line(root, loc)}: " if loc else f"{file}: "
     key = ".".join(str(step) for step in loc if step != "[key]")
     if kind == "extra_forbidden":
-        return f"{where}unknown key {key!r}; allowed here: {', '.join(_allowed(loc))}"
+        return f"{where}unknown key {key!r}; allowed here: {', '.join(allowed)}"
     if kind == "missing":
         return f"{where}key {key!r} is missing"
     if kind in ("model_type", "model_attributes_type"):
-        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*loc, '')))}"
+        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], '')))}"
     found = fault["input"]
-    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
+    secret = any(word in key for word in ("secret", "password"))
+    shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
 
 
@@ -172,10 +190,21 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
             }
         )
     runtime = settings.runtime
+    registry = settings.registry
+    if isinstance(registry, LocalRegistrySettings):
+        registry = registry.model_copy(update={"path": absolute(registry.path)})
+    else:
+        who, at = registry.credential, ("registry", "credential")
+        certificate, token = who.certificate_path, who.token_file_path
+        paths = {
+            "certificate_path": certificate and existing(certificate, (*at, "certificate_path"), "file"),
+            "token_file_path": token and absolute(token),  # a pod's token may appear later
+        }
+        registry = registry.model_copy(update={"credential": who.model_copy(update=paths)})
     return settings.model_copy(
         update={
             "model_types": entries,
-            "registry": settings.registry.model_copy(update={"path": absolute(settings.registry.path)}),
+            "registry": registry,
             "artefacts": settings.artefacts.model_copy(
                 update={
                     "root": settings.artefacts.root

@@ -13,7 +13,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.runtime.protections import try_protections
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command
-from edgepack_assets.settings import EDGE_PYTHONS, Settings
+from edgepack_assets.settings import EDGE_PYTHONS, AzureMLRegistrySettings, Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _pythons(settings)
     yield _tried("machine", "uv, which locks and installs", lambda: uv_command()[0])
     yield _tried("storage", "artefact store", lambda: _store(settings))
-    yield _tried("storage", "registry", lambda: _registry(settings))
+    yield from _registry(settings)
     yield from _isolation(settings)
 
 
@@ -66,7 +66,19 @@ def _store(settings: Settings) -> str:
     return f"{settings.artefacts.root}: writes and reads"
 
 
-def _registry(settings: Settings) -> str:
+def _registry(settings: Settings) -> Iterator[Finding]:
+    holds = True
+    if isinstance(settings.registry, AzureMLRegistrySettings):
+        from edgepack_assets.registry.azure_ml import check_connection
+
+        for step in check_connection(settings.registry):
+            holds = holds and step.ok
+            yield Finding("registry", step.step, step.ok, step.words)
+    if holds:
+        yield _tried("registry", "what is in it", lambda: _count(settings))
+
+
+def _count(settings: Settings) -> str:
     registry = open_registry(settings)
     models, data = (len(registry.names(kind)) for kind in (Kind.MODEL, Kind.DATA))
     return f"{settings.registry.type}: {models} models and {data} data assets"

@@ -386,7 +386,7 @@ def test_the_doctor_says_what_holds(plant: Path) -> None:
     said = run("doctor").stdout
     assert f"configuration: {plant / 'edgepack.yaml'}" in said
     assert "ok     artefact store:" in said
-    assert "ok     registry: local: 0 models and 0 data assets" in said
+    assert "ok     what is in it: local: 0 models and 0 data assets" in said
     assert "model code is shut in by" in said
     assert "ok     the network: refused" in said
     assert "FAILS" not in said

@@ -8,7 +8,15 @@ import pytest
 
 from edgepack_assets.config import find_config, load_settings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.settings import EDGE_PYTHONS, Settings, implementations
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.azure_ml import AzureMLRegistry
+from edgepack_assets.settings import (
+    EDGE_PYTHONS,
+    AzureMLRegistrySettings,
+    LocalRegistrySettings,
+    Settings,
+    implementations,
+)
 
 ENTRY = """\
 model_types:
@@ -38,7 +46,7 @@ def test_an_entry_is_enough_and_paths_are_relative_to_the_file(
     (file.parent / "requirements.txt").touch()
     settings = load(file, ENTRY + "    code_paths: [code]\n    requirements_file: requirements.txt\n")
     assert settings.file == file
-    assert settings.registry.path == file.parent / ".edgepack/registry"
+    assert settings.registry == LocalRegistrySettings(path=file.parent / ".edgepack/registry")
     assert settings.artefacts.root == str(file.parent / ".edgepack/artefacts")
     press = settings.model_type("press")
     assert press.code_paths == (file.parent / "code",)
@@ -99,7 +107,7 @@ def test_variables_fill_numbers_switches_and_paths(file: Path, monkeypatch: pyte
     assert (press.raw_data.name, press.raw_data.version) == ("x-7", 7)
     assert (press.keep_mlflow, press.requirements_file) == (True, None)
     assert (settings.runtime.time_limit, settings.runtime.index_url) == (12.5, None)
-    assert settings.registry.path == file.parent / "reg"
+    assert settings.registry == LocalRegistrySettings(path=file.parent / "reg")
 
 
 def test_a_gate_may_compare(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +230,69 @@ FAULTS = {
 }
 
 
+AZURE = "registry: {type: azure_ml, "
+FAULTS |= {
+    "a registry of another kind": (ENTRY + "registry: {type: azureml}\n", r":7: registry: .*type is local or azure_ml"),
+    "a key of another registry": (
+        ENTRY + "registry: {type: local, registry_name: x}\n",
+        r":7: unknown key 'registry.registry_name'; allowed here: path, type$",
+    ),
+    "a workspace nowhere": (
+        ENTRY + AZURE + "workspace_name: w}\n",
+        r":7: registry: workspace_name needs subscription_id and resource_group",
+    ),
+    "a workspace and a registry": (
+        ENTRY + AZURE + "workspace_name: w, registry_name: r}\n",
+        r":7: registry: name a workspace_name .* or a registry_name",
+    ),
+    "a secret in the file": (
+        ENTRY + AZURE + "registry_name: r, credential: {type: service_principal, client_secret: cana~ry}}\n",
+        r":7: unknown key 'registry.credential.client_secret'; allowed here: .*client_secret_variable",
+    ),
+    "a secret for a variable": (
+        ENTRY + AZURE + "registry_name: r, credential: {type: service_principal, client_secret_variable: cana~ry}}\n",
+        r":7: registry.credential.client_secret_variable: must be the name of an environment variable",
+    ),
+    "a certificate of no principal": (
+        ENTRY + AZURE + "registry_name: r, credential: {type: managed_identity, certificate_path: x}}\n",
+        r":7: registry.credential: a credential of type managed_identity does not use certificate_path",
+    ),
+    "no such certificate": (
+        ENTRY + AZURE + "registry_name: r, credential: {type: service_principal, certificate_path: x.pem}}\n",
+        r":7: registry.credential.certificate_path: no such file: /.*/x.pem",
+    ),
+    "no time": (ENTRY + AZURE + "registry_name: r, time_limit: 0}\n", r":7: registry.time_limit: .*greater"),
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_told_with_its_line_and_what_is_allowed(file: Path, fault: str) -> None:
     text, told = FAULTS[fault]
     with pytest.raises(ConfigError, match=told) as caught:
         load(file, text)
     assert str(caught.value).startswith(str(file))
+    assert "cana~ry" not in str(caught.value)
+
+
+def test_a_workspace_and_who_we_are_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBSCRIPTION", "0b1f")
+    (file.parent / "c.pem").touch()
+    place = "subscription_id: '${SUBSCRIPTION}', resource_group: g, workspace_name: w, time_limit: 30"
+    who = "credential: {type: service_principal, tenant_id: t, client_id: '${NO:-}', certificate_path: c.pem}"
+    registry = load(file, ENTRY + AZURE + f"{place}, {who}}}\n").registry
+    assert isinstance(registry, AzureMLRegistrySettings)
+    assert (registry.subscription_id, registry.workspace_name, registry.time_limit) == ("0b1f", "w", 30)
+    assert registry.credential.client_id is None
+    assert registry.credential.certificate_path == file.parent / "c.pem"
+    assert isinstance(open_registry(load(file, ENTRY + AZURE + f"{place}}}\n")), AzureMLRegistry)
+
+
+def test_isolation_is_required_where_a_machine_signs_in_to_azure(file: Path) -> None:
+    place = AZURE + "subscription_id: 0b1f, resource_group: g, workspace_name: w}\n"
+    assert load(file, ENTRY).runtime.isolation == "best_effort"
+    assert load(file, ENTRY + place).runtime.isolation == "required"
+    assert load(file, ENTRY + place + "runtime: {time_limit: 5}\n").runtime.isolation == "required"
+    assert load(file, ENTRY + place + "runtime: {isolation: best_effort}\n").runtime.isolation == "best_effort"
 
 
 def test_every_fault_is_told_at_once(file: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from edgepack_assets import dagster_home
 from edgepack_assets.config import load_settings
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.quickstart.materialize import is_materialized, materialize
 from edgepack_assets.quickstart.register import SampleModel, add_samples
 from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.settings import Settings
+from edgepack_assets.settings import LocalRegistrySettings, Settings
 
 PACKAGE_ASSET = "deployment_package"
 
@@ -25,6 +25,11 @@ def main() -> int:
     try:
         settings = load_settings()
         print(f"edgepack quickstart, configured by {settings.file}")
+        if not isinstance(settings.registry, LocalRegistrySettings):
+            raise ConfigError(
+                f"{settings.file}: the quickstart adds sample data and models, which do not belong in a shared "
+                "registry; run it with `registry: {type: local}` (EDGEPACK_CONFIG names another file)"
+            )
         registry = open_registry(settings)
         packaged, work_done = run(settings, registry)
     except EdgepackError as error:

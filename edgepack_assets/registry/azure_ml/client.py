@@ -1,0 +1,254 @@
+"""Assets of a workspace or registry through azure-ai-ml: listed page by page, got, put.
+
+Only public methods of the SDK are used, so that its versions may differ; what they leave out of an answer
+(whether a version is archived) is read off the wire."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.partitions import is_version
+from edgepack_assets.registry.azure_ml.credential import make_credential
+from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
+from edgepack_assets.registry.azure_ml.remote import Remote
+from edgepack_assets.registry.base import Kind
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.core.credentials import TokenCredential
+
+_MOST_PAGES = 10_000
+_IN_FORCE = "ActiveOnly"
+"""As text: of the SDK's own ListViewType, 1.35 sends a registry the name of the Python object."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One version as Azure ML describes it. `version` is text: others may use what is no number."""
+
+    kind: Kind
+    name: str
+    version: str
+    type: str
+    uri: str
+    created: datetime
+    tags: Mapping[str, str]
+    archived: bool
+
+
+class Assets:
+    """The SDK's client, made when it is first needed, and what the project asks of it."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self.settings = remote.settings
+        self._lock = threading.Lock()
+        self._client: MLClient | None = None
+        self._credential: TokenCredential | None = None
+        self._archived: dict[str, bool] = {}
+
+    @property
+    def credential(self) -> TokenCredential:
+        """Who we are; made once."""
+        if self._credential is None:
+            _quiet()
+            self._credential = make_credential(self.settings.credential, self.remote.patience)
+        return self._credential
+
+    @property
+    def client(self) -> MLClient:
+        """The SDK's client; for a registry, making it asks where the registry is."""
+        credential = self.credential
+        with self._lock:
+            if self._client is None:
+                client_class = _import_sdk()
+                self._client = self.remote.call("finding it", lambda: self._make(client_class, credential))
+            return self._client
+
+    def _make(self, client_class: type[MLClient], credential: TokenCredential) -> MLClient:
+        place = (
+            {"registry_name": self.settings.registry_name}
+            if self.settings.registry_name
+            else {
+                "subscription_id": self.settings.subscription_id,
+                "resource_group_name": self.settings.resource_group,
+                "workspace_name": self.settings.workspace_name,
+            }
+        )
+        made: MLClient = client_class(
+            credential,
+            **place,
+            enable_telemetry=False,
+            show_progress=False,
+            polling_interval=1,
+            per_call_policies=[_wire_reader(self._archived)],
+            **self.remote.client_options(),
+        )
+        # Making a client sets its telemetry logger to tell of every call.
+        logging.getLogger("azure.ai.ml._telemetry").setLevel(logging.CRITICAL)
+        return made
+
+    # reading ----------------------------------------------------------------------------------------------
+
+    def names(self, kind: Kind) -> list[str]:
+        """Every name that is not archived, sorted."""
+        operations, doing = self._operations(kind), f"listing the {_plural(kind)}"
+
+        def listing() -> Any:
+            return operations.list(list_view_type=_IN_FORCE)
+
+        return sorted({str(item.name) for item in self._pages(doing, listing)})
+
+    def versions(self, kind: Kind, name: str, archived: bool = False) -> list[Asset]:
+        """The versions of a name that lists show, in no order: those in force, or with `archived` all."""
+        operations = self._operations(kind)
+        view = "All" if archived else _IN_FORCE
+        doing = f"listing the versions of {kind} {name}"
+        try:
+            found = list(self._pages(doing, lambda: operations.list(name=name, list_view_type=view)))
+        except AbsentError:
+            return []
+        assets = [self._asset(kind, name, entity) for entity in found]
+        return assets if archived else [asset for asset in assets if not asset.archived]
+
+    def get(self, kind: Kind, name: str, version: int) -> Asset | None:
+        """A version as it is now, archived or not; None if there is none."""
+        found = self.entity(kind, name, version)
+        return None if found is None else self._asset(kind, name, found)
+
+    def entity(self, kind: Kind, name: str, version: int) -> Any:
+        """Likewise, as the SDK's own object."""
+        operations = self._operations(kind)
+        try:
+            return self.remote.call(f"reading {kind} {name}:{version}", lambda: operations.get(name, str(version)))
+        except AbsentError:
+            return None
+
+    def newest(self, kind: Kind, name: str) -> int | None:
+        """The highest number that the name's container counts, in one small request; None if it says none."""
+        read = getattr(self._operations(kind), "_get", None)
+        if read is None:
+            return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
+        try:
+            container = self.remote.call(f"reading {kind} {name}", lambda: read(name))
+        except (AbsentError, RefusedError):
+            return None
+        following = str(getattr(container.properties, "next_version", "") or "")
+        return int(following) - 1 if is_version(following) and following != "1" else None
+
+    def _pages(self, doing: str, listing: Any) -> Iterator[Any]:
+        pages = self.remote.call(doing, lambda: iter(listing().by_page()))
+        for _ in range(_MOST_PAGES):
+            page = self.remote.call(doing, lambda: _next_page(pages))
+            if page is None:
+                return
+            yield from page
+        raise EdgepackError(f"{doing}: more than {_MOST_PAGES} pages: the list does not end")
+
+    def _asset(self, kind: Kind, name: str, entity: Any) -> Asset:
+        context = entity.creation_context
+        return Asset(
+            kind=kind,
+            name=name,
+            version=str(entity.version),
+            type=str(entity.type or ""),
+            uri=str(entity.path or ""),
+            created=_time(context.created_at if context is not None else None),
+            tags={str(key): str(value) for key, value in (entity.tags or {}).items()},
+            archived=self._archived.get(str(entity.id), False),
+        )
+
+    # writing ----------------------------------------------------------------------------------------------
+
+    def put(self, kind: Kind, name: str, version: int, *, uri: str, is_folder: bool, tags: Mapping[str, str]) -> None:
+        """Create a version whose bytes lie at `uri` already: one attempt, as it may count without an answer."""
+        from azure.ai.ml.entities import Data, Model
+
+        common: dict[str, Any] = {"name": name, "version": str(version), "path": uri, "tags": dict(tags)}
+        if kind is Kind.MODEL:
+            entity: Any = Model(**common, type="custom_model")
+        else:
+            entity = Data(**common, type="uri_folder" if is_folder else "uri_file")
+        self.update(kind, entity)
+
+    def update(self, kind: Kind, entity: Any) -> None:
+        """Create or replace a version's description as the entity has it: one attempt."""
+        operations = self._operations(kind)
+        doing = f"registering {kind} {entity.name}:{entity.version}"
+        self.remote.call(doing, lambda: operations.create_or_update(entity), attempts=1)
+
+    def _operations(self, kind: Kind) -> Any:
+        return self.client.models if kind is Kind.MODEL else self.client.data
+
+
+def _plural(kind: Kind) -> str:
+    return "models" if kind is Kind.MODEL else "data assets"
+
+
+def _next_page(pages: Iterator[Any]) -> list[Any] | None:
+    # A StopIteration must not cross threads; a page that failed may be asked for again.
+    page = next(pages, None)
+    return None if page is None else list(page)
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, str):
+        # The service writes seven digits of a second, one more than Python reads.
+        value = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value).replace("Z", "+00:00"))
+    if not isinstance(value, datetime):
+        return datetime.fromtimestamp(0, UTC)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _import_sdk() -> type[MLClient]:
+    """azure.ai.ml, without the log handler that it brings."""
+    from azure.ai.ml import MLClient
+
+    for name in ("azure.ai.ml", "azureml"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
+    return MLClient
+
+
+def _quiet() -> None:
+    """Keep out of the log what the SDK says of every request, unless somebody has asked for it."""
+    for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise
+
+
+def _wire_reader(archived: dict[str, bool]) -> Any:
+    """A policy that notes which versions an answer says are archived: the SDK's entities don't."""
+    from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+    class Reader(SansIOHTTPPolicy):  # type: ignore[type-arg]
+        def on_response(self, request: Any, response: Any) -> None:
+            http = response.http_response
+            if (
+                request.http_request.method != "GET"
+                or http.status_code != 200
+                or "/versions" not in request.http_request.url
+            ):
+                return
+            try:
+                body = json.loads(http.text())
+            except ValueError:
+                return  # the SDK finds that out too
+            for item in body.get("value", [body]) if isinstance(body, dict) else []:
+                properties = item.get("properties") if isinstance(item, dict) else None
+                if isinstance(properties, dict) and "id" in item:
+                    archived[str(item["id"])] = bool(properties.get("isArchived"))
+
+    return Reader()

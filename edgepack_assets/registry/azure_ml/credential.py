@@ -1,0 +1,117 @@
+"""Who the project is in Azure: a credential of azure-identity made from the configuration.
+
+Secrets come from environment variables when the credential is made, and go nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgepack_assets.errors import ConfigError
+from edgepack_assets.settings import AzureCredentialSettings
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+PASSING_FAULT = "sign-in answered with status"
+"""What an error of azure-identity holds when trying again may help."""
+SECRET_VARIABLES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD")
+
+
+def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenCredential:
+    """The configured credential; no request is made yet. `timeout` (seconds) is for one request of it.
+
+    Raises ConfigError naming the setting or variable that is missing."""
+    from azure import identity
+
+    kwargs: dict[str, Any] = {
+        "connection_timeout": timeout,
+        "read_timeout": timeout,
+        "retry_total": 0,
+        "raw_response_hook": _raise_passing_faults,
+    }
+    if settings.type == "managed_identity":
+        return identity.ManagedIdentityCredential(client_id=settings.client_id)
+    if settings.type == "workload_identity":
+        file = settings.token_file_path or os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
+        if not file:
+            raise _missing("token_file_path", "AZURE_FEDERATED_TOKEN_FILE")
+        return identity.WorkloadIdentityCredential(
+            tenant_id=_id(settings.tenant_id, "tenant_id", "AZURE_TENANT_ID"),
+            client_id=_id(settings.client_id, "client_id", "AZURE_CLIENT_ID"),
+            token_file_path=str(file),
+            **kwargs,
+        )
+    if settings.type == "service_principal":
+        return _service_principal(settings, kwargs)
+    return identity.DefaultAzureCredential(managed_identity_client_id=settings.client_id, **kwargs)
+
+
+def _raise_passing_faults(response: Any) -> None:
+    # What azure-identity makes of such an answer cannot be told from a refusal.
+    from azure.core.exceptions import ServiceResponseError
+
+    status = response.http_response.status_code
+    if status in (429, 500, 502, 503, 504):
+        raise ServiceResponseError(f"{PASSING_FAULT} {status}")
+
+
+def _service_principal(settings: AzureCredentialSettings, kwargs: dict[str, Any]) -> TokenCredential:
+    from azure import identity
+
+    tenant = _id(settings.tenant_id, "tenant_id", "AZURE_TENANT_ID")
+    client = _id(settings.client_id, "client_id", "AZURE_CLIENT_ID")
+    certificate = str(settings.certificate_path) if settings.certificate_path else None
+    secret_variable = settings.client_secret_variable or "AZURE_CLIENT_SECRET"
+    if certificate is None and settings.client_secret_variable is None:
+        certificate = os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH") if secret_variable not in os.environ else None
+    if certificate is None:
+        secret = os.environ.get(secret_variable)
+        if not secret:
+            raise ConfigError(
+                f"registry.credential: the environment variable {secret_variable}, which holds the service principal's "
+                "secret, is not set"
+            )
+        return identity.ClientSecretCredential(tenant, client, secret, **kwargs)
+    variable = settings.certificate_password_variable
+    if variable is not None and variable not in os.environ:
+        raise ConfigError(
+            f"registry.credential: the environment variable {variable} (certificate_password_variable) is not set"
+        )
+    password = os.environ.get(variable or "AZURE_CLIENT_CERTIFICATE_PASSWORD")
+    try:
+        return identity.CertificateCredential(tenant, client, certificate, password=password, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"registry.credential: {certificate} cannot be used as a certificate with its private key "
+            f"(PEM or PKCS12): {redacted(str(error), settings)}"
+        ) from None
+
+
+def _id(value: str | None, key: str, variable: str) -> str:
+    found = value or os.environ.get(variable)
+    if not found:
+        raise _missing(key, variable)
+    return found
+
+
+def _missing(key: str, variable: str) -> ConfigError:
+    return ConfigError(f"registry.credential: set {key}, or the environment variable {variable}")
+
+
+_SIGNATURE = re.compile(r"(?i)\b(sig|sv|se|st|sp|skoid|sktid)=[^&\s'\"]+")
+_TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?")
+_KEY = re.compile(r"(?i)(AccountKey|client_secret|SharedAccessSignature)=[^;&\s'\"]+")
+
+
+def redacted(text: str, settings: AzureCredentialSettings) -> str:
+    """`text` without the configured secrets, tokens, account keys and signatures of shared access."""
+    names = (settings.client_secret_variable, settings.certificate_password_variable, *SECRET_VARIABLES)
+    for name in names:
+        secret = os.environ.get(name or "")
+        if secret and len(secret) > 3:
+            text = text.replace(secret, "***")
+    text = _TOKEN.sub("***", text)
+    text = _KEY.sub(lambda match: f"{match[1]}=***", text)
+    return _SIGNATURE.sub(lambda match: f"{match[1]}=***", text)

@@ -1,0 +1,204 @@
+"""What Azure answers when something is wrong, in words for the user: what it is and what to check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.registry.azure_ml.credential import PASSING_FAULT, redacted
+from edgepack_assets.settings import AzureMLRegistrySettings
+
+DATA_SCIENTIST = "AzureML Data Scientist"
+REGISTRY_USER = "AzureML Registry User"
+BLOB_CONTRIBUTOR = "Storage Blob Data Contributor"
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_SIGN_IN = {
+    "AADSTS7000215": "the client secret is wrong: check the variable that holds it (the secret's value, not its id)",
+    "AADSTS7000222": "the client secret has expired: make a new one for the application and put it in its variable",
+    "AADSTS700016": "the application is unknown in this tenant: check client_id and tenant_id",
+    "AADSTS90002": "the tenant is unknown: check tenant_id",
+    "Unable to get authority configuration": "the tenant is unknown: check tenant_id",
+    "AADSTS900023": "the tenant is unknown: check tenant_id",
+    "AADSTS700027": "the certificate is not registered with the application, or has expired",
+    "AADSTS70021": "no federated credential of the application matches the token: check its issuer and subject",
+    "AADSTS700213": "no federated credential of the application matches the token: check its issuer and subject",
+    "AADSTS700024": "the federated token or assertion has expired: check the clock and the token's file",
+}
+_WRONG_PLACE = {
+    "SubscriptionNotFound": "check registry.subscription_id (and that the credential's tenant is the subscription's)",
+    "InvalidSubscriptionId": "check registry.subscription_id",
+    "ResourceGroupNotFound": "check registry.resource_group",
+}
+_NETWORK = re.compile(
+    rf"(?i)connection (reset|refused|aborted|broken)|connect to proxy|timed out|max retries|name resolution|"
+    rf"getaddrinfo|unreachable|RemoteDisconnected|{PASSING_FAULT}"
+)
+
+
+class RefusedError(EdgepackError):
+    """A request that Azure understood and refused (400, 409, 412): what it means depends on what was asked."""
+
+
+class AbsentError(EdgepackError):
+    """What was asked for is not there, in a place that is."""
+
+
+class AccessError(EdgepackError):
+    """Who we are was refused (401, 403), or could not be shown."""
+
+
+def where(settings: AzureMLRegistrySettings) -> str:
+    """The workspace or registry, as a person names it."""
+    if settings.registry_name:
+        return f"Azure ML registry {settings.registry_name}"
+    return (
+        f"Azure ML workspace {settings.workspace_name} (resource group {settings.resource_group}, "
+        f"subscription {settings.subscription_id})"
+    )
+
+
+def explain(error: BaseException, doing: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    """The error of a remote call as one for the user. A TransientError may be tried again."""
+    from azure.core import exceptions
+
+    if isinstance(error, EdgepackError):
+        return error
+    said = redacted(_first_lines(error), settings.credential)
+    at = f"{doing} ({where(settings)})"
+    status = _status(error)
+    if isinstance(error, exceptions.ClientAuthenticationError) and status not in (401, 403):
+        return _sign_in(error, at, said, settings)
+    if status is not None and (status in TRANSIENT_STATUSES or status >= 400):
+        return _answered(error, status, at, said, settings)
+    if isinstance(error, exceptions.HttpResponseError):
+        return TransientError(f"{at}: the answer cannot be read; a proxy or gateway may have put its own: {said}")
+    if any(_is_network(cause) for cause in _causes(error)):
+        return TransientError(f"{at}: Azure cannot be reached; check network, proxy and firewall: {said}")
+    return EdgepackError(f"{at}: {type(error).__name__}: {said}")
+
+
+def _answered(
+    error: BaseException, status: int, at: str, said: str, settings: AzureMLRegistrySettings
+) -> EdgepackError:
+    if status in TRANSIENT_STATUSES:
+        return TransientError(f"{at}: {_overload(status)}: {said}")
+    if status == 403:
+        return _forbidden(error, at, said, settings)
+    if status == 401:
+        return _unauthenticated(error, at, said, settings)
+    if status == 404:
+        return _absent(error, at, said, settings)
+    return RefusedError(f"{at}: refused with status {status}: {said}")
+
+
+def _unauthenticated(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    if "AADSTS" in said:
+        return _sign_in(error, at, said, settings)
+    return AccessError(
+        f"{at}: Azure does not accept the credential's token; check that its tenant is the one there: {said}"
+    )
+
+
+def _sign_in(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    whole = str(getattr(error, "message", None) or error)
+    for code, advice in _SIGN_IN.items():
+        if re.search(rf"\b{code}\b", whole):
+            return AccessError(f"{at}: signing in to Azure failed: {advice} ({code})")
+    if _NETWORK.search(whole) or any(_is_network(cause) for cause in _causes(error)):
+        return TransientError(f"{at}: Azure's sign-in cannot be reached; check network, proxy and firewall: {said}")
+    kind = settings.credential.type
+    advice = {
+        "default": "no credential was found or accepted: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, "
+        "run `az login`, or name registry.credential",
+        "managed_identity": "this machine has no such managed identity: assign one to it, and check client_id",
+        "workload_identity": "check tenant_id, client_id and the federated token's file",
+        "service_principal": "check tenant_id, client_id and the secret or certificate",
+    }[kind]
+    return AccessError(f"{at}: signing in to Azure failed: {advice}: {said}")
+
+
+def _forbidden(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    code = _code(error)
+    if _is_storage(error):
+        if _is_own_identity(error):
+            network = (
+                "" if code == "AuthorizationPermissionMismatch" else ", and that its firewall lets this machine in"
+            )
+            return AccessError(
+                f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on "
+                f"the workspace's storage account{network} ({code})"
+            )
+        return AccessError(
+            f"{at}: the storage account does not accept the key or signature that Azure ML gives for it: it may have "
+            "expired or been renewed; update the datastore's credentials, and check this machine's clock "
+            f"({code or said})"
+        )
+    role = REGISTRY_USER if settings.registry_name else DATA_SCIENTIST
+    return AccessError(f"{at}: this identity is not allowed to: give it the role {role} there: {said}")
+
+
+def _absent(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+    code = _code(error)
+    if code in _WRONG_PLACE:
+        return EdgepackError(f"{at}: {_WRONG_PLACE[code]}: {said}")
+    name = settings.workspace_name or settings.registry_name or ""
+    if re.search(rf"(?i)(workspaces|registries)/{re.escape(name)}'|\b(workspace|registry) '?{re.escape(name)}\b", said):
+        key = "registry.registry_name" if settings.registry_name else "registry.workspace_name and resource_group"
+        return EdgepackError(f"{at}: there is none of that name: check {key}: {said}")
+    return AbsentError(f"{at}: not found: {said}")
+
+
+def _overload(status: int) -> str:
+    if status == 429:
+        return "Azure is throttling (429): too many requests; try again later, or ask less often"
+    return f"Azure has a passing fault ({status})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(10):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_network(error: BaseException) -> bool:
+    from azure.core import exceptions
+
+    if isinstance(
+        error, (exceptions.ServiceRequestError, exceptions.ServiceResponseError, ConnectionError, TimeoutError)
+    ):
+        return True
+    return type(error).__module__.split(".")[0] in ("requests", "urllib3") and "SSL" not in type(error).__name__
+
+
+def _status(error: BaseException) -> int | None:
+    found = getattr(error, "status_code", None)
+    if found is None:
+        found = getattr(getattr(error, "response", None), "status_code", None)
+    return int(found) if isinstance(found, int) else None
+
+
+def _code(error: BaseException) -> str:
+    storage = getattr(error, "error_code", None)
+    told = getattr(getattr(error, "error", None), "code", None)
+    return str(getattr(storage, "value", storage) or told or "")
+
+
+def _is_storage(error: BaseException) -> bool:
+    request = getattr(getattr(error, "response", None), "request", None)
+    return bool(re.search(r"\.(blob|dfs)\.", getattr(request, "url", "") or "")) or hasattr(error, "error_code")
+
+
+def _is_own_identity(error: BaseException) -> bool:
+    """Whether storage was asked with a token of our own, not with a key or signature that was given to us."""
+    headers = getattr(getattr(getattr(error, "response", None), "request", None), "headers", None) or {}
+    return str(headers.get("Authorization", "")).startswith("Bearer")
+
+
+def _first_lines(error: BaseException) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return " ".join(str(text).split())[:600]

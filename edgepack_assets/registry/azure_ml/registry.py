@@ -1,0 +1,363 @@
+"""The `Registry` interface on Azure ML.
+
+A version that this project registers carries tags of its own (`OWN_TAGS`): the digest and size of its bytes, its
+file name, and the attempt that made it. They are how a download is verified, and how an answer that got lost is told
+from a version that somebody else took: Azure ML silently replaces the tags of a version that is put again, and a
+request may be done though no answer came.
+
+Versions registered by others (training pipelines) have no such tags. Their digest is made from what storage says of
+their files (name, size, and MD5 or else ETag), when it is asked for; a download is refused if that differs by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
+from edgepack_assets.files import disk_errors
+from edgepack_assets.partitions import is_version
+from edgepack_assets.registry.azure_ml.blobs import Blob, Container
+from edgepack_assets.registry.azure_ml.client import Asset, Assets
+from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
+from edgepack_assets.registry.azure_ml.places import Places, Target
+from edgepack_assets.registry.azure_ml.remote import Remote
+from edgepack_assets.registry.base import (
+    Kind,
+    RegisteredVersion,
+    Registry,
+    check_name,
+    check_tags,
+    content_digest,
+    files_of,
+    not_found,
+    utf8_name,
+)
+from edgepack_assets.settings import AzureMLRegistrySettings, is_asset_name
+
+DIGEST, SIZE, FILE, CONTENT, ATTEMPT = (
+    "edgepack_digest",
+    "edgepack_size",
+    "edgepack_file",
+    "edgepack_content",
+    "edgepack_attempt",
+)
+OWN_TAGS = frozenset({DIGEST, SIZE, FILE, CONTENT, ATTEMPT})
+
+_MOST_RACES = 50
+_LOOKS = 5
+_log = logging.getLogger(__name__)
+
+
+class OthersVersion(RegisteredVersion):
+    """A version registered by somebody else: digest, size and whether it is a folder are looked up when asked for.
+
+    A listing of hundreds of such versions would otherwise list the files of every one."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("digest", "size", "is_folder"):
+            known = object.__getattribute__(self, "__dict__")
+            if known.get("_look") is not None:
+                look, known["_look"] = known["_look"], None
+                try:
+                    known["is_folder"], known["size"], known["digest"] = look()
+                except BaseException:
+                    known["_look"] = look
+                    raise
+        return object.__getattribute__(self, name)
+
+    def __reduce__(self) -> Any:
+        return RegisteredVersion, tuple(getattr(self, name) for name in RegisteredVersion.__dataclass_fields__)
+
+
+class AzureMLRegistry(Registry):
+    """The `Registry` interface (see base.py) on an Azure ML workspace or registry."""
+
+    def __init__(self, settings: AzureMLRegistrySettings) -> None:
+        self.settings = settings
+        self._remote = Remote(settings)
+        self._assets = Assets(self._remote)
+        self._places = Places(self._assets)
+
+    def names(self, kind: Kind) -> list[str]:
+        """Every registered name of a kind, sorted; archived ones are left out."""
+        return [name for name in self._assets.names(kind) if is_asset_name(name)]
+
+    def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        """All versions of a name, lowest first; empty if there are none.
+
+        Archived versions and versions that are no whole number are left out. The list may lag behind a
+        registration by half a minute; `get` does not."""
+        check_name(kind, name)
+        found = [asset for asset in self._assets.versions(kind, name) if is_version(asset.version)]
+        return [self._registered(asset) for asset in sorted(found, key=lambda asset: int(asset.version))]
+
+    def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+        """One version. Raises NotFoundError, naming what there is."""
+        check_name(kind, name)
+        asset = self._assets.get(kind, name, version) if is_version(str(version)) else None
+        if asset is None or asset.archived:
+            known = [found.version for found in self.versions(kind, name)]
+            raise not_found(kind, name, version, known, [] if known else self.names(kind))
+        return self._registered(asset)
+
+    def newest_version(self, kind: Kind, name: str) -> int | None:
+        """The highest version number of a name in one small request, as a hint: archived versions count too."""
+        check_name(kind, name)
+        return self._assets.newest(kind, name)
+
+    # downloading ------------------------------------------------------------------------------------------
+
+    def download(self, found: RegisteredVersion, destination: Path) -> Path:
+        """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
+        asset = self._assets.get(found.kind, found.name, found.version)
+        if asset is None:
+            raise CorruptError(f"{found}: is not in the registry any more")
+        digest = found.digest
+        target = destination / _file_name(asset)
+        if target.exists() or target.is_symlink():
+            raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
+        container, path = self._places.of(asset)
+        is_folder, blobs = self._look(asset, container, path)
+        self._check_listing(asset, blobs, digest, is_folder)
+        made_here = not destination.exists()
+        aside = destination / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with disk_errors(target):
+                aside.mkdir(parents=True)
+            copy = aside / target.name
+            container.download([(blob, _below(copy, blob)) for blob in blobs], str(found))
+            if DIGEST in asset.tags and content_digest(copy)[0] != digest:
+                raise CorruptError(
+                    f"{asset.uri}: bytes differ from the digest {digest} of {found}; "
+                    "register a good copy as a new version"
+                )
+            with disk_errors(target):
+                copy.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            if made_here:
+                with contextlib.suppress(OSError):  # not made yet, or others have put something there
+                    destination.rmdir()
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+        return target
+
+    @staticmethod
+    def _look(asset: Asset, container: Container, path: str) -> tuple[bool, list[Blob]]:
+        """(whether it is a folder, its files as storage lists them; none if not even the container is there)."""
+        try:
+            return container.find(path, _is_folder(asset))
+        except AbsentError:
+            return False, []
+
+    @staticmethod
+    def _check_listing(asset: Asset, blobs: list[Blob], digest: str, is_folder: bool) -> None:
+        """Refuse what cannot be the version's bytes before any is downloaded."""
+        version = f"{asset.name}:{asset.version}"
+        if not blobs:
+            raise CorruptError(f"{asset.uri}: the content of {version} is gone; register it as a new version")
+        size = sum(blob.size for blob in blobs)
+        if DIGEST in asset.tags:
+            if str(size) != asset.tags.get(SIZE):
+                raise CorruptError(
+                    f"{asset.uri}: {size} bytes instead of the {asset.tags.get(SIZE)} bytes of {version}"
+                )
+        elif _listing_digest(blobs, is_folder) != digest:
+            raise CorruptError(
+                f"{asset.uri}: the files of {version} have changed since it was looked up; run this again"
+            )
+
+    # registering ------------------------------------------------------------------------------------------
+
+    def register(
+        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+    ) -> RegisteredVersion:
+        """Register a file or folder, as the next integer version or as exactly `version`."""
+        check_name(kind, name)
+        tags = check_tags(tags)
+        if reserved := OWN_TAGS & tags.keys():
+            raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be kept: the registry uses it itself")
+        if version is not None and not is_version(str(version)):
+            raise EdgepackError(f"{version!r} cannot be a version: a version is a whole number from 1 up")
+        path = path.resolve()
+        if not path.name:
+            raise EdgepackError(f"{path}: a whole file system cannot be registered")
+        before = _signature(path)
+        digest, size = content_digest(path)
+        whole = {
+            **tags, DIGEST: digest, SIZE: str(size), FILE: utf8_name(path.name),
+            CONTENT: "folder" if path.is_dir() else "file",
+        }  # fmt: skip
+        place: Target | None = None
+        given = 0
+        for _ in range(_MOST_RACES):
+            number = version if version is not None else max(self._next_number(kind, name), given + 1)
+            given = number
+            if self._assets.get(kind, name, number) is not None:
+                if version is not None:
+                    raise _taken(kind, name, number)
+                continue
+            try:
+                if place is None or self._places.is_registry:
+                    place = self._places.target(kind, name, number)
+                    self._upload(path, place, before, f"{name}:{number}")
+                made = self._put(kind, name, number, place.uri(_leaf(path)), whole)
+            except VersionTakenError:
+                if version is not None:
+                    raise
+                continue
+            return self._registered(made)
+        raise VersionTakenError(f"{kind} {name}: {_MOST_RACES} versions in a row were taken by others; try again")
+
+    def _next_number(self, kind: Kind, name: str) -> int:
+        """A number above every one that is known to be taken, archived versions included."""
+        listed = (int(a.version) for a in self._assets.versions(kind, name, archived=True) if is_version(a.version))
+        return max(max(listed, default=0), self._assets.newest(kind, name) or 0) + 1
+
+    @staticmethod
+    def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], what: str) -> None:
+        leaf = _leaf(path)
+        base = f"{place.folder}/{leaf}"
+        files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
+        place.container.upload(files, what)
+        _, there = place.container.find(base, path.is_dir())
+        if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
+            raise TransientError(f"{base}: storage does not list what was uploaded; try again")
+        if _signature(path) != before:
+            raise EdgepackError(f"{path}: changed while it was uploaded; register it again")
+
+    def _put(self, kind: Kind, name: str, number: int, uri: str, tags: Mapping[str, str]) -> Asset:
+        """Create the version, and make sure that it is ours. Raises VersionTakenError."""
+        attempt = uuid.uuid4().hex
+        marked = {**tags, ATTEMPT: attempt}
+        failure: EdgepackError | None = None
+        for look in range(_LOOKS):
+            try:
+                self._assets.put(kind, name, number, uri=uri, is_folder=tags[CONTENT] == "folder", tags=marked)
+                failure = None
+            except (RefusedError, TransientError) as error:
+                failure = error  # done, taken by another, or neither: only a look tells
+            made = self._await(kind, name, number, patient=failure is None)
+            if made is not None:
+                if made.tags.get(ATTEMPT) != attempt:
+                    raise _taken(kind, name, number)
+                return made
+            if isinstance(failure, RefusedError):
+                raise failure
+            _log.info("%s:%d is not there yet; putting it again", name, number)
+            time.sleep(min(0.2 * 2**look, 2))
+        raise failure or TransientError(f"{kind} {name}:{number} was accepted, but does not appear; try again")
+
+    def _await(self, kind: Kind, name: str, number: int, patient: bool) -> Asset | None:
+        """The version as it reads now; with `patient`, after a few looks, as it was said to be there."""
+        for look in range(_LOOKS if patient else 1):
+            if (made := self._assets.get(kind, name, number)) is not None:
+                return made
+            time.sleep(min(0.2 * 2**look, 2) if patient else 0)
+        return None
+
+    def set_tags(self, found: RegisteredVersion, tags: Mapping[str, str]) -> RegisteredVersion:
+        """Add or replace tags of a version, keeping its other tags.
+
+        Azure ML replaces all tags at once: of two callers at the same moment, each looks whether its tags stayed,
+        and puts them again if not."""
+        tags = check_tags(tags)
+        if reserved := OWN_TAGS & tags.keys():
+            raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be kept: the registry uses it itself")
+        failure: TransientError | None = None
+        for look in range(_LOOKS):
+            entity = self._assets.entity(found.kind, found.name, found.version)
+            if entity is None:
+                self.get(found.kind, found.name, found.version)  # says what there is
+                continue
+            entity.tags = {**(entity.tags or {}), **tags}
+            try:
+                self._assets.update(found.kind, entity)
+            except TransientError as error:
+                failure = error
+            now = self.get(found.kind, found.name, found.version)
+            if tags.items() <= now.tags.items():
+                return now
+            time.sleep(min(0.2 * 2**look, 2))
+        raise failure or TransientError(f"{found}: others keep replacing its tags; try again")
+
+    # versions ---------------------------------------------------------------------------------------------
+
+    def _registered(self, asset: Asset) -> RegisteredVersion:
+        fields: dict[str, Any] = {
+            "kind": asset.kind,
+            "name": asset.name,
+            "version": int(asset.version),
+            "created": asset.created,
+            "location": asset.uri,
+            "tags": {key: value for key, value in asset.tags.items() if key not in OWN_TAGS},
+        }
+        if DIGEST in asset.tags:
+            digest, size = asset.tags[DIGEST], asset.tags.get(SIZE, "")
+            if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
+                raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
+            return RegisteredVersion(**fields, digest=digest, size=int(size), is_folder=bool(_is_folder(asset)))
+        version = OthersVersion(**fields, digest="", size=0, is_folder=False)
+        vars(version)["_look"] = lambda: self._looked_up(asset)
+        return version
+
+    def _looked_up(self, asset: Asset) -> tuple[bool, int, str]:
+        is_folder, blobs = self._look(asset, *self._places.of(asset))
+        if not blobs:
+            raise CorruptError(f"{asset.uri}: {asset.name}:{asset.version} names files that are not there")
+        return is_folder, sum(blob.size for blob in blobs), _listing_digest(blobs, is_folder)
+
+
+def _is_folder(asset: Asset) -> bool | None:
+    """Whether a version is a folder; None where only storage can tell."""
+    if CONTENT in asset.tags:
+        return asset.tags[CONTENT] == "folder"
+    return {"uri_file": False, "uri_folder": True, "mltable": True, "mlflow_model": True}.get(asset.type)
+
+
+def _file_name(asset: Asset) -> str:
+    """The name under which a version is handed out: that of the file or folder it was registered from."""
+    given = asset.tags.get(FILE) or PurePosixPath(asset.uri.rstrip("/")).name or asset.name
+    if given in (".", "..") or "/" in given or "\0" in given:
+        raise CorruptError(f"{asset.name}:{asset.version}: {given!r} cannot be the name of its file")
+    return given
+
+
+def _leaf(path: Path) -> str:
+    """The last part of the URI: the file's name where every service reads it alike, else a stand-in."""
+    name = path.name
+    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", name) and not name.endswith(".") else "content"
+
+
+def _below(copy: Path, blob: Blob) -> Path:
+    """Where a blob is written: below `copy` and nowhere else."""
+    if not blob.name:
+        return copy
+    parts = blob.name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise CorruptError(f"{blob.full_name}: {blob.name!r} cannot be the name of a file")
+    return copy.joinpath(*parts)
+
+
+def _listing_digest(blobs: list[Blob], is_folder: bool) -> str:
+    lines = [f"{blob.name}\0{blob.size}\0{blob.md5 or blob.etag}\n" for blob in blobs]
+    return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
+
+
+def _signature(path: Path) -> dict[str, tuple[int, int]]:
+    """(size, time of change) of every file, to see whether one changed."""
+    with disk_errors(path, "read"):
+        return {name: ((stat := file.stat()).st_size, stat.st_mtime_ns) for name, file in files_of(path)}
+
+
+def _taken(kind: Kind, name: str, version: int) -> VersionTakenError:
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")

@@ -1,0 +1,30 @@
+"""What tests all over the project share: the loopback Azure, started once, empty for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
+from edgepack_assets_tests.azure.storage import missing
+
+
+@pytest.fixture(scope="session")
+def loopback_azure() -> Iterator[LoopbackAzure]:
+    """Runs, but no process is pointed at it: take `azure`."""
+    if reason := missing():
+        (pytest.fail if os.environ.get("EDGEPACK_TESTS_NEED_AZURE") else pytest.skip)(reason)
+    with running() as azure:
+        yield azure
+
+
+@pytest.fixture
+def azure(loopback_azure: LoopbackAzure) -> Iterator[LoopbackAzure]:
+    """An empty Azure that answers everything this process and its children ask of Azure."""
+    loopback_azure.reset()
+    with loopback_azure.in_force():
+        yield loopback_azure
+    assert loopback_azure.proxy.errors == []
+    assert loopback_azure.proxy.refused == []
