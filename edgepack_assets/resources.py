@@ -15,6 +15,7 @@ from edgepack_assets.config import load_settings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.tools import Tools
@@ -31,6 +32,8 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     config_file: str
     _settings: Settings | None = PrivateAttr(default=None)
     _store: ArtefactStore | None = PrivateAttr(default=None)
+    _registry: Registry | None = PrivateAttr(default=None)
+    _environments: dict[str, Environment] = PrivateAttr(default_factory=dict)
     _sandbox: Sandbox | None = PrivateAttr(default=None)
     _packaging: PackagingWorker = PrivateAttr(default_factory=PackagingWorker)
 
@@ -50,15 +53,17 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def registry(self) -> Registry:
-        """The registry."""
-        return open_registry(self.settings)
+        """The registry, signed in to once per run."""
+        if self._registry is None:
+            self._registry = open_registry(self.settings)
+        return self._registry
 
     def tools(self, log: Any) -> Tools:
         """What a task works with, logging to `log`."""
         if self._sandbox is None:
             self._sandbox = Sandbox(self.settings.runtime)
         self._sandbox.log = log
-        return Tools(self.settings, self.registry, self.store, self._sandbox, self._packaging, log)
+        return Tools(self.settings, self.registry, self.store, self._sandbox, self._packaging, log, self._environments)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[EdgepackResource]:

@@ -1,6 +1,6 @@
 """Packaging in a process of its own.
 
-simaticai takes two seconds to import (it compiles a grammar), and it changes the logging of the process that does.
+simaticai takes half a second to import (it compiles a grammar), and it changes the logging of the process that does.
 So a worker imports it while the model is inspected, and Dagster's own process never does. Both ends are this
 project's code: calls and answers cross as pickles.
 """

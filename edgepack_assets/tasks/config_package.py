@@ -49,7 +49,6 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
     tools.packaging.start()
-    ahead.start(implementation.scores_with)
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
         source = implementation.read_model(path, entry)
@@ -57,6 +56,9 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         generation, lock_was_kept = generation_for(source.requirements, python, tools.store, tools.settings.runtime)
         lock = generation.lock
         environment = tools.environment(lock)
+        # The child first: it is what this step waits for. What this process imports would slow down its start.
+        tools.sandbox.prepare(environment, tools.preload(key, lock))
+        ahead.start(implementation.scores_with)
         component = work / "component"
         _assemble(component, implementation, source)
         inspection = _inspect(key, tools, implementation, environment, component)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Tools:
     sandbox: Sandbox
     packaging: PackagingWorker
     log: Any
+    environments: dict[str, Environment] = field(default_factory=dict)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""
@@ -51,8 +52,11 @@ class Tools:
         return Lock.model_validate(self.store.read_json(config_package.parts["lock"]))
 
     def environment(self, lock: Lock) -> Environment:
-        """The kept environment of a lock, built if need be."""
+        """The kept environment of a lock, built if need be, and checked once in a run."""
+        if lock.digest in self.environments:
+            return self.environments[lock.digest]
         environment = environment_for(lock, self.store, self.settings.runtime)
+        self.environments[lock.digest] = environment
         if environment.note:
             self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")
         if not environment.kept:
