@@ -67,11 +67,11 @@ def validate(
         Part("records accounted for", entries == payload.count, str(entries), f"{payload.count}, as in the payload"),
         Part("answers", answered > 0, str(answered), "at least 1"),
     ]
-    pace = _pace(run, implementation.component_spec(inspection).periodicity)
-    return artefact, ValidationReport(parts, preview, run.latency, picture, pace, tools.sandbox.isolation.way)
+    keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
+    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, tools.sandbox.isolation.way)
 
 
-def _pace(run: PackageRun, cycle: int | None) -> list[Part]:
+def pace(run: PackageRun, cycle: int | None) -> list[Part]:
     """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes."""
     if cycle is None:
         return [Part("cycle time", True, "the package declares none", "a cycle time, if records come in one")]

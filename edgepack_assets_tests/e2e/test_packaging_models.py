@@ -75,6 +75,18 @@ def test_mlflow_folders_of_many_kinds(plant: Plant, variants: Path, variant: str
     assert -1 <= float(package.tags["silhouette"]) <= 1
 
 
+def test_the_package_is_run_over_the_whole_payload_if_asked(plant: Plant, variants: Path) -> None:
+    entry = {**TYPE, "model_name": "whole", "package_name": "whole"}
+    plant.configure(whole={**entry, "run_whole_payload": True})
+    version = plant.add_model("whole", variants / "sparse")
+    done = plant.materialize(f"whole:{version}")
+    with dg.DagsterInstance.from_config(plant.environment["DAGSTER_HOME"]) as instance:
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("payload_data"), asset_partitions=[f"whole:{version}"])
+        metadata = instance.fetch_materializations(wanted, limit=1).records[0].asset_materialization.metadata
+    records = metadata["dagster/row_count"].value
+    assert f"was run over {records} records: outputs equal the validated ones" in done.stdout + done.stderr
+
+
 def test_a_bare_pickle_needs_configured_requirements_and_code(plant: Plant, variants: Path) -> None:
     requirements = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3"]
     plant.configure(bare={**TYPE, "model_name": "bare", "package_name": "bare"})
