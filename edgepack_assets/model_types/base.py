@@ -125,12 +125,13 @@ def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
         yield stream
 
 
-def read_lines(path: Path, but_not_ending_with: bytes | None = None) -> Iterator[Any]:
-    """The JSON values of a gzipped JSON lines file, one after the other; lines with that end are passed over
-    unread. Raises ComponentError on what is no JSON: results were written by a child that is not trusted."""
+def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int = 1) -> Iterator[Any]:
+    """The JSON values of a gzipped JSON lines file, one after the other, or of one line in `every`; lines with that
+    end are passed over unread. Raises ComponentError on what is no JSON: results were written by a child that is not
+    trusted."""
     with gzip.open(path, "rb") as stream:
         for number, line in enumerate(stream):
-            if but_not_ending_with is not None and line.endswith(but_not_ending_with):
+            if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
                 continue
             try:
                 yield json.loads(line)

@@ -50,8 +50,7 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
             np.nan
             if None in (record["ph1"], record["ph2"], record["ph3"])
             else record["ph1"] + record["ph2"] + record["ph3"]
-            for number, record in enumerate(read_lines(payload.records))
-            if number % every == 0
+            for record in read_lines(payload.records, every=every)
         ]
     )
     minutes = np.arange(len(total)) * every * period_ms / 60_000
