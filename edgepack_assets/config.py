@@ -143,7 +143,12 @@ def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     if kind in ("model_type", "model_attributes_type"):
         message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*loc, '')))}"
     found = fault["input"]
-    shown = "" if isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
+    # A webhook's path is often its key, so not even a wrong one is shown.
+    shown = (
+        ""
+        if isinstance(found, (dict, BaseModel)) or "webhook" in loc
+        else f" (found {without_credentials(repr(found))})"
+    )
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
 
 

@@ -46,7 +46,7 @@ FLOORS = [
     {"runtime"},
     {"model_types"},
     {"packaging"},
-    {"approval"},
+    {"approval", "webhook"},
     {"gates", "uses", "garbage", "doctor", "new_models"},
     {"tasks"},
     {"resources", "dagster_home", "retries"},

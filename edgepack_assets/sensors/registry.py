@@ -20,11 +20,8 @@ from edgepack_assets.new_models.state import State
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import RegisteredVersion, Registry
-from edgepack_assets.sensors.runs import runs_of
+from edgepack_assets.sensors.runs import TAGS, runs_of
 from edgepack_assets.settings import Settings
-
-TAGS = "edgepack/"
-"""What the names of our run tags begin with."""
 
 _silent_since: dict[tuple[Path, str], float] = {}
 """(configuration, model type) -> since when its registry gives no answer. In memory, because a tick that got none
