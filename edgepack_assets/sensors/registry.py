@@ -35,11 +35,11 @@ def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors of all model types. Raises ConfigError if two would have one name."""
     by_name: dict[str, str] = {}
     for model_type in settings.model_types:
-        other = by_name.setdefault(_sensor_name(model_type), model_type)
+        other = by_name.setdefault(sensor_name(model_type), model_type)
         if other != model_type:
             raise ConfigError(
                 f"{settings.file}: model types {other!r} and {model_type!r} would share the sensor "
-                f"{_sensor_name(model_type)}: let them differ by more than - and _"
+                f"{sensor_name(model_type)}: let them differ by more than - and _"
             )
     return [registry_sensor(settings, model_type) for model_type in settings.model_types]
 
@@ -49,7 +49,7 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     entry = settings.model_type(model_type)
 
     @dg.sensor(
-        name=_sensor_name(model_type),
+        name=sensor_name(model_type),
         job=job,
         minimum_interval_seconds=settings.sensors.interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -63,7 +63,8 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     return registry_models
 
 
-def _sensor_name(model_type: str) -> str:
+def sensor_name(model_type: str) -> str:
+    """The name of a model type's sensor."""
     return f"{model_type.replace('-', '_')}_models"
 
 
