@@ -90,22 +90,19 @@ def _one(  # noqa: PLR0917 - what the status is made from
     instance: dg.DagsterInstance,
     now: float,
 ) -> SensorStatus:
-    off_by_default = name == failures.NAME and settings.sensors.webhook is None
-    if state is None:
-        return SensorStatus(name, "off", None, "sensors.webhook is not configured") if off_by_default else SensorStatus(
-            name, "on", None, "", "has never looked"
-        )  # fmt: skip
-    if state.status is InstigatorStatus.STOPPED or (
-        off_by_default and state.status is InstigatorStatus.DECLARED_IN_CODE
-    ):
-        return SensorStatus(name, "off", None, "switched off: the UI's Automation page switches it on")
-    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
+    ticks = [] if state is None else instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
     # One that is under way has said nothing yet.
     tick = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
-    if tick is None:
+    late = tick is None or now - tick.timestamp > _LATE * interval + 60
+    if state is not None and state.status is InstigatorStatus.STOPPED:
+        return SensorStatus(name, "off", None, "switched off: the UI's Automation page switches it on")
+    # The daemon's environment may name a webhook where this one does not: then it has looked of late.
+    if late and name == failures.NAME and settings.sensors.webhook is None:
+        return SensorStatus(name, "off", None, "sensors.webhook is not configured")
+    if state is None or tick is None:
         return SensorStatus(name, "on", None, "", "has never looked")
     looked = now - tick.timestamp
-    fault = "did not look since" if looked > _LATE * interval + 60 else ""
+    fault = "did not look since" if late else ""
     words = tick.skip_reason or ""
     if tick.status is TickStatus.FAILURE:
         fault = "its last look failed"
