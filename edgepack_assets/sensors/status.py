@@ -101,7 +101,7 @@ def _one(  # noqa: PLR0917 - what the status is made from
         return SensorStatus(name, "off", None, "sensors.webhook is not configured")
     if state is None or tick is None:
         return SensorStatus(name, "on", None, "", "has never looked")
-    looked = now - tick.timestamp
+    looked = max(0.0, now - tick.timestamp)  # it may have looked since `now`
     fault = "did not look since" if late else ""
     words = tick.skip_reason or ""
     if tick.status is TickStatus.FAILURE:
