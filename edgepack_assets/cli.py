@@ -246,6 +246,33 @@ def doctor() -> None:
         raise click.ClickException(f"{failed} things that a run needs do not hold")
 
 
+@main.command()
+def sensors() -> None:
+    """Show whether the sensors are alive, when each last looked, what it said, and what waits for approval.
+
+    Fails if one that is on does not look, or failed."""
+    settings = load_settings()
+    from edgepack_assets.sensors.status import sensors_status
+
+    found = sensors_status(settings, str(dagster_home.ensure()))
+    rows = [
+        (each.name, each.state, f"{each.looked:.0f} s ago" if each.looked is not None else "-",
+         " ".join(f"{each.fault + ': ' if each.fault and each.words else each.fault}{each.words}".split()))
+        for each in found.sensors
+    ]  # fmt: skip
+    click.echo(table(("SENSOR", "IS", "LOOKED", "SAID"), rows))
+    waiting = sorted({name for each in found.sensors for name in each.waiting})
+    for name in waiting:
+        click.echo(f"waits for approval: edgepack model approve {name}")
+    if not found.daemon_is_alive:
+        seen = "never" if found.daemon is None else f"{found.daemon:.0f} s ago"
+        raise click.ClickException(
+            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `dagster dev`, or `dagster-daemon run`"
+        )
+    if faulty := [each.name for each in found.sensors if each.fault]:
+        raise click.ClickException(f"not well: {', '.join(faulty)}")
+
+
 # Garbage -------------------------------------------------------------------------------------------------
 
 

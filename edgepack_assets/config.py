@@ -160,7 +160,8 @@ def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     if kind in ("model_type", "model_attributes_type"):
         message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], '')))}"
     found = fault["input"]
-    secret = any(word in key for word in ("secret", "password"))
+    # A webhook's path is often its key, so not even a wrong one is shown.
+    secret = any(word in key for word in ("secret", "password", "webhook"))
     shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
 

@@ -16,6 +16,7 @@ from edgepack_assets.jobs import package_model
 from edgepack_assets.model_types import model_type
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.sensors import registry_sensors
+from edgepack_assets.sensors.failures import failure_sensor
 from edgepack_assets.sensors.raw_data import raw_data_versions
 from edgepack_assets.settings import Settings
 
@@ -28,7 +29,7 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
     return dg.Definitions(
         assets=ALL_ASSETS,
         jobs=[package_model],
-        sensors=[*registry_sensors(settings), raw_data_versions],
+        sensors=[*registry_sensors(settings), raw_data_versions, failure_sensor(settings)],
         resources={
             "edgepack": edgepack,
             "artefact_io": ArtefactIOManager(edgepack=edgepack),

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SecretStr,
     Tag,
     model_validator,
 )
@@ -125,12 +127,30 @@ def _reference(value: object) -> object:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
 
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not text.isprintable() or " " in text:
+        raise ValueError("must be the address of a web page, http://... or https://...")
+    return text
+
+
+def _secret_address(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None or not secret.get_secret_value().strip():
+        return None
+    return SecretStr(_web_address(secret.get_secret_value().strip()))
+
+
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 _Count = Annotated[int, BeforeValidator(_no_boolean)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
+_OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
 def _variable(name: str | None) -> str | None:
@@ -256,6 +276,9 @@ class SensorSettings(Section):
     batch: _Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
     attempts: _Count = Field(default=3, ge=1, le=20, description="runs of one version, where infrastructure fails them")
     failure_after: _Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
+    webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = None
+    """Where a failed run is told of. Secret as a whole: many a webhook has its key in the path."""
+    ui_url: _OptionalAddress = Field(default=None, description="address of Dagster's UI, for links to runs")
 
 
 class DataAssetSettings(Section):

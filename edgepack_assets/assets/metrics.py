@@ -35,5 +35,6 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        parts = [*sound_parts(artefact), *configured_parts(artefact, key, tools)]
+        # Gates first: their numbers are what a person looks for.
+        parts = [*configured_parts(artefact, key, tools), *sound_parts(artefact)]
         return result(artefact, CHECK, parts, {**numbers, **tables, **pictures})

@@ -71,7 +71,8 @@ def _observe(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, found
     """Make `found` the newest observation of a partition, unless it is, and return that observation's storage id."""
     recent = _observations(instance, asset, key, limit=1)
     if not recent or recent[0][1] != found:
-        instance.report_runless_asset_event(observation(asset, key, found, {}))
+        told, _, digest = found.partition("@")
+        instance.report_runless_asset_event(observation(asset, key, found, {"version": told, "digest": digest}))
         recent = _observations(instance, asset, key, limit=_RECENT)
     return next(storage_id for storage_id, version in recent if version == found)
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.assets.observed import current_raw_data, data_version, raw_data_observations
-from edgepack_assets.errors import NotFoundError, TransientError
+from edgepack_assets.errors import EdgepackError
 from edgepack_assets.jobs import package_model
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
@@ -44,7 +44,8 @@ def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackRes
     requests: list[dg.RunRequest] = []
     said: list[str] = []
     for name in sorted(settings.model_types):
-        # A registry that cannot be reached must not keep the others' news: what was not looked at keeps its place.
+        # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
+        # looked at keeps its place.
         try:
             raw = current_raw_data(name, settings, registry)
             found = data_version(raw.name, raw.version, raw.digest)
@@ -57,7 +58,7 @@ def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackRes
                     said.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
             observed += raw_data_observations(keys, settings, registry)
-        except (TransientError, NotFoundError) as error:
+        except EdgepackError as error:
             said.append(f"{name}: not looked at: {error}")
             continue
         said.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))

@@ -20,11 +20,8 @@ from edgepack_assets.new_models.state import State
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import RegisteredVersion, Registry
-from edgepack_assets.sensors.runs import runs_of
+from edgepack_assets.sensors.runs import TAGS, runs_of
 from edgepack_assets.settings import Settings
-
-TAGS = "edgepack/"
-"""What the names of our run tags begin with."""
 
 _silent_since: dict[tuple[Path, str], float] = {}
 """(configuration, model type) -> since when its registry gives no answer. In memory, because a tick that got none
@@ -38,11 +35,11 @@ def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors of all model types. Raises ConfigError if two would have one name."""
     by_name: dict[str, str] = {}
     for model_type in settings.model_types:
-        other = by_name.setdefault(_sensor_name(model_type), model_type)
+        other = by_name.setdefault(sensor_name(model_type), model_type)
         if other != model_type:
             raise ConfigError(
                 f"{settings.file}: model types {other!r} and {model_type!r} would share the sensor "
-                f"{_sensor_name(model_type)}: let them differ by more than - and _"
+                f"{sensor_name(model_type)}: let them differ by more than - and _"
             )
     return [registry_sensor(settings, model_type) for model_type in settings.model_types]
 
@@ -52,7 +49,7 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     entry = settings.model_type(model_type)
 
     @dg.sensor(
-        name=_sensor_name(model_type),
+        name=sensor_name(model_type),
         job=job,
         minimum_interval_seconds=settings.sensors.interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -66,7 +63,8 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     return registry_models
 
 
-def _sensor_name(model_type: str) -> str:
+def sensor_name(model_type: str) -> str:
+    """The name of a model type's sensor."""
     return f"{model_type.replace('-', '_')}_models"
 
 

@@ -15,6 +15,9 @@ from edgepack_assets import errors
 from edgepack_assets.new_models.runs import Ended, SeenRun
 from edgepack_assets.partitions import ModelKey
 
+TAGS = "edgepack/"
+"""What the names of our run tags begin with."""
+
 RUN_KEY_TAG = "dagster/run_key"
 PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
@@ -30,7 +33,7 @@ def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: S
             version=ModelKey.parse(record.dagster_run.tags[PARTITION_TAG]).version,
             run_key=record.dagster_run.tags.get(RUN_KEY_TAG),
             began=int(record.create_timestamp.timestamp() * 1000),
-            ended=_ended(instance, record.dagster_run),
+            ended=ended(instance, record.dagster_run),
             whole=_makes_the_package(record.dagster_run, job),
         )
         for record in records
@@ -44,7 +47,8 @@ def _makes_the_package(run: dg.DagsterRun, job: str) -> bool:
     return run.job_name == job if run.asset_selection is None else _PACKAGE in run.asset_selection
 
 
-def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
+def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
+    """How a run stands, and whose fault it is if it failed."""
     if not run.is_finished:
         return Ended.NOT_YET
     if run.status is DagsterRunStatus.SUCCESS:

@@ -1,12 +1,13 @@
 """A code location with the project's sensor on a job that takes no time: for tests with a real daemon.
 
 A model version with the tag `fate=dies` kills its run's process at the first attempt, one with `fate=bad` fails on
-the model.
+the model, the first run of one with `fate=hangs` never ends.
 """
 
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def deployment_package(context: dg.AssetExecutionContext) -> None:
     found = open_registry(SETTINGS).get(Kind.MODEL, SETTINGS.model_type(key.model_type).model_name, key.version)
     if found.tags.get("fate") == "dies" and attempt == "1":
         os.kill(os.getpid(), signal.SIGKILL)
+    if found.tags.get("fate") == "hangs" and attempt == "1":
+        (FOLDER / "hangs").write_text(str(os.getpid()))
+        threading.Event().wait()
     if found.tags.get("fate") == "bad":
         raise dg.Failure("not a model", metadata={"error": ModelError.__name__}, allow_retries=False)
 

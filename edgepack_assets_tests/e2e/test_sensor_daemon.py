@@ -33,11 +33,12 @@ class Daemon:
         self.registry = LocalRegistry(folder / "registry")
         self.home.mkdir()
         self.registry_is("well")
+        shipped = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
         (self.home / "dagster.yaml").write_text(
             yaml.safe_dump({
-                "telemetry": {"enabled": False},
+                **shipped,
                 "concurrency": {"runs": {"max_concurrent_runs": 4}},
-                "run_monitoring": {"enabled": True, "poll_interval_seconds": 2},
+                "run_monitoring": {**shipped["run_monitoring"], "poll_interval_seconds": 2},
             })
         )  # fmt: skip
         (folder / "edgepack.yaml").write_text(
@@ -162,3 +163,19 @@ def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -
     assert len(by_version[3]) >= 2
     with dg.DagsterInstance.from_config(str(daemon.home)) as instance:
         assert len(instance.get_dynamic_partitions("models")) == len(expected)
+
+
+def test_a_run_that_was_cut_off_with_everything_around_it_is_failed_and_made_again(daemon: Daemon) -> None:
+    daemon.add(1, fate="hangs")
+    daemon.start()
+    daemon.wait_until("a run that hangs", (daemon.folder / "hangs").exists)
+    daemon.kill()
+    [cut_off] = daemon.runs()
+    assert cut_off.status is dg.DagsterRunStatus.STARTED
+    daemon.start()
+    daemon.wait_until("the second attempt", lambda: any(run.is_success for run in daemon.runs()))
+    made = {run.tags["edgepack/attempt"]: run.status for run in daemon.runs()}
+    assert made == {"1": dg.DagsterRunStatus.FAILURE, "2": dg.DagsterRunStatus.SUCCESS}
+    with dg.DagsterInstance.from_config(str(daemon.home)) as instance:
+        told = [event.message for event in instance.all_logs(cut_off.run_id)]
+    assert any("the code server that started it is gone" in message for message in told), told

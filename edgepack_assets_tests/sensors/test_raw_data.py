@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.errors import TransientError
+from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.resources import EdgepackResource
@@ -116,7 +116,10 @@ def test_without_a_package_or_its_config_package_there_is_nothing_to_validate(pl
     assert "this instance has no config_package of press:9" in Daemon(plant).tick()[2]
 
 
-def test_a_registry_that_cannot_be_reached_moves_no_cursor(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [TransientError, CorruptError])  # unreachable, or one damaged version in it
+def test_a_registry_that_gives_no_answer_moves_no_cursor_and_hides_no_other_types_news(
+    plant: Plant, error: type[EdgepackError], monkeypatch: pytest.MonkeyPatch
+) -> None:
     daemon = Daemon(plant)
     daemon.tick()
     plant.record("press", 2.0)
@@ -125,7 +128,7 @@ def test_a_registry_that_cannot_be_reached_moves_no_cursor(plant: Plant, monkeyp
 
     def down_for_press(self: LocalRegistry, kind: Kind, name: str) -> object:
         if name == "press_raw":
-            raise TransientError("the registry does not answer")
+            raise error("the registry does not answer")
         return versions(self, kind, name)
 
     with monkeypatch.context() as patch:

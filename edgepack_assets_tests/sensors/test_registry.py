@@ -123,8 +123,9 @@ def test_the_sensors_of_the_code_location_run_by_default(tmp_path: Path) -> None
     file = tmp_path / "edgepack.yaml"
     file.write_text(yaml.safe_dump({"model_types": entries, "sensors": {"interval": 7}}))
     sensors = {sensor.name: sensor for sensor in build_defs(file).sensors or ()}
-    assert {"press_models", "line_4_models"} < sensors.keys()
-    for sensor in (sensors["press_models"], sensors["line_4_models"]):
+    assert sensors.keys() == {"press_models", "line_4_models", "raw_data_versions", "run_failures"}
+    for name in ("press_models", "line_4_models"):
+        sensor = sensors[name]
         assert isinstance(sensor, dg.SensorDefinition)
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
         assert sensor.minimum_interval_seconds == 7

@@ -1,0 +1,220 @@
+"""The sensor of failed runs: tells a webhook of each, in order.
+
+It is no `run_failure_sensor`: that one moves on whatever happens to the message. Here the cursor is the last failure
+that the webhook has taken, so what it misses while it is down is told later. A message may come twice (the sensor is
+killed after posting, before its tick is saved): its run id tells. What could not be told within KEPT is given
+up, which the tick says.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilter
+
+from edgepack_assets.config import load_settings
+from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
+from edgepack_assets.new_models.runs import Ended
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.sensors.runs import PARTITION_TAG, TAGS, ended
+from edgepack_assets.settings import Settings
+from edgepack_assets.webhook import RefusedError, bounded, host_of, post_json, without_secrets
+
+NAME = "run_failures"
+KEPT = 24 * 3600
+"""Seconds for which a failure waits for a webhook that is down."""
+BATCH = 20
+"""Messages of one tick."""
+TICK = 25.0
+"""Seconds after which a tick begins no other message; Dagster gives a tick 60."""
+LONGEST, LINES = 700, 6
+"""Characters and lines of a reason."""
+_PAGE = 100
+_OURS = ("package_model", "__ASSET_JOB")
+_MOST_EVENTS = 20
+
+_silent_since: dict[Path, float] = {}
+"""Configuration -> since when its webhook takes nothing."""
+
+
+def failure_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor `run_failures`; on if a webhook is configured."""
+    on = settings.sensors.webhook is not None
+
+    @dg.sensor(
+        name=NAME,
+        minimum_interval_seconds=settings.sensors.interval,
+        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
+        description="Tells the webhook of each failed run: which model version, which asset, why, and a link. "
+        + ("" if on else "Off, since sensors.webhook is not configured."),
+        tags={"edgepack": "failures"},
+    )
+    def run_failures(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(_tick(context, settings.file))
+
+    return run_failures
+
+
+def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
+    """Tell what there is to tell; what was done, in words. Raises EdgepackError if the webhook is down for long."""
+    settings = load_settings(config_file)
+    address, now = settings.sensors.webhook, time.time()
+    last = _newest(context.instance) if context.cursor is None else _position(context.cursor)
+    context.update_cursor(str(last))
+    if address is None:
+        return "no webhook is configured: sensors.webhook"
+    host, began = host_of(address.get_secret_value()), time.monotonic()
+    said: list[str] = []
+    told = too_old = 0
+    silence: EdgepackError | None = None
+    for record in _failures(context.instance, last):
+        if told == BATCH or time.monotonic() - began > TICK:
+            said.append("more are told at the next tick")
+            break
+        if now - record.timestamp > KEPT:
+            too_old += 1
+        elif (run := context.instance.get_run_by_id(record.run_id)) is not None and _is_ours(run, context):
+            what = f"{run.tags.get(PARTITION_TAG, 'a run')} (run {run.run_id[:8]})"
+            try:
+                post_json(address.get_secret_value(), message(context.instance, run, record, settings))
+                told += 1
+            except RefusedError as error:
+                said.append(f"{what} is given up: {error}")
+            except TransientError as error:
+                said.append(f"{what}, and what failed after it, is told later: {error}")
+                silence = error
+                break
+        context.update_cursor(str(record.storage_id))
+    if too_old:
+        said.append(f"{too_old} failed runs could not be told of within {KEPT // 3600} h and are given up")
+    words = (
+        [f"told {host} of {told} failed runs"] if told else [] if said else ["no run has failed since the last look"]
+    )
+    if told or silence is None:
+        _silent_since.pop(settings.file, None)
+    if silence is not None:
+        silent = now - _silent_since.setdefault(settings.file, now)
+        # Raising loses the cursor, and what was told would be told again.
+        if silent >= settings.sensors.failure_after and not told:
+            raise EdgepackError(
+                f"the webhook takes nothing for {silent:.0f} s (sensors.failure_after): {'; '.join(said)}"
+            ) from silence
+    return "; ".join([*words, *said])
+
+
+def _position(cursor: str) -> int:
+    try:
+        return int(cursor)
+    except ValueError:
+        raise EdgepackError(
+            f"the cursor of {NAME} is {cursor[:50]!r}, not what the sensor wrote: clear it in the UI to tell of what "
+            "fails from then on"
+        ) from None
+
+
+def _newest(instance: dg.DagsterInstance) -> int:
+    newest = instance.fetch_run_status_changes(DagsterEventType.RUN_FAILURE, limit=1).records
+    return newest[0].storage_id if newest else 0
+
+
+def _failures(instance: dg.DagsterInstance, after: int) -> Iterator[EventLogRecord]:
+    while True:
+        page = instance.fetch_run_status_changes(
+            RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, after_storage_id=after), _PAGE, ascending=True
+        ).records
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].storage_id
+
+
+def _is_ours(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
+    if not run.job_name.startswith(_OURS):
+        return False
+    # One instance may serve several code locations. A run of the command line names none.
+    mine, its = context.code_location_origin, run.remote_job_origin
+    return mine is None or its is None or its.location_name == mine.location_name
+
+
+def message(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRecord, settings: Settings
+) -> dict[str, Any]:
+    """What the webhook is told of a failed run. `text` is all of it in words, which chat programs show."""
+    partition, tags = run.tags.get(PARTITION_TAG, ""), run.tags
+    model_type, model, version = _model(partition, settings)
+    assets, reason = _reason(instance, run, record)
+    reason = bounded(without_secrets(reason), LONGEST, LINES) or "unknown: see the run's events"
+    url = f"{settings.sensors.ui_url.rstrip('/')}/runs/{run.run_id}" if settings.sensors.ui_url else None
+    where = f" at {', '.join(assets)}" if assets else ""
+    return {
+        "event": "run_failed",
+        "text": f"Packaging {partition or 'a model'} failed{where}: {reason}" + (f"\n{url}" if url else ""),
+        "model": model,
+        "version": version,
+        "model_type": model_type,
+        "partition": partition or None,
+        "assets": assets,
+        "reason": reason,
+        "fault": "infrastructure" if ended(instance, run) is Ended.FOR_INFRASTRUCTURE else "model",
+        "attempt": int(tags.get(f"{TAGS}attempt", "1")),
+        "run_id": run.run_id,
+        "environment": tags.get(f"{TAGS}environment") or settings.run.environment,
+        "failed_at": int(record.timestamp),
+        "url": url,
+    }
+
+
+def _model(partition: str, settings: Settings) -> tuple[str | None, str | None, int | None]:
+    """(model type, model name, version) of a partition; None for what it does not tell."""
+    try:
+        key = ModelKey.parse(partition)
+    except PartitionKeyError:
+        return None, None, None
+    entry = settings.model_types.get(key.model_type)
+    return key.model_type, entry.model_name if entry else None, key.version
+
+
+def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRecord) -> tuple[list[str], str]:
+    """(assets that failed, why): the checks that did not hold, else the steps' own words, else the run's."""
+    checks, assets, words = _failed_checks(instance, run), [], []
+    for event in _events(instance, run, DagsterEventType.STEP_FAILURE):
+        assets.append(str(event.step_key).replace("__", "/"))
+        words.append(_words(event.step_failure_data))
+    if checks:
+        assets += [asset for asset in checks if asset not in assets]
+        words = list(checks.values())
+    if not words:
+        told = record.event_log_entry.dagster_event
+        data = told.job_failure_data if told is not None else None
+        error = data.error if data is not None else None
+        words = [str(error.message) if error is not None else "", (told.message if told is not None else "") or ""]
+        words += [event.message or "" for event in _events(instance, run, DagsterEventType.ENGINE_EVENT)[-1:]]
+    return assets, "\n".join(dict.fromkeys(filter(None, (text.strip() for text in words))))
+
+
+def _failed_checks(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
+    """Asset -> name of its blocking check and the rows of it that do not hold."""
+    found = {}
+    for event in _events(instance, run, DagsterEventType.ASSET_CHECK_EVALUATION):
+        made = event.asset_check_evaluation_data
+        if not made.passed and made.severity is dg.AssetCheckSeverity.ERROR:
+            asset = made.asset_key.to_user_string()
+            found[asset] = f"{asset}.{made.check_name} does not hold: {made.description or 'no reason given'}"
+    return found
+
+
+def _words(failure: Any) -> str:
+    if failure.user_failure_data is not None:
+        return str(failure.user_failure_data.description or failure.user_failure_data.label)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "" if error is None else str(error.message)
+
+
+def _events(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: DagsterEventType) -> list[Any]:
+    page = instance.get_records_for_run(run.run_id, of_type=kind, limit=_MOST_EVENTS, ascending=True)
+    events = [record.event_log_entry.dagster_event for record in page.records]
+    return [event for event in events if event is not None]

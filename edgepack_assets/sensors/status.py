@@ -1,0 +1,126 @@
+"""Whether the sensors are alive, when each last looked, and what it said: what `edgepack sensors` prints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.new_models.state import State
+from edgepack_assets.sensors import failures, raw_data
+from edgepack_assets.sensors.registry import sensor_name
+from edgepack_assets.settings import Settings
+
+_DAEMON = "SENSOR"
+_DAEMON_SILENT = 120.0
+"""Seconds without a sign of the daemon after which it counts as gone; it gives one every 30."""
+_LATE = 3
+"""Intervals, and a minute, after which a sensor that did not look is late."""
+
+
+@dataclass(frozen=True)
+class SensorStatus:
+    """A sensor. `looked` is how many seconds ago its last tick was, None if there was none; `words` what it said;
+    `fault` what is wrong with it, empty if nothing is."""
+
+    name: str
+    state: str
+    looked: float | None
+    words: str
+    fault: str = ""
+    waiting: list[str] = field(default_factory=list)
+    """`<model_name>:<version>` of the model versions that wait for approval."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """All sensors, and how many seconds ago the daemon that runs them gave a sign; None if it never did."""
+
+    daemon: float | None
+    sensors: list[SensorStatus]
+
+    @property
+    def daemon_is_alive(self) -> bool:
+        """Whether somebody runs the sensors."""
+        return self.daemon is not None and self.daemon < _DAEMON_SILENT
+
+
+def sensors_status(settings: Settings, home: str) -> Status:
+    """How the sensors of a configuration stand in the Dagster instance of a home. Raises EdgepackError."""
+    now = time.time()
+    registry = {sensor_name(model_type): model_type for model_type in settings.model_types}
+    intervals = {
+        **dict.fromkeys(registry, settings.sensors.interval),
+        raw_data.raw_data_versions.name: raw_data.INTERVAL,
+        failures.NAME: settings.sensors.interval,
+    }
+    try:
+        with dg.DagsterInstance.from_config(home) as instance:
+            beat = instance.get_daemon_heartbeats().get(_DAEMON)
+            states: dict[str, InstigatorState] = {}
+            for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+                # A location that was renamed leaves its states behind: the latest to look is the one in use.
+                other = states.get(state.instigator_name)
+                if other is None or _looked(state) > _looked(other):
+                    states[state.instigator_name] = state
+            sensors = [
+                _one(name, interval, states.get(name), registry.get(name), settings, instance, now)
+                for name, interval in intervals.items()
+            ]
+    except dg.DagsterError as error:
+        raise EdgepackError(f"the Dagster instance in {home} cannot be used: {error}") from error
+    return Status(None if beat is None else now - beat.timestamp, sensors)
+
+
+def _looked(state: InstigatorState) -> float:
+    data = state.instigator_data
+    return (data.last_tick_timestamp or 0.0) if isinstance(data, SensorInstigatorData) else 0.0
+
+
+def _one(  # noqa: PLR0917 - what the status is made from
+    name: str,
+    interval: int,
+    state: InstigatorState | None,
+    model_type: str | None,
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    now: float,
+) -> SensorStatus:
+    ticks = [] if state is None else instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
+    # One that is under way has said nothing yet.
+    tick = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
+    late = tick is None or now - tick.timestamp > _LATE * interval + 60
+    if state is not None and state.status is InstigatorStatus.STOPPED:
+        return SensorStatus(name, "off", None, "switched off: the UI's Automation page switches it on")
+    # The daemon's environment may name a webhook where this one does not: then it has looked of late.
+    if late and name == failures.NAME and settings.sensors.webhook is None:
+        return SensorStatus(name, "off", None, "sensors.webhook is not configured")
+    if state is None or tick is None:
+        return SensorStatus(name, "on", None, "", "has never looked")
+    looked = max(0.0, now - tick.timestamp)  # it may have looked since `now`
+    fault = "did not look since" if late else ""
+    words = tick.skip_reason or ""
+    if tick.status is TickStatus.FAILURE:
+        fault = "its last look failed"
+        error = tick.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        words = error.message.strip() if error is not None else ""
+    elif tick.run_ids:
+        words = f"requested {len(tick.run_ids)} runs"
+    return SensorStatus(name, "on", looked, words, fault, _waiting(state, model_type))
+
+
+def _waiting(state: InstigatorState, model_type: str | None) -> list[str]:
+    data = state.instigator_data
+    if model_type is None or not isinstance(data, SensorInstigatorData) or not data.cursor:
+        return []
+    try:
+        kept = State.from_cursor(data.cursor)
+    except EdgepackError:
+        return []  # its tick fails with that reason
+    return [f"{kept.model}:{number}" for number in sorted(kept.waiting)]
