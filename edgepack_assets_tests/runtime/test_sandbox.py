@@ -25,7 +25,8 @@ import pytest
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Way
-from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError, open_output
+from edgepack_assets.runtime.made import open_output
+from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError
 from edgepack_assets.settings import RuntimeSettings
 
 Call = Callable[..., Any]
@@ -261,6 +262,31 @@ def test_an_output_is_opened_only_if_it_is_a_file_of_its_own(tmp_path: Path) -> 
     (tmp_path / "second name").hardlink_to(secret)
     with pytest.raises(ComponentError, match="of its own"), open_output(secret, 9, "the job"):
         pass
+
+
+@pytest.mark.parametrize("folder", ["HOME / 'out'", "HOME"])
+def test_a_folder_that_became_a_link_leads_nowhere(
+    sandbox: Sandbox, environment: Environment, tmp_path: Path, folder: str
+) -> None:
+    """Else the host would read, and move away, files of its own that are named as the job's are."""
+    victim = tmp_path / "victim"
+    (victim / "out").mkdir(parents=True)
+    for file in (victim / "made", victim / "out" / "made"):
+        file.write_text("hush")
+    (victim / "result.json").write_text('{"value": "hush"}')
+    (tmp_path / "tasks.py").write_text(
+        PROLOGUE + f"    folder = {folder}\n    folder.rename(folder.with_name('aside'))\n"
+        f"    folder.symlink_to({str(victim)!r})\n    if folder == HOME: os._exit(0)\n"
+    )
+    (tmp_path / "folder").mkdir()
+    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path / "folder"),
+           "arguments": {}}  # fmt: skip
+    with pytest.raises(ComponentError, match="cannot be read: Not a directory"):
+        sandbox.run("the job", environment, [], job, outputs={"made": tmp_path / "made"})
+    assert not (tmp_path / "made").exists()
+    assert sorted(str(path.relative_to(victim)) for path in victim.rglob("*")) == [
+        "made", "out", "out/made", "result.json",
+    ]  # fmt: skip
 
 
 # Time, and what is left --------------------------------------------------------------------------------
