@@ -21,6 +21,7 @@ from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.child_output import ChildOutput
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
+from edgepack_assets.runtime.system_calls import refusing_filter
 from edgepack_assets.settings import RuntimeSettings
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -91,6 +92,7 @@ class ChildProcess:
             "memory": int(self._settings.memory_limit * _GIB),
             "file": int(self._settings.disk_limit * _GIB),
             "processes": _most_processes(self._isolation),
+            "filter": refusing_filter(),
         }
         command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
         variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}

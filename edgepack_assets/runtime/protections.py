@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -55,6 +56,8 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
             _part("files of this machine", harm("read", path=str(bait.file))),
             _part("writing outside of the work folder", _written(bait, harm("write", folder=str(bait.folder)))),
             _part("the network", harm("connect", port=bait.port)),
+            _part("the host of a virtual machine", harm("reach_host")),
+            _part("keys that the kernel holds for this user", harm("read_keys", canary=bait.canary)),
             _part("being root", harm("be_root")),
             _part("regaining rights", harm("regain_rights", path=str(bait.file))),
             _part("memory beyond runtime.memory_limit", harm("allocate", size=4 << 30)),
@@ -90,6 +93,7 @@ class _Bait:
             self.file.chmod(0o644)
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self.port = listener.getsockname()[1]
+            _hold_key(self.canary, stack)
             other = subprocess.Popen(["sleep", "600"], env={"PATH": os.defpath, "CANARY": self.canary})
             stack.callback(other.wait)
             stack.callback(other.kill)
@@ -104,6 +108,19 @@ class _Bait:
     def left_behind(self) -> list[int]:
         """Processes that were started with the marker as an argument."""
         return [pid for pid, words in _command_lines() if self.marker.encode() in words]
+
+
+def _hold_key(name: str, stack: contextlib.ExitStack) -> None:
+    """Have the kernel hold a key for this session, as Kerberos does, where it holds any."""
+    numbers = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine)
+    if numbers is None:
+        return
+    add_key, keyctl = numbers
+    session, revoke = -3, 3
+    libc = ctypes.CDLL(None)
+    key = libc.syscall(add_key, b"user", name.encode(), b"hush", 4, session)
+    if key > 0:
+        stack.callback(libc.syscall, keyctl, revoke, key)
 
 
 def _command_lines() -> Iterator[tuple[int, list[bytes]]]:

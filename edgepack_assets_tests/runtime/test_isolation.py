@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_every_protection_holds(way: Way) -> None:
     tried = try_protections(RuntimeSettings(), [way])
     assert tried.way == way
     assert [part for part in tried.parts if not part.passed] == []
-    assert len(tried.parts) == 11
+    assert len(tried.parts) == 13
 
 
 def test_without_it_the_trial_says_what_does_not_hold() -> None:
@@ -124,6 +125,43 @@ def test_the_next_job_works_after_any_harm(
         # only the first process of the room and the job itself are there
         assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], [], 2]
     assert list(work.iterdir()) == []
+
+
+def test_system_calls_that_reach_past_the_room_are_refused(
+    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    """Those that need no right, by what C code would call; what a library may need still works."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "calls.py").write_text(
+        "import ctypes, errno, os, resource, socket, threading\n"
+        "def go(arguments):\n"
+        "    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    libc.syscall.restype = ctypes.c_long\n"
+        "    def call(*given):\n"
+        "        ctypes.set_errno(0)\n"
+        "        return errno.errorcode[ctypes.get_errno()] if libc.syscall(*given) < 0 else 'done'\n"
+        "    refused = {name: call(*given) for name, given in arguments['calls'].items()}\n"
+        "    try: resource.prlimit(1, resource.RLIMIT_AS, (1, 1))\n"
+        "    except PermissionError: refused['prlimit'] = 'EPERM'\n"
+        "    refused['dumpable'] = libc.prctl(4, 0, 0, 0, 0)\n"
+        "    refused['user namespace'] = libc.unshare(0x10000000)\n"
+        "    thread = threading.Thread(target=socket.socketpair)\n"
+        "    thread.start(); thread.join()\n"
+        "    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))\n"
+        "    socket.socket(socket.AF_INET).close()\n"
+        "    return refused\n"
+    )
+    x86 = os.uname().machine == "x86_64"
+    clone, clone3, keyctl, shmget, sockets = (56, 435, 250, 29, 41) if x86 else (220, 435, 219, 194, 198)
+    calls = {"clone": [clone, 0x10000000 | 17, 0, 0, 0, 0], "clone3": [clone3, 0, 0], "keyctl": [keyctl, 0, -3, 1],
+             "shmget": [shmget, 0, 4096, 0o1600], "crypto": [sockets, 38, 5, 0]}  # fmt: skip
+    job = {"task": "call", "file": str(tmp_path / "calls.py"), "function": "go", "folder": str(tmp_path / "folder"),
+           "arguments": {"calls": calls}}  # fmt: skip
+    with Sandbox(plain_settings, ways=[way]) as sandbox:
+        assert sandbox.run("the job", environment, [], job) == {
+            "clone": "EPERM", "clone3": "ENOSYS", "keyctl": "EPERM", "shmget": "EPERM", "crypto": "EAFNOSUPPORT",
+            "prlimit": "EPERM", "dumpable": -1, "user namespace": -1,
+        }  # fmt: skip
 
 
 def test_a_loaded_model_reaches_nothing_of_this_process(
