@@ -19,6 +19,7 @@ from typing import Any
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.child_output import ChildOutput
+from edgepack_assets.runtime.consumption import descendants, excess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
 from edgepack_assets.runtime.system_calls import refusing_filter
@@ -28,7 +29,6 @@ _CHILD = Path(__file__).with_name("child.py")
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0
-_MOST_FILES = 100_000
 _MOST_PROCESSES = 256
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -146,9 +146,17 @@ class ChildProcess:
         try:
             yield job
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                for entry in list(self.work.iterdir()):
-                    remove_all(entry)
+            with disk_errors(self.work, "cleared"), contextlib.suppress(FileNotFoundError):
+                self._clear()
+
+    def _clear(self) -> None:
+        """Leave the work folder as it was before the job."""
+        self._isolation.own(self.work)
+        for name in os.listxattr(self.work):
+            if name.startswith(("user.", "system.posix_acl")):
+                os.removexattr(self.work, name)
+        for entry in list(self.work.iterdir()):
+            remove_all(entry)
 
     def _give(self, source: Path, copy: Path) -> Path:
         """A copy that is the child's: what it makes of it is its own affair."""
@@ -212,9 +220,9 @@ class ChildProcess:
                     f"it ran longer than {self._settings.time_limit:g} s (runtime.time_limit in edgepack.yaml)"
                 )
             if now >= measure:
-                excess = self._excess()
-                if excess:
-                    return None, excess
+                too_much = self._excess()
+                if too_much:
+                    return None, too_much
                 measure = time.monotonic() + _MEASURE_EVERY
             if self._stdout_is_open:
                 # not longer: a process that the job left behind may hold its output open
@@ -227,17 +235,10 @@ class ChildProcess:
 
     def _excess(self) -> str:
         """What the job took too much of, in words."""
-        size = files = 0
-        for path, folders, names in os.walk(self.work):
-            files += len(folders) + len(names)
-            for name in names:
-                with contextlib.suppress(OSError):  # it is writing and deleting as we look
-                    size += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH118 - many of them
-            if size > self._settings.disk_limit * _GIB:
-                return f"it wrote more than {self._settings.disk_limit:g} GiB (runtime.disk_limit in edgepack.yaml)"
-            if files > _MOST_FILES:
-                return f"it made more than {_MOST_FILES:,} files"
-        return ""
+        below = descendants(self.process.pid)
+        # The child itself is this process's own child, or that of the one that built its room.
+        jobs = below if self._isolation.way == "none" else below[1:]
+        return excess(self.work, jobs, self._settings)
 
     def _job_status(self) -> int | None:
         """What the child told of its fork, or how the child itself ended; None while the job runs."""

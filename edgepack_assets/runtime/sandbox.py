@@ -47,7 +47,8 @@ class TaskFailedError(ComponentError):
 
     def __init__(self, what: str, failure: ChildFailure) -> None:
         at = "" if failure.record is None else f" at record {failure.record}"
-        super().__init__(f"{what} failed{at}: {failure.message}\n{failure.traceback}")
+        limit = " (runtime.memory_limit in edgepack.yaml)" if failure.type == "MemoryError" else ""
+        super().__init__(f"{what} failed{at}: {failure.message or failure.type}{limit}\n{failure.traceback}")
         self.failure = failure
 
 

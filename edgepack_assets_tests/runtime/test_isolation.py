@@ -87,7 +87,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 BODIES = {
     "many files": "for n in range(10**9): pathlib.Path(str(n)).write_bytes(b'x' * 100_000)",
     "empty files": "for n in range(10**9): pathlib.Path(str(n)).touch()",
-    "folders without end": "for n in range(5000): os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "folders without end": "for n in range(10**9): os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "files far down": "for n in range(60): os.mkdir('d' * 200); os.chdir('d' * 200)\n    write()",
+    "files without a name": "write(os.unlink)",
+    "files behind a folder without rights": "os.makedirs('a/b'); os.chdir('a/b'); os.chmod('..', 0); write()",
+    "memory of many processes": "[os.fork() for n in range(4)]; b = b'x' * (200 << 20); time.sleep(600)",
+    "the work folder without rights": "os.chmod(pathlib.Path.home().parent, 0)",
+    "attributes": "os.setxattr(pathlib.Path.home().parent, 'user.left', b'x')",
     "a folder without rights": "os.makedirs('a/b/c'); os.chmod('a/b', 0); os.chmod('a', 0)",
     "shared memory": "f = open('/dev/shm/x', 'wb'); [f.write(bytes(1 << 20)) for n in range(100)]",
     "fork bomb": "\nwhile True:\n        try: os.fork()\n        except OSError: pass",
@@ -95,7 +101,22 @@ BODIES = {
     "closed streams": "[os.close(n) for n in range(3)]; time.sleep(600)",
     "output without end": "\nwhile True: os.write(1, b'x' * (1 << 20))",
 }
-STOPPED = {"many files", "empty files", "shared memory", "fork bomb", "closed streams", "output without end"}
+STOPPED = {
+    "many files", "empty files", "folders without end", "files far down", "files without a name",
+    "files behind a folder without rights", "memory of many processes", "the work folder without rights",
+    "shared memory", "fork bomb", "closed streams", "output without end",
+}  # fmt: skip
+PROLOGUE = """
+import os, pathlib, subprocess, time
+def write(*afterwards):
+    files = []
+    for n in range(10**9):
+        files.append(open(str(n), 'wb'))
+        for do in afterwards: do(str(n))
+        files[-1].write(bytes(10 << 20))
+        files[-1].flush()
+def go(arguments):
+"""
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -105,14 +126,15 @@ def test_the_next_job_works_after_any_harm(
     tmp_path = work.parent
     (tmp_path / "folder").mkdir()
     harm, peace = tmp_path / "harm.py", tmp_path / "peace.py"
-    harm.write_text(f"import os, pathlib, subprocess, time\ndef go(arguments):\n    {BODIES[name]}\n")
+    harm.write_text(f"{PROLOGUE}    {BODIES[name]}\n")
     peace.write_text(
         "import os\n"
         "def go(arguments):\n"
         "    pid = os.fork()\n"
         "    if pid == 0: os._exit(0)\n"
         "    os.waitpid(pid, 0)\n"
-        "    return [sorted(os.listdir('/dev/shm')), os.listdir(), sum(p.isdigit() for p in os.listdir('/proc'))]\n"
+        "    left = [*os.listdir('/dev/shm'), *os.listdir(), *os.listxattr(os.path.dirname(os.environ['HOME']))]\n"
+        "    return [left, sum(p.isdigit() for p in os.listdir('/proc'))]\n"
     )
     settings = plain_settings.model_copy(update={"time_limit": 3.0, "disk_limit": 0.2})
     job = {"task": "call", "function": "go", "folder": str(tmp_path / "folder"), "arguments": None}
@@ -123,7 +145,7 @@ def test_the_next_job_works_after_any_harm(
         else:
             assert sandbox.run("the harm", environment, [], {**job, "file": str(harm)}) is None
         # only the first process of the room and the job itself are there
-        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], [], 2]
+        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], 2]
     assert list(work.iterdir()) == []
 
 

@@ -197,6 +197,7 @@ def test_a_failure_carries_the_code_s_own_words(call: Call) -> None:
         ("print('bye', flush=True); os._exit(3)", "exited with code 3 before it gave a result; its last output:\nbye"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by signal 11 before it gave a result"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9, as the system does when memory runs out,"),
+        ("bytearray(100 << 30)", "the job failed: MemoryError (runtime.memory_limit in edgepack.yaml)\nTraceback"),
         ("sys.exit(0)", "the job failed: the code called sys.exit(0)"),
         ("return {1, 2}", "the job failed: Object of type set is not JSON serializable"),
         ("return float('nan')", "the job failed: Out of range float values"),
