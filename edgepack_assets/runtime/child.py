@@ -3,7 +3,8 @@
 Started as `python -I -B child.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line with
 the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
 This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...} or
-{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone. Jobs:
+{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone, and whether
+this process takes another one (1) or the next job needs a room of its own (0). Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -303,6 +304,8 @@ def _wait_for(pid: int) -> None:
 
 def _cleared() -> bool:
     """Whether nothing that a job left outside of its work folder is there for the next one."""
+    if Path(os.environ["HOME"]).is_relative_to(_SCRATCH):
+        return False  # the work folder lies there: what is in it is the host's to take out first
     for entry in os.scandir(_SCRATCH):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -365,9 +368,11 @@ def main() -> None:
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     while line := sys.stdin.readline():
-        os.write(_STATUS, b"%d\n" % _fork(json.loads(line)))
-        if _LIMITS["isolated"] and not _cleared():
-            return  # the next job gets a room of its own
+        code = _fork(json.loads(line))
+        again = not _LIMITS["isolated"] or _cleared()
+        os.write(_STATUS, b"%d %d\n" % (code, again))
+        if not again:
+            return
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from edgepack_assets.runtime.consumption import descendants, excess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
 from edgepack_assets.runtime.system_calls import refusing_filter
+from edgepack_assets.scratch import Scratch, remove_all
 from edgepack_assets.settings import RuntimeSettings
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -61,18 +61,17 @@ class ChildProcess:
         self.identity = (environment.python, preload)
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
-        with disk_errors(Path(tempfile.gettempdir())):
-            self.base = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
+        self._scratch = Scratch()
         readable = [environment.folder, *settings.readable_folders, _CHILD]
         try:
-            room = Room(self.base, [*python_folders(environment.python), *readable])
+            room = Room(self._scratch.path, [*python_folders(environment.python), *readable])
             self.work = room.work
             for folder in (room.work, room.mount_point):
                 folder.mkdir(mode=0o700)
             isolation.own(room.work)
             self._start(room)
         except (OSError, subprocess.SubprocessError) as error:
-            remove_all(self.base)
+            self._scratch.remove()
             reason = error.strerror if isinstance(error, OSError) else None
             raise EnvironmentBuildError(
                 f"{environment.python} cannot be started ({reason or error}): delete {environment.folder} and run "
@@ -80,6 +79,7 @@ class ChildProcess:
             ) from error
         self._stdout_is_open = True
         self._jobs = 0
+        self._is_spent = False
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._poll.register(self._status, select.POLLIN)
@@ -113,8 +113,9 @@ class ChildProcess:
         os.set_blocking(self._status, False)
 
     def has_ended(self) -> bool:
-        """Whether the process is over. It stays a zombie, so that its number, and its group's, is nobody else's."""
-        if self.process.returncode is not None:
+        """Whether the process is over, or takes no more jobs. It stays a zombie, so that its number, and its group's,
+        is nobody else's."""
+        if self._is_spent or self.process.returncode is not None:
             return True
         try:
             return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -197,9 +198,9 @@ class ChildProcess:
         self._stdout.close()
         os.close(self._status)
         try:
-            remove_all(self.base)
+            self._scratch.remove()
         except OSError as error:
-            log.warning(f"the work folder {self.base} cannot be removed: {error}")
+            log.warning(f"the work folder {self.work} cannot be removed: {error}")
 
     def _send(self, value: object) -> None:
         # A child that died early has said why on its output; waiting for it tells.
@@ -247,7 +248,9 @@ class ChildProcess:
         except BlockingIOError:
             return None
         if told:
-            return int(told)
+            code, again = told.split()
+            self._is_spent = not int(again)
+            return int(code)
         return self.process.wait() if self.has_ended() else None
 
     def _read(self, output: ChildOutput, at_most: int) -> None:
@@ -280,21 +283,6 @@ class ChildProcess:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-def remove_all(path: Path) -> None:
-    """Remove a file or a folder to which a child may have done anything. Nobody writes to it any more."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink()
-        return
-    try:
-        shutil.rmtree(path)
-    except (OSError, RecursionError):
-        # These go as deep as there are folders, and past those that have no rights.
-        for command in (["chmod", "--recursive", "u+rwx", "--", str(path)], ["rm", "-rf", "--", str(path)]):
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise OSError(done.stderr.strip()[-500:]) from None
 
 
 def _most_processes(isolation: Isolation) -> int | None:

@@ -22,6 +22,7 @@ from edgepack_assets.runtime.isolation import Way
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.runtime.wheels import PLATFORM
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 _HARM = Path(__file__).with_name("harm.py")
@@ -40,7 +41,7 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
     """Try each protection once, in about 10 s. `ways` are those to isolate a child that come into question."""
     with (
         _Bait() as bait,
-        tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder,
+        scratch_folder() as folder,
         Sandbox(settings.model_copy(update=_LIMITS), ways=ways) as sandbox,
     ):
 

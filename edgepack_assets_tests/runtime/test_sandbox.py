@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -27,6 +28,7 @@ from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Way
 from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 Call = Callable[..., Any]
@@ -352,7 +354,7 @@ def test_nothing_is_kept_open(call: Call) -> None:
 
 
 def test_children_end_with_a_host_that_is_killed(
-    environment: Environment, way: Way, marker: str, tmp_path: Path
+    environment: Environment, way: Way, marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tasks.py").write_text(PROLOGUE + "    daemon(arguments)\n    threading.Event().wait()\n")
     (tmp_path / "folder").mkdir()
@@ -386,6 +388,11 @@ def test_children_end_with_a_host_that_is_killed(
         for pid in alive(marker):
             os.kill(pid, signal.SIGKILL)
     assert gone(marker)
+    left = [path for path in tmp_path.iterdir() if path.name.startswith("edgepack-scratch-")]
+    assert left  # with what the job was given and wrote
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder():
+        assert not any(path.exists() for path in left)
 
 
 # Output ------------------------------------------------------------------------------------------------
@@ -468,6 +475,27 @@ def test_a_job_leaves_nothing_to_the_next(sandbox: Sandbox, environment: Environ
     )
     told = "import json; return [hasattr(json, 'planted'), 'PLANTED' in os.environ, sorted(os.listdir(HOME))]"
     assert call(told) == [False, False, ["in", "out"]]
+
+
+def test_what_stays_in_shared_memory_costs_the_child_and_not_the_next_job(
+    sandbox: Sandbox, way: Way, call: Call
+) -> None:
+    if way == "none":
+        pytest.skip("shared memory is the machine's, where nothing shuts the child in")
+    for _ in range(3):
+        call("d = pathlib.Path('/dev/shm/a/b'); d.mkdir(parents=True); d.parent.chmod(0)")
+        assert call("return os.listdir('/dev/shm')") == []
+
+
+def test_the_work_folder_may_lie_in_shared_memory(
+    environment: Environment, plain_settings: RuntimeSettings, way: Way, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        with Sandbox(plain_settings, ways=[way]) as sandbox:
+            for _ in range(3):
+                assert call("pathlib.Path('/dev/shm/x').touch(); return os.listdir()", using=sandbox) == ["model.txt"]
+        assert os.listdir(folder) == []  # noqa: PTH208
 
 
 def test_modules_are_imported_ahead_once(sandbox: Sandbox, environment: Environment) -> None:
