@@ -261,7 +261,7 @@ class RuntimeSettings(Section):
     index_url: _OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
     time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
-    memory_limit: _Number = Field(default=8.0, gt=0, description="GiB of address space for one process of it")
+    memory_limit: _Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
     disk_limit: _Number = Field(default=8.0, gt=0, description="GiB that one job may write")
     isolation: Literal["required", "best_effort"] = "best_effort"
     readable_folders: tuple[Path, ...] = ()

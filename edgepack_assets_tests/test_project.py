@@ -41,7 +41,7 @@ def test_setup_cfg_holds_tool_settings_only() -> None:
 
 
 FLOORS = [
-    {"errors", "evidence", "partitions", "settings", "config", "files"},
+    {"errors", "evidence", "partitions", "settings", "config", "files", "scratch"},
     {"artefacts", "artefact_store", "registry"},
     {"runtime"},
     {"model_types"},

@@ -3,7 +3,8 @@
 Started as `python -I -B child.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line with
 the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
 This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...} or
-{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone. Jobs:
+{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone, and whether
+this process takes another one (1) or the next job needs a room of its own (0). Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -36,7 +37,7 @@ from typing import Any, NoReturn
 _TRACEBACK = 20_000
 _PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
 _SCALARS: dict[str, Callable[[Any], bool]] = {
@@ -224,7 +225,7 @@ def _end_with_host(watched: bool) -> None:
     threading.Thread(target=watch, name="watch host", daemon=True).start()
 
 
-def _limit(limits: "dict[str, int | None]") -> None:
+def _limit(limits: "dict[str, Any]") -> None:
     """Bound what the process and those it starts may use. Without privileges nobody can raise these again."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for kind, name in (
@@ -303,6 +304,8 @@ def _wait_for(pid: int) -> None:
 
 def _cleared() -> bool:
     """Whether nothing that a job left outside of its work folder is there for the next one."""
+    if Path(os.environ["HOME"]).is_relative_to(_SCRATCH):
+        return False  # the work folder lies there: what is in it is the host's to take out first
     for entry in os.scandir(_SCRATCH):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -314,6 +317,26 @@ def _cleared() -> bool:
 def _dumpable(allowed: bool) -> None:
     """Whether a process of the same user may look into this one, and change it."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(allowed), 0, 0, 0)
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog of prctl(2)."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+
+def _refuse_calls(told: "dict[str, Any] | None") -> None:
+    """From here on the kernel refuses the calls that system_calls.py lists, to all that this process starts too."""
+    if told is None:
+        return
+    steps = bytes.fromhex(told["program"])
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # 4: not at the price of every jump, which older kernels slow down for what they filter
+    set_filter, flags = 1, 4
+    if libc.syscall(told["call"], set_filter, flags, ctypes.byref(_Program(len(steps) // 8, steps))) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"this kernel takes no filter of system calls ({os.strerror(code)})")
 
 
 def _exit_after(work: Callable[[], None]) -> NoReturn:
@@ -338,15 +361,18 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     # A job must not look into, change or end the process that forks the next one.
     _dumpable(False)
+    _refuse_calls(_LIMITS["filter"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop("PWD", None)  # bubblewrap's
     sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     while line := sys.stdin.readline():
-        os.write(_STATUS, b"%d\n" % _fork(json.loads(line)))
-        if _LIMITS["isolated"] and not _cleared():
-            return  # the next job gets a room of its own
+        code = _fork(json.loads(line))
+        again = not _LIMITS["isolated"] or _cleared()
+        os.write(_STATUS, b"%d %d\n" % (code, again))
+        if not again:
+            return
 
 
 if __name__ == "__main__":

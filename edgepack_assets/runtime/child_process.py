@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,15 +18,17 @@ from typing import Any
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.child_output import ChildOutput
+from edgepack_assets.runtime.consumption import descendants, excess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
+from edgepack_assets.runtime.system_calls import refusing_filter
+from edgepack_assets.scratch import Scratch, remove_all
 from edgepack_assets.settings import RuntimeSettings
 
 _CHILD = Path(__file__).with_name("child.py")
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0
-_MOST_FILES = 100_000
 _MOST_PROCESSES = 256
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -60,18 +61,17 @@ class ChildProcess:
         self.identity = (environment.python, preload)
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
-        with disk_errors(Path(tempfile.gettempdir())):
-            self.base = Path(tempfile.mkdtemp(prefix="edgepack-child-"))
+        self._scratch = Scratch()
         readable = [environment.folder, *settings.readable_folders, _CHILD]
         try:
-            room = Room(self.base, [*python_folders(environment.python), *readable])
+            room = Room(self._scratch.path, [*python_folders(environment.python), *readable])
             self.work = room.work
             for folder in (room.work, room.mount_point):
                 folder.mkdir(mode=0o700)
             isolation.own(room.work)
             self._start(room)
         except (OSError, subprocess.SubprocessError) as error:
-            remove_all(self.base)
+            self._scratch.remove()
             reason = error.strerror if isinstance(error, OSError) else None
             raise EnvironmentBuildError(
                 f"{environment.python} cannot be started ({reason or error}): delete {environment.folder} and run "
@@ -79,6 +79,7 @@ class ChildProcess:
             ) from error
         self._stdout_is_open = True
         self._jobs = 0
+        self._is_spent = False
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._poll.register(self._status, select.POLLIN)
@@ -91,6 +92,7 @@ class ChildProcess:
             "memory": int(self._settings.memory_limit * _GIB),
             "file": int(self._settings.disk_limit * _GIB),
             "processes": _most_processes(self._isolation),
+            "filter": refusing_filter(),
         }
         command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
         variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}
@@ -111,8 +113,9 @@ class ChildProcess:
         os.set_blocking(self._status, False)
 
     def has_ended(self) -> bool:
-        """Whether the process is over. It stays a zombie, so that its number, and its group's, is nobody else's."""
-        if self.process.returncode is not None:
+        """Whether the process is over, or takes no more jobs. It stays a zombie, so that its number, and its group's,
+        is nobody else's."""
+        if self._is_spent or self.process.returncode is not None:
             return True
         try:
             return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -144,9 +147,17 @@ class ChildProcess:
         try:
             yield job
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                for entry in list(self.work.iterdir()):
-                    remove_all(entry)
+            with disk_errors(self.work, "cleared"), contextlib.suppress(FileNotFoundError):
+                self._clear()
+
+    def _clear(self) -> None:
+        """Leave the work folder as it was before the job."""
+        self._isolation.own(self.work)
+        for name in os.listxattr(self.work):
+            if name.startswith(("user.", "system.posix_acl")):
+                os.removexattr(self.work, name)
+        for entry in list(self.work.iterdir()):
+            remove_all(entry)
 
     def _give(self, source: Path, copy: Path) -> Path:
         """A copy that is the child's: what it makes of it is its own affair."""
@@ -187,9 +198,9 @@ class ChildProcess:
         self._stdout.close()
         os.close(self._status)
         try:
-            remove_all(self.base)
+            self._scratch.remove()
         except OSError as error:
-            log.warning(f"the work folder {self.base} cannot be removed: {error}")
+            log.warning(f"the work folder {self.work} cannot be removed: {error}")
 
     def _send(self, value: object) -> None:
         # A child that died early has said why on its output; waiting for it tells.
@@ -210,9 +221,9 @@ class ChildProcess:
                     f"it ran longer than {self._settings.time_limit:g} s (runtime.time_limit in edgepack.yaml)"
                 )
             if now >= measure:
-                excess = self._excess()
-                if excess:
-                    return None, excess
+                too_much = self._excess()
+                if too_much:
+                    return None, too_much
                 measure = time.monotonic() + _MEASURE_EVERY
             if self._stdout_is_open:
                 # not longer: a process that the job left behind may hold its output open
@@ -225,17 +236,10 @@ class ChildProcess:
 
     def _excess(self) -> str:
         """What the job took too much of, in words."""
-        size = files = 0
-        for path, folders, names in os.walk(self.work):
-            files += len(folders) + len(names)
-            for name in names:
-                with contextlib.suppress(OSError):  # it is writing and deleting as we look
-                    size += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH118 - many of them
-            if size > self._settings.disk_limit * _GIB:
-                return f"it wrote more than {self._settings.disk_limit:g} GiB (runtime.disk_limit in edgepack.yaml)"
-            if files > _MOST_FILES:
-                return f"it made more than {_MOST_FILES:,} files"
-        return ""
+        below = descendants(self.process.pid)
+        # The child itself is this process's own child, or that of the one that built its room.
+        jobs = below if self._isolation.way == "none" else below[1:]
+        return excess(self.work, jobs, self._settings)
 
     def _job_status(self) -> int | None:
         """What the child told of its fork, or how the child itself ended; None while the job runs."""
@@ -244,7 +248,9 @@ class ChildProcess:
         except BlockingIOError:
             return None
         if told:
-            return int(told)
+            code, again = told.split()
+            self._is_spent = not int(again)
+            return int(code)
         return self.process.wait() if self.has_ended() else None
 
     def _read(self, output: ChildOutput, at_most: int) -> None:
@@ -277,21 +283,6 @@ class ChildProcess:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-def remove_all(path: Path) -> None:
-    """Remove a file or a folder to which a child may have done anything. Nobody writes to it any more."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink()
-        return
-    try:
-        shutil.rmtree(path)
-    except (OSError, RecursionError):
-        # These go as deep as there are folders, and past those that have no rights.
-        for command in (["chmod", "--recursive", "u+rwx", "--", str(path)], ["rm", "-rf", "--", str(path)]):
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise OSError(done.stderr.strip()[-500:]) from None
 
 
 def _most_processes(isolation: Isolation) -> int | None:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.lock import Lock, fetch_wheels
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command, uv_environment
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 _READY = "edgepack-lock.json"
@@ -144,8 +144,8 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
     if folder.exists():
         shutil.rmtree(folder)  # left by a crash: the marker is written last, so without it the folder is nobody's
     try:
-        with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as work:
-            wheels, pins = Path(work) / "wheels", Path(work) / "requirements.txt"
+        with scratch_folder() as work:
+            wheels, pins = work / "wheels", work / "requirements.txt"
             fetch_wheels(lock, store, wheels)
             pins.write_text(lock.as_requirements(hashes=True), encoding="utf-8")
             _uv(folder, settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))

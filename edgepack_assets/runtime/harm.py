@@ -53,6 +53,32 @@ def connect(arguments: "dict[str, int]") -> "str | None":
     return f"it reached port {arguments['port']} of this machine"
 
 
+def reach_host(arguments: "dict[str, str]") -> "str | None":
+    """Reach the host of the virtual machine that this one may be: no network namespace stands in between."""
+    try:
+        with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as host:
+            host.settimeout(2)
+            host.connect((socket.VMADDR_CID_HOST, 1))
+    except OSError as error:
+        # Any other answer came from the host, or would have.
+        return None if error.errno in (errno.EAFNOSUPPORT, errno.ENODEV) else f"it asked the host ({error})"
+    return "it reached the host"
+
+
+def read_keys(arguments: "dict[str, str]") -> "str | None":
+    """Look for a key among those that the kernel holds for this user."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    keyctl = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine)
+    if keyctl is None:
+        return None
+    search, read_key, session = 10, 11, -3
+    key = libc.syscall(keyctl, search, session, b"user", arguments["canary"].encode(), 0)
+    value = ctypes.create_string_buffer(100)
+    if key < 0 or libc.syscall(keyctl, read_key, key, value, 100, 0) < 0:
+        return None
+    return f"it read {value.value.decode(errors='replace')}"
+
+
 def be_root(arguments: "dict[str, str]") -> "str | None":
     """Be the machine's root: told by the owner of the machine's own root, as it looks in here."""
     uid_map = Path("/proc/self/uid_map").read_text().split()

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgepack_assets.errors import IsolationError
+from edgepack_assets.scratch import scratch_folder
 
 PROTECTIONS = (
     "it sees no processes but its own",
@@ -116,8 +116,8 @@ def _why_not(way: Way, user: int | None) -> str | None:
     """Why a way does not work here, None if it does: tried once per process, with a process that does nothing."""
     if shutil.which(_PROGRAMS[way]) is None:
         return f"{_PROGRAMS[way]} is not installed"
-    with tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder:
-        room = Room(Path(folder), python_folders(Path(sys.executable)))
+    with scratch_folder() as folder:
+        room = Room(folder, python_folders(Path(sys.executable)))
         room.work.mkdir()
         room.mount_point.mkdir()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from edgepack_assets.runtime.isolation import Way
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.runtime.wheels import PLATFORM
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 _HARM = Path(__file__).with_name("harm.py")
@@ -39,7 +41,7 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
     """Try each protection once, in about 10 s. `ways` are those to isolate a child that come into question."""
     with (
         _Bait() as bait,
-        tempfile.TemporaryDirectory(prefix="edgepack-try-") as folder,
+        scratch_folder() as folder,
         Sandbox(settings.model_copy(update=_LIMITS), ways=ways) as sandbox,
     ):
 
@@ -55,6 +57,8 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
             _part("files of this machine", harm("read", path=str(bait.file))),
             _part("writing outside of the work folder", _written(bait, harm("write", folder=str(bait.folder)))),
             _part("the network", harm("connect", port=bait.port)),
+            _part("the host of a virtual machine", harm("reach_host")),
+            _part("keys that the kernel holds for this user", harm("read_keys", canary=bait.canary)),
             _part("being root", harm("be_root")),
             _part("regaining rights", harm("regain_rights", path=str(bait.file))),
             _part("memory beyond runtime.memory_limit", harm("allocate", size=4 << 30)),
@@ -90,6 +94,7 @@ class _Bait:
             self.file.chmod(0o644)
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self.port = listener.getsockname()[1]
+            _hold_key(self.canary, stack)
             other = subprocess.Popen(["sleep", "600"], env={"PATH": os.defpath, "CANARY": self.canary})
             stack.callback(other.wait)
             stack.callback(other.kill)
@@ -104,6 +109,19 @@ class _Bait:
     def left_behind(self) -> list[int]:
         """Processes that were started with the marker as an argument."""
         return [pid for pid, words in _command_lines() if self.marker.encode() in words]
+
+
+def _hold_key(name: str, stack: contextlib.ExitStack) -> None:
+    """Have the kernel hold a key for this session, as Kerberos does, where it holds any."""
+    numbers = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine)
+    if numbers is None:
+        return
+    add_key, keyctl = numbers
+    session, revoke = -3, 3
+    libc = ctypes.CDLL(None)
+    key = libc.syscall(add_key, b"user", name.encode(), b"hush", 4, session)
+    if key > 0:
+        stack.callback(libc.syscall, keyctl, revoke, key)
 
 
 def _command_lines() -> Iterator[tuple[int, list[bytes]]]:

@@ -7,7 +7,6 @@ what the wheel says of itself before it is kept; credentials stay in the environ
 from __future__ import annotations
 
 import sys
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from edgepack_assets.files import disk_errors, file_digest
 from edgepack_assets.runtime.commands import run_command, shown
 from edgepack_assets.runtime.uv import uv_command, uv_environment
 from edgepack_assets.runtime.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 RETRIES = 3
@@ -98,26 +98,26 @@ def fetch_missing(
     missing = [package for package in packages if not store.has(package.digest)]
     if not missing:
         return
-    with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as work:
-        _download(missing, Path(work), python, settings)
+    with scratch_folder() as work:
+        _download(missing, work, python, settings)
         for package in missing:
-            path = Path(work) / package.file
+            path = work / package.file
             if not path.is_file():
                 raise EnvironmentBuildError(f"the index gave no {package.file}, which the lock names")
             if file_digest(path) != package.digest:
                 raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
             check_wheel(path, package, python)
         for package in missing:  # all are sound: a wheel that is refused never gets there
-            store.put_file(Path(work) / package.file, WHEEL)
+            store.put_file(work / package.file, WHEEL)
 
 
 def _resolve(
     requirements: Sequence[str], ruled_out: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
 ) -> list[LockedPackage]:
     what = f"({', '.join(requirements) or 'none'})"
-    with tempfile.TemporaryDirectory(prefix="edgepack-lock-") as work:
-        asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
-        constraints = Path(work) / "constraints.txt"
+    with scratch_folder() as work:
+        asked, answer = work / "requirements.in", work / "pylock.toml"
+        constraints = work / "constraints.txt"
         with disk_errors(asked):
             asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
             constraints.write_text("\n".join(ruled_out) + "\n", encoding="utf-8")

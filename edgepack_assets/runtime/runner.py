@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgepack_assets.errors import ComponentError, PackageError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.sandbox import Sandbox, open_output
+from edgepack_assets.runtime.made import open_output
+from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.runtime.zips import checked_names, opened_inside, opened_zip
 
 _WHEELS = "PythonPackages.zip"

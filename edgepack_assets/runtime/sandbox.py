@@ -7,25 +7,21 @@ forks a process for each job: importing scikit-learn takes longer than answering
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import shutil
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.files import disk_errors
 from edgepack_assets.runtime.child_output import printable
 from edgepack_assets.runtime.child_process import ChildProcess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Way, isolation_for
+from edgepack_assets.runtime.made import open_output, take_output
 from edgepack_assets.settings import RuntimeSettings
 
 _RESULT_LIMIT = 64 << 20
@@ -51,7 +47,8 @@ class TaskFailedError(ComponentError):
 
     def __init__(self, what: str, failure: ChildFailure) -> None:
         at = "" if failure.record is None else f" at record {failure.record}"
-        super().__init__(f"{what} failed{at}: {failure.message}\n{failure.traceback}")
+        limit = " (runtime.memory_limit in edgepack.yaml)" if failure.type == "MemoryError" else ""
+        super().__init__(f"{what} failed{at}: {failure.message or failure.type}{limit}\n{failure.traceback}")
         self.failure = failure
 
 
@@ -126,9 +123,10 @@ class Sandbox:
         try:
             with self._child.job(job, inputs or {}, outputs or {}) as laid_out:
                 self._child.do(what, laid_out, self.log)
-                value = _value(what, laid_out.result)
+                value = _value(what, laid_out.result, self._child.work)
                 for name, path in (outputs or {}).items():
-                    _take(what, laid_out.outputs[name], path, int(self._settings.disk_limit * _GIB))
+                    limit = int(self._settings.disk_limit * _GIB)
+                    take_output(laid_out.outputs[name], path, limit, what, below=self._child.work)
                 return value
         except TaskFailedError:
             raise  # the job told so itself, in good order
@@ -137,38 +135,9 @@ class Sandbox:
             raise
 
 
-def _take(what: str, made: Path, path: Path, limit: int) -> None:
-    """Move a file that a job has made out of its reach."""
-    with open_output(made, limit, what) as stream, disk_errors(path):
-        os.fchmod(stream.fileno(), 0o600)
-    with disk_errors(path):
-        shutil.move(made, path)
-
-
-@contextlib.contextmanager
-def open_output(path: Path, limit: int, what: str) -> Iterator[IO[bytes]]:
-    """Open a file that a child has written. Raises ComponentError if it is not there, is a link, a pipe or a
-    second name of another file (the child would have us read what it may not), or has more than `limit` bytes."""
-    try:
-        # a pipe would block, and a link lead elsewhere
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ComponentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from None
-    try:
-        told = os.fstat(descriptor)
-        if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:
-            raise ComponentError(f"{what}: {path.name} is not a file of its own")
-        if told.st_size > limit:
-            raise ComponentError(f"{what}: {path.name} has {told.st_size} bytes; at most {limit} are read")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            yield stream
-    finally:
-        os.close(descriptor)
-
-
-def _value(what: str, result: Path) -> Any:
+def _value(what: str, result: Path, work: Path) -> Any:
     """What a result file says. The child is not trusted to have written it as child.py does."""
-    with open_output(result, _RESULT_LIMIT, what) as stream:
+    with open_output(result, _RESULT_LIMIT, what, below=work) as stream:
         text = stream.read(_RESULT_LIMIT + 1)
     try:
         told = json.loads(text, parse_constant=_refuse_constant)

@@ -11,8 +11,8 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.runner import PackageRunner
-from edgepack_assets.runtime.sandbox import open_output
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.environments import Environment, environment_for
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import ModelTypeSettings, Settings
 
 
@@ -44,8 +44,8 @@ class Tools:
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
         """A folder that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="edgepack-") as folder:
-            yield Path(folder)
+        with scratch_folder() as folder:
+            yield folder
 
     def lock_of(self, config_package: Artefact) -> Lock:
         """The lock that a config package was made with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_every_protection_holds(way: Way) -> None:
     tried = try_protections(RuntimeSettings(), [way])
     assert tried.way == way
     assert [part for part in tried.parts if not part.passed] == []
-    assert len(tried.parts) == 11
+    assert len(tried.parts) == 13
 
 
 def test_without_it_the_trial_says_what_does_not_hold() -> None:
@@ -86,7 +87,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 BODIES = {
     "many files": "for n in range(10**9): pathlib.Path(str(n)).write_bytes(b'x' * 100_000)",
     "empty files": "for n in range(10**9): pathlib.Path(str(n)).touch()",
-    "folders without end": "for n in range(5000): os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "folders without end": "for n in range(10**9): os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "files far down": "for n in range(60): os.mkdir('d' * 200); os.chdir('d' * 200)\n    write()",
+    "files without a name": "write(os.unlink)",
+    "files behind a folder without rights": "os.makedirs('a/b'); os.chdir('a/b'); os.chmod('..', 0); write()",
+    "memory of many processes": "[os.fork() for n in range(4)]; b = b'x' * (200 << 20); time.sleep(600)",
+    "the work folder without rights": "os.chmod(pathlib.Path.home().parent, 0)",
+    "attributes": "os.setxattr(pathlib.Path.home().parent, 'user.left', b'x')",
     "a folder without rights": "os.makedirs('a/b/c'); os.chmod('a/b', 0); os.chmod('a', 0)",
     "shared memory": "f = open('/dev/shm/x', 'wb'); [f.write(bytes(1 << 20)) for n in range(100)]",
     "fork bomb": "\nwhile True:\n        try: os.fork()\n        except OSError: pass",
@@ -94,7 +101,22 @@ BODIES = {
     "closed streams": "[os.close(n) for n in range(3)]; time.sleep(600)",
     "output without end": "\nwhile True: os.write(1, b'x' * (1 << 20))",
 }
-STOPPED = {"many files", "empty files", "shared memory", "fork bomb", "closed streams", "output without end"}
+STOPPED = {
+    "many files", "empty files", "folders without end", "files far down", "files without a name",
+    "files behind a folder without rights", "memory of many processes", "the work folder without rights",
+    "shared memory", "fork bomb", "closed streams", "output without end",
+}  # fmt: skip
+PROLOGUE = """
+import os, pathlib, subprocess, time
+def write(*afterwards):
+    files = []
+    for n in range(10**9):
+        files.append(open(str(n), 'wb'))
+        for do in afterwards: do(str(n))
+        files[-1].write(bytes(10 << 20))
+        files[-1].flush()
+def go(arguments):
+"""
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -104,14 +126,15 @@ def test_the_next_job_works_after_any_harm(
     tmp_path = work.parent
     (tmp_path / "folder").mkdir()
     harm, peace = tmp_path / "harm.py", tmp_path / "peace.py"
-    harm.write_text(f"import os, pathlib, subprocess, time\ndef go(arguments):\n    {BODIES[name]}\n")
+    harm.write_text(f"{PROLOGUE}    {BODIES[name]}\n")
     peace.write_text(
         "import os\n"
         "def go(arguments):\n"
         "    pid = os.fork()\n"
         "    if pid == 0: os._exit(0)\n"
         "    os.waitpid(pid, 0)\n"
-        "    return [sorted(os.listdir('/dev/shm')), os.listdir(), sum(p.isdigit() for p in os.listdir('/proc'))]\n"
+        "    left = [*os.listdir('/dev/shm'), *os.listdir(), *os.listxattr(os.path.dirname(os.environ['HOME']))]\n"
+        "    return [left, sum(p.isdigit() for p in os.listdir('/proc'))]\n"
     )
     settings = plain_settings.model_copy(update={"time_limit": 3.0, "disk_limit": 0.2})
     job = {"task": "call", "function": "go", "folder": str(tmp_path / "folder"), "arguments": None}
@@ -122,8 +145,45 @@ def test_the_next_job_works_after_any_harm(
         else:
             assert sandbox.run("the harm", environment, [], {**job, "file": str(harm)}) is None
         # only the first process of the room and the job itself are there
-        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], [], 2]
+        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], 2]
     assert list(work.iterdir()) == []
+
+
+def test_system_calls_that_reach_past_the_room_are_refused(
+    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    """Those that need no right, by what C code would call; what a library may need still works."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "calls.py").write_text(
+        "import ctypes, errno, os, resource, socket, threading\n"
+        "def go(arguments):\n"
+        "    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    libc.syscall.restype = ctypes.c_long\n"
+        "    def call(*given):\n"
+        "        ctypes.set_errno(0)\n"
+        "        return errno.errorcode[ctypes.get_errno()] if libc.syscall(*given) < 0 else 'done'\n"
+        "    refused = {name: call(*given) for name, given in arguments['calls'].items()}\n"
+        "    try: resource.prlimit(1, resource.RLIMIT_AS, (1, 1))\n"
+        "    except PermissionError: refused['prlimit'] = 'EPERM'\n"
+        "    refused['dumpable'] = libc.prctl(4, 0, 0, 0, 0)\n"
+        "    refused['user namespace'] = libc.unshare(0x10000000)\n"
+        "    thread = threading.Thread(target=socket.socketpair)\n"
+        "    thread.start(); thread.join()\n"
+        "    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))\n"
+        "    socket.socket(socket.AF_INET).close()\n"
+        "    return refused\n"
+    )
+    x86 = os.uname().machine == "x86_64"
+    clone, clone3, keyctl, shmget, sockets = (56, 435, 250, 29, 41) if x86 else (220, 435, 219, 194, 198)
+    calls = {"clone": [clone, 0x10000000 | 17, 0, 0, 0, 0], "clone3": [clone3, 0, 0], "keyctl": [keyctl, 0, -3, 1],
+             "shmget": [shmget, 0, 4096, 0o1600], "crypto": [sockets, 38, 5, 0]}  # fmt: skip
+    job = {"task": "call", "file": str(tmp_path / "calls.py"), "function": "go", "folder": str(tmp_path / "folder"),
+           "arguments": {"calls": calls}}  # fmt: skip
+    with Sandbox(plain_settings, ways=[way]) as sandbox:
+        assert sandbox.run("the job", environment, [], job) == {
+            "clone": "EPERM", "clone3": "ENOSYS", "keyctl": "EPERM", "shmget": "EPERM", "crypto": "EAFNOSUPPORT",
+            "prlimit": "EPERM", "dumpable": -1, "user namespace": -1,
+        }  # fmt: skip
 
 
 def test_a_loaded_model_reaches_nothing_of_this_process(

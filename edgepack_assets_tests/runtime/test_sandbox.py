@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -25,7 +26,9 @@ import pytest
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Way
-from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError, open_output
+from edgepack_assets.runtime.made import open_output
+from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError
+from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 Call = Callable[..., Any]
@@ -196,6 +199,7 @@ def test_a_failure_carries_the_code_s_own_words(call: Call) -> None:
         ("print('bye', flush=True); os._exit(3)", "exited with code 3 before it gave a result; its last output:\nbye"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by signal 11 before it gave a result"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9, as the system does when memory runs out,"),
+        ("bytearray(100 << 30)", "the job failed: MemoryError (runtime.memory_limit in edgepack.yaml)\nTraceback"),
         ("sys.exit(0)", "the job failed: the code called sys.exit(0)"),
         ("return {1, 2}", "the job failed: Object of type set is not JSON serializable"),
         ("return float('nan')", "the job failed: Out of range float values"),
@@ -263,6 +267,31 @@ def test_an_output_is_opened_only_if_it_is_a_file_of_its_own(tmp_path: Path) -> 
         pass
 
 
+@pytest.mark.parametrize("folder", ["HOME / 'out'", "HOME"])
+def test_a_folder_that_became_a_link_leads_nowhere(
+    sandbox: Sandbox, environment: Environment, tmp_path: Path, folder: str
+) -> None:
+    """Else the host would read, and move away, files of its own that are named as the job's are."""
+    victim = tmp_path / "victim"
+    (victim / "out").mkdir(parents=True)
+    for file in (victim / "made", victim / "out" / "made"):
+        file.write_text("hush")
+    (victim / "result.json").write_text('{"value": "hush"}')
+    (tmp_path / "tasks.py").write_text(
+        PROLOGUE + f"    folder = {folder}\n    folder.rename(folder.with_name('aside'))\n"
+        f"    folder.symlink_to({str(victim)!r})\n    if folder == HOME: os._exit(0)\n"
+    )
+    (tmp_path / "folder").mkdir()
+    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path / "folder"),
+           "arguments": {}}  # fmt: skip
+    with pytest.raises(ComponentError, match="cannot be read: Not a directory"):
+        sandbox.run("the job", environment, [], job, outputs={"made": tmp_path / "made"})
+    assert not (tmp_path / "made").exists()
+    assert sorted(str(path.relative_to(victim)) for path in victim.rglob("*")) == [
+        "made", "out", "out/made", "result.json",
+    ]  # fmt: skip
+
+
 # Time, and what is left --------------------------------------------------------------------------------
 
 
@@ -325,7 +354,7 @@ def test_nothing_is_kept_open(call: Call) -> None:
 
 
 def test_children_end_with_a_host_that_is_killed(
-    environment: Environment, way: Way, marker: str, tmp_path: Path
+    environment: Environment, way: Way, marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tasks.py").write_text(PROLOGUE + "    daemon(arguments)\n    threading.Event().wait()\n")
     (tmp_path / "folder").mkdir()
@@ -359,6 +388,11 @@ def test_children_end_with_a_host_that_is_killed(
         for pid in alive(marker):
             os.kill(pid, signal.SIGKILL)
     assert gone(marker)
+    left = [path for path in tmp_path.iterdir() if path.name.startswith("edgepack-scratch-")]
+    assert left  # with what the job was given and wrote
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder():
+        assert not any(path.exists() for path in left)
 
 
 # Output ------------------------------------------------------------------------------------------------
@@ -441,6 +475,27 @@ def test_a_job_leaves_nothing_to_the_next(sandbox: Sandbox, environment: Environ
     )
     told = "import json; return [hasattr(json, 'planted'), 'PLANTED' in os.environ, sorted(os.listdir(HOME))]"
     assert call(told) == [False, False, ["in", "out"]]
+
+
+def test_what_stays_in_shared_memory_costs_the_child_and_not_the_next_job(
+    sandbox: Sandbox, way: Way, call: Call
+) -> None:
+    if way == "none":
+        pytest.skip("shared memory is the machine's, where nothing shuts the child in")
+    for _ in range(3):
+        call("d = pathlib.Path('/dev/shm/a/b'); d.mkdir(parents=True); d.parent.chmod(0)")
+        assert call("return os.listdir('/dev/shm')") == []
+
+
+def test_the_work_folder_may_lie_in_shared_memory(
+    environment: Environment, plain_settings: RuntimeSettings, way: Way, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        with Sandbox(plain_settings, ways=[way]) as sandbox:
+            for _ in range(3):
+                assert call("pathlib.Path('/dev/shm/x').touch(); return os.listdir()", using=sandbox) == ["model.txt"]
+        assert os.listdir(folder) == []  # noqa: PTH208
 
 
 def test_modules_are_imported_ahead_once(sandbox: Sandbox, environment: Environment) -> None:

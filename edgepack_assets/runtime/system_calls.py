@@ -1,0 +1,99 @@
+"""System calls that model code has no use for and namespaces do not tame, refused by a seccomp filter.
+
+What a room leaves open without it: the keys that the kernel holds for this process's user (Kerberos tickets, share
+passwords), the virtual machine's host through AF_VSOCK, memory and messages that outlive their process, limits of
+the process that forks the jobs, and the parts of the kernel that only a user namespace of one's own leads to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
+"""Where struct seccomp_data has the call's number, the machine, and the lower halves of its arguments."""
+_ALLOW, _ERROR = 0x7FFF0000, 0x00050000
+_X32 = 0x40000000
+_NEW_USER = 0x10000000
+_SET_DUMPABLE = 4
+_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+_SECCOMP = (317, 277)
+_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+
+_REFUSED = {
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+}
+"""By number on x86_64 and aarch64."""
+_SOCKET, _CLONE, _CLONE3, _LIMIT, _PRCTL = (41, 198), (56, 220), (435, 435), (302, 261), (157, 167)
+
+
+def refusing_filter() -> dict[str, int | str] | None:
+    """The filter: the number of seccomp(2), and the program that it takes, in hex. None for a machine whose numbers
+    are not known here.
+
+    A call of another architecture's, which would have other numbers, is refused whole."""
+    known = _MACHINES.get(os.uname().machine)
+    if known is None:
+        return None
+    machine, at = known
+    program = [
+        _do(_LOAD, _MACHINE),
+        _if(_EQUAL, machine, 1, 0),
+        _refuse(errno.ENOSYS),
+        _do(_LOAD, _NUMBER),
+        _if(_ANY_BIT, _X32, 0, 1),
+        _refuse(errno.ENOSYS),
+    ]
+    for numbers in _REFUSED.values():
+        program += [_if(_EQUAL, numbers[at], 0, 1), _refuse(errno.EPERM)]
+    # Its flags lie in memory, which a filter cannot see: with this answer the C library takes clone.
+    program += [_if(_EQUAL, _CLONE3[at], 0, 1), _refuse(errno.ENOSYS)]
+    families = [_if(_EQUAL, family, len(_FAMILIES) - place, 0) for place, family in enumerate(_FAMILIES)]
+    program += _for(_SOCKET[at], [_do(_LOAD, _FIRST), *families, _refuse(errno.EAFNOSUPPORT)])
+    program += _for(_CLONE[at], [_do(_LOAD, _FIRST), _if(_ANY_BIT, _NEW_USER, 0, 1), _refuse(errno.EPERM)])
+    # Its own limits are named as those of process 0.
+    program += _for(_LIMIT[at], [_do(_LOAD, _FIRST), _if(_EQUAL, 0, 1, 0), _refuse(errno.EPERM)])
+    # Who watches what a job takes must be able to look at its processes.
+    program += _for(
+        _PRCTL[at],
+        [_do(_LOAD, _FIRST), _if(_EQUAL, _SET_DUMPABLE, 0, 3), _do(_LOAD, _SECOND), _if(_EQUAL, 0, 0, 1),
+         _refuse(errno.EPERM)],
+    )  # fmt: skip
+    return {"call": _SECCOMP[at], "program": b"".join([*program, _do(_RETURN, _ALLOW)]).hex()}
+
+
+def _do(what: int, value: int) -> bytes:
+    return struct.pack("HBBI", what, 0, 0, value)
+
+
+def _if(what: int, value: int, then: int, otherwise: int) -> bytes:
+    """Go on, past as many steps as told."""
+    return struct.pack("HBBI", what, then, otherwise, value)
+
+
+def _refuse(code: int) -> bytes:
+    return _do(_RETURN, _ERROR | code)
+
+
+def _for(number: int, steps: list[bytes]) -> list[bytes]:
+    """Steps that decide on one call by its arguments; what they let through is allowed."""
+    return [_if(_EQUAL, number, 0, len(steps) + 1), *steps, _do(_RETURN, _ALLOW)]
