@@ -111,6 +111,8 @@ def dev(azure: LoopbackAzure, tmp_path: Path) -> Iterator[Dev]:
     plant.folder.mkdir()
     document = yaml.safe_load((PROJECT / "edgepack.yaml").read_text())
     document["registry"] = {**azure.registry_section(), "credential": {"type": "service_principal"}}
+    container = f"{azure.azure_ml.container}@{azure.storage.host.replace('.blob.', '.dfs.')}"
+    document["artefacts"] = {"root": f"abfs://{container}/edgepack"}
     document["sensors"] = {"interval": 2}
     plant.config.write_text(yaml.safe_dump(document, sort_keys=False))
     shutil.copyfile(PROJECT / "dagster.yaml", plant.folder / "dagster.yaml")
