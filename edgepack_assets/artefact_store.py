@@ -16,43 +16,58 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 from pydantic import ValidationError
 
+from edgepack_assets.artefact_cache import BlobCache, Garbage, remove_unused
 from edgepack_assets.artefacts import Artefact, Blob, canonical_json
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.files import disk_errors, file_digest, published
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings, Settings
+
+if TYPE_CHECKING:
+    from edgepack_assets.azure_files import AzureFiles
 
 _CHUNK = 1 << 20
+PIECE = 8 << 20
+"""Bytes of one request to Azure storage."""
 _MARK_AGAIN = 60.0
 """Seconds after which a blob of a remote root is marked as used again."""
 
 
-@dataclass(frozen=True)
-class Garbage:
-    """A file of the store that nothing needs: its path, bytes, and last use (seconds since the epoch)."""
-
-    path: str
-    size: int
-    used: float
+def open_store(settings: Settings) -> ArtefactStore:
+    """The artefact store that the configuration names, in Azure as the registry's credential."""
+    where = settings.artefacts
+    if isinstance(settings.registry, AzureMLRegistrySettings):
+        return ArtefactStore(where.root, where.cache, settings.registry.credential, settings.registry.time_limit)
+    return ArtefactStore(where.root, where.cache)
 
 
 class ArtefactStore:
-    """Blobs and manifests under one root: a local folder, or an fsspec URL with a local cache of blobs.
+    """Blobs and manifests under one root: a local folder, or a URL with a local cache of blobs.
 
-    A remote root must be an object store, where an object appears whole or not at all."""
+    `abfs://` is a container of Azure storage, opened as `credential` says; `time_limit` (seconds) is for one call
+    there. Another remote root, of fsspec, must be an object store, where an object appears whole or not at all."""
 
-    def __init__(self, root: str, cache: Path) -> None:
+    def __init__(
+        self, root: str, cache: Path, credential: AzureCredentialSettings | None = None, time_limit: float = 120.0
+    ) -> None:
         self.root_url = root
-        self._fs, self._root = fsspec.core.url_to_fs(root)
+        self._azure: AzureFiles | None = None
+        if root.startswith(("abfs://", "abfss://")):
+            from edgepack_assets.azure_files import AzureFiles
+
+            self._fs = self._azure = AzureFiles(root, credential or AzureCredentialSettings(), time_limit)
+            self._root = self._azure.root
+        else:
+            self._fs, self._root = fsspec.core.url_to_fs(root)
         self._local = Path(self._root) if "local" in _protocols(self._fs) else None
-        self._cache = cache
+        self._cache = BlobCache(cache)
         self._marked: dict[str, float] = {}
 
     # blobs ------------------------------------------------------------------------------------------
@@ -62,16 +77,14 @@ class ArtefactStore:
         blob = Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type)
         if self._use(self._blob_path(blob.digest), blob.size):
             return blob
-        if self._local is None:
+        if self._azure is not None:
+            self._azure.put_pieces(self._blob_path(blob.digest), lambda: _pieces(path, blob, PIECE), blob.size)
+        elif self._local is None:
             self._fs.put_file(str(path), self._blob_path(blob.digest))
-            return blob
-        with self._blob_stream(blob) as stream, path.open("rb") as source:
-            copied = hashlib.sha256()
-            while chunk := source.read(_CHUNK):
-                copied.update(chunk)
-                stream.write(chunk)
-            if copied.hexdigest() != blob.digest:
-                raise EdgepackError(f"{path} changed while it was read; nothing was kept. Try again")
+        else:
+            with self._blob_stream(blob) as stream:
+                for piece in _pieces(path, blob, _CHUNK):
+                    stream.write(piece)
         return blob
 
     def put_bytes(self, data: bytes, media_type: str) -> Blob:
@@ -79,7 +92,10 @@ class ArtefactStore:
         blob = Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data), media_type=media_type)
         if self._use(self._blob_path(blob.digest), blob.size):
             return blob
-        if self._local is None:
+        if self._azure is not None:
+            pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+            self._azure.put_pieces(self._blob_path(blob.digest), lambda: pieces, blob.size)
+        elif self._local is None:
             self._fs.pipe_file(self._blob_path(blob.digest), data)
         else:
             with self._blob_stream(blob) as stream:
@@ -104,23 +120,16 @@ class ArtefactStore:
             if file_digest(path) != blob.digest:
                 raise self._corrupt(stored, blob)
             return path
-        path = self._cache / "blobs" / blob.digest[:2] / blob.digest
-        if path.is_file() and file_digest(path) == blob.digest:
-            return path
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+        def download(aside: Path) -> None:
             try:
-                if not self._fs.exists(stored):
-                    raise self._missing(blob)
                 self._fs.get_file(stored, str(aside))
-                if file_digest(aside) != blob.digest:
-                    raise self._corrupt(stored, blob)
-                aside.chmod(0o444)
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
-        return path
+            except FileNotFoundError:
+                raise self._missing(blob) from None
+            if file_digest(aside) != blob.digest:
+                raise self._corrupt(stored, blob)
+
+        return self._cache.get(blob, download)
 
     def read_bytes(self, blob: Blob) -> bytes:
         """The blob's bytes, verified. For small parts only."""
@@ -200,12 +209,13 @@ class ArtefactStore:
     # garbage ----------------------------------------------------------------------------------------
 
     def garbage(self, needed: Iterable[str], grace: float) -> list[Garbage]:
-        """Blobs whose digest is not in `needed`, and files left aside by a crash, that nobody used for
-        `grace` seconds: a run in progress may not have written its manifest yet."""
+        """Blobs whose digest is not in `needed`, their local copies, and files left aside by a crash, that nobody
+        used for `grace` seconds: a run in progress may not have written its manifest yet."""
         keep = set(needed)
         return [
             *(item for item in self._idle("blobs", grace) if Path(item.path).name not in keep),
             *self._idle("tmp", grace),
+            *(self._cache.garbage(keep, grace) if self._local is None else ()),
         ]
 
     def idle_named(self, kind: str, grace: float) -> dict[str, Garbage]:
@@ -218,40 +228,30 @@ class ArtefactStore:
 
     def _idle(self, folder: str, grace: float) -> Iterator[Garbage]:
         newest = time.time() - grace
-        marks = {path: _changed(info) for path, info in self._find("uses")}
+        marks = {} if self._azure is not None else {path: _changed(info) for path, info in self._find("uses")}
         for path, info in self._find(folder):
             used = max(_changed(info), marks.get(self._mark_path(path), 0.0))
             if used <= newest:
                 yield Garbage(path, int(info["size"]), used)
 
     def _remove(self, item: Garbage) -> bool:
-        if self._local is None:
-            mark = self._mark_path(item.path)
-            try:
-                used = _changed(self._fs.info(item.path))
-            except FileNotFoundError:
-                return False
-            marked = self._fs.exists(mark)
-            if marked:
-                used = max(used, _changed(self._fs.info(mark)))
-            if used != item.used:
-                return False
-            self._fs.rm_file(item.path)
-            if marked:
-                self._fs.rm_file(mark)
-            return True
-        # Taken away first and looked at then: who uses the blob in between either finds it gone and writes it
-        # anew, or has changed its time, and it is put back.
-        aside = self._tmp(self._local)
-        with disk_errors(Path(item.path)):
-            try:
-                Path(item.path).rename(aside)
-            except FileNotFoundError:
-                return False
-            if aside.stat().st_mtime != item.used:
-                aside.rename(item.path)
-                return False
-            aside.unlink()
+        if self._local is not None:
+            return remove_unused(item, self._tmp(self._local))
+        if item.local:
+            return self._cache.remove(item)
+        try:
+            info = self._fs.info(item.path)
+        except FileNotFoundError:
+            return False
+        if self._azure is not None:
+            return _changed(info) == item.used and self._azure.rm_unchanged(info)
+        mark = self._mark_path(item.path)
+        marked = self._fs.exists(mark)
+        if max(_changed(info), _changed(self._fs.info(mark)) if marked else 0.0) != item.used:
+            return False
+        self._fs.rm_file(item.path)
+        if marked:
+            self._fs.rm_file(mark)
         return True
 
     # paths, listings and atomic writes ----------------------------------------------------------------
@@ -292,9 +292,15 @@ class ArtefactStore:
             return False
         if size is not None and info["size"] != size:
             return False
-        # An object's time cannot be changed, so an empty object elsewhere has the time of its last use.
         if self._marked.get(path, -math.inf) < time.monotonic() - _MARK_AGAIN:
-            self._fs.pipe_file(self._mark_path(path), b"")
+            if self._azure is not None:
+                try:
+                    self._azure.touch(path)
+                except FileNotFoundError:
+                    return False
+            else:
+                # Elsewhere an object's time cannot be changed, so an empty one has the time of its last use.
+                self._fs.pipe_file(self._mark_path(path), b"")
             self._marked[path] = time.monotonic()
         return True
 
@@ -333,6 +339,17 @@ class ArtefactStore:
             yield stream
 
 
+def _pieces(path: Path, blob: Blob, length: int) -> Iterator[bytes]:
+    """A file's bytes. Raises EdgepackError in place of an end if they are not the blob's."""
+    copied = hashlib.sha256()
+    with path.open("rb") as source:
+        while piece := source.read(length):
+            copied.update(piece)
+            yield piece
+    if copied.hexdigest() != blob.digest:
+        raise EdgepackError(f"{path} changed while it was read; nothing was kept. Try again")
+
+
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
@@ -362,6 +379,3 @@ def _changed(info: Mapping[str, Any]) -> float:
         if isinstance(value, (int, float)):
             return float(value)
     raise EdgepackError(f"{info.get('name')}: its storage does not tell when it was written, so garbage cannot be told")
-
-
-# Files that appear whole -------------------------------------------------------------------------------

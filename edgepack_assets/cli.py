@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from edgepack_assets import approval, dagster_home
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefact_store import open_store
 from edgepack_assets.cli_lock import lock
 from edgepack_assets.cli_text import size_text, table
 from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
@@ -289,7 +289,7 @@ def sensors() -> None:
 def gc(delete: bool, grace: float) -> None:
     """Show or delete artefacts that no manifest, registered package or kept environment needs."""
     settings = load_settings()
-    store = ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+    store = open_store(settings)
     found = find_garbage(store, open_registry(settings), settings.runtime.environments, grace)
     if delete:
         found = store.remove(found)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore, open_store
 from edgepack_assets.cli_text import age_text, table
 from edgepack_assets.config import load_settings
 from edgepack_assets.errors import NotFoundError
@@ -88,7 +88,7 @@ def _tell(before: Generation, after: Generation, uses: list[LockUse]) -> None:
 
 
 def _store(settings: Settings) -> ArtefactStore:
-    return ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+    return open_store(settings)
 
 
 def _uses(settings: Settings) -> list[LockUse]:

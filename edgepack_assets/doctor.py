@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefact_store import open_store
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
@@ -58,7 +58,7 @@ def _tried(section: str, name: str, attempt: Callable[[], str]) -> Finding:
 
 
 def _store(settings: Settings) -> str:
-    store = ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
+    store = open_store(settings)
     told = f"edgepack doctor {os.getpid()}".encode()
     blob = store.put_bytes(told, "text/plain")
     if store.fetch(blob).read_bytes() != told:

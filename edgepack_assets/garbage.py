@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefact_store import ArtefactStore, Garbage
+from edgepack_assets.artefact_cache import Garbage
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.lock import LOCKS, split_name
 from edgepack_assets.uses import LockUse, digest_of, lock_uses

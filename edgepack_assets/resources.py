@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefact_store import ArtefactStore, open_store
 from edgepack_assets.config import load_settings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
@@ -20,11 +20,6 @@ from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.tools import Tools
-
-
-def open_store(settings: Settings) -> ArtefactStore:
-    """The artefact store that the configuration names."""
-    return ArtefactStore(settings.artefacts.root, settings.artefacts.cache)
 
 
 class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]

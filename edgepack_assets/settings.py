@@ -247,7 +247,8 @@ RegistrySettings = Annotated[
 
 
 class ArtefactSettings(Section):
-    """Where artefacts lie: a folder or an fsspec URL; `cache` is the local copy of a remote root."""
+    """Where artefacts lie: a folder, `abfs://` (Azure storage) or another fsspec URL; `cache` is the local copy of a
+    remote root."""
 
     root: str = ".edgepack/artefacts"
     cache: Path = Path(".edgepack/cache")
@@ -364,9 +365,12 @@ class Settings(Section):
     @classmethod
     def _isolation_is_required_where_identities_are_in_reach(cls, values: Any) -> Any:
         # A machine that signs in to Azure hands its identity to whoever asks at an address of its network.
-        if isinstance(values, dict) and isinstance(values.get("registry"), dict):
-            runtime = values.get("runtime") or {}
-            if values["registry"].get("type") == "azure_ml" and isinstance(runtime, dict):
+        if isinstance(values, dict):
+            registry, artefacts, runtime = (values.get(key) or {} for key in ("registry", "artefacts", "runtime"))
+            azure_ml = isinstance(registry, dict) and registry.get("type") == "azure_ml"
+            root = artefacts.get("root") if isinstance(artefacts, dict) else None
+            storage = isinstance(root, str) and root.startswith(("abfs://", "abfss://"))
+            if (azure_ml or storage) and isinstance(runtime, dict):
                 return {**values, "runtime": {"isolation": "required", **runtime}}
         return values
 

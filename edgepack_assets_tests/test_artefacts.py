@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from hypothesis import strategies as st
 from edgepack_assets import artefact_store, files
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import Artefact, Blob, canonical_json, check_chain
+from edgepack_assets.azure_files import AzureFiles, is_azure
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError, StaleError
 from edgepack_assets.files import writing
+from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
 HOUR = 3600.0
@@ -32,14 +36,18 @@ class Root:
 
     url: str
     cache: Path
+    older: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(path, etag) of objects whose time cannot be set -> seconds by which they count as older."""
 
-    @property
+    @cached_property
     def fs(self) -> Any:
+        if is_azure(self.url):
+            return AzureFiles(self.url, AzureCredentialSettings(), 20)
         return fsspec.core.url_to_fs(self.url)[0]
 
     @property
     def path(self) -> str:
-        return str(fsspec.core.url_to_fs(self.url)[1])
+        return str(self.fs.root if is_azure(self.url) else fsspec.core.url_to_fs(self.url)[1])
 
     def store(self) -> ArtefactStore:
         return ArtefactStore(self.url, self.cache)
@@ -48,7 +56,7 @@ class Root:
         return list(self.fs.find(f"{self.path}/{folder}"))
 
     def overwrite(self, path: str, data: bytes) -> None:
-        if self.url.startswith("memory:"):
+        if "://" in self.url:
             self.fs.pipe_file(path, data)
         else:
             Path(path).unlink()  # a blob is read-only
@@ -57,20 +65,46 @@ class Root:
     def age(self, seconds: float) -> None:
         """Make everything that is there now older."""
         for path in self.files():
-            if self.url.startswith("memory:"):
+            if is_azure(self.url):
+                version = (path, self.fs.info(path)["etag"])
+                self.older[version] = self.older.get(version, 0.0) + seconds
+            elif self.url.startswith("memory:"):
                 self.fs.store[path].created -= timedelta(seconds=seconds)
             else:
                 changed = Path(path).stat().st_mtime - seconds
                 os.utime(path, (changed, changed))
 
 
-@pytest.fixture(params=["local", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Root]:
+@pytest.fixture(params=["local", "memory", "abfs"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
+    if request.param == "abfs":
+        found = request.getfixturevalue("abfs")
+        changed = artefact_store._changed
+        monkeypatch.setattr(
+            artefact_store,
+            "_changed",
+            lambda info: changed(info) - found.older.get((info["name"], info.get("etag", "")), 0.0),
+        )
+        yield found
+        return
     url = str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}/store"
     found = Root(url, tmp_path / "cache")
     yield found
     if request.param == "memory":
         found.fs.rm(found.path.rpartition("/")[0], recursive=True)
+
+
+@pytest.fixture
+def abfs(azure: LoopbackAzure, tmp_path: Path) -> Root:
+    host = azure.storage.host.replace(".blob.", ".dfs.")
+    return Root(f"abfs://{azure.azure_ml.container}@{host}/{uuid.uuid4().hex}/artefacts", tmp_path / "cache")
+
+
+@pytest.fixture(params=["local", "abfs"])
+def shared(request: pytest.FixtureRequest) -> Root:
+    """A root that several processes can use."""
+    found: Root = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -114,7 +148,7 @@ def test_bytes_that_changed_or_are_gone_are_told_and_can_be_put_again(root: Root
     blob = store.put_bytes(b"good bytes", "text/plain")
     [path] = root.files("blobs")
     root.overwrite(path, b"evil bytes")
-    with pytest.raises(CorruptError, match=rf"{path}.*{blob.digest}.*materialize"):
+    with pytest.raises(CorruptError, match=rf"{path.partition('/')[2]}.*{blob.digest}.*materialize"):
         store.fetch(blob)
     root.overwrite(path, b"good")
     assert store.put_bytes(b"good bytes", "text/plain") == blob
@@ -306,21 +340,21 @@ def _put_many(url: str, cache: Path, me: int, start: Any, answers: Any) -> None:
     answers.put([store.put_named("locks", f"k{n}", {"by": me}) for n in range(40)])
 
 
-def test_processes_that_publish_at_once_all_get_the_same_documents(local: Root) -> None:
+def test_processes_that_publish_at_once_all_get_the_same_documents(shared: Root) -> None:
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(4), context.Queue()
     processes = [
-        context.Process(target=_put_many, args=(local.url, local.cache, me, start, answers)) for me in range(4)
+        context.Process(target=_put_many, args=(shared.url, shared.cache, me, start, answers)) for me in range(4)
     ]
     for process in processes:
         process.start()
     given = [answers.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(60)
-    standing = local.store().named("locks")
+    standing = shared.store().named("locks")
     assert len(standing) == 40
     assert all(answer == [standing[f"k{n}"] for n in range(40)] for answer in given)
-    assert local.files("tmp") == []
+    assert shared.files("tmp") == []
 
 
 # Garbage -----------------------------------------------------------------------------------------------

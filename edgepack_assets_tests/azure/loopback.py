@@ -63,6 +63,7 @@ class LoopbackAzure:
         self.proxy.seen.clear()
         self.proxy.refused.clear()
         self.proxy.errors.clear()
+        self.proxy.passes_on = False
 
     @property
     def environ(self) -> dict[str, str]:

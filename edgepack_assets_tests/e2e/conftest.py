@@ -78,6 +78,16 @@ class Plant:
         found: list[dict[str, Any]] = json.loads(self.run("edgepack", kind, "list", "--json").stdout)
         return found
 
+    def prepare(self) -> None:
+        """Fill `environment` as `eval "$(edgepack env)"` in the plant's folder does."""
+        shell = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI"))}
+        self.environment = {**shell, "EDGEPACK_CONFIG": str(self.config)}
+        exports = self.run("edgepack", "env").stdout
+        told = subprocess.run(
+            ["bash", "-c", f"{exports}\nenv -0"], env=self.environment, capture_output=True, check=True
+        )
+        self.environment = dict(item.decode().split("=", 1) for item in told.stdout.split(b"\0") if item)
+
 
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
@@ -85,11 +95,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     made = Plant(tmp_path_factory.mktemp("plant"))
     shutil.copyfile(PROJECT / "edgepack.yaml", made.config)
     shutil.copyfile(PROJECT / "dagster.yaml", made.folder / "dagster.yaml")
-    made.environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI"))}
-    made.environment |= {"EDGEPACK_CONFIG": str(made.config)}
-    exports = made.run("edgepack", "env").stdout
-    told = subprocess.run(["bash", "-c", f"{exports}\nenv -0"], env=made.environment, capture_output=True, check=True)
-    made.environment = dict(item.decode().split("=", 1) for item in told.stdout.split(b"\0") if item)
+    made.prepare()
     made.quickstart_said = made.run("python", "-m", "edgepack_assets.quickstart", timeout=900).stdout
     return made
 

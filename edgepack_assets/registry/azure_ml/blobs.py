@@ -7,8 +7,10 @@ from __future__ import annotations
 import base64
 import logging
 import threading
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,12 +42,14 @@ class Blob:
     size: int
     etag: str
     md5: str
+    changed: float = 0.0
+    """Seconds since the epoch."""
 
 
 class Container:
     """A blob container, opened with `opened` when first used and again when its right has expired."""
 
-    def __init__(self, remote: Remote, opened: Callable[[], ContainerClient]) -> None:
+    def __init__(self, remote: Remote[Any], opened: Callable[[], ContainerClient]) -> None:
         self.remote = remote
         self._opened = opened
         self._client: ContainerClient | None = None
@@ -80,10 +84,11 @@ class Container:
                 continue
             content = item.content_settings
             md5 = bytes(content.content_md5).hex() if content is not None and content.content_md5 else ""
+            told = (name, item.size, str(item.etag), md5, item.last_modified.timestamp())
             if name == path:
-                exact.append(Blob("", name, item.size, str(item.etag), md5))
+                exact.append(Blob("", *told))
             elif not path or name.startswith(path + "/"):
-                below.append(Blob(name[len(path) :].lstrip("/"), name, item.size, str(item.etag), md5))
+                below.append(Blob(name[len(path) :].lstrip("/"), *told))
         folder = bool(below) if is_folder is None else is_folder
         return folder, sorted(below if folder else exact, key=lambda blob: blob.name)
 
@@ -135,8 +140,40 @@ class Container:
         blocks = [BlobBlock(block_id=_block(offset)) for offset in range(0, size, PIECE)]
         self.call(f"uploading {path.name}", lambda c: c.get_blob_client(name).commit_block_list(blocks))
 
+    def publish(self, name: str, pieces: Iterable[bytes], size: int, what: str, *, replace: bool) -> None:
+        """Write one blob of `size` bytes, given in pieces of `PIECE` bytes (the last one shorter). It appears when it
+        is whole; where `pieces` raises nothing does. Without `replace` raises RefusedError if there is one."""
+        doing = f"writing {what}"
+        if size <= PIECE:
+            data = b"".join(pieces)
+            self.call(doing, lambda c: c.get_blob_client(name).upload_blob(data, overwrite=replace))
+            return
+        from azure.core import MatchConditions
+        from azure.storage.blob import BlobBlock
+
+        # Blocks of two who write one blob must not mix, so their names are this upload's own.
+        attempt, blocks, progress = uuid.uuid4().hex, [], _Progress(doing, size)
+
+        def stage(block: str, data: bytes) -> None:
+            self.call(doing, lambda c: c.get_blob_client(name).stage_block(block, data, len(data)))
+            progress.add(len(data))
+
+        with ThreadPoolExecutor(_MOVERS, thread_name_prefix="azure-move") as pool:
+            moving: deque[Future[None]] = deque()
+            for number, data in enumerate(pieces):
+                if len(moving) == _MOVERS:
+                    moving.popleft().result()
+                block = base64.b64encode(f"{attempt}-{number:08d}".encode()).decode()
+                blocks.append(BlobBlock(block_id=block))
+                moving.append(pool.submit(stage, block, data))
+            for move in moving:
+                move.result()
+        absent: Any = {} if replace else {"match_condition": MatchConditions.IfMissing}
+        self.call(doing, lambda c: c.get_blob_client(name).commit_block_list(blocks, **absent))
+
     def download(self, blobs: Iterable[tuple[Blob, Path]], what: str) -> None:
-        """Write blobs to files. Raises CorruptError if one is gone, was replaced meanwhile, or is not whole."""
+        """Write blobs to files. Raises CorruptError if one is gone, was replaced meanwhile (where its etag is known),
+        or is not whole."""
         wanted = list(blobs)
         progress = _Progress(f"downloading {what}", sum(blob.size for blob, _ in wanted))
         for blob, path in wanted:
@@ -158,11 +195,12 @@ class Container:
     def _piece(self, blob: Blob, offset: int, length: int) -> bytes:
         from azure.core import MatchConditions
 
+        unchanged: Any = {"etag": blob.etag, "match_condition": MatchConditions.IfNotModified} if blob.etag else {}
+
         def read(client: ContainerClient) -> bytes:
             source: BlobClient = client.get_blob_client(blob.full_name)
-            return source.download_blob(
-                offset, length, etag=blob.etag, match_condition=MatchConditions.IfNotModified, max_concurrency=1
-            ).readall()
+            found: bytes = source.download_blob(offset, length, max_concurrency=1, **unchanged).readall()
+            return found
 
         try:
             data = self.call(f"downloading {blob.full_name}", read)

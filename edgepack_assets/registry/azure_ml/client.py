@@ -20,6 +20,7 @@ from edgepack_assets.registry.azure_ml.credential import make_credential
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.settings import AzureMLRegistrySettings
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -47,7 +48,7 @@ class Asset:
 class Assets:
     """The SDK's client, made when it is first needed, and what the project asks of it."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote[AzureMLRegistrySettings]) -> None:
         self.remote = remote
         self.settings = remote.settings
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class Assets:
     def credential(self) -> TokenCredential:
         """Who we are; made once."""
         if self._credential is None:
-            _quiet()
+            quiet()
             self._credential = make_credential(self.settings.credential, self.remote.patience)
         return self._credential
 
@@ -221,7 +222,7 @@ def _import_sdk() -> type[MLClient]:
     return MLClient
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep out of the log what the SDK says of every request, unless somebody has asked for it."""
     for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
         logger = logging.getLogger(name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry.azure_ml.credential import PASSING_FAULT, redacted
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings
 
 DATA_SCIENTIST = "AzureML Data Scientist"
 REGISTRY_USER = "AzureML Registry User"
@@ -38,6 +39,20 @@ _NETWORK = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class StoragePlace:
+    """A blob container that the configuration names itself. `time_limit` (seconds) is for one remote call."""
+
+    account: str
+    container: str
+    credential: AzureCredentialSettings
+    time_limit: float = 120.0
+
+
+Place = AzureMLRegistrySettings | StoragePlace
+"""What a remote call is made to."""
+
+
 class RefusedError(EdgepackError):
     """A request that Azure understood and refused (400, 409, 412): what it means depends on what was asked."""
 
@@ -50,8 +65,10 @@ class AccessError(EdgepackError):
     """Who we are was refused (401, 403), or could not be shown."""
 
 
-def where(settings: AzureMLRegistrySettings) -> str:
-    """The workspace or registry, as a person names it."""
+def where(settings: Place) -> str:
+    """The workspace, registry or container, as a person names it."""
+    if isinstance(settings, StoragePlace):
+        return f"container {settings.container} of the storage account {settings.account}"
     if settings.registry_name:
         return f"Azure ML registry {settings.registry_name}"
     return (
@@ -60,7 +77,7 @@ def where(settings: AzureMLRegistrySettings) -> str:
     )
 
 
-def explain(error: BaseException, doing: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+def explain(error: BaseException, doing: str, settings: Place) -> EdgepackError:
     """The error of a remote call as one for the user. A TransientError may be tried again."""
     from azure.core import exceptions
 
@@ -80,9 +97,7 @@ def explain(error: BaseException, doing: str, settings: AzureMLRegistrySettings)
     return EdgepackError(f"{at}: {type(error).__name__}: {said}")
 
 
-def _answered(
-    error: BaseException, status: int, at: str, said: str, settings: AzureMLRegistrySettings
-) -> EdgepackError:
+def _answered(error: BaseException, status: int, at: str, said: str, settings: Place) -> EdgepackError:
     if status in TRANSIENT_STATUSES:
         return TransientError(f"{at}: {_overload(status)}: {said}")
     if status == 403:
@@ -94,7 +109,7 @@ def _answered(
     return RefusedError(f"{at}: refused with status {status}: {said}")
 
 
-def _unauthenticated(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+def _unauthenticated(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
     if "AADSTS" in said:
         return _sign_in(error, at, said, settings)
     return AccessError(
@@ -102,7 +117,7 @@ def _unauthenticated(error: BaseException, at: str, said: str, settings: AzureML
     )
 
 
-def _sign_in(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+def _sign_in(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
     whole = str(getattr(error, "message", None) or error)
     for code, advice in _SIGN_IN.items():
         if re.search(rf"\b{code}\b", whole):
@@ -120,30 +135,37 @@ def _sign_in(error: BaseException, at: str, said: str, settings: AzureMLRegistry
     return AccessError(f"{at}: signing in to Azure failed: {advice}: {said}")
 
 
-def _forbidden(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+def _forbidden(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
     code = _code(error)
     if _is_storage(error):
         if _is_own_identity(error):
             network = (
                 "" if code == "AuthorizationPermissionMismatch" else ", and that its firewall lets this machine in"
             )
+            scope = "it" if isinstance(settings, StoragePlace) else "the workspace's storage account"
             return AccessError(
                 f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on "
-                f"the workspace's storage account{network} ({code})"
+                f"{scope}{network} ({code})"
             )
         return AccessError(
             f"{at}: the storage account does not accept the key or signature that Azure ML gives for it: it may have "
             "expired or been renewed; update the datastore's credentials, and check this machine's clock "
             f"({code or said})"
         )
-    role = REGISTRY_USER if settings.registry_name else DATA_SCIENTIST
+    role = BLOB_CONTRIBUTOR
+    if isinstance(settings, AzureMLRegistrySettings):
+        role = REGISTRY_USER if settings.registry_name else DATA_SCIENTIST
     return AccessError(f"{at}: this identity is not allowed to: give it the role {role} there: {said}")
 
 
-def _absent(error: BaseException, at: str, said: str, settings: AzureMLRegistrySettings) -> EdgepackError:
+def _absent(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
     code = _code(error)
     if code in _WRONG_PLACE:
         return EdgepackError(f"{at}: {_WRONG_PLACE[code]}: {said}")
+    if isinstance(settings, StoragePlace):
+        if code == "ContainerNotFound":
+            return EdgepackError(f"{at}: there is no such container: check artefacts.root, or create the container")
+        return AbsentError(f"{at}: not found: {said}")
     name = settings.workspace_name or settings.registry_name or ""
     if re.search(rf"(?i)(workspaces|registries)/{re.escape(name)}'|\b(workspace|registry) '?{re.escape(name)}\b", said):
         key = "registry.registry_name" if settings.registry_name else "registry.workspace_name and resource_group"

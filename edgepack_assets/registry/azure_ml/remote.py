@@ -12,23 +12,23 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edgepack_assets.errors import TransientError
-from edgepack_assets.registry.azure_ml.faults import explain, where
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry.azure_ml.faults import Place, explain, where
 
 _T = TypeVar("_T")
+_P = TypeVar("_P", bound=Place)
 _log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 _LONGEST_PAUSE = 20.0
 
 
-class Remote:
-    """Calls to one workspace or registry, none longer than the configured `time_limit` (seconds)."""
+class Remote(Generic[_P]):
+    """Calls to one workspace, registry or container, none longer than the configured `time_limit` (seconds)."""
 
-    def __init__(self, settings: AzureMLRegistrySettings) -> None:
+    def __init__(self, settings: _P) -> None:
         self.settings = settings
         self.limit = settings.time_limit
         self.patience = min(60.0, max(1.0, self.limit / 4))
