@@ -5,9 +5,7 @@ Reading the file, with its variables and line numbers, is config.py's.
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -27,6 +25,7 @@ from pydantic import (
 
 from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.partitions import is_model_type_name, is_version
+from edgepack_assets.tolerance import Tolerance, read_tolerance
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -89,33 +88,6 @@ def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much worse than its reference a metric may be: an amount, or a share of the reference's value."""
-
-    amount: float
-    relative: bool = False
-
-    def of(self, reference: float) -> float:
-        """The amount for a reference of that value."""
-        return self.amount * abs(reference) if self.relative else self.amount
-
-    def __str__(self) -> str:
-        return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
-
-
-def _tolerance(value: object) -> Tolerance:
-    text = str(value).strip()
-    share = text.endswith("%")
-    try:
-        amount = math.nan if isinstance(value, bool) else float(text.removesuffix("%"))
-    except ValueError:
-        amount = math.nan
-    if not 0 <= amount < math.inf:
-        raise ValueError("a tolerance is a number from 0 up, or a share of the reference's value such as 5%")
-    return Tolerance(amount / 100 if share else amount, share)
 
 
 def _reference(value: object) -> object:
@@ -299,7 +271,7 @@ class GateSettings(Section):
     min: _Number | None = None
     max: _Number | None = None
     reference: Annotated[Literal["previous", "training"] | int | None, BeforeValidator(_reference)] = None
-    tolerance: Annotated[Tolerance, BeforeValidator(_tolerance)] = Tolerance(0.0)
+    tolerance: Annotated[Tolerance, BeforeValidator(read_tolerance)] = Tolerance(0.0)
 
     @model_validator(mode="after")
     def _can_pass_and_fail(self) -> GateSettings:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgepack_assets.evidence import Part
 from edgepack_assets.gates import Reference, gate_parts
-from edgepack_assets.settings import GateSettings, Tolerance
+from edgepack_assets.settings import GateSettings
+from edgepack_assets.tolerance import Tolerance
 
 NUMBERS = st.floats(-1e6, 1e6)
 NOT_FINITE = [None, math.nan, math.inf, -math.inf]
