@@ -27,4 +27,5 @@ def azure(loopback_azure: LoopbackAzure) -> Iterator[LoopbackAzure]:
     with loopback_azure.in_force():
         yield loopback_azure
     assert loopback_azure.proxy.errors == []
-    assert loopback_azure.proxy.refused == []
+    # onnxruntime, which other tests import into this process, tells its maker of that when it sees a proxy.
+    assert set(loopback_azure.proxy.refused) <= {"mobile.events.data.microsoft.com"}

@@ -7,6 +7,7 @@ project's code: calls and answers cross as pickles.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -52,7 +53,8 @@ class PackagingWorker:
         if self._process is not None:
             assert self._process.stdin is not None and self._process.stdout is not None
             self._process.kill()
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what a dead worker did not read is of no use
+                self._process.stdin.close()
             self._process.stdout.close()
             self._process.wait()
             self._process = None

@@ -172,6 +172,8 @@ class Onnx:
     def __init__(self, file: Path) -> None:
         import onnxruntime
 
+        # It would tell its maker of every session. Older versions have nothing to switch off.
+        getattr(onnxruntime, "disable_telemetry_events", lambda: None)()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; its warnings are about optimisations that it left out
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
