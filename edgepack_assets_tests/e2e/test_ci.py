@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ def step_named_package(document: Any) -> str:
 
 
 def bash(plant: Plant, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # On a build machine the project is installed where commands are found.
+    path = f"{Path(sys.executable).parent}:{plant.environment['PATH']}"
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script], cwd=plant.folder,
-        env={**plant.environment, **environment}, capture_output=True, text=True, timeout=600, check=False,
+        env={**plant.environment, "PATH": path, **environment}, capture_output=True, text=True, timeout=600,
+        check=False,
     )  # fmt: skip
 
 
