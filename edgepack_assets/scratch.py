@@ -1,7 +1,7 @@
 """Temporary folders that somebody removes in any case: whoever made one, or the next who needs one.
 
-A process that is killed leaves its folders behind, with the records and the model that were in use. So each is held by
-a lock that ends with its process, and who makes a folder removes those of the same user that nobody holds.
+A process that is killed leaves its folders behind, with the records and the model that were in use. So each folder is
+locked by its process until that ends in whatever way, and who makes one removes those of this user that nobody holds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +20,8 @@ from pathlib import Path
 from edgepack_assets.files import disk_errors
 
 _PREFIX = "edgepack-scratch-"
-_HELD = ".held"
-"""The file in a folder that its process holds a lock on. It appears when it is locked."""
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+"""As tempfile names a folder."""
 
 
 class Scratch:
@@ -29,17 +31,17 @@ class Scratch:
         top = Path(tempfile.gettempdir())
         with disk_errors(top):
             _remove_abandoned(top)
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._held = os.open(self._folder / f"{_HELD}.tmp", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (self._folder / f"{_HELD}.tmp").rename(self._folder / _HELD)
-            self.path = self._folder / "files"
-            self.path.mkdir(mode=0o700)
+            while True:
+                self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+                held = _hold(self.path)
+                if held is not None:
+                    break  # else somebody took the new one for an abandoned one
+        self._held = held
 
     def remove(self) -> None:
         """Remove the folder. Raises OSError if something in it cannot be removed."""
         try:
-            _remove(self._folder)
+            remove_all(self.path)
         finally:
             os.close(self._held)
 
@@ -70,32 +72,43 @@ def remove_all(path: Path) -> None:
             raise OSError(done.stderr.strip()[-500:]) from None
 
 
-def _remove(folder: Path) -> None:
-    """The lock goes last: without it what is left would be nobody's."""
-    for entry in list(folder.iterdir()):
-        if entry.name != _HELD:
-            remove_all(entry)
-    remove_all(folder)
+def _hold(folder: Path) -> int | None:
+    """A descriptor that holds the folder as long as it is open; None if somebody else does, or it is gone."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = folder.lstat()
+    except (BlockingIOError, FileNotFoundError):
+        os.close(held)
+        return None
+    except BaseException:
+        os.close(held)
+        raise
+    if os.path.samestat(found, os.fstat(held)):
+        return held
+    os.close(held)
+    return None
 
 
 def _remove_abandoned(top: Path) -> None:
     with os.scandir(top) as entries:
-        found = [entry for entry in entries if entry.name.startswith(_PREFIX)]
-    for entry in found:
+        found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
+    for folder in found:
         with contextlib.suppress(FileNotFoundError):  # its process ends as we look
-            if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
-                _remove_if_abandoned(Path(entry.path))
+            told = folder.lstat()
+            # that is how tempfile makes one, and nothing else
+            if stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid() and stat.S_IMODE(told.st_mode) == 0o700:
+                _remove_if_abandoned(folder)
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    held = os.open(folder / _HELD, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return  # in use
-    else:
-        # What the last job started may need a moment to end, and still write: then the next one removes it.
-        with contextlib.suppress(OSError):
-            _remove(folder)
-    finally:
-        os.close(held)
+    held = _hold(folder)
+    if held is None:
+        return
+    # What the last job started may need a moment to end, and still write: then the next one removes it.
+    with contextlib.suppress(OSError):
+        remove_all(folder)
+    os.close(held)

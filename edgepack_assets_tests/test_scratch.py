@@ -22,7 +22,7 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_is_this_user_s_and_gone_afterwards(top: Path) -> None:
     with scratch_folder() as folder:
         assert list(folder.iterdir()) == []
-        assert folder.parent.stat().st_mode & 0o777 == 0o700
+        assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "deep" / "er").mkdir(parents=True)
     assert list(top.iterdir()) == []
 
@@ -41,7 +41,7 @@ def test_folders_of_a_killed_process_are_removed_and_no_others(top: Path) -> Non
         env={"TMPDIR": str(top)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert host.stdout is not None
-    abandoned = Path(host.stdout.readline().strip()).parent
+    abandoned = Path(host.stdout.readline().strip())
     lookalike, file = top / "edgepack-scratch-of-mine", top / "edgepack-scratch-notes"
     lookalike.mkdir()
     file.touch()

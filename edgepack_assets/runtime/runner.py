@@ -9,11 +9,12 @@ seconds of importing the SDK are saved. A parity test holds it to the SDK's own 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,21 +56,32 @@ class _Told(BaseModel):
 
 
 class PackageRunner:
-    """Runs the one component of a config or deployment package. Use as a context manager."""
+    """Runs the one component of a config or deployment package. Use as a context manager.
 
-    def __init__(self, package: Path, work: Path, sandbox: Sandbox, environment: Environment) -> None:
+    The environment must be that of the wheels in a deployment package. `wheels` tells these (file name -> sha256) if
+    they were read already; else they are."""
+
+    def __init__(
+        self,
+        package: Path,
+        work: Path,
+        sandbox: Sandbox,
+        environment: Environment,
+        wheels: Mapping[str, str] | None = None,
+    ) -> None:
         self.package = package
         # A folder of its own: two runners in one would mix their files.
         self._folder = Path(tempfile.mkdtemp(prefix="package-", dir=work))
         self._work = work
         self._sandbox = sandbox
         self._environment = environment
+        self._wheels = wheels
         self.component: dict[str, Any] = {}
         self.parameters: dict[str, Any] = {}
 
     def __enter__(self) -> PackageRunner:
         """Check the package, read it and extract its component but for the wheels. Raises PackageError if it is
-        not one, or has not exactly one component."""
+        not one, has not exactly one component, or holds other wheels than the environment."""
         name = self.package.name
         with opened_zip(self.package, name) as archive, disk_errors(self._folder):
             names = checked_names(archive, name)
@@ -83,7 +95,9 @@ class PackageRunner:
             if inside not in names:
                 raise PackageError(f"{name}: is not a pipeline package: it holds no {inside}")
             with opened_inside(archive, inside, f"{name}/{inside}") as component:
-                self._extract(component, checked_names(component, f"{name}/{inside}"), "")
+                files = checked_names(component, f"{name}/{inside}")
+                self._check_wheels(component, f"{name}/{inside}", _WHEELS in files)
+                self._extract(component, files, "")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,6 +117,18 @@ class PackageRunner:
         if len(components) != 1:
             raise PackageError(f"{self.package.name} has {len(components)} components; one is supported")
         self.component = components[0]
+
+    def _check_wheels(self, component: zipfile.ZipFile, what: str, has_wheels: bool) -> None:
+        found = self._wheels
+        if found is None:
+            found = _wheels_of(component, f"{what}/{_WHEELS}") if has_wheels else {}
+        locked = {package.file: package.digest for package in self._environment.lock.packages}
+        if found != locked:
+            differing = sorted(file for file in found.keys() | locked.keys() if found.get(file) != locked.get(file))
+            raise PackageError(
+                f"{what}: its wheels are not those of the environment {self._environment.folder.name}, so what runs in "
+                f"there would not be what is shipped: {', '.join(differing)}"
+            )
 
     def _extract(self, archive: zipfile.ZipFile, names: Iterable[str], top: str) -> None:
         for name in names:
@@ -157,6 +183,16 @@ class PackageRunner:
         with open_output(times, 8 * told.records, what):
             pass
         return PackageRun(results, times, told.records, told.answered, told.latency)
+
+
+def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
+    """sha256 of each wheel that a component ships, by file name."""
+    found = {}
+    with opened_inside(component, _WHEELS, what) as wheels:
+        for name in checked_names(wheels, what):
+            with wheels.open(name) as stream:
+                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    return found
 
 
 def _check_results(what: str, results: Path, records: int) -> None:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts import Artefact, check_chain
 from edgepack_assets.errors import EdgepackError, PackageError
 from edgepack_assets.evidence import Part, in_words
 from edgepack_assets.files import file_digest
-from edgepack_assets.model_types.base import Results, read_lines
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.tasks.execution import execute
 from edgepack_assets.tasks.metrics import configured_parts, sound_parts
-from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
+from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
-
-_ANSWERS_TO_COMPARE = 2
-_TOLERANCE = 1e-9
-"""Relative difference allowed between floats of two runs of the same bytes on the same machine."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def deploy(
             if found != expected:
                 raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
             if not executed:  # another stamp on contents that are proven equal needs no second run
-                _execute(key, built, validated, lock, tools)
+                execute(key, built, found, validated.payload_data, validated.validation_results, lock, tools)
                 executed = True
             return built
 
@@ -151,37 +143,6 @@ def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str
     }
     numbers = validated.metrics.facts["metrics"]
     return tags | {name: repr(value) for name, value in numbers.items() if value is not None}
-
-
-def _execute(key: ModelKey, built: Path, validated: Validated, lock: Lock, tools: Tools) -> None:
-    """Run the stamped package over the payload's first records; its outputs must be those that were validated."""
-    payload = open_payload(validated.payload_data, tools)
-    results = Results(tools.store.fetch(validated.validation_results.parts["results"]))
-    with (
-        tools.work_folder() as work,
-        PackageRunner(built, work, tools.sandbox, tools.environment(lock)) as runner,
-    ):
-        what = f"running {built.name} of {key}"
-        enough = None if tools.entry(key).run_whole_payload else _ANSWERS_TO_COMPARE
-        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=enough, count=payload.count)
-        first = islice(read_lines(results.path), run.records)
-        for ours, theirs in zip(read_lines(run.results), first, strict=True):
-            if not _equal(ours, theirs):
-                raise PackageError(
-                    f"{built.name} answers record {theirs['record']} with {ours['outputs']}, "
-                    f"but was validated with {theirs['outputs']}"
-                )
-    if run.answered == 0:
-        raise PackageError(f"{built.name} answered none of {run.records} records")
-    tools.log.info(f"{built.name} was run over {run.records} records: outputs equal the validated ones")
-
-
-def _equal(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(_equal(ours[name], theirs[name]) for name in ours)
-    if isinstance(ours, float) and isinstance(theirs, float):
-        return math.isclose(ours, theirs, rel_tol=_TOLERANCE)
-    return bool(ours == theirs)
 
 
 def _registered_parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import zipfile
@@ -143,6 +144,36 @@ def broken(path: Path, files: dict[str, bytes]) -> Path:
 def test_what_is_no_package_is_refused(built: Built, sandbox: Sandbox, tmp_path: Path, make: Any, told: str) -> None:
     package = make(tmp_path / "odd.zip")
     with pytest.raises(PackageError, match=told), PackageRunner(package, tmp_path, sandbox, built.environment):
+        pass
+
+
+@pytest.mark.parametrize("change", ["another", "one more", "one less", "none"])
+def test_wheels_that_are_not_the_environment_s_are_refused(
+    built: Built, sandbox: Sandbox, tmp_path: Path, change: str
+) -> None:
+    """Else the run would prove what the environment does, and not what the package ships."""
+
+    def read(file: Any) -> dict[str, bytes]:
+        with zipfile.ZipFile(file) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    outer = read(built.deployment)
+    (inside,) = (name for name in outer if name.startswith("components/"))
+    component = read(io.BytesIO(outer[inside]))
+    wheels = read(io.BytesIO(component.pop("PythonPackages.zip")))
+    wheel = min(wheels)
+    if change == "one less":
+        del wheels[wheel]
+    else:
+        wheels[wheel if change == "another" else f"z{wheel}"] = wheels[wheel] + b"x"
+    write_zip(tmp_path / "PythonPackages.zip", wheels)
+    added = {} if change == "none" else {"PythonPackages.zip": tmp_path / "PythonPackages.zip"}
+    write_zip(tmp_path / "component.zip", {**component, **added})
+    write_zip(tmp_path / "changed.zip", {**outer, inside: tmp_path / "component.zip"})
+    with (
+        pytest.raises(PackageError, match=r"changed.zip/.*: its wheels are not those of the environment .*: .*\.whl"),
+        PackageRunner(tmp_path / "changed.zip", tmp_path, sandbox, built.environment),
+    ):
         pass
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.config import load_settings
+from edgepack_assets.files import writing
 from edgepack_assets.packaging import config_package, deployment_package
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
@@ -47,6 +48,7 @@ class Plant:
     built: Built
     folder: Path
     gates: dict[str, Any] = field(default_factory=dict)
+    run_whole_payload: bool = False
     _results: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -59,7 +61,8 @@ class Plant:
     def tools(self, sandbox: Sandbox | None = None) -> Tools:
         file = self.folder / "edgepack.yaml"
         entry = {"implementation": "state_identifier", "model_name": MODEL, "package_name": tiny.NAME,
-                 "raw_data": {"name": "press_raw"}, "gates": self.gates}  # fmt: skip
+                 "raw_data": {"name": "press_raw"}, "gates": self.gates,
+                 "run_whole_payload": self.run_whole_payload}  # fmt: skip
         file.write_text(yaml.safe_dump({
             "registry": {"path": "registry"},
             "artefacts": {"root": self.built.store.root_url},
@@ -123,5 +126,6 @@ class Plant:
 
 def _gzipped(path: Path, records: list[dict[str, Any]]) -> Path:
     text = "".join(json.dumps(record) + "\n" for record in records)
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    with writing(path) as stream:  # others may read it at the same time
+        stream.write(gzip.compress(text.encode(), mtime=0))
     return path

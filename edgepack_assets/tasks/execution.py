@@ -1,0 +1,81 @@
+"""Running a stamped package before it is registered: it must answer as was validated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import PackageError
+from edgepack_assets.model_types.base import Results, read_lines
+from edgepack_assets.packaging.stamp import PACKAGES
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.tools import Tools
+
+ANSWERS_TO_COMPARE = 2
+TOLERANCE = 1e-9
+"""Relative difference allowed between floats of two runs of the same bytes on the same machine."""
+
+
+def execute(  # noqa: PLR0917 - what is run, and what it is held to
+    key: ModelKey, package: Path, found: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
+    lock: Lock, tools: Tools,
+) -> None:  # fmt: skip
+    """Run a stamped package over the payload's first records, until it gave two answers, or over the whole payload if
+    it has fewer or the configuration says so. The outputs must be those that were validated. `found` are the digests
+    of its files, as `stamp.contents` read them.
+
+    Raises PackageError naming the record that differs, TaskFailedError or ComponentError."""
+    payload = open_payload(payload_data, tools)
+    enough = None if tools.entry(key).run_whole_payload else ANSWERS_TO_COMPARE
+    wheels = {name.rpartition("/")[2]: digest for name, digest in found.items() if f"/{PACKAGES}/" in name}
+    with (
+        tools.work_folder() as work,
+        PackageRunner(package, work, tools.sandbox, tools.environment(lock), wheels) as runner,
+    ):
+        what = f"running {package.name} of {key}"
+        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=enough, count=payload.count)
+        validated = Results(tools.store.fetch(validation_results.parts["results"]))
+        answered = _compare(package.name, run.results, validated.path, run.records)
+    if run.records != payload.count and (enough is None or answered < enough):
+        raise PackageError(f"{package.name} stopped after {run.records} of {payload.count} records")
+    if answered == 0:
+        raise PackageError(f"{package.name} answered none of {run.records} records")
+    tools.log.info(f"{package.name} was run over {run.records} records: outputs equal the validated ones")
+
+
+def _compare(name: str, run: Path, validated: Path, records: int) -> int:
+    """How many answers the run gave, each the validated one."""
+    answered = 0
+    theirs = read_lines(validated)
+    for number, ours in zip_longest(range(records), read_lines(run)):
+        entry = next(theirs, None)
+        if not equal(ours, entry):
+            raise PackageError(
+                f"{name} answers record {number} with {_outputs(ours)}, but was validated with {_outputs(entry)}"
+            )
+        answered += ours["outputs"] is not None
+    return answered
+
+
+def _outputs(entry: Any) -> object:
+    return entry["outputs"] if isinstance(entry, dict) and "outputs" in entry else "nothing"
+
+
+def equal(ours: Any, theirs: Any) -> bool:
+    """Whether two JSON values are the same: text, integers, true and null exactly, floats within TOLERANCE."""
+    if type(ours) is not type(theirs):
+        return False
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(equal(ours[name], theirs[name]) for name in ours)
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
+    if isinstance(ours, float):
+        return math.isclose(ours, theirs, rel_tol=TOLERANCE)
+    return bool(ours == theirs)
