@@ -28,6 +28,9 @@ def main() -> int:
         for kind in ("workspace", "registry"):
             print(f"\n# edgepack.yaml, for the {kind}:")
             print(yaml.safe_dump({"registry": azure.registry_section(kind)}, sort_keys=False), end="")
+        host = azure.storage.host.replace(".blob.", ".dfs.")
+        print("\n# Artefacts there too:")
+        print(f"artefacts: {{root: abfs://{azure.azure_ml.container}@{host}/artefacts}}")
         print("\n# Storage, for clients of storage alone:")
         print(f"export AZURE_STORAGE_CONNECTION_STRING={shlex.quote(azure.storage.connection_string)}")
         print("\n# Ctrl-C ends it, and everything in it is gone.", flush=True)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.definitions.run_request import InstigatorType
 
 from edgepack_assets.config import load_settings
 from edgepack_assets.quickstart.register import SAMPLES
@@ -29,82 +21,14 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.e2e.conftest import PROJECT, Plant
+from edgepack_assets_tests.e2e.dev import Dev
 
-PATIENCE = 150.0
 METRICS = {"state_identifier": "silhouette", "image_classification": "accuracy_validation"}
 ASSETS = {"payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package"}
 
 
-class Dev:
-    """`dagster dev` in a plant, with everything it starts in one process group."""
-
-    def __init__(self, plant: Plant) -> None:
-        self.plant = plant
-        self.log = plant.folder / "dagster-dev.log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        # Two processes that make the tables at once get in each other's way.
-        with self.instance() as instance:
-            instance.get_runs()
-            instance.all_instigator_state()
-            instance.get_dynamic_partitions("models")
-        with self.log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port)],
-                cwd=plant.folder, env=plant.environment, stdout=stream, stderr=stream, start_new_session=True,
-            )  # fmt: skip
-
-    def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(self.plant.environment["DAGSTER_HOME"])
-
-    def runs(self) -> list[dg.DagsterRun]:
-        with self.instance() as instance:
-            return list(instance.get_runs())
-
-    def ticks(self) -> dict[str, list[str]]:
-        """For each of the registry sensors, what its ticks that have ended said, newest first."""
-        with self.instance() as instance:
-            return {
-                state.instigator_name: [
-                    tick.tick_data.skip_reason or str(tick.status.value)
-                    for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
-                    if tick.is_completed
-                ]
-                for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-                if state.instigator_name.endswith("_models")
-            }
-
-    def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
-        until = time.monotonic() + PATIENCE
-        while not holds():
-            assert self.process.poll() is None, self.log.read_text()[-6000:]
-            assert time.monotonic() < until, f"{what}: not within {PATIENCE} s\n{self.log.read_text()[-6000:]}"
-            time.sleep(0.3)
-
-    def wait_for_ticks(self, more: int) -> None:
-        """Until each registry sensor has looked so many more times."""
-        before = {name: len(ticks) for name, ticks in self.ticks().items()}
-        self.wait_until(
-            f"{more} ticks",
-            lambda: (
-                len(ticks := self.ticks()) == len(METRICS)
-                and all(len(ticks[name]) >= before.get(name, 0) + more for name in ticks)
-            ),
-        )
-
-    def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
 @pytest.fixture
-def dev(azure: LoopbackAzure, tmp_path: Path) -> Iterator[Dev]:
+def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
     # The components' wheels come from an index that is none of Azure's.
     azure.proxy.passes_on = True
     plant = Plant(tmp_path / "plant")
@@ -121,26 +45,33 @@ def dev(azure: LoopbackAzure, tmp_path: Path) -> Iterator[Dev]:
         name = document["model_types"][sample.implementation]["raw_data"]["name"]
         tags = [f"--tag={key}={value}" for key, value in sample.data_tags.items()]
         plant.run("edgepack", "data", "add", name, str(sample.write_data(tmp_path)), *tags)
-    made = Dev(plant)
+    return plant
+
+
+@pytest.fixture
+def dev(plant: Plant) -> Iterator[Dev]:
+    made = Dev(plant.folder, plant.environment)
     try:
         yield made
     finally:
         made.stop()
 
 
-def test_models_that_appear_in_the_workspace_become_packages(dev: Dev, azure: LoopbackAzure, tmp_path: Path) -> None:
-    settings = load_settings(dev.plant.config)
+def test_models_that_appear_in_the_workspace_become_packages(
+    plant: Plant, dev: Dev, azure: LoopbackAzure, tmp_path: Path
+) -> None:
+    settings = load_settings(plant.config)
     assert settings.runtime.isolation == "required"
     trainer = Trainer.find(settings.runtime)
     models = {sample.implementation: sample.train(trainer, tmp_path) for sample in SAMPLES}
-    dev.wait_for_ticks(1)
+    dev.wait_for_ticks(1, len(METRICS))
     assert dev.runs() == []
 
     for name, model in models.items():
-        assert dev.plant.add_model(name, model, "--tag=line=4") == 1
+        assert plant.add_model(name, model, "--tag=line=4") == 1
     dev.wait_until("both runs", lambda: len(runs := dev.runs()) == 2 and all(run.is_finished for run in runs))
     assert all(run.is_success for run in dev.runs()), dev.log.read_text()[-6000:]
-    dev.wait_for_ticks(3)  # looks again, and finds nothing new
+    dev.wait_for_ticks(3, len(METRICS))  # looks again, and finds nothing new
     assert {run.tags["dagster/partition"] for run in dev.runs()} == {f"{name}:1" for name in METRICS}
     assert len(dev.runs()) == 2
 
@@ -174,7 +105,7 @@ def test_models_that_appear_in_the_workspace_become_packages(dev: Dev, azure: Lo
     assert azure.principal.secret not in kept
     assert azure.identity.tokens
     for token in azure.identity.tokens:
-        assert list(_holding(token, dev.plant.folder / ".edgepack" / "dagster")) == []
+        assert list(_holding(token, plant.folder / ".edgepack" / "dagster")) == []
 
 
 def _holding(secret: str, folder: Path) -> Iterator[str]:

@@ -1,0 +1,86 @@
+"""A real `dagster dev`: web server, daemon and code location, started, watched through its instance, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+
+PATIENCE = 150.0
+
+
+class Dev:
+    """`dagster dev` in a folder, with everything it starts in one process group; environment as it is given."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+        self.home = environment["DAGSTER_HOME"]
+        self.log = folder / "dagster-dev.log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        # Two processes that make the tables at once get in each other's way.
+        with self.instance() as instance:
+            instance.get_runs()
+            instance.all_instigator_state()
+            instance.get_dynamic_partitions("models")
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), *arguments],
+                cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True,
+            )  # fmt: skip
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(self.home)
+
+    def runs(self) -> list[dg.DagsterRun]:
+        with self.instance() as instance:
+            return list(instance.get_runs())
+
+    def ticks(self) -> dict[str, list[str]]:
+        """For each of the registry sensors, what its ticks that have ended said."""
+        with self.instance() as instance:
+            return {
+                state.instigator_name: [
+                    tick.tick_data.skip_reason or str(tick.status.value)
+                    for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+                    if tick.is_completed
+                ]
+                for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+                if state.instigator_name.endswith("_models")
+            }
+
+    def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE
+        while not holds():
+            assert self.process.poll() is None, self.log.read_text()[-6000:]
+            assert time.monotonic() < until, f"{what}: not within {PATIENCE} s\n{self.log.read_text()[-6000:]}"
+            time.sleep(0.3)
+
+    def wait_for_ticks(self, more: int, sensors: int) -> None:
+        """Until each registry sensor has looked so many more times."""
+        before = {name: len(ticks) for name, ticks in self.ticks().items()}
+        self.wait_until(
+            f"{more} ticks",
+            lambda: (
+                len(ticks := self.ticks()) == sensors
+                and all(len(ticks[name]) >= before.get(name, 0) + more for name in ticks)
+            ),
+        )
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
