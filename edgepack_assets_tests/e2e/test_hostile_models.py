@@ -134,7 +134,8 @@ def test_models_that_take_too_much_fail_and_the_next_run_works(plant: Plant, var
         folder.mkdir()
         success, said = package(plant, "greedy", harmful(folder, variants, code))
         assert not success, code
-        assert told in said, code
+        # Whoever looks at what it takes may be faster than the limit that it runs into itself.
+        assert told in said or "(runtime." in said, code
     assert plant.packages("greedy-edge") == []
     plant.config.write_text(before)
     assert package(plant, "greedy", variants / "sparse")[0]
