@@ -200,8 +200,8 @@ class ModelType(ABC):
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of `metric_names` that are worse the higher they are."""
     prepares_data: ClassVar[bool]
-    scores_with: ClassVar[tuple[str, ...]]
-    """Modules that scoring imports here, which a run may import ahead."""
+    works_with: ClassVar[tuple[str, ...]]
+    """Modules that payload, scoring and pictures import here, which a run may import ahead."""
     preload: ClassVar[Mapping[str, tuple[str, ...]]]
     """Distribution name -> modules that a child may import ahead of its job when the lock holds it."""
 

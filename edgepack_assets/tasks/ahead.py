@@ -6,15 +6,15 @@ import importlib
 import threading
 from collections.abc import Sequence
 
-_PICTURES = "matplotlib.backends.backend_agg"
+from edgepack_assets.model_types.pictures import new_figure, png
 
 _threads: list[threading.Thread] = []
 
 
 def start(modules: Sequence[str]) -> None:
-    """Begin to import `modules` and what draws pictures, a second or two of importing, unless that was done."""
+    """Begin to import `modules` and what draws pictures, a second of importing, unless that was done."""
     if not _threads:
-        thread = threading.Thread(target=_load, args=[(*modules, _PICTURES)], name="import ahead", daemon=True)
+        thread = threading.Thread(target=_load, args=[modules], name="import ahead", daemon=True)
         _threads.append(thread)
         thread.start()
 
@@ -28,3 +28,6 @@ def finish() -> None:
 def _load(modules: Sequence[str]) -> None:
     for module in modules:
         importlib.import_module(module)
+    figure = new_figure(1, 1)
+    figure.add_subplot()
+    png(figure)  # much of matplotlib is imported, and its fonts are looked up, by the first figure

@@ -58,7 +58,7 @@ def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPa
         environment = tools.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
         tools.sandbox.prepare(environment, tools.preload(key, lock))
-        ahead.start(implementation.scores_with)
+        ahead.start(implementation.works_with)
         component = work / "component"
         _assemble(component, implementation, source)
         inspection = _inspect(key, tools, implementation, environment, component)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.tasks.execution import execute
 from edgepack_assets.tasks.metrics import configured_parts, sound_parts
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.tasks.registration import metrics_tag, register_package
+from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
 
 
@@ -85,8 +86,7 @@ def deploy(
 
         registration = register_package(tools.registry, name, tags, build, tools.log)
         registered, before = registration.registered, registration.built is None
-        digest = None if registration.built is None else file_digest(registration.built)
-        parts = _registered_parts(registered, expected, digest, work, tools)
+        parts = _registered_parts(registration, expected, work, tools)
         if before:
             added = {**metrics_tag(registered, validated.metrics.facts["metrics"], tags), **overridden}
             registered = tools.registry.set_tags(registered, added) if added else registered
@@ -145,16 +145,18 @@ def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str
     return tags | {name: repr(value) for name, value in numbers.items() if value is not None}
 
 
-def _registered_parts(
-    registered: RegisteredVersion, expected: dict[str, str], built: str | None, work: Path, tools: Tools
-) -> list[Part]:
-    """The rows of deployment_package.is_registered_as_built, from a fresh download.
+def _registered_parts(registration: Registration, expected: dict[str, str], work: Path, tools: Tools) -> list[Part]:
+    """The rows of deployment_package.is_registered_as_built, from a fresh download, whose bytes `download` holds
+    against the registered digest.
 
-    `built` is the digest of the package that was built in this run: its files have been compared already."""
-    path = tools.registry.download(registered, work / "registered")
-    if built is not None:
-        digest = file_digest(path)
-        return [Part("registered bytes", digest == built, digest, f"{built}, as built and executed")]
+    The files of a package that was built in this run have been compared already: its digest is enough."""
+    registered, built = registration.registered, registration.built
+    with ThreadPoolExecutor(1) as pool:  # beside the download: hashing a hundred megabytes takes its time
+        as_built = None if built is None else pool.submit(file_digest, built)
+        path = tools.registry.download(registered, work / "registered")
+    if as_built is not None:
+        digest = as_built.result()
+        return [Part("registered bytes", registered.digest == digest, registered.digest, f"{digest}, as built and run")]
     stamp = read_stamp(path)
     wanted = f"version {registered.version}, package id {registered.tags.get('packageid', 'none')}"
     differing = _differing(contents(path, stamp), expected)

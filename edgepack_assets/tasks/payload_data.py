@@ -14,6 +14,7 @@ from edgepack_assets.files import writing
 from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, resolve
+from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.tools import Tools
 
 JSON_LINES = "application/x-ndjson+gzip"
@@ -39,6 +40,7 @@ def make_payload(key: ModelKey, tools: Tools, copy_to: Path | None = None) -> tu
     with tools.work_folder() as work:
         path = tools.registry.download(raw, work / "raw")
         writer = PayloadWriter(work / "records", work / "sources")
+        ahead.finish()
         with writer.open():
             written = implementation.write_payload(path, raw.tags, writer)
         facts = {

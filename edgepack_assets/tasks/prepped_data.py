@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts import Artefact
+from edgepack_assets.columns import write_columns
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
@@ -100,9 +101,6 @@ def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
 
 
 def _to_parquet(work: Path, names: list[str]) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     features, windows = _load(work / "features.npy"), _load(work / "windows.npy")
     if features.ndim != 2 or features.shape[1] != len(names) or windows.shape != (len(features), 2):
         raise ComponentError(
@@ -112,7 +110,10 @@ def _to_parquet(work: Path, names: list[str]) -> Path:
     columns = {"record": windows[:, 0], "model_prediction": windows[:, 1]}
     columns |= {name: features[:, i] for i, name in enumerate(names)}
     path = work / "features.parquet"
-    pq.write_table(pa.table(columns), path)
+    try:
+        write_columns(path, columns)
+    except TypeError as error:
+        raise ComponentError(f"the prepared data holds {error}") from None
     return path
 
 

@@ -30,7 +30,7 @@ class ImageClassification(ModelType):
     name: ClassVar[str] = "image_classification"
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     prepares_data: ClassVar[bool] = False
-    scores_with: ClassVar[tuple[str, ...]] = ("sklearn.metrics",)
+    works_with: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "pillow": ("PIL.Image",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgepack_assets.columns import read_columns
 from edgepack_assets.model_types.base import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.pictures import STATE_COLOURS, new_figure, png
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
@@ -16,11 +17,10 @@ _MOST_FEATURES = 40
 def features(prepped: Prepped) -> bytes:
     """A map: one row per feature, one column per window, each feature from its smallest to its largest value."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(prepped.features)
-    names = [name for name in table.column_names if name not in FIXED_COLUMNS]
-    values = np.vstack([table[name].to_numpy() for name in names[:_MOST_FEATURES]])
+    columns = read_columns(prepped.features)
+    names = [name for name in columns if name not in FIXED_COLUMNS]
+    values = np.vstack([columns[name] for name in names[:_MOST_FEATURES]])
     low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
     figure = new_figure(9, 1.4 + 0.24 * len(values))
@@ -30,7 +30,7 @@ def features(prepped: Prepped) -> bytes:
     axes.set_xlabel("window")
     hidden = len(names) - len(values)
     axes.set_title(
-        f"Prepped data: {len(names)} features of {table.num_rows} windows"
+        f"Prepped data: {len(names)} features of {values.shape[1]} windows"
         + (f" (the first {_MOST_FEATURES} shown)" if hidden > 0 else ""),
         fontsize=10,
     )

@@ -44,7 +44,7 @@ class StateIdentifier(ModelType):
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     lower_is_better = frozenset({"inertia"})
     prepares_data = True
-    scores_with: ClassVar[tuple[str, ...]] = ("scipy.spatial.distance",)
+    works_with: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
     preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "joblib": ("joblib",),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.columns import to_numpy
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import PayloadWriter
@@ -20,8 +21,8 @@ def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
 
     A missing value (null or NaN) stays one (JSON null). Raises RawDataError naming file, column and row.
     """
+    import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     path = _parquet_file(raw)
@@ -33,17 +34,15 @@ def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
             for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
                 columns = []
                 for name in COLUMNS:
-                    values = pc.cast(batch.column(name), pa.float64(), safe=False)
-                    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
-                    infinite = pc.index(pc.is_inf(values), True).as_py()
-                    if infinite >= 0:
-                        raise RawDataError(f"{path.name}: column {name} is infinite in row {writer.count + infinite}")
-                    missing[name] += values.null_count
-                    if values.null_count < len(values):
-                        bounds = pc.min_max(values)
-                        low[name] = min(low[name], bounds["min"].as_py())
-                        high[name] = max(high[name], bounds["max"].as_py())
-                    columns.append(["null" if v is None else repr(v) for v in values.to_pylist()])
+                    values = to_numpy(batch.column(name).cast(pa.float64(), safe=False))
+                    if (infinite := np.flatnonzero(np.isinf(values))).size:
+                        row = writer.count + int(infinite[0])
+                        raise RawDataError(f"{path.name}: column {name} is infinite in row {row}")
+                    present = values[~np.isnan(values)]
+                    missing[name] += len(values) - len(present)
+                    if len(present):
+                        low[name], high[name] = min(low[name], present.min()), max(high[name], present.max())
+                    columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
                 writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
             ignored = [name for name in file.schema_arrow.names if name not in COLUMNS]
     except (pa.ArrowException, OSError) as error:
@@ -54,8 +53,8 @@ def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
         "columns": list(COLUMNS),
         "ignored_columns": ignored,
         "missing_values": missing,
-        "smallest": {name: value if missing[name] < writer.count else None for name, value in low.items()},
-        "largest": {name: value if missing[name] < writer.count else None for name, value in high.items()},
+        "smallest": {name: float(value) if missing[name] < writer.count else None for name, value in low.items()},
+        "largest": {name: float(value) if missing[name] < writer.count else None for name, value in high.items()},
     }
 
 

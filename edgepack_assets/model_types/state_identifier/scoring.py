@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from edgepack_assets.columns import read_columns
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped, Results, Score
 from edgepack_assets.model_types.state_identifier.separation import separation
@@ -24,12 +25,10 @@ def score(results: Results, prepped: Prepped) -> Score:
     A metric that cannot be computed (one cluster only, say) is NaN, which passes no gate.
     """
     import numpy as np
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(prepped.features)
-    records = table["record"].to_numpy()
-    expected = table["model_prediction"].to_numpy()
-    features = np.column_stack([table[name].to_numpy() for name in table.column_names if name not in FIXED_COLUMNS])
+    columns = read_columns(prepped.features)
+    records, expected = columns["record"], columns["model_prediction"]
+    features = np.column_stack([values for name, values in columns.items() if name not in FIXED_COLUMNS])
     answers = {answer.record: answer.outputs for answer in results.answers()}
     due = expected >= 0
     due_records = {int(record) for record in records[due]}
