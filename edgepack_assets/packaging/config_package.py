@@ -10,15 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgepack_assets.errors import PackageError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.model_types.base import ComponentSpec
 from edgepack_assets.packaging.sdk import quiet_import
-from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_VERSION, dump_yaml
+from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_VERSION
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.zips import Content, write_zip
+from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 with quiet_import():
     from simaticai.deployment import Pipeline, PythonComponent
@@ -123,7 +122,7 @@ def _files(top: Path) -> dict[str, Content]:
 
 def normalised(text: bytes) -> bytes:
     """A YAML file of the SDK with its times replaced by the epoch, spelled as `dump_yaml` spells it."""
-    return dump_yaml(_without_times(yaml.safe_load(text)))
+    return dump_yaml(_without_times(load_yaml(text)))
 
 
 def _without_times(value: Any) -> Any:

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import PackageError
 from edgepack_assets.evidence import Part
@@ -28,12 +26,12 @@ from edgepack_assets.packaging.stamp import (
     Stamp,
     deployment_package_name,
     digest_of,
-    dump_yaml,
     project_of,
     read_yaml,
 )
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_zip, write_zip
+from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 with quiet_import():
     from simaticai.deploy.pipeline import _generate_runtime_config, _validate_with_schema
@@ -49,10 +47,10 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         outer: dict[str, Content] = dict(config.outside())
         for name in STAMPED_FILES:
             outer[name] = stamp.apply(name, config.read(name), config.project)
-        pipeline = yaml.safe_load(stamp.apply(CONFIG, config.read(CONFIG), config.project))
+        pipeline = load_yaml(stamp.apply(CONFIG, config.read(CONFIG), config.project))
         runtime = _runtime_config(pipeline)
         outer[RUNTIME] = runtime
-        for part in schema_parts(pipeline, yaml.safe_load(runtime)):
+        for part in schema_parts(pipeline, load_yaml(runtime)):
             if not part.passed:
                 raise PackageError(f"{part.name}: {part.found}")
         size = _size_of_deployment_package(config, lock)
@@ -111,7 +109,7 @@ def config_package_parts(config_package: Path, lock: Lock) -> list[Part]:
         return [
             Part("components", names == [COMPONENT], ", ".join(names), COMPONENT),
             Part("entrypoint", found == entrypoint, found, entrypoint),
-            *schema_parts(config.pipeline, yaml.safe_load(_runtime_config(config.pipeline))),
+            *schema_parts(config.pipeline, load_yaml(_runtime_config(config.pipeline))),
             _size_of_deployment_package(config, lock),
         ]
 

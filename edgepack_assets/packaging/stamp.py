@@ -18,6 +18,7 @@ import yaml
 from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.errors import PackageError
 from edgepack_assets.runtime.zips import Member, checked_names, opened_inside, opened_zip
+from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 COMPONENT = "inference"
 UNSTAMPED_VERSION = "0.0.0-unstamped"
@@ -126,7 +127,7 @@ def digest_of(member: Member) -> str:
 
 def read_yaml(archive: zipfile.ZipFile, name: str, what: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(archive.read(name))
+        document = load_yaml(archive.read(name))
     except KeyError:
         raise PackageError(f"{what}: holds no {name}") from None
     except yaml.YAMLError as error:
@@ -149,7 +150,7 @@ def _restamp(name: str, data: bytes, project: str, old: tuple[str, uuid.UUID], n
         for start in ("<title>", "<h1>Pipeline "):
             data = _replaced_once(name, data, f"{start}{project} ({old[0]})<", f"{start}{project} ({new[0]})<")
         return data
-    document = yaml.safe_load(data)
+    document = load_yaml(data)
     info = document["dataFlowPipelineInfo"]
     if (info["dataFlowPipelineVersion"], info["packageId"]) != (old[0], str(old[1])):
         raise PackageError(
@@ -171,8 +172,3 @@ def _replaced_once(name: str, data: bytes, old: str, new: str) -> bytes:
     if not found:
         raise PackageError(f"{name}: does not hold {old}")
     return before + new.encode() + after
-
-
-def dump_yaml(document: object) -> bytes:
-    """One spelling for every YAML file in a package, so that stamping changes the stamp and nothing else."""
-    return yaml.safe_dump(document, sort_keys=False).encode()

@@ -28,6 +28,7 @@ from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.runtime.zips import checked_names, opened_inside, opened_zip
+from edgepack_assets.yaml_text import load_yaml
 
 _WHEELS = "PythonPackages.zip"
 _RESULTS_LIMIT = 16 * 1000**3
@@ -106,7 +107,7 @@ class PackageRunner:
     def _read_pipeline(self, archive: zipfile.ZipFile, config: str) -> None:
         what = f"{self.package.name}: is not a pipeline package"
         try:
-            pipeline = yaml.safe_load(archive.read(config))["dataFlowPipeline"]
+            pipeline = load_yaml(archive.read(config))["dataFlowPipeline"]
             components = pipeline["components"]
             parameters = pipeline.get("pipelineParameters", [])
             self.parameters = {parameter["name"]: parameter["defaultValue"] for parameter in parameters}
