@@ -39,6 +39,8 @@ _ALSO = (
     "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 """Where libraries lie, and what numeric ones read to choose their code."""
+_PARTS = ("bin", "lib", "lib32", "lib64", "ssl", "share/zoneinfo")
+"""Of an interpreter's prefix: what it, and conda's, has there."""
 _SCRATCH = 64 << 20
 """Bytes of /dev/shm, which lies in memory and is emptied after each job."""
 _USERS = range(61184, 65520)
@@ -144,15 +146,18 @@ def _other_user() -> int | None:
 
 @cache
 def python_folders(python: Path) -> tuple[Path, ...]:
-    """Where an interpreter's own library lies, outside of /usr."""
+    """Where an interpreter's own library lies, outside of /usr.
+
+    Not all below its prefix, which may be a home folder, or one of many programs."""
     done = subprocess.run(
         # without site: nothing that a package has put into the environment runs
         [str(python), "-I", "-S", "-c", "import sys; print(sys.base_prefix, sys.base_exec_prefix, sep='\\n')"],
         env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TRY_FOR,
     )  # fmt: skip
     binary = python.resolve()
-    found = [*map(Path, done.stdout.splitlines()), binary.parent.parent if binary.parent.name == "bin" else binary]
-    return tuple(dict.fromkeys(path for path in found if path != Path("/") and not path.is_relative_to("/usr")))
+    prefixes = [*map(Path, done.stdout.splitlines()), *([binary.parent.parent] if binary.parent.name == "bin" else [])]
+    found = [binary, *(prefix / part for prefix in dict.fromkeys(prefixes) for part in _PARTS)]
+    return tuple(path for path in found if path.exists() and not path.is_relative_to("/usr"))
 
 
 def _binds(room: Room) -> dict[str, str]:

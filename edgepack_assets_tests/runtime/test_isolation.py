@@ -13,7 +13,7 @@ import pytest
 from edgepack_assets.errors import ComponentError, IsolationError
 from edgepack_assets.runtime import isolation as isolation_module
 from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Way, isolation_for
+from edgepack_assets.runtime.isolation import Way, isolation_for, python_folders
 from edgepack_assets.runtime.protections import try_protections
 from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.settings import RuntimeSettings
@@ -82,6 +82,16 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work"))
     return tmp_path / "work"
+
+
+def test_an_interpreter_in_a_home_shows_no_more_of_it_than_its_library(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("bin", "lib/python3.11", ".azure", "models"):
+        (home / name).mkdir(parents=True)
+    python = home / "bin" / "python3.11"
+    python.write_text(f"#!/bin/sh\necho {home}\necho {home}\n")
+    python.chmod(0o755)
+    assert set(python_folders(python)) == {python, home / "bin", home / "lib"}
 
 
 BODIES = {
