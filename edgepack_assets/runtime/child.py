@@ -99,8 +99,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             started = time.perf_counter()
             try:
                 answer = process_input(record)
-            except (Exception, SystemExit) as error:
-                raise RecordError(number, f"{type(error).__name__}: {_words(error)}") from error
+            except BaseException as error:  # nothing outside of the component interrupts this process
+                words = _words(error)
+                raise RecordError(number, type(error).__name__ + (f": {words}" if words else "")) from error
             times.append(time.perf_counter() - started)
             if number % _LOOK_AT_CLOCK_EVERY == 0:
                 progress.tell(number, answered)

@@ -194,6 +194,8 @@ def test_an_answer_of_another_shape_is_refused(run: Run, returned: str, told: st
     [
         ("raise KeyError('ph9')", "KeyError: 'ph9'"),
         ("import sys; sys.exit(0)", "SystemExit: the code called sys.exit(0)"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise MemoryError", "MemoryError"),
         ("raise Rude", "Rude: (its message cannot be shown: ZeroDivisionError)"),
     ],
 )

@@ -532,6 +532,23 @@ def test_an_interpreter_that_is_gone_is_told(sandbox: Sandbox, environment: Envi
         sandbox.prepare(broken, [])
 
 
+def test_memory_that_processes_share_is_counted_once(
+    plain_settings: RuntimeSettings, way: Way, environment: Environment, call: Call
+) -> None:
+    settings = plain_settings.model_copy(update={"memory_limit": 1.0})
+    with Sandbox(settings, ways=[way]) as sandbox:
+        body = """
+            taken = b'x' * (300 << 20)
+            for _ in range(5):
+                if os.fork() == 0:
+                    threading.Event().wait()
+            end = time.monotonic() + 1.5  # the host looks twice a second
+            while time.monotonic() < end: sum(taken[:1000])
+            return 'done'
+        """
+        assert call(body, using=sandbox, limit=30) == "done"
+
+
 def test_records_and_answers_cross_as_json(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "component").mkdir()
     (tmp_path / "component" / "entrypoint.py").write_text(
