@@ -438,7 +438,7 @@ class ControlPlane:
         able = {"AzureML Data Scientist", "Contributor", "Owner", "AzureML Registry User"}
         if principal.roles & able or (reads and "Reader" in principal.roles):
             return None
-        words = "/".join(request.path.split("/")[6:9])
+        words = "/".join(request.path.removeprefix("/mferp/managementfrontend").split("/")[7:10:2])
         return arm_error(
             403,
             "AuthorizationFailed",

@@ -31,7 +31,7 @@ from edgepack_assets_tests.azure.http import Response, answer
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.registry.conftest import azure_ml
 
-BLOB = r"plantstorage\.blob"
+BLOB = r"plantstorage2?\.blob"
 ANY = r"\.azure\.com|azureml\.ms|blob\."
 KINDS = ["workspace", "registry"]
 
