@@ -51,11 +51,12 @@ def open_store(settings: Settings) -> ArtefactStore:
 class ArtefactStore:
     """Blobs and manifests under one root: a local folder, or a URL with a local cache of blobs.
 
-    `abfs://` is a container of Azure storage, opened as `credential` says; `time_limit` (seconds) is for one call
-    there. Another remote root, of fsspec, must be an object store, where an object appears whole or not at all."""
+    `abfs://` is a container of Azure storage, opened as `credential` says; `time_limit` (seconds), where there is a
+    setting for it, is for one call there. Another remote root, of fsspec, must be an object store, where an object
+    appears whole or not at all."""
 
     def __init__(
-        self, root: str, cache: Path, credential: AzureCredentialSettings | None = None, time_limit: float = 120.0
+        self, root: str, cache: Path, credential: AzureCredentialSettings | None = None, time_limit: float | None = None
     ) -> None:
         self.root_url = root
         self._azure: AzureFiles | None = None

@@ -79,7 +79,7 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
     protocol = "abfs"
     cachable = False
 
-    def __init__(self, url: str, credential: AzureCredentialSettings, time_limit: float) -> None:
+    def __init__(self, url: str, credential: AzureCredentialSettings, time_limit: float | None) -> None:
         super().__init__(skip_instance_cache=True)
         account, suffix, container, path = parse(url)
         self.root = f"{container}/{path}".rstrip("/")

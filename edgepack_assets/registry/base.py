@@ -30,7 +30,8 @@ class RegisteredVersion:
     """One version of a model or data asset.
 
     `digest` is `content_digest` of its files, `size` their bytes, `is_folder` whether it is a folder,
-    `location` where a person finds it (a path or URI).
+    `location` where a person finds it (a path or URI); it may be told differently each time, so two versions are
+    equal whatever it is.
     """
 
     kind: Kind
@@ -40,7 +41,7 @@ class RegisteredVersion:
     digest: str
     size: int
     is_folder: bool
-    location: str
+    location: str = field(compare=False)
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

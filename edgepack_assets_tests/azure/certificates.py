@@ -20,6 +20,9 @@ HOSTS = (
     "*.dfs.core.windows.net",
     "*.api.azureml.ms",
     "*.experiments.azureml.net",
+    "management.chinacloudapi.cn",
+    "login.chinacloudapi.cn",
+    "*.api.ml.azure.cn",
     "localhost",
 )
 

@@ -1,7 +1,9 @@
 """Azure ML's control plane: a workspace under management.azure.com and a registry under its region's address.
 
-Both hold assets (models, data) as containers with versions, in the service's own shapes. Lists come in pages
-and from an index that may lag; reads by name and version are current."""
+Both hold assets (models, data) as containers with versions, in the shapes that the service was recorded to answer
+with: a registry accepts a version (202, no body) and copies its files, then names now one and now another storage
+account for them; lists and reads tell the same URI differently; a container counts what it gives out next. Lists come
+in pages and from an index that may lag; reads by name and version are current."""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgepack_assets_tests.azure.http import Request, Response, answer, arm_error
 from edgepack_assets_tests.azure.identity import Identity
@@ -20,6 +23,8 @@ from edgepack_assets_tests.azure.storage import Storage
 
 PLURALS = ("models", "data")
 _VIEWS = ("ActiveOnly", "ArchivedOnly", "All")
+_LATER = {"autoDeleteSetting": None, "provisioningState": "Succeeded", "stage": None, "intellectualProperty": None}
+"""What the versions of the API that know stages tell of a model."""
 _CONTAINER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9\-_.]{0,254}"
 
 
@@ -31,6 +36,7 @@ class Asset:
     created: str
     indexed: float
     modified: str = ""
+    reads: int = 0
 
 
 @dataclass
@@ -40,6 +46,8 @@ class Shelf:
     base: str
     assets: dict[str, dict[str, dict[str, Asset]]] = field(default_factory=lambda: {plural: {} for plural in PLURALS})
     archived_containers: set[tuple[str, str]] = field(default_factory=set)
+    deleted: set[tuple[str, str, str]] = field(default_factory=set)
+    """Versions that were there: a registry gives their numbers to nobody."""
 
 
 class ControlPlane:
@@ -65,7 +73,7 @@ class ControlPlane:
         provider = f"{group}/providers/Microsoft.MachineLearningServices"
         self.workspace = Shelf(f"{provider}/workspaces/{self.workspace_name}")
         self.registry = Shelf(f"{provider}/registries/{self.registry_name}")
-        self._operations: dict[str, int] = {}
+        self._operations: dict[str, tuple[int, str]] = {}
         self._temporary: dict[str, str] = {}
 
     def reset(self) -> None:
@@ -74,6 +82,7 @@ class ControlPlane:
             for shelf in (self.workspace, self.registry):
                 shelf.assets = {plural: {} for plural in PLURALS}
                 shelf.archived_containers = set()
+                shelf.deleted = set()
             self._temporary.clear()
         self.page_size, self.index_lag, self.conflict_status, self.identity_based = 3, 0.0, 400, False
         self.lro_polls = 0
@@ -82,7 +91,7 @@ class ControlPlane:
 
     def management(self, request: Request) -> Response:
         """management.azure.com"""
-        refusal = self._refusal(request, "https://management.azure.com")
+        refusal = self._refusal(request, f"https://{request.host}")
         if refusal is not None:
             return refusal
         path = request.path
@@ -108,7 +117,8 @@ class ControlPlane:
         return arm_error(404, "NotFound", f"no route: {path}")
 
     def regional(self, request: Request) -> Response:
-        """<region>.api.azureml.ms: the discovery of registries, and a registry's own assets."""
+        """<region>.api.azureml.ms and cert-<region>.experiments.azureml.net: the discovery of registries, a registry's
+        own assets, the operations on them."""
         refusal = self._refusal(request, "")
         if refusal is not None:
             return refusal
@@ -116,7 +126,7 @@ class ControlPlane:
             if match[1] != self.registry_name:
                 return arm_error(404, "NotFound", f"Registry {match[1]} not found")
             return answer(200, self._discovery_body())
-        if match := re.fullmatch(r"/operations/([0-9a-f]+)", request.path):
+        if match := re.fullmatch(r"/assetstore/v1\.0/operations/([0-9a-f]+)", request.path):
             return self._poll(match[1])
         path = request.path.removeprefix("/mferp/managementfrontend")
         base = self.registry.base
@@ -136,18 +146,19 @@ class ControlPlane:
 
     def put(self, shelf: Shelf, plural: str, name: str, version: str, properties: dict[str, Any]) -> Asset:
         """Put a version on the shelf, as somebody else's pipeline may have done, whatever its version is."""
-        now = datetime.now(UTC).isoformat()
-        model = {"flavors": {}, "modelType": "custom_model", "jobName": None, "stage": None}
+        now = _now()
+        model: dict[str, Any] = {"flavors": {}, "modelType": "custom_model", "jobName": None}
+        model |= {"originAssetId": None} if shelf is self.registry else _LATER
         data = {"dataType": "uri_folder"}
         whole = {
             "description": None, "tags": {}, "properties": {}, "isArchived": False, "isAnonymous": False,
-            "provisioningState": "Succeeded", **(model if plural == "models" else data),
+            **(model if plural == "models" else data),
             **{key: value for key, value in properties.items() if value is not None},
         }  # fmt: skip
-        uri = "modelUri" if plural == "models" else "dataUri"
-        whole[uri] = self._long(str(whole[uri]))
+        uri = _uri(plural)
+        whole[uri] = self._long(plural, str(whole[uri]))
         with self._lock:
-            asset = Asset(whole, now, time.monotonic() + self.index_lag, now)
+            asset = Asset(whole, now, time.monotonic() + self.index_lag, now if plural == "models" else "")
             shelf.assets[plural].setdefault(name, {})[version] = asset
         return asset
 
@@ -171,7 +182,7 @@ class ControlPlane:
                 return self._missing(name) if not versions else self._found(shelf, plural, name)
             if len(inside) == 2:
                 found = [
-                    self._version_body(shelf, plural, name, version, asset)
+                    self._version_body(shelf, plural, name, version, asset, listed=True)
                     for version, asset in sorted((versions or {}).items(), key=lambda item: item[1].created)
                     if self._indexed(asset) and self._visible(request, asset.properties["isArchived"])
                 ]
@@ -182,23 +193,26 @@ class ControlPlane:
             if request.method == "PUT":
                 return self._put(request, shelf, plural, name, version)
             if not versions or version not in versions:
-                return self._missing(f"{name}:{version}")
+                return self._missing(f"{self._id_base(shelf)}/{plural}/{name}/versions/{version}")
+            versions[version].reads += 1
             return answer(200, self._version_body(shelf, plural, name, version, versions[version]))
 
     def _put(self, request: Request, shelf: Shelf, plural: str, name: str, version: str) -> Response:
         properties = request.json["properties"]
-        uri = "modelUri" if plural == "models" else "dataUri"
+        uri = _uri(plural)
         if not re.fullmatch(_CONTAINER_NAME, name):
             return arm_error(400, "ValidationError", f"The name {name!r} is not valid")
         if plural == "models" and not re.fullmatch(r"[1-9][0-9]*", version):
             return arm_error(400, "UserError", "Model version must be a positive integer")
         if any(not isinstance(value, str) for value in (properties.get("tags") or {}).values()):
             return arm_error(400, "ValidationError", "tags must be strings")
+        if (plural, name, version) in shelf.deleted:
+            return self._deleted(plural, name, version)
         known = shelf.assets[plural].get(name, {}).get(version)
         if known is None:
             asset = self.put(shelf, plural, name, version, properties)
-            return self._created(request, shelf, plural, name, version, asset)
-        if known.properties[uri] != self._long(properties[uri]):
+            return self._done(request, shelf, plural, name, version, asset, 201)
+        if self._of_main(known.properties[uri]) != self._of_main(self._long(plural, properties[uri])):
             if self.conflict_status == 409:
                 return arm_error(409, "Conflict", f"{name}:{version} exists already with another {uri}")
             return arm_error(
@@ -211,34 +225,39 @@ class ControlPlane:
         for key in ("tags", "description", "isArchived"):
             known.properties[key] = properties.get(key) or type(known.properties[key] or "")()
         known.properties["isArchived"] = bool(properties.get("isArchived"))
-        known.modified = datetime.now(UTC).isoformat()
-        return answer(200, self._version_body(shelf, plural, name, version, known))
+        known.modified = _now()
+        return self._done(request, shelf, plural, name, version, known, 200)
 
-    def _created(self, request: Request, shelf: Shelf, plural: str, name: str, version: str, asset: Asset) -> Response:
-        body = self._version_body(shelf, plural, name, version, asset)
+    def _done(
+        self, request: Request, shelf: Shelf, plural: str, name: str, version: str, asset: Asset, status: int
+    ) -> Response:
+        """What a workspace answers to a PUT; a registry says only where to ask whether it is done."""
         if shelf is self.workspace:
-            return answer(201, body)
+            location = {"Location": request.url} if status == 201 else {}
+            return answer(status, self._version_body(shelf, plural, name, version, asset), **location)
         operation = uuid.uuid4().hex
-        self._operations[operation] = self.lro_polls
-        url = f"https://{request.host}/operations/{operation}"
-        return answer(202, body, Azure_AsyncOperation=url, Location=request.url, Retry_After="0")
+        self._operations[operation] = (self.lro_polls, f"{self._id_base(shelf)}/{plural}/{name}/versions/{version}")
+        url = f"https://{self.location}.api.azureml.ms/assetstore/v1.0/operations/{operation}"
+        return answer(202, None, Location=url, x_ms_async_operation_timeout="PT1H")
 
     def _poll(self, operation: str) -> Response:
-        left = self._operations.get(operation, 0)
+        if operation not in self._operations:
+            return arm_error(404, "UserError", f"Operation {operation} not found")
+        left, asset_id = self._operations[operation]
         if left:
-            self._operations[operation] = left - 1
-            return answer(200, {"status": "InProgress"}, Retry_After="0")
-        return answer(200, {"status": "Succeeded"})
+            self._operations[operation] = (left - 1, asset_id)
+            return Response(202)
+        return answer(200, {"assetId": asset_id})
 
     def _page(self, request: Request, items: list[dict[str, Any]], host: str) -> Response:
         start = int(request.query.get("$skip", "0") or 0)
         size = min(self.page_size, int(request.query.get("$top") or self.page_size))
-        link = None
+        more = {}
         if start + size < len(items) and "$top" not in request.query:
             others = "&".join(f"{k}={v}" for k, v in request.query.items() if k != "$skip")
             path = request.path.removeprefix("/mferp/managementfrontend")
-            link = f"{host}{path}?{others}&$skip={start + size}"
-        return answer(200, {"value": items[start : start + size], "nextLink": link})
+            more = {"nextLink": f"{host}{path}?{others}&$skip={start + size}"}
+        return answer(200, {"value": items[start : start + size], **more})
 
     @staticmethod
     def _visible(request: Request, archived: bool) -> bool:
@@ -251,7 +270,12 @@ class ControlPlane:
 
     @staticmethod
     def _missing(what: str) -> Response:
-        return arm_error(404, "UserError", f"Not found: {what}")
+        return arm_error(404, "UserError", f"Could not find asset with ID: {what}", inner="NotFoundError")
+
+    def _deleted(self, plural: str, name: str, version: str) -> Response:
+        asset = f"{self._id_base(self.registry)}/{plural}/{name}/versions/{version}"
+        words = "was deleted at 07/17/2023 16:50:49 +00:00, it cannot be recreated. Please try again with a different"
+        return arm_error(400, "UserError", f"Asset {asset} {words} version.")
 
     def _found(self, shelf: Shelf, plural: str, name: str) -> Response:
         return answer(200, self._container_body(shelf, plural, name))
@@ -261,40 +285,68 @@ class ControlPlane:
         newest = max(versions.items(), key=lambda item: item[1].created)[0]
         numbers = [int(version) for version in versions if version.isdigit()]
         kind = {} if plural == "models" else {"dataType": next(iter(versions.values())).properties["dataType"]}
+        nothing = None if shelf is self.registry else {}
         return {
             "id": f"{self._id_base(shelf)}/{plural}/{name}",
             "name": name,
-            "type": f"Microsoft.MachineLearningServices/workspaces/{plural}",
+            "type": plural if shelf is self.registry else f"Microsoft.MachineLearningServices/workspaces/{plural}",
             "properties": {
-                "description": None, "tags": {}, "properties": {}, "provisioningState": "Succeeded",
+                "description": None, "tags": nothing, "properties": nothing,
                 "isArchived": (plural, name) in shelf.archived_containers,
                 "latestVersion": newest, "nextVersion": str(max(numbers, default=0) + 1), **kind,
             },
             "systemData": self._system(versions[newest]),
         }  # fmt: skip
 
-    def _version_body(self, shelf: Shelf, plural: str, name: str, version: str, asset: Asset) -> dict[str, Any]:
-        return {
+    def _version_body(
+        self, shelf: Shelf, plural: str, name: str, version: str, asset: Asset, listed: bool = False
+    ) -> dict[str, Any]:
+        body = {
             "id": f"{self._id_base(shelf)}/{plural}/{name}/versions/{version}",
             "name": version,
             "type": f"Microsoft.MachineLearningServices/workspaces/{plural}/versions",
             "properties": copy.deepcopy(asset.properties),
             "systemData": self._system(asset),
         }
+        uri = _uri(plural)
+        if shelf is self.registry:
+            body |= {"name": name if plural == "models" else version, "type": plural}
+            if asset.reads % 2:
+                body["properties"][uri] = self._of_mirror(asset.properties[uri])
+        elif listed and plural == "data":
+            inside = asset.properties[uri].partition("/datastores/")[2]
+            if asset.properties[uri].startswith("azureml://subscriptions/"):
+                body["properties"][uri] = f"azureml://workspaces/{self._workspace_id()}/datastores/{inside}"
+        return body
 
     def _id_base(self, shelf: Shelf) -> str:
         return shelf.base if shelf is self.workspace else f"azureml://registries/{self.registry_name}"
 
     @staticmethod
     def _system(asset: Asset) -> dict[str, str]:
-        by = {"createdBy": "plant", "createdByType": "Application", "lastModifiedBy": "plant"}
-        return {**by, "createdAt": asset.created, "lastModifiedAt": asset.modified}
+        by = {"createdAt": asset.created, "createdBy": "plant", "createdByType": "Application"}
+        if not asset.modified:
+            return {**by, "lastModifiedAt": asset.created}
+        return {**by, "lastModifiedAt": asset.modified, "lastModifiedBy": "plant", "lastModifiedByType": "Application"}
 
-    def _long(self, uri: str) -> str:
-        group = f"azureml://subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}"
-        if uri.startswith("azureml://datastores/"):
-            return f"{group}/workspaces/{self.workspace_name}/{uri.removeprefix('azureml://')}"
-        return uri
+    def _long(self, plural: str, uri: str) -> str:
+        inside = re.sub(r"(?i)^azureml://(subscriptions/.*/workspaces/[^/]+/)?datastores/", "", uri)
+        if inside == uri:
+            return uri
+        groups = "resourceGroups" if plural == "models" else "resourcegroups"
+        return (
+            f"azureml://subscriptions/{self.subscription_id}/{groups}/{self.resource_group}"
+            f"/workspaces/{self.workspace_name}/datastores/{inside}"
+        )
+
+    def _of_mirror(self, uri: str) -> str:
+        return uri.replace(self._storage.host, self._storage.mirror)
+
+    def _of_main(self, uri: str) -> str:
+        return uri.replace(self._storage.mirror, self._storage.host)
+
+    def _workspace_id(self) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, self.workspace.base))
 
     # storage ----------------------------------------------------------------------------------------------
 
@@ -326,7 +378,7 @@ class ControlPlane:
                 "endpoint": "core.windows.net", "protocol": "https",
                 "serviceDataAccessAuthIdentity": "WorkspaceSystemAssignedIdentity",
             },
-            "systemData": {"createdAt": "2026-01-01T00:00:00Z", "createdByType": "User"},
+            "systemData": {"createdAt": "2026-01-01T00:00:00.0146435+00:00", "createdByType": "Application"},
         }  # fmt: skip
 
     def _temporary_reference(self, request: Request, name: str, version: str) -> Response:
@@ -336,30 +388,40 @@ class ControlPlane:
         assert match is not None, request.json
         if version in self.registry.assets[match[1]].get(name, {}):
             return arm_error(409, "UserError", f"{name}:{version} already exists")
+        if (match[1], name, version) in self.registry.deleted:
+            return self._deleted(match[1], name, version)
         with self._lock:
             container = self._temporary.get(request.json["assetId"])
             if container is None:
-                container = f"registry-{uuid.uuid4()}"
+                container = f"plant-regi-{uuid.uuid4()}"
                 self._storage.make_container(container)
                 self._temporary[request.json["assetId"]] = container
-        return answer(200, self._reference(container))
+        return answer(200, self._reference(container, "", "rcwl"))
 
     def _data_reference(self, request: Request) -> Response:
-        container = request.json["blobUri"].split("/")[3]
-        return answer(200, self._reference(container, "rl"))
+        found = urlsplit(request.json["blobUri"])
+        container, _, path = found.path.strip("/").partition("/")
+        return answer(200, self._reference(container, path, "rl", found.netloc))
 
-    def _reference(self, container: str, permissions: str = "racwl") -> dict[str, Any]:
-        blob = f"https://{self._storage.host}/{container}"
-        credential = {"credentialType": "SAS", "sasUri": f"{blob}?{self._storage.sas(container, permissions)}"}
+    def _reference(self, container: str, path: str, permissions: str, host: str = "") -> dict[str, Any]:
+        """To write: a container, its port told. To read: the blob or folder, the signature for all of its container."""
+        host = host or self._storage.host
+        blob = f"https://{host}/{container}/{path}" if path else f"https://{host}:443/{container}"
         account = f"/subscriptions/{self.subscription_id}/resourceGroups/azureml-rg/providers/Microsoft.Storage"
         return {
             "blobReferenceForConsumption": {
-                "blobUri": blob, "credential": credential,
-                "storageAccountArmId": f"{account}/storageAccounts/{self._storage.account}",
+                "blobUri": blob,
+                "storageAccountArmId": f"{account}/storageAccounts/{host.partition('.')[0]}",
+                "credential": {
+                    "credentialType": "SAS",
+                    "sasUri": f"https://{host}/{container}?{self._storage.sas(container, permissions)}",
+                    "wasbsUri": None,
+                },
             },
-            "temporaryDataReferenceId": uuid.uuid4().hex,
-            "temporaryDataReferenceType": "TemporaryBlobReference",
-        }  # fmt: skip
+            "imageReferenceForConsumption": None,
+            "temporaryDataReferenceId": str(uuid.uuid4()),
+            "temporaryDataReferenceType": None,
+        }
 
     # what everything shares -------------------------------------------------------------------------------
 
@@ -376,7 +438,7 @@ class ControlPlane:
         able = {"AzureML Data Scientist", "Contributor", "Owner", "AzureML Registry User"}
         if principal.roles & able or (reads and "Reader" in principal.roles):
             return None
-        words = "/".join(request.path.split("/")[6:9])
+        words = "/".join(request.path.removeprefix("/mferp/managementfrontend").split("/")[7:10:2])
         return arm_error(
             403,
             "AuthorizationFailed",
@@ -397,7 +459,7 @@ class ControlPlane:
             "identity": {"type": "SystemAssigned", "principalId": str(uuid.uuid4()), "tenantId": str(uuid.uuid4())},
             "properties": {
                 "friendlyName": self.workspace_name, "description": "", "provisioningState": "Succeeded",
-                "workspaceId": str(uuid.uuid5(uuid.NAMESPACE_URL, self.workspace.base)), "hbiWorkspace": False,
+                "workspaceId": self._workspace_id(), "hbiWorkspace": False,
                 "storageAccount": f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
                 f"/providers/Microsoft.Storage/storageAccounts/{self._storage.account}",
                 "discoveryUrl": f"https://{self.location}.api.azureml.ms/discovery", "publicNetworkAccess": "Enabled",
@@ -406,11 +468,27 @@ class ControlPlane:
         }  # fmt: skip
 
     def _discovery_body(self) -> dict[str, Any]:
-        host = f"https://{self.location}.api.azureml.ms/"
+        registry_id = str(uuid.uuid5(uuid.NAMESPACE_URL, self.registry.base))
         return {
+            "registryId": registry_id,
             "registryName": self.registry_name,
-            "primaryRegionResourceProviderUri": host,
-            "resourceGroup": self.resource_group,
+            "tenantId": self._identity.tenant_id,
+            "primaryRegion": self.location,
+            "regions": [self.location],
             "subscriptionId": self.subscription_id,
-            "registryFqdns": {self.location: {"uri": host}},
+            "resourceGroup": self.resource_group,
+            "workspaceName": None,
+            "primaryRegionResourceProviderUri": f"https://cert-{self.location}.experiments.azureml.net/",
+            "registryFqdns": {
+                self.location: {"uri": f"https://{registry_id}.registry.{self.location}.api.azureml.ms"},
+            },
         }
+
+
+def _now() -> str:
+    """Seven digits of a second, as the service tells them."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}7+00:00"
+
+
+def _uri(plural: str) -> str:
+    return "modelUri" if plural == "models" else "dataUri"

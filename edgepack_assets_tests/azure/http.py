@@ -52,9 +52,13 @@ def answer(status: int, value: Any, **headers: str) -> Response:
     return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json; charset=utf-8", **named})
 
 
-def arm_error(status: int, code: str, message: str, **headers: str) -> Response:
-    """An error as Azure Resource Manager and Azure ML tell it."""
-    return answer(status, {"error": {"code": code, "message": message, "details": []}}, **headers)
+def arm_error(status: int, code: str, message: str, inner: str = "", **headers: str) -> Response:
+    """An error as Azure Resource Manager tells it, or with `inner`, the code below the code, as Azure ML does."""
+    more: dict[str, Any] = {}
+    if inner:
+        told = {"ComponentName": "managementfrontend", "InnerError": {"code": inner, "innerError": None}}
+        more["additionalInfo"] = [{"type": kind, "info": {"value": value}} for kind, value in told.items()]
+    return answer(status, {"error": {"code": code, "message": message, "details": [], **more}}, **headers)
 
 
 def blob_error(status: int, code: str, message: str, **headers: str) -> Response:

@@ -39,10 +39,14 @@ class LoopbackAzure:
         self.azure_ml = ControlPlane(self.identity, self.storage)
         self.proxy = Proxy(context, self.faults)
         self.proxy.route("management.azure.com", self.azure_ml.management)
-        self.proxy.route(".api.azureml.ms", self.azure_ml.regional)
+        self.proxy.route("management.chinacloudapi.cn", self.azure_ml.management)
+        for region in (".api.azureml.ms", ".experiments.azureml.net", ".api.ml.azure.cn"):
+            self.proxy.route(region, self.azure_ml.regional)
         self.proxy.route(LOGIN, self.identity.login)
+        self.proxy.route("login.chinacloudapi.cn", self.identity.login)
         self.proxy.route(IMDS, self.identity.imds)
-        self.proxy.stream(self.storage.host, self.storage.serve)
+        for host in (self.storage.host, self.storage.mirror):
+            self.proxy.stream(host, self.storage.serve)
 
     def start(self) -> None:
         self.proxy.start()

@@ -16,17 +16,22 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from edgepack_assets_tests.azure.http import Request, blob_error
 from edgepack_assets_tests.azure.identity import Identity
 
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+
 VERSION = "3.35.0"
 CACHE = Path(__file__).parents[2] / ".cache" / f"azurite-{VERSION}"
 _MAIN = Path("node_modules/azurite/dist/src/blob/main.js")
 _PIECE = 1 << 20
+_COPIED = "0xC0FFEE"
+"""How the ETag of a copy begins: no copy has the ETag of what it is a copy of."""
 _WRITERS = {"Storage Blob Data Contributor", "Storage Blob Data Owner"}
 _READERS = _WRITERS | {"Storage Blob Data Reader"}
 
@@ -57,12 +62,16 @@ def installed() -> Path:
 
 
 class Storage:
-    """One storage account. `sas_lifetime` is that of the SAS which the control plane hands out."""
+    """One storage account. `sas_lifetime` is that of the SAS which the control plane hands out.
+
+    `mirror` is the host of a second account that holds copies of all of it, as a registry keeps them: the same bytes
+    and MD5s under ETags of their own."""
 
     def __init__(self, account: str, identity: Identity, folder: Path) -> None:
         self.account = account
         self.key = base64.b64encode(os.urandom(64)).decode()
         self.host = f"{account}.blob.core.windows.net"
+        self.mirror = f"{account}2.blob.core.windows.net"
         self.sas_lifetime = timedelta(hours=1)
         self._identity = identity
         self._folder = folder
@@ -117,13 +126,16 @@ class Storage:
         """Signatures live for an hour."""
         self.sas_lifetime = timedelta(hours=1)
 
-    def make_container(self, name: str) -> None:
-        from azure.storage.blob import BlobServiceClient
+    def client(self, container: str) -> ContainerClient:
+        """Straight to Azurite: what a test makes go wrong is not meant for the loopback's own requests."""
+        from azure.storage.blob import ContainerClient
 
-        # Straight to Azurite: what a test makes go wrong is not meant for the loopback's own requests.
         url, ca = f"https://127.0.0.1:{self._port}/{self.account}", str(self._folder / "ca.pem")
-        with BlobServiceClient(url, credential=self.key, connection_verify=ca, retry_total=0) as service:
-            service.create_container(name)
+        return ContainerClient(url, container, credential=self.key, connection_verify=ca, retry_total=0)
+
+    def make_container(self, name: str) -> None:
+        with self.client(name) as client:
+            client.create_container()
 
     def sas(self, container: str, permissions: str = "racwdl") -> str:
         """A SAS token on a container."""
@@ -146,14 +158,22 @@ class Storage:
         connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context, timeout=120)
         headers = {name: value for name, value in request.headers.items() if not name.startswith("proxy-")}
         headers["connection"] = "close"
+        copied = request.host == self.mirror
+        if copied:
+            headers["host"] = self.host
+            headers |= {k: v.replace(_COPIED, "") for k, v in headers.items() if k.startswith("if-")}
         body = _pieces(source, length) if length else None
         connection.request(request.method, request.target, body=body, headers=headers)
         found = connection.getresponse()
         # A HEAD's length and an answer in chunks are passed on as they are meant.
         named = {k: v for k, v in found.getheaders() if k.lower() not in ("connection", "keep-alive", "date", "server")}
+        if copied:
+            named |= {k: v.replace('"', '"' + _COPIED, 1) for k, v in named.items() if k.lower() == "etag"}
         if "chunked" in named.pop("transfer-encoding", named.pop("Transfer-Encoding", "")):
             whole = found.read()
             connection.close()
+            if copied:
+                whole = whole.replace(b"<Etag>", b"<Etag>" + _COPIED.encode())
             return found.status, {**named, "Content-Length": str(len(whole))}, iter([whole])
 
         return found.status, named, _closing(connection, found)

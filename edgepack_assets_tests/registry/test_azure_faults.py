@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, blobs, check_connection, remote
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, blobs, check_connection, registry_api, remote
+from edgepack_assets.registry.azure_ml.faults import StoragePlace
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
+from edgepack_assets.settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.faults import (
     Act,
     Exchange,
@@ -25,11 +27,11 @@ from edgepack_assets_tests.azure.faults import (
     stall,
     status,
 )
-from edgepack_assets_tests.azure.http import Response
+from edgepack_assets_tests.azure.http import Response, answer
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.registry.conftest import azure_ml
 
-BLOB = r"plantstorage\.blob"
+BLOB = r"plantstorage2?\.blob"
 ANY = r"\.azure\.com|azureml\.ms|blob\."
 KINDS = ["workspace", "registry"]
 
@@ -105,7 +107,7 @@ def test_a_lasting_fault_is_told_as_one_that_may_pass(
 
 def test_a_long_wait_that_azure_asks_for_is_not_waited_out(azure: LoopbackAzure) -> None:
     azure.faults.add("/models", status(429, "TooManyRequests", Retry_After="600"), times=100)
-    with pytest.raises(TransientError, match=r"throttling.*600 s more would pass registry\.time_limit"):
+    with pytest.raises(TransientError, match=r"throttling.*600 s more would pass the limit of 20 s, registry\.time"):
         azure_ml(azure, "workspace").versions(Kind.MODEL, "press")
 
 
@@ -140,6 +142,18 @@ def test_an_answer_that_trickles_in_ends_with_the_time_limit(azure: LoopbackAzur
     with pytest.raises(TransientError, match=r"reading nothing .*no answer within 1 s"):
         assets.remote.call("reading nothing", trickle)
     ticks.set()
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(0.05, r"within 0\.05 s, registry\.time_limit; check"), (None, r"within 0\.05 s; check")]
+)
+def test_a_limit_is_named_only_where_a_setting_says_it(
+    limit: float | None, words: str, released: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "DEFAULT_LIMIT", 0.05)
+    place = StoragePlace("account", "container", AzureCredentialSettings(), limit)
+    with pytest.raises(TransientError, match=words):
+        remote.Remote(place).call("reading", lambda: released.wait(60))
 
 
 # Who we are ----------------------------------------------------------------------------------------------------
@@ -186,6 +200,29 @@ def test_a_wrong_place_is_told_apart_from_an_absent_model(azure: LoopbackAzure) 
     assert "check registry.workspace_name" in told(azure_ml(azure, "workspace", workspace_name="other"))
     assert "check registry.registry_name" in told(azure_ml(azure, "registry", registry_name="other"))
     assert azure_ml(azure, "workspace").versions(Kind.MODEL, "press") == []
+
+
+def test_what_is_missing_in_a_place_is_no_missing_place(azure: LoopbackAzure) -> None:
+    """However Azure says it."""
+    for kind in KINDS:
+        place = azure.azure_ml.workspace_name if kind == "workspace" else azure.azure_ml.registry_name
+        for words in (f"no asset press in {kind} {place}", f"{kind}s/{place}/models/press could not be found"):
+            azure.faults.add(r"/versions\?", status(404, "UserError", words))
+            assert azure_ml(azure, kind).versions(Kind.MODEL, "press") == []
+        for words in (f"The {kind} '{place}' could not be found", f"Cannot find {kind} {place}"):
+            azure.faults.add(r"/versions\?", status(404, "UserError", words))
+            assert f"check registry.{kind}_name" in told(azure_ml(azure, kind))
+
+
+def test_a_datastore_whose_secrets_are_lost_is_opened_as_ourselves(azure: LoopbackAzure, model: Path) -> None:
+    azure.faults.add("listSecrets", status(404, "UserError", "Datastore's secret is not found."))
+    assert azure_ml(azure, "workspace").register(Kind.MODEL, "press", model, {}).version == 1
+
+
+def test_an_account_that_takes_no_keys_is_told(azure: LoopbackAzure, model: Path) -> None:
+    azure.faults.add(BLOB, status(403, "KeyBasedAuthenticationNotPermitted"), times=9)
+    with pytest.raises(EdgepackError, match=r"takes no keys.*make the datastore identity-based"):
+        azure_ml(azure, "workspace").register(Kind.MODEL, "press", model, {})
 
 
 def test_a_token_that_is_not_accepted_is_no_missing_role(azure: LoopbackAzure) -> None:
@@ -277,6 +314,72 @@ def test_a_lagging_index_gives_no_number_twice(azure: LoopbackAzure, registry: A
     assert registry.get(Kind.MODEL, "press", 2) == made[1]
     assert registry.newest_version(Kind.MODEL, "press") == 3
     assert registry.newest_version(Kind.MODEL, "none") is None
+
+
+# What a registry takes its time for ------------------------------------------------------------------------------
+
+
+def test_a_version_is_there_when_the_registry_says_that_it_is_done(azure: LoopbackAzure, model: Path) -> None:
+    registry = azure_ml(azure, "registry")
+    azure.azure_ml.lro_polls = 2
+    made = registry.register(Kind.MODEL, "press", model, {"lot": "7"})
+    asked = [status for asked, status in azure.proxy.seen if "/assetstore/v1.0/operations/" in asked]
+    assert (made.version, asked) == (1, [202, 202, 200])
+
+
+def test_an_operation_that_does_not_end_is_left(
+    azure: LoopbackAzure, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_api, "_LIMITS", 0.1)
+    azure.faults.add("/operations/", lambda _: Response(202), times=100)
+
+    def forgotten(exchange: Exchange) -> Response:
+        answer = exchange.answer()
+        azure.azure_ml.registry.assets["models"].clear()
+        return answer
+
+    azure.faults.add(r"^PUT [^?]*/models/", forgotten)
+    with pytest.raises(TransientError, match=r"not done after 0\.1 s .*see whether it appears"):
+        azure_ml(azure, "registry", time_limit=1).register(Kind.MODEL, "press", model, {})
+    assert len([asked for asked, _ in azure.proxy.seen if re.search(r"^PUT [^?]*/models/", asked)]) == 1
+
+
+ENDS = {
+    "failed": answer(200, {"status": "Failed", "error": {"code": "X", "message": "no space"}}),
+    "error": answer(200, {"error": {"code": "UserError", "message": "no space"}}),
+    "status": answer(400, {"error": {"code": "UserError", "message": "no space"}}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_operation_that_fails_is_told(azure: LoopbackAzure, model: Path, end: str) -> None:
+    def accepted(exchange: Exchange) -> Response:
+        response = exchange.answer()
+        azure.azure_ml.registry.assets["models"].clear()
+        return response
+
+    azure.faults.add(r"^PUT [^?]*/models/", accepted)
+    azure.faults.add("/operations/", lambda _: ENDS[end])
+    with pytest.raises(EdgepackError, match=r"registering model press:1 .*no space") as caught:
+        azure_ml(azure, "registry").register(Kind.MODEL, "press", model, {})
+    assert not isinstance(caught.value, TransientError)
+
+
+@pytest.mark.parametrize("end", [answer(404, {"error": {"code": "UserError", "message": "gone"}}), Response(204)])
+def test_an_operation_without_an_end_in_words_is_judged_by_the_version(
+    azure: LoopbackAzure, model: Path, end: Response
+) -> None:
+    azure.faults.add("/operations/", lambda _: end)
+    assert azure_ml(azure, "registry").register(Kind.MODEL, "press", model, {}).version == 1
+
+
+def test_the_number_of_a_deleted_version_is_left_out(azure: LoopbackAzure, model: Path) -> None:
+    shelf = azure.azure_ml.registry
+    shelf.deleted |= {("models", "press", "1"), ("models", "press", "2")}
+    registry = azure_ml(azure, "registry")
+    with pytest.raises(VersionTakenError, match=r"press:1 was deleted.*take the next version"):
+        registry.register(Kind.MODEL, "press", model, {}, version=1)
+    assert registry.register(Kind.MODEL, "press", model, {}).version == 3
 
 
 # Bytes ---------------------------------------------------------------------------------------------------------
@@ -373,9 +476,23 @@ def last_step(azure: LoopbackAzure, kind: str = "workspace") -> tuple[str, bool,
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sound_connection_passes_every_step(azure: LoopbackAzure, kind: str) -> None:
     done = list(check_connection(azure_ml(azure, kind).settings))
-    names = ["credential", "token", kind, "models and data"]
-    assert [step.step for step in done] == [*names, "datastore", "storage"] if kind == "workspace" else names
+    last = ["datastore", "storage"] if kind == "workspace" else ["writing"]
+    assert [step.step for step in done] == ["credential", "token", kind, "models and data", *last]
     assert all(step.ok for step in done), done
+
+
+def test_whether_a_registry_lets_us_write_is_seen_without_leaving_anything_in_it(azure: LoopbackAzure) -> None:
+    for _ in range(2):
+        name, ok, said = last_step(azure, "registry")
+        assert (name, ok) == ("writing", True)
+        assert "no file was written and nothing registered" in said
+    assert azure.azure_ml.registry.assets == {"models": {}, "data": {}}
+    assert len(azure.azure_ml._temporary) == 1  # one place, however often it is asked for
+    assert [asked for asked, _ in azure.proxy.seen if "blob." in asked] == []
+    azure.principal.roles = {"Reader"}
+    name, ok, said = last_step(azure, "registry")
+    assert (name, ok) == ("writing", False)
+    assert "give it the role AzureML Registry User" in said
 
 
 BROKEN: dict[str, tuple[Callable[[LoopbackAzure], Any], str, str]] = {

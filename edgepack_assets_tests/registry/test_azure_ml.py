@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edgepack_assets import cli
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.quickstart import __main__ as quickstart
-from edgepack_assets.registry.azure_ml import AzureMLRegistry
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, check_connection
 from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
 from edgepack_assets.registry.base import Kind, files_of, latest
 from edgepack_assets.settings import AzureMLRegistrySettings
@@ -54,6 +54,56 @@ def test_a_model_registered_by_a_training_pipeline_is_as_good(
     assert len(found.digest) == 64
     assert contents(registry.download(found, tmp_path / "out")) == contents(path)
     assert registry.register(Kind.MODEL, "press", path, {}).version == 5
+
+
+def test_copies_in_several_accounts_are_one_version(azure: LoopbackAzure, model: Path, tmp_path: Path) -> None:
+    """A registry names now one and now another; files uploaded in blocks have no MD5, and each copy its own ETag."""
+    shelf = azure.azure_ml.registry
+    container = "plant-regi-blocks"
+    azure.storage.make_container(container)
+    with azure.storage.client(container) as client:
+        client.get_blob_client("m/model.pkl").stage_block("MQ==", b"weights")
+        client.get_blob_client("m/model.pkl").commit_block_list(["MQ=="])
+    uri = {"modelUri": f"https://{azure.storage.host}/{container}/m"}
+    azure.azure_ml.put(shelf, "models", "press", "1", uri)
+    first, second, third = (azure_ml(azure, "registry").get(Kind.MODEL, "press", 1) for _ in range(3))
+    assert len({found.location for found in (first, second, third)}) == 2
+    assert first == second == third
+    for number, found in enumerate((first, second, third)):
+        got = azure_ml(azure, "registry").download(found, tmp_path / str(number))
+        assert contents(got) == {"model.pkl": b"weights"}
+    registry = azure_ml(azure, "registry")
+    made = registry.register(Kind.MODEL, "press", model, {"lot": "7"})
+    for number in range(2):
+        made = registry.set_tags(made, {"seen": str(number)})
+    assert (made.version, dict(made.tags)) == (2, {"lot": "7", "seen": "1"})
+
+
+def test_tags_of_a_registry_leave_the_rest_of_a_version_as_it_is(azure: LoopbackAzure) -> None:
+    shelf = azure.azure_ml.registry
+    fields = {
+        "modelUri": f"https://{azure.storage.host}/c/m", "modelType": "mlflow_model", "description": "theirs",
+        "flavors": {"sklearn": {"data": {"sklearn_version": "1.5"}}}, "properties": {"a": "b"}, "tags": None,
+    }  # fmt: skip
+    azure.azure_ml.put(shelf, "models", "press", "1", fields)
+    kept = shelf.assets["models"]["press"]["1"].properties
+    kept["tags"] = None
+    before = dict(kept)
+    registry = azure_ml(azure, "registry")
+    assert registry._assets.add_tags(Kind.MODEL, "press", 1, {"ours": "1"})
+    assert not registry._assets.add_tags(Kind.MODEL, "press", 2, {"ours": "1"})
+    assert kept == {**before, "tags": {"ours": "1"}}
+
+
+def test_a_datastore_of_another_workspace_is_not_taken_for_ours(azure: LoopbackAzure, tmp_path: Path) -> None:
+    inside = "workspaces/other/datastores/workspaceblobstore/paths/x"
+    group = f"azureml://subscriptions/{azure.azure_ml.subscription_id}/resourcegroups/{azure.azure_ml.resource_group}"
+    registry = azure_ml(azure, "workspace")
+    azure.azure_ml.put(azure.azure_ml.workspace, "models", "press", "1", {"modelUri": "azureml://datastores/d/paths/x"})
+    kept = azure.azure_ml.workspace.assets["models"]["press"]["1"].properties
+    kept["modelUri"] = f"{group}/{inside}"
+    with pytest.raises(EdgepackError, match=r"press:1 lies in a datastore of another workspace"):
+        registry.download(registry.get(Kind.MODEL, "press", 1), tmp_path)
 
 
 def test_looking_at_many_versions_of_others_lists_no_files_until_one_is_used(azure: LoopbackAzure, model: Path) -> None:
@@ -118,6 +168,10 @@ def test_a_version_that_names_no_files_is_told_when_it_is_used(azure: LoopbackAz
         ("azureml://jobs/j/outputs/artifacts/paths/m", InDatastore("workspaceartifactstore", "ExperimentRun/dcid.j/m")),
         ("https://a.blob.core.windows.net/c/x%20y/z", AtUrl("https://a.blob.core.windows.net", "c", "x y/z")),
         ("wasbs://c@a.blob.core.windows.net/x", AtUrl("https://a.blob.core.windows.net", "c", "x")),
+        ("azureml://workspaces/0-1/datastores/d/paths/a", InDatastore("d", "a")),
+        ("azureml://locations/l/workspaces/0-1/datastores/d/paths/a", InDatastore("d", "a")),
+        ("https://a.dfs.core.chinacloudapi.cn/c/x", AtUrl("https://a.blob.core.chinacloudapi.cn", "c", "x")),
+        ("https://a.blob.core.usgovcloudapi.net:443/c/x", AtUrl("https://a.blob.core.usgovcloudapi.net:443", "c", "x")),
         ("abfss://c@a.dfs.core.windows.net/x", AtUrl("https://a.blob.core.windows.net", "c", "x")),
     ],
 )  # fmt: skip
@@ -228,6 +282,23 @@ def test_every_kind_of_credential_reaches_models_and_files(
         version = registry.register(Kind.MODEL, "press", model, {"by": name})
         assert version.version == number
         assert contents(registry.download(version, tmp_path / name)) == contents(model)
+
+
+@pytest.mark.parametrize("kind", ["workspace", "registry"])
+def test_another_cloud_is_asked_where_it_is(
+    azure: LoopbackAzure, model: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureChinaCloud")
+    registry = azure_ml(azure, kind)
+    assert registry.register(Kind.MODEL, "press", model, {}).version == 1
+    assert all(step.ok for step in check_connection(registry.settings))
+    hosts = {asked.split()[1].split("/")[0] for asked, _ in azure.proxy.seen}
+    assert {"login.chinacloudapi.cn"} < hosts
+    assert ("management.chinacloudapi.cn" if kind == "workspace" else "chinaeast2.api.ml.azure.cn") in hosts
+    assert "management.azure.com" not in hosts
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "Elsewhere")
+    with pytest.raises(EdgepackError, match=r"AZUREML_CURRENT_CLOUD is 'Elsewhere'; the clouds .*AzureUSGovernment"):
+        azure_ml(azure, kind).names(Kind.MODEL)
 
 
 def test_a_secret_is_written_nowhere(

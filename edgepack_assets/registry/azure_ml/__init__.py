@@ -1,13 +1,15 @@
 """Azure ML workspaces and registries behind the `Registry` interface.
 
-    registry.py    the interface: versions, downloads that are verified, registrations that are told apart
-    client.py      assets as azure-ai-ml knows them
-    places.py      where an asset's bytes lie, and with what right they are read and written
-    blobs.py       moving bytes in pieces, in bounded memory
-    remote.py      every remote call: its time limit, its retries
-    faults.py      what Azure answers, in words for the user
-    credential.py  who we are
-    connection.py  the connection, checked step by step
+    registry.py      the interface: versions, downloads that are verified, registrations that are told apart
+    client.py        assets as azure-ai-ml knows them
+    registry_api.py  what is asked of a registry without the SDK
+    places.py        where an asset's bytes lie, and with what right they are read and written
+    blobs.py         moving bytes in pieces, in bounded memory
+    remote.py        every remote call: its time limit, its retries
+    faults.py        what Azure answers, in words for the user
+    clouds.py        the clouds of Azure
+    credential.py    who we are
+    connection.py    the connection, checked step by step
 
 Nothing here is imported unless the configuration names Azure ML, and azure.ai.ml (four seconds) not before the
 first remote call.

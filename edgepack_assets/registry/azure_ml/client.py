@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import is_version
+from edgepack_assets.registry.azure_ml.clouds import current_cloud
 from edgepack_assets.registry.azure_ml.credential import make_credential
-from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
+from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, where
+from edgepack_assets.registry.azure_ml.registry_api import RegistryApi
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.settings import AzureMLRegistrySettings
@@ -55,6 +57,8 @@ class Assets:
         self._client: MLClient | None = None
         self._credential: TokenCredential | None = None
         self._archived: dict[str, bool] = {}
+        self.registry_api = RegistryApi(remote, lambda: self.credential)
+        """What of a registry the SDK has no public method for."""
 
     @property
     def credential(self) -> TokenCredential:
@@ -70,8 +74,14 @@ class Assets:
         credential = self.credential
         with self._lock:
             if self._client is None:
+                current_cloud()  # the SDK knows no word for the user where it is none
                 client_class = _import_sdk()
-                self._client = self.remote.call("finding it", lambda: self._make(client_class, credential))
+                try:
+                    self._client = self.remote.call("finding it", lambda: self._make(client_class, credential))
+                except AbsentError as error:
+                    raise EdgepackError(
+                        f"{where(self.settings)}: there is none of that name: check registry.registry_name: {error}"
+                    ) from None
             return self._client
 
     def _make(self, client_class: type[MLClient], credential: TokenCredential) -> MLClient:
@@ -89,7 +99,6 @@ class Assets:
             **place,
             enable_telemetry=False,
             show_progress=False,
-            polling_interval=1,
             per_call_policies=[_wire_reader(self._archived)],
             **self.remote.client_options(),
         )
@@ -122,11 +131,10 @@ class Assets:
 
     def get(self, kind: Kind, name: str, version: int) -> Asset | None:
         """A version as it is now, archived or not; None if there is none."""
-        found = self.entity(kind, name, version)
+        found = self._entity(kind, name, version)
         return None if found is None else self._asset(kind, name, found)
 
-    def entity(self, kind: Kind, name: str, version: int) -> Any:
-        """Likewise, as the SDK's own object."""
+    def _entity(self, kind: Kind, name: str, version: int) -> Any:
         operations = self._operations(kind)
         try:
             return self.remote.call(f"reading {kind} {name}:{version}", lambda: operations.get(name, str(version)))
@@ -134,16 +142,17 @@ class Assets:
             return None
 
     def newest(self, kind: Kind, name: str) -> int | None:
-        """The highest number that the name's container counts, in one small request; None if it says none."""
+        """The highest number that the name's container counts, in one small request where it says one; or None."""
         read = getattr(self._operations(kind), "_get", None)
-        if read is None:
-            return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
-        try:
-            container = self.remote.call(f"reading {kind} {name}", lambda: read(name))
-        except (AbsentError, RefusedError):
-            return None
-        following = str(getattr(container.properties, "next_version", "") or "")
-        return int(following) - 1 if is_version(following) and following != "1" else None
+        if read is not None:
+            try:
+                container = self.remote.call(f"reading {kind} {name}", lambda: read(name))
+            except (AbsentError, RefusedError):
+                return None
+            following = str(getattr(container.properties, "next_version", "") or "")
+            if is_version(following):
+                return int(following) - 1 or None
+        return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
 
     def _pages(self, doing: str, listing: Any) -> Iterator[Any]:
         pages = self.remote.call(doing, lambda: iter(listing().by_page()))
@@ -171,6 +180,9 @@ class Assets:
 
     def put(self, kind: Kind, name: str, version: int, *, uri: str, is_folder: bool, tags: Mapping[str, str]) -> None:
         """Create a version whose bytes lie at `uri` already: one attempt, as it may count without an answer."""
+        if self.settings.registry_name:
+            self.registry_api.put(kind, name, version, uri=uri, is_folder=is_folder, tags=tags)
+            return
         from azure.ai.ml.entities import Data, Model
 
         common: dict[str, Any] = {"name": name, "version": str(version), "path": uri, "tags": dict(tags)}
@@ -178,10 +190,20 @@ class Assets:
             entity: Any = Model(**common, type="custom_model")
         else:
             entity = Data(**common, type="uri_folder" if is_folder else "uri_file")
-        self.update(kind, entity)
+        self._update(kind, entity)
 
-    def update(self, kind: Kind, entity: Any) -> None:
-        """Create or replace a version's description as the entity has it: one attempt."""
+    def add_tags(self, kind: Kind, name: str, version: int, tags: Mapping[str, str]) -> bool:
+        """Add or replace tags of a version: one attempt. False if there is no such version."""
+        if self.settings.registry_name:
+            return self.registry_api.add_tags(kind, name, version, tags)
+        entity = self._entity(kind, name, version)
+        if entity is None:
+            return False
+        entity.tags = {**(entity.tags or {}), **tags}
+        self._update(kind, entity)
+        return True
+
+    def _update(self, kind: Kind, entity: Any) -> None:
         operations = self._operations(kind)
         doing = f"registering {kind} {entity.name}:{entity.version}"
         self.remote.call(doing, lambda: operations.create_or_update(entity), attempts=1)

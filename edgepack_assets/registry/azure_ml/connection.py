@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.azure_ml.client import Assets
+from edgepack_assets.registry.azure_ml.clouds import current_cloud
 from edgepack_assets.registry.azure_ml.faults import explain, where
 from edgepack_assets.registry.azure_ml.places import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.azure_ml.remote import Remote
@@ -26,7 +27,8 @@ class Step(NamedTuple):
 def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
     """Check the connection, yielding each step when it is done; the first one that fails is the last.
 
-    Nothing is left behind but, where deleting is not allowed, a blob of a few bytes."""
+    Nothing is left behind but, where deleting is not allowed, a blob of a few bytes. Of a registry, whose versions
+    cannot be taken back, only a place to upload to is asked for: always the same, which stays empty."""
     remote = Remote(settings)
     assets = Assets(remote)
     places = Places(assets)
@@ -36,7 +38,9 @@ def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
         ("registry" if settings.registry_name else "workspace", lambda: _place(assets)),
         ("models and data", lambda: _lists(assets)),
     ]
-    if not settings.registry_name:
+    if settings.registry_name:
+        steps.append(("writing", lambda: _registry_place(assets)))
+    else:
         steps += [("datastore", lambda: _datastore(places)), ("storage", lambda: _storage(places))]
     for name, step in steps:
         try:
@@ -55,7 +59,7 @@ def _credential(assets: Assets, settings: AzureMLRegistrySettings) -> str:
 
 
 def _token(assets: Assets) -> str:
-    scope = "https://management.azure.com/.default"
+    scope = f"{current_cloud().management}/.default"
     assets.remote.call("signing in", lambda: assets.credential.get_token(scope))
     return "Azure gave a token"
 
@@ -71,6 +75,11 @@ def _place(assets: Assets) -> str:
 
 def _lists(assets: Assets) -> str:
     return f"{len(assets.names(Kind.MODEL))} models, {len(assets.names(Kind.DATA))} data assets"
+
+
+def _registry_place(assets: Assets) -> str:
+    container = assets.registry_api.writable(Kind.MODEL, "edgepack-connection-check", 1)
+    return f"a place to upload to was given, in {container.account_name}; no file was written and nothing registered"
 
 
 def _datastore(places: Places) -> str:

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import ConfigError
+from edgepack_assets.registry.azure_ml.clouds import current_cloud
 from edgepack_assets.settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenC
         "retry_total": 0,
         "raw_response_hook": _raise_passing_faults,
     }
+    if "AZURE_AUTHORITY_HOST" not in os.environ:
+        kwargs["authority"] = current_cloud().authority
     if settings.type == "managed_identity":
         return identity.ManagedIdentityCredential(client_id=settings.client_id)
     if settings.type == "workload_identity":

@@ -41,12 +41,13 @@ _NETWORK = re.compile(
 
 @dataclass(frozen=True)
 class StoragePlace:
-    """A blob container that the configuration names itself. `time_limit` (seconds) is for one remote call."""
+    """A blob container that the configuration names itself. `time_limit` (seconds) is for one remote call; None where
+    no setting says it."""
 
     account: str
     container: str
     credential: AzureCredentialSettings
-    time_limit: float = 120.0
+    time_limit: float | None = None
 
 
 Place = AzureMLRegistrySettings | StoragePlace
@@ -147,6 +148,11 @@ def _forbidden(error: BaseException, at: str, said: str, settings: Place) -> Edg
                 f"{at}: the storage account refuses this identity: check that it has the role {BLOB_CONTRIBUTOR} on "
                 f"{scope}{network} ({code})"
             )
+        if code == "KeyBasedAuthenticationNotPermitted":
+            return AccessError(
+                f"{at}: the storage account takes no keys and no signatures made with one: make the datastore "
+                f"identity-based and give this identity the role {BLOB_CONTRIBUTOR} on the account ({code})"
+            )
         return AccessError(
             f"{at}: the storage account does not accept the key or signature that Azure ML gives for it: it may have "
             "expired or been renewed; update the datastore's credentials, and check this machine's clock "
@@ -166,8 +172,13 @@ def _absent(error: BaseException, at: str, said: str, settings: Place) -> Edgepa
         if code == "ContainerNotFound":
             return EdgepackError(f"{at}: there is no such container: check artefacts.root, or create the container")
         return AbsentError(f"{at}: not found: {said}")
-    name = settings.workspace_name or settings.registry_name or ""
-    if re.search(rf"(?i)(workspaces|registries)/{re.escape(name)}'|\b(workspace|registry) '?{re.escape(name)}\b", said):
+    name = re.escape(settings.workspace_name or settings.registry_name or "")
+    # That something is missing in the workspace is no reason to take the workspace for missing.
+    missing = (
+        rf"(workspaces|registries)/{name}'|\b(workspace|registry) '?{name}'? (\w+ )?(not|cannot)\b"
+        rf"|\bfind (the )?(workspace|registry) '?{name}\b"
+    )
+    if re.search(f"(?i){missing}", said):
         key = "registry.registry_name" if settings.registry_name else "registry.workspace_name and resource_group"
         return EdgepackError(f"{at}: there is none of that name: check {key}: {said}")
     return AbsentError(f"{at}: not found: {said}")

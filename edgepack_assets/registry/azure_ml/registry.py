@@ -7,6 +7,8 @@ request may be done though no answer came.
 
 Versions registered by others (training pipelines) have no such tags. Their digest is made from what storage says of
 their files (name, size, and MD5 or else ETag), when it is asked for; a download is refused if that differs by then.
+A registry keeps copies in several storage accounts, names now one and now another, and lets nobody write to them:
+there ETags tell nothing, and where a version lies is no part of what it is.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.places import Places, Target
+from edgepack_assets.registry.azure_ml.registry_api import UnfinishedError
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import (
     Kind,
@@ -159,8 +162,7 @@ class AzureMLRegistry(Registry):
         except AbsentError:
             return False, []
 
-    @staticmethod
-    def _check_listing(asset: Asset, blobs: list[Blob], digest: str, is_folder: bool) -> None:
+    def _check_listing(self, asset: Asset, blobs: list[Blob], digest: str, is_folder: bool) -> None:
         """Refuse what cannot be the version's bytes before any is downloaded."""
         version = f"{asset.name}:{asset.version}"
         if not blobs:
@@ -171,7 +173,7 @@ class AzureMLRegistry(Registry):
                 raise CorruptError(
                     f"{asset.uri}: {size} bytes instead of the {asset.tags.get(SIZE)} bytes of {version}"
                 )
-        elif _listing_digest(blobs, is_folder) != digest:
+        elif self._listing_digest(blobs, is_folder) != digest:
             raise CorruptError(
                 f"{asset.uri}: the files of {version} have changed since it was looked up; run this again"
             )
@@ -251,7 +253,7 @@ class AzureMLRegistry(Registry):
                 if made.tags.get(ATTEMPT) != attempt:
                     raise _taken(kind, name, number)
                 return made
-            if isinstance(failure, RefusedError):
+            if isinstance(failure, (RefusedError, UnfinishedError)):
                 raise failure
             _log.info("%s:%d is not there yet; putting it again", name, number)
             time.sleep(min(0.2 * 2**look, 2))
@@ -275,13 +277,10 @@ class AzureMLRegistry(Registry):
             raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be kept: the registry uses it itself")
         failure: TransientError | None = None
         for look in range(_LOOKS):
-            entity = self._assets.entity(found.kind, found.name, found.version)
-            if entity is None:
-                self.get(found.kind, found.name, found.version)  # says what there is
-                continue
-            entity.tags = {**(entity.tags or {}), **tags}
             try:
-                self._assets.update(found.kind, entity)
+                if not self._assets.add_tags(found.kind, found.name, found.version, tags):
+                    self.get(found.kind, found.name, found.version)  # says what there is
+                    continue
             except TransientError as error:
                 failure = error
             now = self.get(found.kind, found.name, found.version)
@@ -314,7 +313,12 @@ class AzureMLRegistry(Registry):
         is_folder, blobs = self._look(asset, *self._places.of(asset))
         if not blobs:
             raise CorruptError(f"{asset.uri}: {asset.name}:{asset.version} names files that are not there")
-        return is_folder, sum(blob.size for blob in blobs), _listing_digest(blobs, is_folder)
+        return is_folder, sum(blob.size for blob in blobs), self._listing_digest(blobs, is_folder)
+
+    def _listing_digest(self, blobs: list[Blob], is_folder: bool) -> str:
+        etags = not self._places.is_registry
+        lines = [f"{blob.name}\0{blob.size}\0{blob.md5 or (blob.etag if etags else '')}\n" for blob in blobs]
+        return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
 
 
 def _is_folder(asset: Asset) -> bool | None:
@@ -346,11 +350,6 @@ def _below(copy: Path, blob: Blob) -> Path:
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise CorruptError(f"{blob.full_name}: {blob.name!r} cannot be the name of a file")
     return copy.joinpath(*parts)
-
-
-def _listing_digest(blobs: list[Blob], is_folder: bool) -> str:
-    lines = [f"{blob.name}\0{blob.size}\0{blob.md5 or blob.etag}\n" for blob in blobs]
-    return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
 
 
 def _signature(path: Path) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
@@ -22,15 +22,18 @@ _P = TypeVar("_P", bound=Place)
 _log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+DEFAULT_LIMIT = 120.0
+"""Seconds for one call to a place whose limit nobody can set: artefacts in Azure beside a local registry."""
 _LONGEST_PAUSE = 20.0
 
 
 class Remote(Generic[_P]):
-    """Calls to one workspace, registry or container, none longer than the configured `time_limit` (seconds)."""
+    """Calls to one workspace, registry or container, none longer than its `time_limit` (seconds)."""
 
     def __init__(self, settings: _P) -> None:
         self.settings = settings
-        self.limit = settings.time_limit
+        self.limit = settings.time_limit or DEFAULT_LIMIT
+        self._named = "" if settings.time_limit is None else ", registry.time_limit"
         self.patience = min(60.0, max(1.0, self.limit / 4))
         """Seconds to wait for one connection or for the next byte: a stalled one is left and tried again."""
 
@@ -49,7 +52,7 @@ class Remote(Generic[_P]):
             except Exception as error:  # noqa: BLE001 - every one is explained and raised
                 if isinstance(error, _TimeUpError):
                     raise TransientError(
-                        f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s (registry.time_limit); "
+                        f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s{self._named}; "
                         "check network, proxy and firewall"
                     ) from None
                 told = explain(error, doing, self.settings)
@@ -58,7 +61,7 @@ class Remote(Generic[_P]):
                     raise told from None
                 if time.monotonic() + pause > end:
                     raise TransientError(
-                        f"{told} (waiting {pause:.0f} s more would pass registry.time_limit)"
+                        f"{told} (waiting {pause:.0f} s more would pass the limit of {self.limit:g} s{self._named})"
                     ) from None
                 _log.info("%s; trying again in %.1f s", told, pause)
             time.sleep(pause)
@@ -92,15 +95,15 @@ class _TimeUpError(Exception):
 
 def _pause(error: BaseException, attempt: int) -> float:
     """Seconds to wait: what the answer asks for, else longer each time, never in step with other processes."""
-    asked = _retry_after(error)
+    asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
     if asked is not None:
         return asked
     longest: float = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1))
     return random.uniform(0.5, 1) * longest  # noqa: S311 - no secret
 
 
-def _retry_after(error: BaseException) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait; None if it asks for nothing."""
     for name in ("x-ms-retry-after-ms", "retry-after-ms"):
         value = headers.get(name)
         if value and value.isdigit():
