@@ -7,6 +7,7 @@ Since such a run is requested again a bounded number of times only, an unknown e
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
@@ -14,6 +15,9 @@ from dagster import DagsterEventType, DagsterRunStatus
 from edgepack_assets import errors
 from edgepack_assets.new_models.runs import Ended, SeenRun
 from edgepack_assets.partitions import ModelKey
+
+if TYPE_CHECKING:
+    from dagster._core.execution.plan.objects import StepFailureData
 
 TAGS = "edgepack/"
 """What the names of our run tags begin with."""
@@ -55,21 +59,29 @@ def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
         return Ended.WELL
     if run.status is DagsterRunStatus.CANCELED:
         return Ended.CANCELED
-    return Ended.ON_THE_MODEL if _failed_on_the_model(instance, run) else Ended.FOR_INFRASTRUCTURE
+    failures = _step_failures(instance, run)
+    if any(_named(failure) == errors.ApprovalError.__name__ for failure in failures):
+        return Ended.UNAPPROVED
+    return Ended.ON_THE_MODEL if any(map(_would_repeat_itself, failures)) else Ended.FOR_INFRASTRUCTURE
 
 
-def _failed_on_the_model(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["StepFailureData"]:
     page = instance.get_records_for_run(
         run.run_id, of_type=DagsterEventType.STEP_FAILURE, limit=_MOST_FAILED_STEPS, ascending=True
     )
     events = [record.event_log_entry.dagster_event for record in page.records]
-    return any(_would_repeat_itself(event.step_failure_data) for event in events if event is not None)
+    return [event.step_failure_data for event in events if event is not None]
 
 
-def _would_repeat_itself(failure: "dg._core.execution.plan.objects.StepFailureData") -> bool:
+def _named(failure: "StepFailureData") -> str:
+    """The name of the error that a failure of ours was made from."""
+    named = failure.user_failure_data.metadata.get("error") if failure.user_failure_data is not None else None
+    return str(named.value) if named is not None else ""
+
+
+def _would_repeat_itself(failure: "StepFailureData") -> bool:
     if failure.user_failure_data is not None:
-        named = failure.user_failure_data.metadata.get("error")
-        return not _is_transient(str(named.value) if named is not None else "")
+        return not _is_transient(_named(failure))
     error = failure.error
     names = set()
     while error is not None:
