@@ -188,6 +188,4 @@ def _uv(folder: Path, settings: RuntimeSettings, *arguments: str) -> None:
     if done.returncode != 0:
         ended = f" (ended by signal {-done.returncode})" if done.returncode < 0 else ""
         kind = TransientError if ran_out(done) else EnvironmentBuildError
-        raise kind(
-            f"the component's environment cannot be built in {folder}{ended}:\n{shown(done.stderr)}"
-        )
+        raise kind(f"the component's environment cannot be built in {folder}{ended}:\n{shown(done.stderr)}")

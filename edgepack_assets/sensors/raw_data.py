@@ -6,6 +6,7 @@ the config package as it is, so that the package that stands gets new metrics, a
 
 import json
 import time
+from functools import partial
 from typing import Any, cast
 
 import dagster as dg
@@ -54,18 +55,16 @@ def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackRes
         # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
         # looked at keeps its place.
         try:
-            raw, found = asked.within(lambda registry, name=name: _current(name, settings, registry))
+            raw, found = asked.within(partial(_current, name, settings))
             before = seen.get(name, {})
             if before.get("version") != found:
                 before = {"version": found, "after": None}
                 if settings.model_type(name).revalidate:
-                    request, why = _validation(
-                        name, raw, found, settings, cast(Registry, asked), context.instance
-                    )
+                    request, why = _validation(name, raw, found, settings, cast(Registry, asked), context.instance)
                     requests += [request] if request is not None else []
                     said.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += asked.within(lambda registry, keys=keys: raw_data_observations(keys, settings, registry))
+            observed += asked.within(partial(raw_data_observations, keys, settings))
         except NotFoundError as error:
             said.append(f"{name}: {error}")  # an answer: it may be added any time
             silence.ends()

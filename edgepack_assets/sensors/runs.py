@@ -60,7 +60,7 @@ def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
     if run.status is DagsterRunStatus.CANCELED:
         return Ended.CANCELED
     failures = _step_failures(instance, run)
-    if any(_named(failure) == errors.ApprovalError.__name__ for failure in failures):
+    if any(_told(failure, "error") == errors.ApprovalError.__name__ for failure in failures):
         return Ended.UNAPPROVED
     return Ended.ON_THE_MODEL if any(map(_would_repeat_itself, failures)) else Ended.FOR_INFRASTRUCTURE
 
@@ -73,15 +73,16 @@ def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["St
     return [event.step_failure_data for event in events if event is not None]
 
 
-def _named(failure: "StepFailureData") -> str:
-    """The name of the error that a failure of ours was made from."""
-    named = failure.user_failure_data.metadata.get("error") if failure.user_failure_data is not None else None
-    return str(named.value) if named is not None else ""
+def _told(failure: "StepFailureData", what: str) -> str:
+    """What a failure of ours tells of itself (retries.py): the name of its "error", whether it is "transient"."""
+    told = failure.user_failure_data.metadata.get(what) if failure.user_failure_data is not None else None
+    return str(told.value) if told is not None else ""
 
 
 def _would_repeat_itself(failure: "StepFailureData") -> bool:
     if failure.user_failure_data is not None:
-        return not _is_transient(_named(failure))
+        # The transient one may be no error of ours: a connection that was reset, a full disk.
+        return _told(failure, "transient") != str(True) and not _is_transient(_told(failure, "error"))
     error = failure.error
     names = set()
     while error is not None:
