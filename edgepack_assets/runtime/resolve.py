@@ -49,10 +49,11 @@ _NO_ANSWER = re.compile(
     r"(?i)connection (refused|reset|aborted|closed|broken|error)|connect error|\(connect\)|could not connect|dns error|"
     r"name resolution|failed to (lookup address|resolve) |unreachable|timed out|(?<![-\w])(read)?timeout(?![-\w])|"
     r"incomplete ?read|end of file|unexpected eof|(error|error \(|too many )\s?(408|425|429|5\d\d)\b|"
-    r"\b(429|5\d\d) (server|client) error"
+    r"\b(429|5\d\d) (server|client) error|network connectivity|\(from versions: none\)"
 )
 """What uv and pip say of an index that gives no answer, or says itself that it cannot at the moment. An answer that is
-wrong (no package, 401, 404) is none of these: it would be the same the next minute."""
+wrong (no package, 401, 404) is none of these: it would be the same the next minute. Of an index that is down pip only
+says that it has nothing at all of a name, though it had when that was locked."""
 _CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
 
 

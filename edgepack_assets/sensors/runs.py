@@ -1,9 +1,9 @@
 """How the runs of partitions stand, and why one failed: on the model, or for want of infrastructure.
 
 A run failed on the model if one of its steps failed in a way that would repeat itself: an EdgepackError that is no
-TransientError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that never started, whose
-process died, that was interrupted by a restart, or that ended in an error this project does not raise on purpose.
-Since such a run is requested again a bounded number of times only, an unknown error is counted there.
+TransientError and no NotFoundError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that
+never started, whose process died, that was interrupted by a restart, or that ended in an error this project does not
+raise on purpose. Since such a run is requested again a bounded number of times only, an unknown error is counted there.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,9 @@ RUN_KEY_TAG = "dagster/run_key"
 PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
+_NOT_THE_MODELS = (errors.TransientError, errors.NotFoundError)
+"""A registry that shows nothing (a share that is not mounted) cannot be told from one that has nothing; the sensor has
+seen the version."""
 
 
 def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: Sequence[int]) -> list[SeenRun]:
@@ -102,4 +105,4 @@ def _error_class(name: str) -> type[errors.EdgepackError] | None:
 
 def _is_transient(name: str) -> bool:
     found = _error_class(name)
-    return found is not None and issubclass(found, errors.TransientError)
+    return found is not None and issubclass(found, _NOT_THE_MODELS)

@@ -18,7 +18,7 @@ from typing import Any
 from edgepack_assets.errors import NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
-from edgepack_assets.tasks.packages import by_model_version, dated_metrics
+from edgepack_assets.tasks.packages import DATED_NAME, by_model_version, dated_metrics
 
 IDENTITY = ("content_digest", "model_name", "model_version")
 """Tags that make a package what it is: a retrained model of equal bytes is another package."""
@@ -116,8 +116,11 @@ def metrics_tag(
     dated = dated_metrics(found)
     if any(_same_metrics(entry, held) for held in (first, *dated.values())):
         return {}, []
+    # Later than the others by name too, whatever the clocks say: by their names the oldest are told.
     now = datetime.now(UTC)
-    while (key := f"metrics_{now:%Y%m%dT%H%M%SZ}") in found.tags:
+    if dated:
+        now = max(now, datetime.strptime(max(dated), DATED_NAME).replace(tzinfo=UTC) + timedelta(seconds=1))
+    while (key := now.strftime(DATED_NAME)) in found.tags:
         now += timedelta(seconds=1)
     return {key: json.dumps(entry, sort_keys=True)}, list(dated)[: max(0, len(dated) + 1 - DATED_KEPT)]
 

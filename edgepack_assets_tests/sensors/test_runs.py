@@ -13,6 +13,7 @@ from edgepack_assets.errors import (
     EnvironmentBuildError,
     IndexUnreachableError,
     ModelError,
+    NotFoundError,
     TransientError,
 )
 from edgepack_assets.new_models.runs import Ended, SeenRun
@@ -63,6 +64,7 @@ def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
         (OSError(errno.ENOSPC, "No space left on device"), Ended.FOR_INFRASTRUCTURE, 3),
         (ConnectionResetError("reset"), Ended.FOR_INFRASTRUCTURE, 3),
         (OSError(errno.EACCES, "Permission denied"), Ended.FOR_INFRASTRUCTURE, 1),  # not foreseen
+        (NotFoundError("no version 1"), Ended.FOR_INFRASTRUCTURE, 1),
         (EnvironmentBuildError("no such requirement"), Ended.ON_THE_MODEL, 1),
         (ModelError("no preprocessing"), Ended.ON_THE_MODEL, 1),
         (ApprovalError("taken back"), Ended.UNAPPROVED, 1),

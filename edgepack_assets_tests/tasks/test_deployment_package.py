@@ -74,13 +74,20 @@ def test_a_package_keeps_its_newest_dated_metrics_and_so_a_bounded_number_of_tag
 ) -> None:
     monkeypatch.setattr(registration, "DATED_KEPT", 3)
     first = plant.deploy(1).registered
-    plant.registry.set_tags(first, {"metrics_of_mine": "x", "metrics_20200101T000000Z": "not ours"})
+    plant.registry.set_tags(first, {"metrics_of_mine": "x", "metrics_20200101T000000Z": "not ours",
+                                      "metrics_99999999T999999Z": '{"metrics": {}}'})  # fmt: skip
     for raw in range(2, 8):
         plant.deploy(1, better(silhouette=raw / 10), raw=raw)
     tags = plant.packages()[0].tags
     kept = {tag: json.loads(text)["raw_data"] for tag, text in sorted(tags.items()) if "run_id" in text}
     assert list(kept.values()) == ["press_raw:5", "press_raw:6", "press_raw:7"]
-    assert tags.keys() == {*first.tags, *kept, "metrics_of_mine", "metrics_20200101T000000Z"}
+    assert tags.keys() == {
+        *first.tags,
+        *kept,
+        "metrics_of_mine",
+        "metrics_20200101T000000Z",
+        "metrics_99999999T999999Z",
+    }
     assert all(len(text) <= registration.LONGEST_TAG for text in tags.values())
 
 
