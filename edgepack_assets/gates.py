@@ -64,7 +64,7 @@ def _against(name: str, value: float | None, gate: GateSettings, reference: Refe
     if reference.nothing_yet:
         return Part(what, _finite(value), _shown(value), "a finite number", reference.source)
     if reference.value is None or not math.isfinite(reference.value):
-        return Part(what, False, _shown(value), f"a {name} to compare with", reference.source)
+        return Part(what, False, _shown(value), f"{name} to compare with", reference.source)
     allowed = gate.tolerance.of(reference.value)
     bound = reference.value + allowed if lower_is_better else reference.value - allowed
     worse = f"{reference.value:.6g}, {'plus' if lower_is_better else 'minus'} {gate.tolerance}"

@@ -42,8 +42,12 @@ def declared(
         "kinds": kinds,
         "code_version": code_version,
         "check_specs": [
-            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts),
-            *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in (warnings or {}).items()),
+            # Without partitions of its own a check tells of the last partition only, and not of which one.
+            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts, partitions_def=MODELS),
+            *(
+                dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=MODELS)
+                for name, text in (warnings or {}).items()
+            ),
         ],
     }
 
