@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from edgepack_assets.assets import ALL_ASSETS
-from edgepack_assets.assets.common import MODELS
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.model_types import model_type
@@ -36,10 +33,3 @@ def test_a_gate_on_a_metric_that_does_not_exist_is_refused_at_load(tmp_path: Pat
 @pytest.mark.parametrize("name", implementations())
 def test_a_model_type_knows_the_worse_direction_of_its_own_metrics_only(name: str) -> None:
     assert model_type(name).lower_is_better <= model_type(name).metric_names
-
-
-def test_every_check_tells_of_each_partition() -> None:
-    """Without partitions of its own a check shows the last evaluation only, and not of which model version."""
-    checks = [check for asset in ALL_ASSETS if isinstance(asset, dg.AssetsDefinition) for check in asset.check_specs]
-    assert len(checks) >= 6
-    assert [check.name for check in checks if check.partitions_def != MODELS] == []

@@ -42,12 +42,8 @@ def declared(
         "kinds": kinds,
         "code_version": code_version,
         "check_specs": [
-            # Without partitions of its own a check tells of the last partition only, and not of which one.
-            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts, partitions_def=MODELS),
-            *(
-                dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=MODELS)
-                for name, text in (warnings or {}).items()
-            ),
+            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts),
+            *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in (warnings or {}).items()),
         ],
     }
 
@@ -80,20 +76,24 @@ def result(
         data_version=dg.DataVersion(artefact.digest),
         tags=tags,
         check_results=[
-            _check(check, parts, dg.AssetCheckSeverity.ERROR),
-            *(_check(name, rows, dg.AssetCheckSeverity.WARN) for name, rows in (warnings or {}).items()),
+            _check(check, artefact.partition, parts, dg.AssetCheckSeverity.ERROR),
+            *(
+                _check(name, artefact.partition, rows, dg.AssetCheckSeverity.WARN)
+                for name, rows in (warnings or {}).items()
+            ),
         ],
     )
 
 
-def _check(name: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _check(name: str, partition: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     rows = list(parts)
     return dg.AssetCheckResult(
         passed=all_pass(rows),
         check_name=name,
         severity=severity,
         description=in_words(rows) or "every part holds",
-        metadata={"parts": evidence_table(rows)},
+        # The check's page shows the last evaluation, and would not say of which partition that is.
+        metadata={"partition": partition, "parts": evidence_table(rows)},
     )
 
 
