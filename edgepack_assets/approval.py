@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import ApprovalError, EdgepackError
 from edgepack_assets.registry.base import RegisteredVersion, Registry
 
 APPROVED_BY = "approved_by"
 APPROVED_AT = "approved_at"
+RUN_TAG = f"edgepack/{APPROVED_BY}"
+"""Tag of a run that an approval started."""
 _LONGEST = 200
 
 
@@ -43,6 +45,15 @@ def approve(registry: Registry, found: RegisteredVersion, by: str, at: datetime)
     if made is None:
         raise EdgepackError(f"the registry has not kept the tag {APPROVED_BY} of {found}; set it there by hand")
     return made, True
+
+
+def check_still_approved(found: RegisteredVersion) -> None:
+    """Raises ApprovalError if the approval that started a run was taken back before the run came to the model."""
+    if approval_of(found.tags) is None:
+        raise ApprovalError(
+            f"{found} is not approved any more: its approval, which started this run, was taken back. It is packaged "
+            f"once it is given again (edgepack model approve {found}), or if somebody launches its partition by hand"
+        )
 
 
 def _one_line(text: object) -> str:

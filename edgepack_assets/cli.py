@@ -130,8 +130,17 @@ def approve(version: tuple[str, str], by: str | None) -> None:
     name, number = version
     if number == "latest":
         raise click.BadParameter("approve the version that was looked at, by its number", param_hint="NAME:VERSION")
-    registry = open_registry(load_settings())
+    settings = load_settings()
+    registry = open_registry(settings)
     found = registry.get(Kind.MODEL, name, int(number))
+    types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
+    if not types:
+        click.echo(f"no model type of {settings.file} has the model_name {name}: nothing waits for it", err=True)
+    elif not any(settings.model_types[key].needs_approval(settings.run.environment) for key in types):
+        click.echo(
+            f"{', '.join(types)} needs no approval in the environment {settings.run.environment!r}: nothing waits "
+            "for it here", err=True,
+        )  # fmt: skip
     made, is_new = approval.approve(registry, found, by or getpass.getuser(), datetime.now(UTC))
     click.echo(f"{found} {'is' if is_new else 'was already'} approved by {made}")
 

@@ -16,7 +16,8 @@ class EdgepackError(Exception):
 
 
 class TransientError(EdgepackError):
-    """The registry or a storage cannot be reached or is busy: the same again may well succeed."""
+    """What a run stands on is not there at the moment: a registry, a storage or an index that cannot be reached or is
+    busy, a disk that is full. Nothing is wrong with the model, and the same again may well succeed."""
 
 
 class ConfigError(EdgepackError):
@@ -25,6 +26,10 @@ class ConfigError(EdgepackError):
 
 class PartitionKeyError(EdgepackError):
     """A partition key is not `<model_type>:<model_version>`, or names no configured model type."""
+
+
+class ApprovalError(EdgepackError):
+    """A model version whose approval started a run is no longer approved."""
 
 
 class NotFoundError(EdgepackError):
@@ -53,6 +58,10 @@ class RawDataError(EdgepackError):
 
 class EnvironmentBuildError(EdgepackError):
     """The component's Python environment cannot be locked or built."""
+
+
+class IndexUnreachableError(EnvironmentBuildError, TransientError):
+    """The package index does not answer, or says that it cannot at the moment."""
 
 
 class IsolationError(EdgepackError):

@@ -15,7 +15,8 @@ from typing import IO
 
 from edgepack_assets.errors import EdgepackError, TransientError
 
-_NETWORK = {
+_PASSING = {
+    # what a mounted share says that has lost its server
     errno.ESTALE,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
@@ -23,8 +24,17 @@ _NETWORK = {
     errno.ENETUNREACH,
     errno.ENETRESET,
     errno.ENOTCONN,
+    errno.EIO,
+    errno.ENOLCK,
+    # what a machine says that has run out of something
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
 }
-"""What a mounted share says that has lost its server."""
+"""What the operating system says of the machine's condition, whatever it is that is read or written."""
 
 
 def file_digest(path: Path) -> str:
@@ -45,14 +55,18 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
     """Turn what the operating system says (disk full, no permission, ...) into an EdgepackError that names
-    `path`; a TransientError if it speaks of the network, as a lost share does."""
+    `path`; a TransientError if it speaks of the machine's condition: a lost share, a full disk."""
     try:
         yield
     except OSError as error:
         other = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
-        network = isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _NETWORK
-        kind = TransientError if network else EdgepackError
+        kind = TransientError if is_passing(error) else EdgepackError
         raise kind(f"{path}: cannot be {done}: {error.strerror or error}{other}") from error
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether an error of the operating system speaks of the network or of what the machine has run out of."""
+    return isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _PASSING
 
 
 def sync_folder(path: Path) -> None:

@@ -64,7 +64,7 @@ def _against(name: str, value: float | None, gate: GateSettings, reference: Refe
     if reference.nothing_yet:
         return Part(what, _finite(value), _shown(value), "a finite number", reference.source)
     if reference.value is None or not math.isfinite(reference.value):
-        return Part(what, False, _shown(value), f"a {name} to compare with", reference.source)
+        return Part(what, False, _shown(value), f"{name} to compare with", reference.source)
     allowed = gate.tolerance.of(reference.value)
     bound = reference.value + allowed if lower_is_better else reference.value - allowed
     worse = f"{reference.value:.6g}, {'plus' if lower_is_better else 'minus'} {gate.tolerance}"
@@ -72,7 +72,9 @@ def _against(name: str, value: float | None, gate: GateSettings, reference: Refe
     if value is None or not math.isfinite(value):
         return Part(what, False, _shown(value), wanted, reference.source)
     margin = bound - value if lower_is_better else value - bound
-    return Part(what, margin >= -_ROUNDING * abs(bound), _shown(value), wanted, reference.source, _signed(margin))
+    passed = margin >= -_ROUNDING * abs(bound)
+    left = max(margin, 0.0) if passed else margin  # what is only rounding is not shown as missing
+    return Part(what, passed, _shown(value), wanted, reference.source, _signed(left))
 
 
 def _finite(value: float | None) -> bool:
@@ -84,7 +86,7 @@ def _shown(value: float | None) -> str:
 
 
 def _signed(margin: float) -> str:
-    return f"{margin:+.6g}"
+    return f"{margin + 0.0:+.6g}"  # a negative zero becomes a zero
 
 
 def _bounds(gate: GateSettings) -> str:

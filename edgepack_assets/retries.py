@@ -5,28 +5,29 @@ A retry policy on an asset would do the opposite: it retries whatever it does no
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.files import is_passing
 
 RETRIES = 3
 DELAY = 5.0
 """Seconds before the first retry; four times as many before each later one."""
 
-_NETWORK = (ConnectionError, TimeoutError, socket.gaierror)
-
 
 @contextmanager
 def failures(what: str, retry_number: int) -> Iterator[None]:
-    """Turn an EdgepackError into a `dg.Failure` that names `what` and is not retried, and an error of the registry,
-    a storage or the network that may pass into `dg.RetryRequested`. Other errors pass as they are, not retried."""
+    """Turn an EdgepackError into a `dg.Failure` that names `what` and is not retried, and an error that may pass (of
+    the registry, a storage, the network, a full disk) into `dg.RetryRequested`. Other errors pass as they are, not
+    retried."""
     try:
         yield
-    except (TransientError, *_NETWORK) as error:
+    except (TransientError, OSError) as error:
+        if isinstance(error, OSError) and not is_passing(error):
+            raise
         failure = dg.Failure(
             description=f"{what}: {error}", metadata={"error": type(error).__name__, "transient": True}
         )

@@ -178,9 +178,19 @@ def test_a_version_is_approved_once_by_somebody(plant: Path) -> None:
     assert listed("model", "list") == [found]
     assert "no version 2" in run("model", "approve", "press_model:2", exit_code=1).stderr
     assert "by its number" in run("model", "approve", "press_model:latest", exit_code=2).stderr
+    assert (
+        "needs no approval in the environment 'dev': nothing waits for it here"
+        in run("model", "approve", "press_model:1").stderr
+    )
     run("model", "add", "press_model", "model")
     run("model", "approve", "press_model:2")
     assert listed("model", "list")[1]["tags"]["approved_by"] == getpass.getuser()
+    run("model", "add", "Press-edge", "model")
+    assert "has the model_name Press-edge: nothing waits for it" in run("model", "approve", "Press-edge:1").stderr
+    assert (
+        "has no model 'pres_model'; it has: Press-edge, press_model"
+        in run("model", "approve", "pres_model:1", exit_code=1).stderr
+    )
 
 
 # Dagster's home ------------------------------------------------------------------------------------------

@@ -21,12 +21,13 @@ from edgepack_assets.files import disk_errors
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), True),
         (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), True),
         (OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN)), True),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), False),
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
     ],
 )
-def test_only_what_the_network_says_may_be_tried_again(error: OSError, transient: bool) -> None:
+def test_only_what_speaks_of_the_machines_condition_may_be_tried_again(error: OSError, transient: bool) -> None:
     with (
         pytest.raises(EdgepackError, match=f"/share/x: cannot be read: {error.strerror}") as caught,
         disk_errors(Path("/share/x"), "read"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgepack_assets.evidence import Part
@@ -80,7 +80,7 @@ def test_what_is_no_number_never_passes(
 def test_a_reference_that_is_no_number_passes_nothing(value: float | None) -> None:
     part = row(1.0, gate(reference="training"), Reference("press:2 has no tag m", value))
     assert not part.passed
-    assert part.wanted == "a m to compare with"
+    assert part.wanted == "m to compare with"
 
 
 def test_where_there_cannot_be_a_reference_yet_the_row_says_so() -> None:
@@ -89,12 +89,15 @@ def test_where_there_cannot_be_a_reference_yet_the_row_says_so() -> None:
     assert part.reference.startswith("none")
 
 
+@example(-0.0, 0.0, 0.0, False)
+@example(0.1 + 0.2, 0.3, 0.0, False)
 @given(NUMBERS, NUMBERS, st.floats(0, 1e3), st.booleans())
 def test_turning_the_metric_round_turns_the_gate_round(value: float, old: float, allowed: float, share: bool) -> None:
     settings = gate(reference="previous").model_copy(update={"tolerance": Tolerance(allowed, share)})
     up = row(value, settings, Reference("r", old))
     down = row(-value, settings, Reference("r", -old), lower=True)
     assert (up.passed, up.margin) == (down.passed, down.margin)
+    assert up.margin.startswith("+" if up.passed else "-")
 
 
 @given(NUMBERS, NUMBERS, st.floats(0, 1e3), st.booleans(), st.booleans())

@@ -76,20 +76,24 @@ def result(
         data_version=dg.DataVersion(artefact.digest),
         tags=tags,
         check_results=[
-            _check(check, parts, dg.AssetCheckSeverity.ERROR),
-            *(_check(name, rows, dg.AssetCheckSeverity.WARN) for name, rows in (warnings or {}).items()),
+            _check(check, artefact.partition, parts, dg.AssetCheckSeverity.ERROR),
+            *(
+                _check(name, artefact.partition, rows, dg.AssetCheckSeverity.WARN)
+                for name, rows in (warnings or {}).items()
+            ),
         ],
     )
 
 
-def _check(name: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _check(name: str, partition: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     rows = list(parts)
     return dg.AssetCheckResult(
         passed=all_pass(rows),
         check_name=name,
         severity=severity,
         description=in_words(rows) or "every part holds",
-        metadata={"parts": evidence_table(rows)},
+        # The check's page shows the last evaluation, and would not say of which partition that is.
+        metadata={"partition": partition, "parts": evidence_table(rows)},
     )
 
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from edgepack_assets.approval import RUN_TAG
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
 from edgepack_assets.assets.observed import REGISTERED_MODEL, data_version, input_tags
 from edgepack_assets.resources import EdgepackResource
@@ -22,7 +23,9 @@ CHECK = "is_fit"
 def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource) -> dg.MaterializeResult:
     """Make the config package of a partition."""
     with user_errors(context) as key:
-        artefact, report = make_config_package(key, edgepack.tools(context.log))
+        artefact, report = make_config_package(
+            key, edgepack.tools(context.log), was_approved=RUN_TAG in context.run.tags
+        )
         model = artefact.facts["model"]
         version = data_version(model["name"], model["version"], model["digest"])
         tags = input_tags(context.instance, REGISTERED_MODEL, key, used=version, current=version)

@@ -35,6 +35,7 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        # Gates first: their numbers are what a person looks for.
         parts = [*configured_parts(artefact, key, tools), *sound_parts(artefact)]
+        # What does not hold first, then gates: their numbers are what a person looks for.
+        parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
         return result(artefact, CHECK, parts, {**numbers, **tables, **pictures})

@@ -223,12 +223,12 @@ class _Looking:
             return
         if own.ended is Ended.NOT_YET:
             return
-        if own.ended is Ended.FOR_INFRASTRUCTURE:
+        if own.ended in (Ended.FOR_INFRASTRUCTURE, Ended.UNAPPROVED):
             later = [run.ended for run in runs if run.whole and run is not own and run.began >= own.began]
             if Ended.NOT_YET in later:
                 return  # a person was faster
             if Ended.WELL not in later and asked.attempt < rules.attempts:
-                self.say(f"{self.name(number)}: run {asked.attempt} of {rules.attempts} {own.ended}: requested again")
+                self.say(f"{self.name(number)}: run {asked.attempt} of {rules.attempts} {own.ended}")
                 self.request_again(number, asked, asked.attempt + 1)
                 return
             if Ended.WELL not in later:
@@ -243,7 +243,10 @@ class _Looking:
     def request_again(self, number: int, asked: AskedRun, attempt: int) -> None:
         found = self.get(number)
         if found is not None and created_ms(found) == asked.created:
-            self.request(found, attempt)
+            if self.rules.needs_approval and approval_of(found.tags) is None:
+                self.say(f"{self.name(number)}: its approval was taken back, so it waits until it is given again")
+            else:
+                self.request(found, attempt)
         elif found is not None:
             del self.state.runs[number]
             self.take(number, found)

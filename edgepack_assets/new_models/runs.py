@@ -18,6 +18,7 @@ class Ended(StrEnum):
     WELL = "succeeded"
     CANCELED = "canceled"
     ON_THE_MODEL = "failed on the model"
+    UNAPPROVED = "found the approval taken back"
     FOR_INFRASTRUCTURE = "failed for want of infrastructure"
 
 

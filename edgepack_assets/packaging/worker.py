@@ -14,7 +14,8 @@ import subprocess
 import sys
 from typing import IO, Any
 
-from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.errors import EdgepackError, PackageError, TransientError
+from edgepack_assets.files import is_passing
 
 
 class PackagingWorker:
@@ -35,7 +36,8 @@ class PackagingWorker:
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of config_package.py or deployment_package.py, as `module.function`.
 
-        Raises what it raises, if that is an EdgepackError; PackageError if the worker failed otherwise."""
+        Raises what it raises, if that is an EdgepackError; PackageError if the worker failed otherwise, TransientError
+        if it was killed or the machine ran out of something."""
         self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -43,7 +45,10 @@ class PackagingWorker:
             self._process.stdin.flush()
             failed, value = pickle.load(self._process.stdout)
         except (BrokenPipeError, EOFError):
-            raise PackageError(f"{function}: the packaging process ended with code {self._process.wait()}") from None
+            code = self._process.wait()
+            # A signal is the machine's (out of memory, a shutdown), not the package's.
+            kind = TransientError if code < 0 else PackageError
+            raise kind(f"{function}: the packaging process ended with code {code}") from None
         if failed:
             raise value
         return value
@@ -76,7 +81,8 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         except EdgepackError as error:
             answer = (True, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, who knows which model it was about
-            answer = (True, PackageError(f"{name} failed: {type(error).__name__}: {error}"))
+            kind = TransientError if isinstance(error, OSError) and is_passing(error) else PackageError
+            answer = (True, kind(f"{name} failed: {type(error).__name__}: {error}"))
         pickle.dump(answer, answers)
         answers.flush()
 

@@ -6,7 +6,7 @@ Packages are registered models of their own name. A version is immutable but for
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -79,8 +79,10 @@ class Registry(Protocol):
         Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken.
         Nothing is registered half."""
 
-    def set_tags(self, found: RegisteredVersion, tags: Mapping[str, str]) -> RegisteredVersion:
-        """Add or replace tags of a version, keeping its other tags."""
+    def set_tags(
+        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+    ) -> RegisteredVersion:
+        """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,12 +187,15 @@ class LocalRegistry(Registry):
             shutil.rmtree(staging, ignore_errors=True)  # gone from there if it was put in its place
         return self._read(kind, name, number)
 
-    def set_tags(self, found: RegisteredVersion, tags: Mapping[str, str]) -> RegisteredVersion:
-        """Add or replace tags of a version, keeping its other tags."""
+    def set_tags(
+        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+    ) -> RegisteredVersion:
+        """Add or replace tags of a version, keeping its other tags but for those in `without`."""
         tags = check_tags(tags)
         with self._lock(found.kind, found.name):
             known = self.get(found.kind, found.name, found.version).tags
-            _write_json(self._folder(found.kind, found.name, found.version) / "tags.json", {**known, **tags})
+            kept = {key: value for key, value in known.items() if key not in without}
+            _write_json(self._folder(found.kind, found.name, found.version) / "tags.json", {**kept, **tags})
         return self.get(found.kind, found.name, found.version)
 
     # where things are -------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from edgepack_assets.errors import EnvironmentBuildError
+from edgepack_assets.errors import EnvironmentBuildError, TransientError
+from edgepack_assets.files import is_passing
 
 _SHOWN = 4_000
+_OUT_OF_SPACE = re.compile(r"(?i)no space left on device|disk quota exceeded|\(os error (28|122)\)|\[Errno (28|122)\]")
 
 
 def run_command(
@@ -25,7 +28,8 @@ def run_command(
             stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise EnvironmentBuildError(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
+        kind = TransientError if is_passing(error) else EnvironmentBuildError
+        raise kind(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
     with process:
         try:
             out, err = process.communicate(timeout=time_limit)
@@ -44,6 +48,11 @@ def shown(text: str) -> str:
     """The end of what a command told, short enough for an error message."""
     text = text.strip()
     return text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}"
+
+
+def ran_out(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a command failed for want of room, or was killed: neither says anything of what it worked on."""
+    return done.returncode < 0 or _OUT_OF_SPACE.search(done.stderr) is not None
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

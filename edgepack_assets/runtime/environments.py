@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import canonical_json
-from edgepack_assets.errors import EnvironmentBuildError
+from edgepack_assets.errors import EnvironmentBuildError, TransientError
 from edgepack_assets.files import disk_errors, sync_tree, writing
-from edgepack_assets.runtime.commands import run_command, shown
+from edgepack_assets.runtime.commands import ran_out, run_command, shown
 from edgepack_assets.runtime.lock import Lock, fetch_wheels
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command, uv_environment
@@ -187,6 +187,5 @@ def _uv(folder: Path, settings: RuntimeSettings, *arguments: str) -> None:
     )
     if done.returncode != 0:
         ended = f" (ended by signal {-done.returncode})" if done.returncode < 0 else ""
-        raise EnvironmentBuildError(
-            f"the component's environment cannot be built in {folder}{ended}:\n{shown(done.stderr)}"
-        )
+        kind = TransientError if ran_out(done) else EnvironmentBuildError
+        raise kind(f"the component's environment cannot be built in {folder}{ended}:\n{shown(done.stderr)}")

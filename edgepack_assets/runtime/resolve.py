@@ -6,6 +6,8 @@ what the wheel says of itself before it is kept; credentials stay in the environ
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,9 +20,16 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from pydantic import ValidationError
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.errors import CorruptError, EnvironmentBuildError, without_credentials
+from edgepack_assets.errors import (
+    CorruptError,
+    EdgepackError,
+    EnvironmentBuildError,
+    IndexUnreachableError,
+    TransientError,
+    without_credentials,
+)
 from edgepack_assets.files import disk_errors, file_digest
-from edgepack_assets.runtime.commands import run_command, shown
+from edgepack_assets.runtime.commands import ran_out, run_command, shown
 from edgepack_assets.runtime.uv import uv_command, uv_environment
 from edgepack_assets.runtime.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
 from edgepack_assets.scratch import scratch_folder
@@ -36,11 +45,27 @@ _UV_NO_SOLUTION = 1
 for a file that is missing or no package, so its words are looked at too."""
 _NO_SOLUTION = "No solution found"
 _NO_PACKAGE = "invalid package format"
+_NO_ANSWER = re.compile(
+    r"(?i)connection (refused|reset|aborted|closed|broken|error)|connect error|\(connect\)|could not connect|dns error|"
+    r"name resolution|failed to (lookup address|resolve) |unreachable|timed out|(?<![-\w])(read)?timeout(?![-\w])|"
+    r"incomplete ?read|end of file|unexpected eof|(error|error \(|too many )\s?(408|425|429|5\d\d)\b|"
+    r"\b(429|5\d\d) (server|client) error|network connectivity|\(from versions: none\)"
+)
+"""What uv and pip say of an index that gives no answer, or says itself that it cannot at the moment. An answer that is
+wrong (no package, 401, 404) is none of these: it would be the same the next minute. Of an index that is down pip only
+says that it has nothing at all of a name, though it had when that was locked."""
 _CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
 
 
 class _IndexError(EnvironmentBuildError):
-    """The index could not be asked; uv has tried several times."""
+    """The index gave something, and that is no answer."""
+
+
+def _kind(done: subprocess.CompletedProcess[str], otherwise: type[EdgepackError]) -> type[EdgepackError]:
+    """What kind of error it is that uv or pip, which have tried several times, could not do their work."""
+    if ran_out(done):
+        return TransientError
+    return IndexUnreachableError if _NO_ANSWER.search(done.stderr) else otherwise
 
 
 def resolve_wheels(
@@ -58,7 +83,7 @@ def resolve_wheels(
             packages = _resolve(requirements, ruled_out, python, settings, anew)
             wheels = _verified(packages, requirements, python, store, settings)
         except (EnvironmentBuildError, CorruptError) as error:
-            if anew or isinstance(error, _IndexError):
+            if anew or isinstance(error, (_IndexError, IndexUnreachableError)):
                 raise
             anew = True  # uv may remember what the index told before it was mended or filled: the index itself decides
             continue
@@ -134,7 +159,7 @@ def _resolve(
         if done.returncode != 0:
             reason = redact(shown(done.stderr).replace(str(asked), "the requirements"), settings)
             if done.returncode != _UV_NO_SOLUTION or _NO_SOLUTION not in reason or _NO_PACKAGE in reason:
-                raise _IndexError(
+                raise _kind(done, _IndexError)(
                     f"the package index cannot be asked (or gives what is no package) for the component's requirements "
                     f"{what}: {_CHECK_INDEX} (what was locked before needs no index):\n{reason}"
                 )
@@ -200,7 +225,7 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
         uv_environment() | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
     )  # fmt: skip
     if done.returncode != 0:
-        raise EnvironmentBuildError(
+        raise _kind(done, EnvironmentBuildError)(
             f"the locked wheels cannot be downloaded ({files}): check the network, and what the package index "
             f"holds under these names:\n{redact(shown(done.stderr), settings)}"
         )

@@ -5,16 +5,19 @@ the config package as it is, so that the package that stands gets new metrics, a
 """
 
 import json
-from typing import Any
+import time
+from functools import partial
+from typing import Any, cast
 
 import dagster as dg
 
 from edgepack_assets.assets.observed import current_raw_data, data_version, raw_data_observations
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.jobs import package_model
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
 from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.sensors.asking import TICK, Asked, Silence
 from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.packages import by_model_version, raw_data_of_package
 
@@ -38,40 +41,59 @@ VALIDATED_AGAIN = [
 )
 def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackResource) -> dg.SensorResult:
     """One look at every model type's raw data."""
-    settings, registry = edgepack.settings, edgepack.registry
-    seen: dict[str, Any] = json.loads(context.cursor or "{}")
+    settings = edgepack.settings
+    end = time.monotonic() + TICK
+    failure: EdgepackError | None = None
+    before_all = context.cursor or "{}"
+    seen: dict[str, Any] = json.loads(before_all)
     observed: list[dg.AssetObservation] = []
     requests: list[dg.RunRequest] = []
     said: list[str] = []
     for name in sorted(settings.model_types):
+        asking = f"raw data of {name}"
+        asked, silence = Asked(settings, asking, end), Silence(settings, asking)
         # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
         # looked at keeps its place.
         try:
-            raw = current_raw_data(name, settings, registry)
-            found = data_version(raw.name, raw.version, raw.digest)
+            raw, found = asked.within(partial(_current, name, settings))
             before = seen.get(name, {})
             if before.get("version") != found:
                 before = {"version": found, "after": None}
                 if settings.model_type(name).revalidate:
-                    request, why = _validation(name, raw, found, settings, registry, context.instance)
+                    request, why = _validation(name, raw, found, settings, cast(Registry, asked), context.instance)
                     requests += [request] if request is not None else []
                     said.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += raw_data_observations(keys, settings, registry)
+            observed += asked.within(partial(raw_data_observations, keys, settings))
+        except NotFoundError as error:
+            said.append(f"{name}: {error}")  # an answer: it may be added any time
+            silence.ends()
+            continue
         except EdgepackError as error:
             said.append(f"{name}: not looked at: {error}")
+            failure = failure or silence.lasts(error)
             continue
+        silence.ends()
         said.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
         # Partitions that get a payload from here on are observed by their own run.
         seen[name] = {"version": found, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    words = "; ".join(said)
+    words, cursor = "; ".join(said), json.dumps(seen, sort_keys=True)
+    # Raising loses what the others' news came to: it is told when there is none.
+    if failure is not None and not observed and not requests and seen == json.loads(before_all):
+        raise failure
     context.log.info(words)
     return dg.SensorResult(
         run_requests=requests,
         asset_events=observed,
-        cursor=json.dumps(seen, sort_keys=True),
+        cursor=cursor,
         skip_reason=None if requests else dg.SkipReason(words),
     )
+
+
+def _current(name: str, settings: Settings, registry: Registry) -> tuple[RegisteredVersion, str]:
+    """The raw data of a model type and its data version, whose digest a registry may have to look up."""
+    raw = current_raw_data(name, settings, registry)
+    return raw, data_version(raw.name, raw.version, raw.digest)
 
 
 def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance) -> list[ModelKey]:

@@ -12,23 +12,16 @@ import dagster as dg
 
 from edgepack_assets.assets.common import MODELS
 from edgepack_assets.config import load_settings
-from edgepack_assets.errors import ConfigError, EdgepackError, TransientError
+from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.jobs import package_model
 from edgepack_assets.new_models.look import Look, look
 from edgepack_assets.new_models.runs import Request, Rules
 from edgepack_assets.new_models.state import State
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import RegisteredVersion, Registry
+from edgepack_assets.registry.base import RegisteredVersion
+from edgepack_assets.sensors.asking import Asked, Silence
 from edgepack_assets.sensors.runs import TAGS, runs_of
 from edgepack_assets.settings import Settings
-
-_silent_since: dict[tuple[Path, str], float] = {}
-"""(configuration, model type) -> since when its registry gives no answer. In memory, because a tick that got none
-must leave the cursor alone; a restart of the code location begins to count anew."""
-
-_registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
-"""(configuration, model type) -> (settings of the registry, the registry): opening one may cost a sign-in."""
 
 
 def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -83,62 +76,27 @@ def _tick(
         attempts=settings.sensors.attempts,
         sweep_interval=settings.sensors.sweep_interval,
     )
-    now = time.time()
+    silence = Silence(settings, model_type)
     try:
         made = look(
             state,
             rules,
-            _Asked(settings, model_type),
+            Asked(settings, model_type),
             lambda versions: runs_of(context.instance, job, model_type, versions),
-            now,
+            time.time(),
         )
     except EdgepackError as error:
-        silent = _silence(settings, model_type, now)
-        if silent >= settings.sensors.failure_after:
-            raise _lasting(error, silent) from error
+        if (failure := silence.lasts(error)) is not None:
+            raise failure from error
         return dg.SkipReason(f"the registry gives no answer, asked again at the next tick: {error}")
     if made.fault is None:
-        _silent_since.pop((settings.file, model_type), None)
-    else:
-        silent = _silence(settings, model_type, now)
-        if silent >= settings.sensors.failure_after and not made.requests:
-            raise _lasting(made.fault, silent) from made.fault
+        silence.ends()
+    elif (failure := silence.lasts(made.fault)) is not None and not made.requests:
+        raise failure from made.fault
     if made.requests:  # else the tick shows them as the reason why it requests nothing
         for words in made.words:
             context.log.info(words)
     return _result(made, settings, rules)
-
-
-def _silence(settings: Settings, model_type: str, now: float) -> float:
-    """Seconds for which the registry has given no answer."""
-    return now - _silent_since.setdefault((settings.file, model_type), now)
-
-
-def _lasting(error: EdgepackError, silent: float) -> EdgepackError:
-    return EdgepackError(f"no good answer from the registry for {silent:.0f} s (sensors.failure_after): {error}")
-
-
-class _Asked:
-    """The registry, kept from tick to tick. Whatever a client library raises comes out as an EdgepackError."""
-
-    def __init__(self, settings: Settings, model_type: str) -> None:
-        self._settings = settings
-        self._of = settings.file, model_type
-
-    def __getattr__(self, name: str) -> Any:
-        def ask(*arguments: Any) -> Any:
-            try:
-                kept = _registries.get(self._of)
-                if kept is None or kept[0] != self._settings.registry:
-                    kept = _registries[self._of] = self._settings.registry, open_registry(self._settings)
-                return getattr(kept[1], name)(*arguments)
-            except EdgepackError:
-                raise
-            except Exception as error:
-                _registries.pop(self._of, None)  # an expired session must not stay
-                raise TransientError(f"{type(error).__name__}: {error}") from error
-
-        return ask
 
 
 def _result(made: Look, settings: Settings, rules: Rules) -> dg.SensorResult:

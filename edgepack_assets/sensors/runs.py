@@ -1,12 +1,13 @@
 """How the runs of partitions stand, and why one failed: on the model, or for want of infrastructure.
 
 A run failed on the model if one of its steps failed in a way that would repeat itself: an EdgepackError that is no
-TransientError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that never started, whose
-process died, that was interrupted by a restart, or that ended in an error this project does not raise on purpose.
-Since such a run is requested again a bounded number of times only, an unknown error is counted there.
+TransientError and no NotFoundError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that
+never started, whose process died, that was interrupted by a restart, or that ended in an error this project does not
+raise on purpose. Since such a run is requested again a bounded number of times only, an unknown error is counted there.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
@@ -15,6 +16,9 @@ from edgepack_assets import errors
 from edgepack_assets.new_models.runs import Ended, SeenRun
 from edgepack_assets.partitions import ModelKey
 
+if TYPE_CHECKING:
+    from dagster._core.execution.plan.objects import StepFailureData
+
 TAGS = "edgepack/"
 """What the names of our run tags begin with."""
 
@@ -22,6 +26,9 @@ RUN_KEY_TAG = "dagster/run_key"
 PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
+_NOT_THE_MODELS = (errors.TransientError, errors.NotFoundError)
+"""A registry that shows nothing (a share that is not mounted) cannot be told from one that has nothing; the sensor has
+seen the version."""
 
 
 def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: Sequence[int]) -> list[SeenRun]:
@@ -55,21 +62,30 @@ def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
         return Ended.WELL
     if run.status is DagsterRunStatus.CANCELED:
         return Ended.CANCELED
-    return Ended.ON_THE_MODEL if _failed_on_the_model(instance, run) else Ended.FOR_INFRASTRUCTURE
+    failures = _step_failures(instance, run)
+    if any(_told(failure, "error") == errors.ApprovalError.__name__ for failure in failures):
+        return Ended.UNAPPROVED
+    return Ended.ON_THE_MODEL if any(map(_would_repeat_itself, failures)) else Ended.FOR_INFRASTRUCTURE
 
 
-def _failed_on_the_model(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["StepFailureData"]:
     page = instance.get_records_for_run(
         run.run_id, of_type=DagsterEventType.STEP_FAILURE, limit=_MOST_FAILED_STEPS, ascending=True
     )
     events = [record.event_log_entry.dagster_event for record in page.records]
-    return any(_would_repeat_itself(event.step_failure_data) for event in events if event is not None)
+    return [event.step_failure_data for event in events if event is not None]
 
 
-def _would_repeat_itself(failure: "dg._core.execution.plan.objects.StepFailureData") -> bool:
+def _told(failure: "StepFailureData", what: str) -> str:
+    """What a failure of ours tells of itself (retries.py): the name of its "error", whether it is "transient"."""
+    told = failure.user_failure_data.metadata.get(what) if failure.user_failure_data is not None else None
+    return str(told.value) if told is not None else ""
+
+
+def _would_repeat_itself(failure: "StepFailureData") -> bool:
     if failure.user_failure_data is not None:
-        named = failure.user_failure_data.metadata.get("error")
-        return not _is_transient(str(named.value) if named is not None else "")
+        # The transient one may be no error of ours: a connection that was reset, a full disk.
+        return _told(failure, "transient") != str(True) and not _is_transient(_told(failure, "error"))
     error = failure.error
     names = set()
     while error is not None:
@@ -89,4 +105,4 @@ def _error_class(name: str) -> type[errors.EdgepackError] | None:
 
 def _is_transient(name: str) -> bool:
     found = _error_class(name)
-    return found is not None and issubclass(found, errors.TransientError)
+    return found is not None and issubclass(found, _NOT_THE_MODELS)

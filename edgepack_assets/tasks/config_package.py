@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.approval import check_still_approved
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.errors import ModelError
 from edgepack_assets.evidence import Part
@@ -41,13 +42,17 @@ class ConfigPackageReport:
         return self.generation.lock
 
 
-def make_config_package(key: ModelKey, tools: Tools) -> tuple[Artefact, ConfigPackageReport]:
-    """Package the key's model version.
+def make_config_package(
+    key: ModelKey, tools: Tools, was_approved: bool = False
+) -> tuple[Artefact, ConfigPackageReport]:
+    """Package the key's model version. `was_approved`: an approval is why it is packaged, so it must still stand.
 
-    Raises ModelError, EnvironmentBuildError, ComponentError, NotFoundError, CorruptError.
+    Raises ModelError, EnvironmentBuildError, ComponentError, NotFoundError, CorruptError, ApprovalError.
     """
     entry, implementation = tools.entry(key), tools.model_type(key)
     model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+    if was_approved:
+        check_still_approved(model)
     tools.packaging.start()
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")

@@ -19,7 +19,7 @@ from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.tasks.execution import execute
 from edgepack_assets.tasks.metrics import configured_parts, sound_parts
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
+from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
 
 
@@ -88,8 +88,9 @@ def deploy(
         registered, before = registration.registered, registration.built is None
         parts = _registered_parts(registration, expected, work, tools)
         if before:
-            added = {**metrics_tag(registered, validated.metrics.facts["metrics"], tags), **overridden}
-            registered = tools.registry.set_tags(registered, added) if added else registered
+            dated, too_old = metrics_tag(registered, validated.metrics.facts["metrics"], tags)
+            if added := {**dated, **overridden}:
+                registered = tools.registry.set_tags(registered, added, without=too_old)
     package_id = registered.tags.get("packageid", "")
     artefact = Artefact(
         asset="deployment_package",
@@ -123,8 +124,14 @@ def _refuse_failed_gates(metrics: Artefact, key: ModelKey, override: str, tools:
         tools.log.info(f"every gate of {key} holds: the reason to override them is not needed and not kept")
     if not failed:
         return {}
-    tools.log.warning(f"gates of {key} are overridden ({override}): {in_words(failed)}")
-    return {"gates_overridden": override, "gates_overridden_failed": in_words(failed)}
+    if len(override) > LONGEST_TAG:
+        raise EdgepackError(
+            f"the reason to override the gates of {key} has {len(override)} characters; a tag holds {LONGEST_TAG}"
+        )
+    words = in_words(failed)
+    tools.log.warning(f"gates of {key} are overridden ({override}): {words}")
+    words = words if len(words) <= LONGEST_TAG else f"{words[: LONGEST_TAG - 3]}..."
+    return {"gates_overridden": override, "gates_overridden_failed": words}
 
 
 def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from edgepack_assets.artefacts import Artefact
@@ -18,7 +19,8 @@ from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.tasks.tools import Tools
 
 _DATED = re.compile(r"metrics_[0-9]{8}T[0-9]{6}Z")
-"""Tags that hold the metrics of an unchanged package on later raw data, as JSON."""
+DATED_NAME = "metrics_%Y%m%dT%H%M%SZ"
+"""Tags that hold the metrics of an unchanged package on later raw data, as JSON; their time is in UTC."""
 
 
 def model_version_of(package: RegisteredVersion, model_name: str) -> int | None:
@@ -42,6 +44,7 @@ def dated_metrics(package: RegisteredVersion) -> dict[str, dict[str, Any]]:
     for tag, text in sorted(package.tags.items()):
         if _DATED.fullmatch(tag):
             try:
+                datetime.strptime(tag, DATED_NAME)
                 entry = json.loads(text)
             except ValueError:
                 continue

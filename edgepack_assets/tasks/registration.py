@@ -18,12 +18,17 @@ from typing import Any
 from edgepack_assets.errors import NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
-from edgepack_assets.tasks.packages import by_model_version, dated_metrics
+from edgepack_assets.tasks.packages import DATED_NAME, by_model_version, dated_metrics
 
 IDENTITY = ("content_digest", "model_name", "model_version")
 """Tags that make a package what it is: a retrained model of equal bytes is another package."""
 OLDER_TAG = "older_than_model_version"
 """Tag of a package whose model is older than one that was packaged before it: the highest such model version."""
+
+DATED_KEPT = 12
+"""Dated metrics that a package keeps, the newest: Azure ML documents 50 tags of up to 1000 characters for what it
+keeps, and a package has some 28 others."""
+LONGEST_TAG = 1000
 
 _MOST_RACES = 50
 _SAME = 1e-9
@@ -95,8 +100,9 @@ def _older_tag(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> d
 
 def metrics_tag(
     found: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
-) -> dict[str, str]:
-    """The dated tag that a package validated again needs: none if it holds these metrics on this payload already."""
+) -> tuple[dict[str, str], list[str]]:
+    """(the dated tag that a package validated again needs, the oldest ones that make room for it): none if it holds
+    these metrics on this payload already."""
     entry = {
         "metrics": {name: value for name, value in metrics.items() if value is not None},
         "raw_data": tags["raw_data"],
@@ -107,12 +113,16 @@ def metrics_tag(
         "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},
         "payload_digest": found.tags.get("payload_digest"),
     }
-    if any(_same_metrics(entry, held) for held in (first, *dated_metrics(found).values())):
-        return {}
+    dated = dated_metrics(found)
+    if any(_same_metrics(entry, held) for held in (first, *dated.values())):
+        return {}, []
+    # Later than the others by name too, whatever the clocks say: by their names the oldest are told.
     now = datetime.now(UTC)
-    while (key := f"metrics_{now:%Y%m%dT%H%M%SZ}") in found.tags:
+    if dated:
+        now = max(now, datetime.strptime(max(dated), DATED_NAME).replace(tzinfo=UTC) + timedelta(seconds=1))
+    while (key := now.strftime(DATED_NAME)) in found.tags:
         now += timedelta(seconds=1)
-    return {key: json.dumps(entry, sort_keys=True)}
+    return {key: json.dumps(entry, sort_keys=True)}, list(dated)[: max(0, len(dated) + 1 - DATED_KEPT)]
 
 
 def _same_metrics(ours: Mapping[str, Any], held: Mapping[str, Any]) -> bool:

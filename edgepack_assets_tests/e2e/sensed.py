@@ -19,7 +19,7 @@ from edgepack_assets.errors import ModelError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion
-from edgepack_assets.sensors import registry, registry_sensor
+from edgepack_assets.sensors import asking, registry_sensor
 from edgepack_assets.settings import Settings
 
 SETTINGS = load_settings()
@@ -52,7 +52,7 @@ class Unruly:
         return empty if mood == "empty" else well
 
 
-registry.open_registry = Unruly  # what the sensor opens; the runs have the registry itself
+asking.open_registry = Unruly  # what the sensor opens; the runs have the registry itself
 
 
 @dg.asset(partitions_def=MODELS)

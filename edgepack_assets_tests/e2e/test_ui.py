@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -113,6 +114,13 @@ def test_the_metrics_have_numbers_and_plots(page) -> None:
     picture = page.locator("img").last
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 300
+
+
+def test_a_check_shows_its_gates_and_of_which_partition(page) -> None:
+    page.goto("/assets/metrics?view=checks")
+    page.get_by_text("gate on silhouette").or_(page.get_by_text("gate on accuracy_validation")).first.wait_for()
+    page.get_by_text("at least 0.").first.wait_for()
+    page.get_by_text(re.compile(r"^(state_identifier|image_classification):1$")).first.wait_for()
 
 
 def test_the_states_are_shown_over_time(page) -> None:

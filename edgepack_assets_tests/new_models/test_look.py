@@ -118,6 +118,29 @@ def test_a_failed_version_that_left_the_registry_waits_a_day_for_it() -> None:
     assert sensor.requested() == []
 
 
+@pytest.mark.parametrize("ended", [Ended.FOR_INFRASTRUCTURE, Ended.UNAPPROVED, None])
+def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_given_again(ended: Ended | None) -> None:
+    sensor = Sensor(replace(RULES, needs_approval=True), versions=1)
+    sensor.look()
+    sensor.registry.approve(1)
+    [first] = sensor.look().requests
+    sensor.registry.versions_there[1] = replace(sensor.registry.versions_there[1], tags={})
+    if ended is not None:  # else the request came to nothing
+        sensor.runs = [SeenRun(1, first.run_key, START * 1000, ended, True)]
+    for after in (LOST_AFTER + 1, 30, 2000):
+        made = sensor.look(after)
+        assert made.requests == []
+        assert "press:1: its approval was taken back, so it waits until it is given again" in made.words
+    sensor.registry.approve(1)
+    [again] = sensor.look().requests
+    assert again.attempt == (1 if ended is None else 2)
+    assert again.approval is not None
+    assert again.approval.by == "Anna"
+    sensor.runs.append(SeenRun(1, again.run_key, START * 1000, Ended.WELL, True))
+    assert sensor.requested() == []
+    assert sensor.requested() == []
+
+
 def test_another_model_name_is_a_first_start() -> None:
     sensor = Sensor(replace(RULES, start="latest"), versions=4)
     assert sensor.requested() == [4]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.errors import PackageError
+from edgepack_assets.errors import PackageError, TransientError
 from edgepack_assets.packaging.deployment_package import expected_contents
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets_tests.packaging.conftest import Built
@@ -53,6 +53,6 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     assert worker._process is not None
     monkeypatch.setattr(worker, "start", lambda: None)
     worker._process.kill()
-    with pytest.raises(PackageError, match="the packaging process ended with code -9"):
+    with pytest.raises(TransientError, match="the packaging process ended with code -9"):
         worker.call("deployment_package.expected_contents", built.config, built.lock)
     worker.close()

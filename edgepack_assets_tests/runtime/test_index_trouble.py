@@ -12,7 +12,13 @@ import pytest
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.config import load_settings
-from edgepack_assets.errors import ConfigError, EdgepackError, EnvironmentBuildError
+from edgepack_assets.errors import (
+    ConfigError,
+    EdgepackError,
+    EnvironmentBuildError,
+    IndexUnreachableError,
+    TransientError,
+)
 from edgepack_assets.runtime import resolve
 from edgepack_assets.runtime.environments import environment_for
 from edgepack_assets.runtime.lock import LOCKS, lock_for
@@ -160,6 +166,10 @@ TROUBLE = {
 }
 
 
+PASSES = {"answers of 503", "connections broken off", "a wheel cut off"}
+"""What says nothing of the model: the same again may well succeed."""
+
+
 @pytest.mark.parametrize("what", TROUBLE)
 def test_trouble_is_told_keeps_nothing_and_is_over_when_the_index_is_mended(
     index: Index, store: ArtefactStore, what: str, monkeypatch: pytest.MonkeyPatch
@@ -171,6 +181,7 @@ def test_trouble_is_told_keeps_nothing_and_is_over_when_the_index_is_mended(
     with pytest.raises(EdgepackError, match=told) as error:
         lock_for(["app"], "3.11", store, settings(index))
     assert "app" in str(error.value)
+    assert isinstance(error.value, TransientError) is (what in PASSES)
     assert stored(store) == []
     index.trouble, index.claims = lambda path: None, {}
     index.add(wheel("app", "1.0"))
@@ -257,7 +268,7 @@ def test_an_index_that_stays_down_is_asked_a_bounded_number_of_times(
 ) -> None:
     monkeypatch.setattr(resolve, "RETRIES", 1)
     index.trouble = lambda path: Answer(503)
-    with pytest.raises(EnvironmentBuildError, match=r"(?s)cannot be asked .*\(app\): check the network, and index_url"):
+    with pytest.raises(IndexUnreachableError, match=r"(?s)cannot be asked .*\(app\): check the network, and index_url"):
         lock_for(["app"], "3.11", store, settings(index))
     assert len(index.asked) == 2
 
@@ -266,9 +277,38 @@ def test_an_index_that_is_no_longer_there_is_told_with_what_to_check(
     store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolve, "RETRIES", 0)
-    with pytest.raises(EnvironmentBuildError, match=r"credentials under runtime in edgepack.yaml \(what was locked"):
-        lock_for(["app"], "3.11", store, settings(NOWHERE))
+    # The second is no address of anything: the name cannot be looked up.
+    for url in (NOWHERE, "http://index.invalid/simple"):
+        with pytest.raises(IndexUnreachableError, match=r"under runtime in edgepack.yaml \(what was locked"):
+            lock_for(["app"], "3.11", store, settings(url))
     assert stored(store) == []
+
+
+def test_what_a_model_asks_for_and_nobody_has_is_no_trouble_of_the_index(
+    index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names and numbers in uv's words must not pass for words of its own."""
+    monkeypatch.setattr(resolve, "RETRIES", 0)
+    index.add(wheel("async_timeout", "503.429"))
+    for wanted in ("connection-refused", "async-timeout>503.429", f"app @ {index.url}/503/app-1.0-py3-none-any.whl"):
+        with pytest.raises(EnvironmentBuildError) as error:
+            lock_for([wanted], "3.11", store, settings(index))
+        assert not isinstance(error.value, TransientError), error.value
+
+
+def test_locked_wheels_that_cannot_be_fetched_from_an_index_that_is_down_may_be_later(
+    index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "RETRIES", 0)
+    index.add(wheel("app", "1.0"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    Path(store.fetch(lock.packages[0].blob)).unlink()
+    index.trouble = lambda path: Answer(503)
+    with pytest.raises(IndexUnreachableError, match="locked wheels cannot be downloaded"):
+        lock_for(["app"], "3.11", store, settings(index))
+    index.stop()
+    with pytest.raises(IndexUnreachableError, match="locked wheels cannot be downloaded"):
+        lock_for(["app"], "3.11", store, settings(index))
 
 
 # Credentials -------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.sensors import asking
 from edgepack_assets.sensors import raw_data as sensors
 from edgepack_assets.sensors.raw_data import VALIDATED_AGAIN, raw_data_versions
 from edgepack_assets_tests.assets.staleness import Plant, plant_in
@@ -139,3 +142,69 @@ def test_a_registry_that_gives_no_answer_moves_no_cursor_and_hides_no_other_type
     assert plant.stale().keys() == {"saw:1"}
     assert daemon.tick()[1] == 2
     assert plant.stale().keys() == {"press:1", "press:2", "saw:1"}
+
+
+def test_a_registry_that_stays_down_is_a_failure_only_when_that_lasts(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(plant)
+    daemon.tick()
+    before = daemon.cursor
+    versions = LocalRegistry.versions
+    now = [10_000_000_000.0]
+    monkeypatch.setattr(asking.time, "time", lambda: now[0])
+    down = {"press_raw", "saw_raw"}
+
+    def answers(self: LocalRegistry, kind: Kind, name: str) -> object:
+        if name in down:
+            raise ConnectionRefusedError("connection refused")  # of a client library, no EdgepackError
+        return versions(self, kind, name)
+
+    monkeypatch.setattr(LocalRegistry, "versions", answers)
+    for _ in range(3):
+        assert "press: not looked at: ConnectionRefusedError: connection refused; saw: not" in daemon.tick()[2]
+        now[0] += 700
+    assert daemon.cursor == before
+    with pytest.raises(EdgepackError, match=r"no good answer from the registry for 2100 s .*connection refused"):
+        daemon.tick()
+    plant.record("saw", 2.0)
+    down.remove("saw_raw")
+    assert daemon.tick()[1] == 1  # what there is to be told is told
+    with pytest.raises(EdgepackError, match=r"no good answer from the registry for 2100 s"):
+        daemon.tick()
+    down.clear()
+    assert "press: press_raw:1, nothing new" in daemon.tick()[2]
+    down.add("press_raw")
+    assert "press: not looked at" in daemon.tick()[2]  # counted anew
+
+
+def test_raw_data_that_is_not_there_yet_is_no_failure(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10_000_000_000.0]
+    monkeypatch.setattr(asking.time, "time", lambda: now[0])
+    shutil.rmtree(plant.registry.path / "data" / "press_raw")
+    daemon = Daemon(plant)
+    for _ in range(3):
+        assert "press: the registry has no data asset 'press_raw'" in daemon.tick()[2]
+        now[0] += 100_000
+
+
+def test_a_registry_that_hangs_holds_up_no_tick(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster takes a tick of more than a minute for a failure, and the network may swallow what is sent."""
+    daemon = Daemon(plant)
+    over, asked = threading.Event(), []
+
+    def hangs(*_: object) -> object:
+        asked.append(threading.current_thread())
+        over.wait(60)
+        raise ConnectionResetError("at last")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sensors, "TICK", 0.2)
+        patch.setattr(LocalRegistry, "versions", hangs)
+        assert "press: not looked at: no answer within 0 s; saw: not looked at" in daemon.tick()[2]
+        assert "press: not looked at: a question of an earlier look has no answer yet" in daemon.tick()[2]
+        assert len(asked) <= 2  # one question for each type: they do not pile up
+        over.set()
+        for thread in asked:
+            thread.join(60)
+    assert daemon.tick()[1] == 3

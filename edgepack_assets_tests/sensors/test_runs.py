@@ -1,11 +1,21 @@
 """How runs are told apart: whose fault a failure is, and which run makes the package."""
 
+import errno
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 
-from edgepack_assets.assets.common import MODELS
+from edgepack_assets import retries
+from edgepack_assets.assets.common import MODELS, user_errors
+from edgepack_assets.errors import (
+    ApprovalError,
+    EnvironmentBuildError,
+    IndexUnreachableError,
+    ModelError,
+    NotFoundError,
+    TransientError,
+)
 from edgepack_assets.new_models.runs import Ended, SeenRun
 from edgepack_assets.sensors.runs import runs_of
 
@@ -44,6 +54,39 @@ def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
     dg.materialize([metrics, deployment_package], instance=instance, partition_key=f"press:{version}",
                    raise_on_error=False)  # fmt: skip
     assert only_run(instance, version).ended is ended
+
+
+@pytest.mark.parametrize(
+    ("error", "ended", "tries"),
+    [
+        (TransientError("the registry is busy"), Ended.FOR_INFRASTRUCTURE, 3),
+        (IndexUnreachableError("the index is down"), Ended.FOR_INFRASTRUCTURE, 3),
+        (OSError(errno.ENOSPC, "No space left on device"), Ended.FOR_INFRASTRUCTURE, 3),
+        (ConnectionResetError("reset"), Ended.FOR_INFRASTRUCTURE, 3),
+        (OSError(errno.EACCES, "Permission denied"), Ended.FOR_INFRASTRUCTURE, 1),  # not foreseen
+        (NotFoundError("no version 1"), Ended.FOR_INFRASTRUCTURE, 1),
+        (EnvironmentBuildError("no such requirement"), Ended.ON_THE_MODEL, 1),
+        (ModelError("no preprocessing"), Ended.ON_THE_MODEL, 1),
+        (ApprovalError("taken back"), Ended.UNAPPROVED, 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_only_what_may_pass_is_tried_again_and_then_it_is_the_infrastructures_fault(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception, ended: Ended, tries: int
+) -> None:
+    monkeypatch.setattr(retries, "RETRIES", 2)
+    monkeypatch.setattr(retries, "DELAY", 0)
+    tried = []
+
+    @dg.asset(partitions_def=MODELS, name="deployment_package")
+    def breaks(context: dg.AssetExecutionContext) -> None:
+        with user_errors(context):
+            tried.append(context.retry_number)
+            raise error
+
+    dg.materialize([breaks], instance=instance, partition_key="press:1", raise_on_error=False)
+    assert tried == list(range(tries))
+    assert only_run(instance, 1).ended is ended
 
 
 def test_only_a_run_that_reaches_the_package_counts_as_one(instance: dg.DagsterInstance) -> None:

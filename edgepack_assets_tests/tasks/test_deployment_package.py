@@ -14,6 +14,7 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.stamp import package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.tasks import registration
 from edgepack_assets.tasks.metrics import configured_parts
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
@@ -68,6 +69,28 @@ def test_metrics_on_new_raw_data_are_added_with_their_date_and_once(plant: Plant
     assert sum(tag.startswith("metrics_") for tag in plant.packages()[0].tags) == 3
 
 
+def test_a_package_keeps_its_newest_dated_metrics_and_so_a_bounded_number_of_tags(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "DATED_KEPT", 3)
+    first = plant.deploy(1).registered
+    plant.registry.set_tags(first, {"metrics_of_mine": "x", "metrics_20200101T000000Z": "not ours",
+                                      "metrics_99999999T999999Z": '{"metrics": {}}'})  # fmt: skip
+    for raw in range(2, 8):
+        plant.deploy(1, better(silhouette=raw / 10), raw=raw)
+    tags = plant.packages()[0].tags
+    kept = {tag: json.loads(text)["raw_data"] for tag, text in sorted(tags.items()) if "run_id" in text}
+    assert list(kept.values()) == ["press_raw:5", "press_raw:6", "press_raw:7"]
+    assert tags.keys() == {
+        *first.tags,
+        *kept,
+        "metrics_of_mine",
+        "metrics_20200101T000000Z",
+        "metrics_99999999T999999Z",
+    }
+    assert all(len(text) <= registration.LONGEST_TAG for text in tags.values())
+
+
 def test_a_package_of_an_older_model_says_so(plant: Plant) -> None:
     plant.deploy(5)
     late, newest = plant.deploy(3).registered, plant.deploy(6).registered
@@ -102,6 +125,14 @@ def test_a_failed_gate_is_refused_here_too_and_only_a_reason_overrides_it(plant:
     assert "gate on silhouette: 0.5, wanted at least 0.6" in tags["gates_overridden_failed"]
     with pytest.raises(EdgepackError, match="gates of press:1 do not hold"):  # one override is not for ever
         plant.deploy(1)
+
+
+def test_what_is_told_of_overridden_gates_fits_into_tags(plant: Plant) -> None:
+    plant.gates = {"silhouette": {"min": 0.6}}
+    with pytest.raises(EdgepackError, match="has 1001 characters; a tag holds 1000"):
+        plant.deploy(1, override="x" * 1001)
+    assert plant.packages() == []
+    assert plant.deploy(1, override="x" * 1000).registered.tags["gates_overridden"] == "x" * 1000
 
 
 def test_a_reason_that_is_not_needed_is_not_kept(plant: Plant) -> None:

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -192,14 +192,18 @@ class Assets:
             entity = Data(**common, type="uri_folder" if is_folder else "uri_file")
         self._update(kind, entity)
 
-    def add_tags(self, kind: Kind, name: str, version: int, tags: Mapping[str, str]) -> bool:
-        """Add or replace tags of a version: one attempt. False if there is no such version."""
+    def change_tags(
+        self, kind: Kind, name: str, version: int, tags: Mapping[str, str], without: Collection[str] = ()
+    ) -> bool:
+        """Remove the tags `without` of a version, then add or replace `tags`: one attempt. False if there is no such
+        version."""
         if self.settings.registry_name:
-            return self.registry_api.add_tags(kind, name, version, tags)
+            return self.registry_api.change_tags(kind, name, version, tags, without)
         entity = self._entity(kind, name, version)
         if entity is None:
             return False
-        entity.tags = {**(entity.tags or {}), **tags}
+        left = {tag: value for tag, value in (entity.tags or {}).items() if tag not in without}
+        entity.tags = {**left, **tags}
         self._update(kind, entity)
         return True
 

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -267,24 +267,26 @@ class AzureMLRegistry(Registry):
             time.sleep(min(0.2 * 2**look, 2) if patient else 0)
         return None
 
-    def set_tags(self, found: RegisteredVersion, tags: Mapping[str, str]) -> RegisteredVersion:
-        """Add or replace tags of a version, keeping its other tags.
+    def set_tags(
+        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+    ) -> RegisteredVersion:
+        """Add or replace tags of a version, keeping its other tags but for those in `without`.
 
         Azure ML replaces all tags at once: of two callers at the same moment, each looks whether its tags stayed,
         and puts them again if not."""
         tags = check_tags(tags)
-        if reserved := OWN_TAGS & tags.keys():
-            raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be kept: the registry uses it itself")
+        if reserved := OWN_TAGS & {*tags, *without}:
+            raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be changed: the registry uses it itself")
         failure: TransientError | None = None
         for look in range(_LOOKS):
             try:
-                if not self._assets.add_tags(found.kind, found.name, found.version, tags):
+                if not self._assets.change_tags(found.kind, found.name, found.version, tags, without):
                     self.get(found.kind, found.name, found.version)  # says what there is
                     continue
             except TransientError as error:
                 failure = error
             now = self.get(found.kind, found.name, found.version)
-            if tags.items() <= now.tags.items():
+            if tags.items() <= now.tags.items() and now.tags.keys().isdisjoint(set(without) - tags.keys()):
                 return now
             time.sleep(min(0.2 * 2**look, 2))
         raise failure or TransientError(f"{found}: others keep replacing its tags; try again")

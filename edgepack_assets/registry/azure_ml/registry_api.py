@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -100,8 +100,11 @@ class RegistryApi:
             properties |= {"dataType": "uri_folder" if is_folder else "uri_file", "dataUri": uri}
         self._put(kind, name, version, properties)
 
-    def add_tags(self, kind: Kind, name: str, version: int, tags: Mapping[str, str]) -> bool:
-        """Add or replace tags of a version, leaving the rest of it as it is; False if there is no such version."""
+    def change_tags(
+        self, kind: Kind, name: str, version: int, tags: Mapping[str, str], without: Collection[str]
+    ) -> bool:
+        """Remove the tags `without`, then add or replace `tags`, leaving the rest of a version as it is; False if there
+        is no such version."""
         path = _path(kind, name, version)
         try:
             response = self._remote.call(f"reading {kind} {name}:{version}", lambda: self._ask("GET", path))
@@ -109,7 +112,8 @@ class RegistryApi:
             return False
         found: dict[str, Any] = response.json()["properties"]
         kept = {key: found[key] for key in _KEPT if found.get(key) is not None}
-        self._put(kind, name, version, {**kept, "tags": {**(kept.get("tags") or {}), **tags}})
+        left = {tag: value for tag, value in (kept.get("tags") or {}).items() if tag not in without}
+        self._put(kind, name, version, {**kept, "tags": {**left, **tags}})
         return True
 
     def _put(self, kind: Kind, name: str, version: int, properties: dict[str, Any]) -> None:
