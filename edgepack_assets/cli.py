@@ -312,7 +312,7 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if rows:
         click.echo(table(("PATH", "SIZE"), [(path, size_text(size)) for path, size in rows]))
     total = size_text(sum(size for _, size in rows))
-    told = f"{total} in {len(found)} files" + (f" and {len(idle)} environments" if idle else "")
+    told = f"{total} in {len(found)} files" + (f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else "")
     click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
