@@ -246,14 +246,14 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
             wheels, pins = work / "wheels", work / "requirements.txt"
             fetch_wheels(lock, store, wheels)
             pins.write_text(lock.as_requirements(hashes=True), encoding="utf-8")
-            _uv(folder, settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
+            _uv(folder, settings, work, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
             if lock.packages:
                 _uv(
-                    folder, settings, "pip", "install", "--quiet", "--python", str(environment.python), "--offline",
-                    "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
+                    folder, settings, work, "pip", "install", "--quiet", "--python", str(environment.python),
+                    "--offline", "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
                     "--require-hashes", "--no-compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
                 )  # fmt: skip
-                _compile(folder, interpreter, settings)
+                _compile(folder, interpreter, settings, work)
         _make_read_only(folder)
         sync_tree(folder)  # a marker that outlives a power failure must not outlive the files
         marker = _Marker(lock=lock, state=_state(folder))
@@ -264,7 +264,7 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
         raise
 
 
-def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings) -> None:
+def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings, work: Path) -> None:
     """Compile what was installed: importing scikit-learn takes three times as long without.
 
     By the machine's interpreter and without `site`, not by the environment's, as uv would: that one runs what
@@ -275,13 +275,13 @@ def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings) -> None
     run_command(
         [str(interpreter), "-I", "-S", "-m", "compileall", "-q", "-q", "-j", "0", "-x", "/tests?/",
          str(folder / "lib")],
-        "compiling the component's environment", settings.time_limit, uv_environment(),
+        "compiling the component's environment", settings.time_limit, uv_environment(work),
     )  # fmt: skip
 
 
-def _uv(folder: Path, settings: RuntimeSettings, *arguments: str) -> None:
+def _uv(folder: Path, settings: RuntimeSettings, work: Path, *arguments: str) -> None:
     done = run_command(
-        uv_command(*arguments), "building the component's environment", settings.time_limit, uv_environment()
+        uv_command(*arguments), "building the component's environment", settings.time_limit, uv_environment(work)
     )
     if done.returncode != 0:
         ended = f" (ended by signal {-done.returncode})" if done.returncode < 0 else ""

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -17,7 +19,7 @@ from filelock import FileLock
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
 from edgepack_assets.files import sync_tree
-from edgepack_assets.runtime import environments
+from edgepack_assets.runtime import commands, environments
 from edgepack_assets.runtime.environments import (
     Environment,
     environment_for,
@@ -120,6 +122,46 @@ def _build_in_a_process(
     lock: Lock, store: ArtefactStore, settings: RuntimeSettings, kept: multiprocessing.Queue[bool]
 ) -> None:
     kept.put(environment_for(lock, store, settings).kept)
+
+
+@pytest.mark.parametrize("word", ["install", "compileall"])
+def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  # noqa: PLR0917 - fixtures
+    word: str, lock: Lock, store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """uv is stopped in the middle, as by a wheel that takes long, and the process that builds is killed then."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    stopping = tmp_path / "stopping.sh"
+    # the command itself goes on, having told of the temporary folder that it uses, only after 600 s
+    stopping.write_text(
+        f'case " $* " in *" {word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
+        f'echo $$ > {tmp_path}/pid; sleep 600;; esac\nexec "$@"\n'
+    )
+    monkeypatch.setattr(commands, "_WATCHED", (*commands._WATCHED, "/bin/sh", str(stopping)))
+    child = os.fork()
+    if child == 0:
+        environment_for(lock, store, settings)
+        os._exit(0)
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while is_running(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    monkeypatch.setattr(commands, "_WATCHED", commands._WATCHED[:-2])
+    assert not environment_for(lock, store, settings).kept
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_two_processes_build_it_once(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
