@@ -281,11 +281,12 @@ class ArtefactStore:
     def _use(self, path: str, size: int | None = None) -> bool:
         """Whether the store holds a file, of this size. If so it counts as used now."""
         if self._local is not None:
-            try:
-                os.utime(path)
-                return size is None or Path(path).stat().st_size == size
-            except (FileNotFoundError, PermissionError):
-                return False  # another user's file cannot be marked as used, so it is written anew
+            with disk_errors(Path(path)):
+                try:
+                    os.utime(path)
+                    return size is None or Path(path).stat().st_size == size
+                except (FileNotFoundError, PermissionError):
+                    return False  # another user's file cannot be marked as used, so it is written anew
         self._fs.invalidate_cache()
         try:
             info = self._fs.info(path)

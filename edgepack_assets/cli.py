@@ -27,6 +27,7 @@ from edgepack_assets.garbage import find_garbage
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
+from edgepack_assets.runtime.environments import idle_environments, remove_environment
 from edgepack_assets.settings import Settings
 
 
@@ -295,17 +296,33 @@ def sensors() -> None:
     help="Keep what was used in the last SECONDS: a run in progress may need it.",
     metavar="SECONDS",
 )
-def gc(delete: bool, grace: float) -> None:
-    """Show or delete artefacts that no manifest, registered package or kept environment needs."""
+@click.option(
+    "--idle-days",
+    type=click.FloatRange(min=0),
+    default=30,
+    show_default=True,
+    help="Keep environments that a run used in the last DAYS; one that is deleted is built again when it is needed.",
+    metavar="DAYS",
+)
+def gc(delete: bool, grace: float, idle_days: float) -> None:
+    """Show or delete environments that no run uses any more, and artefacts that no manifest, registered package or
+    kept environment needs."""
     settings = load_settings()
     store = open_store(settings)
-    found = find_garbage(store, open_registry(settings), settings.runtime.environments, grace)
+    environments = settings.runtime.environments
+    idle = idle_environments(environments, max(idle_days * 24 * 3600, grace))
+    if delete:
+        idle = [environment for environment in idle if remove_environment(environment)]
+    gone = [environment.folder for environment in idle]
+    found = find_garbage(store, open_registry(settings), environments, grace, without=gone)
     if delete:
         found = store.remove(found)
-    if found:
-        click.echo(table(("PATH", "SIZE"), [(item.path, size_text(item.size)) for item in found]))
-    total = size_text(sum(item.size for item in found))
-    click.echo(f"{total} in {len(found)} files {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
+    rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in found]
+    if rows:
+        click.echo(table(("PATH", "SIZE"), [(path, size_text(size)) for path, size in rows]))
+    total = size_text(sum(size for _, size in rows))
+    told = f"{total} in {len(found)} files" + (f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else "")
+    click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
 main.add_command(lock)

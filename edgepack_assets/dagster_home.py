@@ -48,7 +48,7 @@ def ensure() -> Path:
                 f"{HOME_VARIABLE} names {folder}, which is not a folder: create it, "
                 f"or unset {HOME_VARIABLE} to use {default_home()}"
             )
-        return folder
+        return _writable(folder)
     beside = find_config().with_name(_FILE)
     if beside.is_file():
         wanted = beside.read_bytes()
@@ -58,6 +58,15 @@ def ensure() -> Path:
     if not target.is_file() or target.read_bytes() != wanted:
         with writing(target) as stream:
             stream.write(wanted)
+    return _writable(folder)
+
+
+def _writable(folder: Path) -> Path:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{folder}, where Dagster keeps its runs, cannot be written to: make it writable, or set {HOME_VARIABLE} "
+            "to a folder that is"
+        )
     return folder
 
 

@@ -7,7 +7,7 @@ something was made from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from edgepack_assets.runtime.lock import LOCKS, split_name
 from edgepack_assets.uses import LockUse, digest_of, lock_uses
 
 
-def find_garbage(store: ArtefactStore, registry: Registry, environments: Path, grace: float) -> list[Garbage]:
+def find_garbage(
+    store: ArtefactStore, registry: Registry, environments: Path, grace: float, without: Collection[Path] = ()
+) -> list[Garbage]:
     """Locks and blobs that nothing needs and nobody used for `grace` seconds; locks before their wheels.
 
-    `environments` is the folder of kept environments, each named `<lock key>-...`."""
+    `environments` is the folder of kept environments, each named `<lock key>-...`, of which those `without` need
+    nothing."""
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
-    uses = lock_uses(store, registry, environments)
+    uses = lock_uses(store, registry, environments, without)
     kept = _needed_locks(locks, set(idle), uses)
     needed = {blob.digest for artefact in store.manifests() for blob in artefact.blobs()}
     for use in uses:

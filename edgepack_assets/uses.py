@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,13 @@ class LockUse:
     document: dict[str, Any] | None = None
 
 
-def lock_uses(store: ArtefactStore, registry: Registry, environments: Path) -> list[LockUse]:
+def lock_uses(
+    store: ArtefactStore, registry: Registry, environments: Path, without: Collection[Path] = ()
+) -> list[LockUse]:
     """Everything that needs a lock. Raises CorruptError on a manifest that cannot be read.
 
-    `environments` is the folder of kept environments, each named `<lock key>-...`."""
+    `environments` is the folder of kept environments, each named `<lock key>-...`, of which those `without` don't
+    count."""
     uses = []
     for artefact in store.manifests():
         if "lock" in artefact.parts:
@@ -44,7 +48,7 @@ def lock_uses(store: ArtefactStore, registry: Registry, environments: Path) -> l
             if LOCK_TAG in version.tags:
                 uses.append(LockUse(str(version), version.tags[LOCK_TAG], version.tags.get(DIGEST_TAG)))
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
-        if folder.is_dir():
+        if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)
             key = folder.name.partition("-")[0]
             uses.append(LockUse(f"environment {folder.name}", key, lock.digest if lock else None))

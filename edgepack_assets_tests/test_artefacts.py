@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import uuid
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fsspec
 import pytest
@@ -179,6 +180,17 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     with pytest.raises(EdgepackError, match="growing changed while it was read"):
         local.store().put_file(file, "text/plain")
     assert local.files() == []
+
+
+def test_a_store_that_became_read_only_is_told_with_the_path(local: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = local.store().put_bytes(b"part", "text/plain")
+
+    def read_only(path: object, *_: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "utime", read_only)
+    with pytest.raises(EdgepackError, match=rf"{kept.digest}: cannot be written: Read-only file system"):
+        local.store().put_bytes(b"part", "text/plain")
 
 
 def test_a_full_disk_is_told_with_the_path_and_leaves_what_was(local: Root, tmp_path: Path) -> None:

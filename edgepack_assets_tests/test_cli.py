@@ -253,6 +253,16 @@ def test_a_home_that_dagster_cannot_use_is_named(plant: Path) -> None:
         dagster_home.add_partitions([ModelKey("press", 1)])
 
 
+def test_a_home_that_cannot_be_written_to_is_told_before_dagster_fails_on_its_database(
+    plant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = dagster_home.ensure()
+    # as on a read-only file system, where being root is of no use
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == home and mode & os.W_OK))
+    said = run("env", exit_code=1).stderr
+    assert f"{home}, where Dagster keeps its runs, cannot be written to: make it writable, or set DAGSTER_HOME" in said
+
+
 # The real command ----------------------------------------------------------------------------------------
 
 
@@ -374,6 +384,30 @@ def test_gc_keeps_what_manifests_environments_and_packages_need(plant: Path) -> 
     assert set(store.named("locks")) == {"manifest", "package"}
     kept = {"wheel of manifest", "wheel of a manifest", "wheel of package", "part", "timings"}
     assert plant_store.texts() - {store.read_bytes(parts["lock"]).decode()} == kept
+
+
+def test_gc_takes_idle_environments_and_what_only_they_needed(plant: Path) -> None:
+    plant_store = Store(plant)
+    for name in ("kept", "idle"):
+        plant_store.lock(name)
+        folder = plant / "environments" / f"{name}-0123456789abcdef"
+        folder.mkdir(parents=True)
+        (folder / "edgepack-lock.json").write_text("{}")
+        (folder / "module.py").write_text("x = 1\n" * 1000)
+    plant_store.age(7200)
+    marker = plant / "environments" / "idle-0123456789abcdef" / "edgepack-lock.json"
+    before = marker.stat().st_mtime - 40 * 24 * 3600
+    os.utime(marker, (before, before))
+    assert "0 B in 0 files can be deleted" in run("gc", "--idle-days", "50").stdout
+    shown = run("gc").stdout
+    assert marker.exists()
+    deleted = run("gc", "--delete").stdout
+    assert deleted.splitlines()[:-1] == shown.splitlines()[:-1]
+    assert deleted.splitlines()[1].startswith(f"{marker.parent} ")
+    assert deleted.splitlines()[1].endswith(" 6.0 kB")
+    assert deleted.splitlines()[-1].endswith("in 2 files and 1 environment deleted")
+    assert plant_store.texts() == {"wheel of kept"}
+    assert [path.name for path in (plant / "environments").iterdir() if path.is_dir()] == ["kept-0123456789abcdef"]
 
 
 def test_gc_deletes_nothing_where_it_cannot_read_a_manifest(plant: Path) -> None:

@@ -19,6 +19,8 @@ IO_MANAGER = "artefact_io"
 ARTEFACT = dg.PythonObjectDagsterType(Artefact, name="Artefact", description=Artefact.__doc__)
 GROUP = "edge_packaging"
 OWNERS = ["team:edge-packaging"]
+_LONGEST_CELL = 2_000
+"""Characters; every event lies in Dagster's database."""
 
 
 def declared(
@@ -120,7 +122,10 @@ def table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
 def _cell(value: object) -> str | int | float | bool:
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    return value if isinstance(value, (str, int, bool)) else str(value)
+    if isinstance(value, (int, bool)):
+        return value
+    text = str(value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}..."
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
+from edgepack_assets.runtime.told import Told
 from edgepack_assets.settings import ModelTypeSettings
 
 _UNANSWERED = b'"outputs": null}\n'
@@ -200,6 +201,8 @@ class ModelType(ABC):
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of `metric_names` that are worse the higher they are."""
     prepares_data: ClassVar[bool]
+    inspection: ClassVar[type[Told]]
+    """The shape of what `inspect_model` tells."""
     works_with: ClassVar[tuple[str, ...]]
     """Modules that payload, scoring and pictures import here, which a run may import ahead."""
     preload: ClassVar[Mapping[str, tuple[str, ...]]]

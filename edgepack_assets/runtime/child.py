@@ -40,9 +40,17 @@ _LOOK_AT_CLOCK_EVERY = 256
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
+_BEYOND = 1 << 63
+"""The first number that an integer of the server cannot hold."""
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_BEYOND <= value < _BEYOND
+
+
 _SCALARS: dict[str, Callable[[Any], bool]] = {
-    "Integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "Double": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "Integer": _is_integer,
+    "Double": lambda value: isinstance(value, float) or _is_integer(value),
     "Boolean": lambda value: isinstance(value, bool),
     "String": lambda value: isinstance(value, str),
 }
@@ -108,7 +116,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
-            results.write(_told(answer, outputs, number))
+            results.write(told(answer, outputs, number))
             answered += 1
             if wanted is not None and answered >= wanted:
                 break
@@ -145,8 +153,10 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
             raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {value!r:.100}")
 
 
-def _told(answer: object, outputs: dict[str, str], number: int) -> bytes:
-    """An answer as a line of results, if it is what the component declares."""
+def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
+    """An answer as a line of results, if it is what the component declares. The host holds what it reads to the same.
+
+    Raises RecordError."""
     if not isinstance(answer, dict):
         raise RecordError(number, f"process_input returned {type(answer).__name__}, not a dict or None")
     if answer.keys() != outputs.keys():
@@ -164,7 +174,10 @@ def _told(answer: object, outputs: dict[str, str], number: int) -> bytes:
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
     try:
-        return json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n"
+        line = json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n"
+        if b"\\ud" in line:
+            json.dumps(answer, ensure_ascii=False).encode()  # half of a character is no text that can be stored
+        return line
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(number, f"the answer cannot be told as JSON: {error}") from error
 
@@ -333,9 +346,8 @@ def _refuse_calls(told: "dict[str, Any] | None") -> None:
     steps = bytes.fromhex(told["program"])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # 4: not at the price of every jump, which older kernels slow down for what they filter
-    set_filter, flags = 1, 4
-    if libc.syscall(told["call"], set_filter, flags, ctypes.byref(_Program(len(steps) // 8, steps))) != 0:
+    set_filter = 1
+    if libc.syscall(told["call"], set_filter, told["flags"], ctypes.byref(_Program(len(steps) // 8, steps))) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"this kernel takes no filter of system calls ({os.strerror(code)})")
 

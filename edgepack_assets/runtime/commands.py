@@ -1,19 +1,24 @@
-"""Commands that we run ourselves (uv, pip, an interpreter): without a shell, without input, bounded in time."""
+"""Commands that we run ourselves (uv, pip, an interpreter): without a shell, without input, bounded in time. They end
+with this process, in whatever way it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
 from edgepack_assets.files import is_passing
 
 _SHOWN = 4_000
 _OUT_OF_SPACE = re.compile(r"(?i)no space left on device|disk quota exceeded|\(os error (28|122)\)|\[Errno (28|122)\]")
+_WATCHED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("watched.py")))
 
 
 def run_command(
@@ -22,25 +27,33 @@ def run_command(
     """Run a command and return what it told, whatever its exit code. `what` names it in errors.
 
     Raises EnvironmentBuildError if it cannot be started or takes longer than `time_limit` seconds."""
+    program = shutil.which(command[0], path=environment.get("PATH"))
+    if program is None:
+        raise EnvironmentBuildError(f"{what}: {command[0]} cannot be started: No such file, or it may not be run")
+    watched, holding = os.pipe()
     try:
         process = subprocess.Popen(
-            list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", start_new_session=True,
+            [*_WATCHED, program, *command[1:]], env=dict(environment), stdin=watched,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
+            start_new_session=True,
         )  # fmt: skip
+        with process:
+            try:
+                out, err = process.communicate(timeout=time_limit)
+            except subprocess.TimeoutExpired:
+                _kill_group(process)
+                raise EnvironmentBuildError(
+                    f"{what} took longer than {time_limit:g} s and was stopped (runtime.time_limit in edgepack.yaml)"
+                ) from None
+            except BaseException:
+                _kill_group(process)
+                raise
     except OSError as error:
         kind = TransientError if is_passing(error) else EnvironmentBuildError
         raise kind(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
-    with process:
-        try:
-            out, err = process.communicate(timeout=time_limit)
-        except subprocess.TimeoutExpired:
-            _kill_group(process)
-            raise EnvironmentBuildError(
-                f"{what} took longer than {time_limit:g} s and was stopped (runtime.time_limit in edgepack.yaml)"
-            ) from None
-        except BaseException:
-            _kill_group(process)
-            raise
+    finally:
+        os.close(watched)
+        os.close(holding)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

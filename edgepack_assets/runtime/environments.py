@@ -3,18 +3,25 @@
 An environment holds exactly the wheels of its lock: no index, no pip, nothing from the host. Its files are made
 read-only and synced before the marker that says it is ready; the marker tells their sizes and times, so that one in
 which anything changed since is not served but built anew. Its folders stay writable: `rm -r` must work.
+
+Who uses one marks it as used and holds its folder, by a shared lock, until the process ends; one that nobody holds and
+that was not used for long may be removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgepack_assets.artefact_store import ArtefactStore
@@ -29,6 +36,8 @@ from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 _READY = "edgepack-lock.json"
+_held: dict[Path, int] = {}
+"""Folder -> the descriptor by which this process holds it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,15 @@ class Environment:
     lock: Lock
     kept: bool
     note: str = ""
+
+
+@dataclass(frozen=True)
+class IdleEnvironment:
+    """An environment that nobody uses: its folder, its bytes, and when it was last used (seconds since the epoch)."""
+
+    folder: Path
+    size: int
+    used: float
 
 
 class _Marker(BaseModel):
@@ -61,6 +79,7 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
     folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
     environment = Environment(folder, folder / "bin" / "python", lock, kept=True)
     with disk_errors(folder):
+        _hold(folder)
         if _fault(environment) is None:
             return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
@@ -69,6 +88,7 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
             if fault is None:
                 return environment
             _build(environment, interpreter, store, settings)
+            _hold(folder)
     return replace(environment, kept=False, note=fault)
 
 
@@ -77,6 +97,84 @@ def lock_of_environment(folder: Path) -> Lock | None:
     with disk_errors(folder, "read"):
         marker = _read_marker(folder)
     return marker.lock if marker else None
+
+
+def idle_environments(environments: Path, seconds: float) -> list[IdleEnvironment]:
+    """Those below that folder which nobody used for that long, ready ones and what a crash left of others. What else
+    lies there is nobody's business here. Raises EdgepackError."""
+    newest = time.time() - seconds
+    found = []
+    with disk_errors(environments, "listed"):
+        for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
+            used = _last_used(folder)
+            if used is not None and used <= newest and not _is_in_use(folder):
+                found.append(IdleEnvironment(folder, _size(folder), used))
+    return found
+
+
+def remove_environment(idle: IdleEnvironment) -> bool:
+    """Remove an environment, unless it is in use, was used since, or is being built. Raises EdgepackError."""
+    with disk_errors(idle.folder, "removed"), _alone(idle.folder) as alone:
+        if not alone or _last_used(idle.folder) != idle.used:
+            return False
+        (idle.folder / _READY).unlink(missing_ok=True)  # first: without it what a crash leaves is nobody's
+        shutil.rmtree(idle.folder)
+    return True
+
+
+def _last_used(folder: Path) -> float | None:
+    """When an environment was last used, or begun if it never got ready; None if the folder is none."""
+    try:
+        return (folder / _READY).stat().st_mtime
+    except NotADirectoryError:
+        return None
+    except FileNotFoundError:
+        # who builds one has made a lock file beside it
+        begun = folder.is_dir() and Path(f"{folder}.lock").is_file()
+        return folder.stat().st_mtime if begun else None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether nobody uses or builds the environment, which holds until the block ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(f"{folder}.lock", timeout=0))
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (Timeout, FileNotFoundError, BlockingIOError):
+            yield False
+        else:
+            yield True
+
+
+def _is_in_use(folder: Path) -> bool:
+    with _alone(folder) as alone:
+        return not alone
+
+
+def _hold(folder: Path) -> None:
+    """Mark an environment as used and hold it until this process ends; wait for who is removing it. If it is not there,
+    or gone by then, nothing is held."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    before = _held.pop(folder, None)
+    if before is not None:
+        os.close(before)
+    _held[folder] = held
+    # A share may know no locks, and of another user's folder only the owner sets times: then it may be removed too
+    # early, which costs the next run a build.
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):
+        os.utime(folder / _READY)
 
 
 def _identity(lock: Lock, interpreter: Path) -> str:
@@ -148,14 +246,14 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
             wheels, pins = work / "wheels", work / "requirements.txt"
             fetch_wheels(lock, store, wheels)
             pins.write_text(lock.as_requirements(hashes=True), encoding="utf-8")
-            _uv(folder, settings, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
+            _uv(folder, settings, work, "venv", "--quiet", "--no-project", "--python", str(interpreter), str(folder))
             if lock.packages:
                 _uv(
-                    folder, settings, "pip", "install", "--quiet", "--python", str(environment.python), "--offline",
-                    "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
+                    folder, settings, work, "pip", "install", "--quiet", "--python", str(environment.python),
+                    "--offline", "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
                     "--require-hashes", "--no-compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
                 )  # fmt: skip
-                _compile(folder, interpreter, settings)
+                _compile(folder, interpreter, settings, work)
         _make_read_only(folder)
         sync_tree(folder)  # a marker that outlives a power failure must not outlive the files
         marker = _Marker(lock=lock, state=_state(folder))
@@ -166,7 +264,7 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
         raise
 
 
-def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings) -> None:
+def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings, work: Path) -> None:
     """Compile what was installed: importing scikit-learn takes three times as long without.
 
     By the machine's interpreter and without `site`, not by the environment's, as uv would: that one runs what
@@ -177,13 +275,13 @@ def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings) -> None
     run_command(
         [str(interpreter), "-I", "-S", "-m", "compileall", "-q", "-q", "-j", "0", "-x", "/tests?/",
          str(folder / "lib")],
-        "compiling the component's environment", settings.time_limit, uv_environment(),
+        "compiling the component's environment", settings.time_limit, uv_environment(work),
     )  # fmt: skip
 
 
-def _uv(folder: Path, settings: RuntimeSettings, *arguments: str) -> None:
+def _uv(folder: Path, settings: RuntimeSettings, work: Path, *arguments: str) -> None:
     done = run_command(
-        uv_command(*arguments), "building the component's environment", settings.time_limit, uv_environment()
+        uv_command(*arguments), "building the component's environment", settings.time_limit, uv_environment(work)
     )
     if done.returncode != 0:
         ended = f" (ended by signal {-done.returncode})" if done.returncode < 0 else ""

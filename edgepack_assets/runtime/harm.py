@@ -79,6 +79,20 @@ def read_keys(arguments: "dict[str, str]") -> "str | None":
     return f"it read {value.value.decode(errors='replace')}"
 
 
+def call_kernel(arguments: "dict[str, str]") -> "str | None":
+    """Use parts of the kernel that no namespace tames: any answer but a refusal comes from them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
+    if at is None:
+        return f"which calls there are on {os.uname().machine} is not known"
+    for name, numbers in {"io_uring_setup": (425, 425), "bpf": (321, 280), "perf_event_open": (298, 241)}.items():
+        ctypes.set_errno(0)
+        libc.syscall(numbers[at], 0, None, 0, 0, 0)
+        if ctypes.get_errno() not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            return f"the kernel would do {name} for it"
+    return None
+
+
 def be_root(arguments: "dict[str, str]") -> "str | None":
     """Be the machine's root: told by the owner of the machine's own root, as it looks in here."""
     uid_map = Path("/proc/self/uid_map").read_text().split()

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from edgepack_assets.errors import IsolationError
+from edgepack_assets.runtime.system_calls import why_unfiltered
 from edgepack_assets.scratch import scratch_folder
 
+FILTERED = "the kernel refuses it the system calls that reach past its room"
 PROTECTIONS = (
     "it sees no processes but its own",
     "it reads no files but the system's libraries and its own",
@@ -29,8 +31,9 @@ PROTECTIONS = (
     "it has no network",
     "it is another user than root",
     "all it started ends with it",
+    FILTERED,
 )
-"""What a way to shut a process in gives, in words."""
+"""What a way to shut a process in gives, in words; the last is a filter of system calls, which any way may have."""
 
 _ENTER = Path(__file__).with_name("enter.py")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -71,11 +74,17 @@ class Room:
 
 @dataclass(frozen=True)
 class Isolation:
-    """A way that works here. `user` is the other user a child becomes, None where it stays this process's."""
+    """A way that works here. `user` is the other user a child becomes, None where it stays this process's. `missing`
+    are those of PROTECTIONS that it does not give."""
 
     way: Way
     user: int | None
     missing: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The way, and what does not hold."""
+        return self.way if self.way == "none" or not self.missing else f"{self.way}, but not: {', '.join(self.missing)}"
 
     def command(self, room: Room, command: Sequence[str]) -> list[str]:
         """The command line that runs `command` in that room, as the first process there: with it all others end, and
@@ -95,6 +104,7 @@ def isolation_for(policy: Literal["required", "best_effort"], ways: Sequence[Way
     """The best way that works on this machine, bubblewrap first.
 
     Raises IsolationError if the policy is "required" and something of it does not hold."""
+    unfiltered = why_unfiltered()
     tried: dict[str, str] = {}
     for way in ways or ("bubblewrap", "unshare", "none"):
         user = _other_user() if way != "none" else None
@@ -102,10 +112,17 @@ def isolation_for(policy: Literal["required", "best_effort"], ways: Sequence[Way
         if reason is not None:
             tried[way] = reason
             continue
-        found = Isolation(way, user, PROTECTIONS if way == "none" else ())
-        if found.missing and policy == "required":
-            break
-        return found
+        holds = (way != "none", unfiltered is None)
+        found = Isolation(way, user, tuple(name for name in PROTECTIONS if not holds[name == FILTERED]))
+        if not found.missing or policy == "best_effort":
+            return found
+        if way != "none":
+            raise IsolationError(
+                f"model code can be shut in by {way} on this machine, but the kernel takes no filter of system calls "
+                f"({unfiltered}), and runtime.isolation is `required`: allow seccomp (a kernel with "
+                "CONFIG_SECCOMP_FILTER; in a container, a profile that lets a process filter itself). `best_effort` "
+                "would run it without"
+            )
     raise IsolationError(
         "model code cannot be isolated on this machine, and runtime.isolation is `required`: install bubblewrap, or "
         f"allow user namespaces ({'; '.join(f'{way}: {reason}' for way, reason in tried.items())}). `best_effort` "

@@ -31,9 +31,10 @@ _LIMITS = {"time_limit": 5.0, "memory_limit": 1.0, "disk_limit": 0.05, "isolatio
 
 @dataclass(frozen=True)
 class Tried:
-    """The way in which children are shut in, and a row for each protection."""
+    """The way in which children are shut in, what it does not give here, and a row for each protection."""
 
     way: Way
+    missing: tuple[str, ...]
     parts: list[Part]
 
 
@@ -59,6 +60,7 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
             _part("the network", harm("connect", port=bait.port)),
             _part("the host of a virtual machine", harm("reach_host")),
             _part("keys that the kernel holds for this user", harm("read_keys", canary=bait.canary)),
+            _part("system calls that reach past the room", harm("call_kernel")),
             _part("being root", harm("be_root")),
             _part("regaining rights", harm("regain_rights", path=str(bait.file))),
             _part("memory beyond runtime.memory_limit", harm("allocate", size=4 << 30)),
@@ -69,7 +71,7 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
         told = harm("hang")
         held = "ran longer than" in str(told)
         parts.append(Part("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
-        return Tried(sandbox.isolation.way, parts)
+        return Tried(sandbox.isolation.way, sandbox.isolation.missing, parts)
 
 
 def _part(name: str, got: object) -> Part:

@@ -74,7 +74,7 @@ def _candidates(version: str) -> Iterator[Path]:
     if on_path:
         yield Path(on_path)
     # pyenv's versions, whose shims work only where they are switched on; the newest first
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))  # noqa: PTH111 - with no home at all
     yield from sorted((pyenv / "versions").glob(f"{version}.*/bin/python"), key=_numbers, reverse=True)
     # uv knows the interpreters that it installed itself, and more places
     told = run_command(

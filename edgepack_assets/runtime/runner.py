@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -20,20 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from edgepack_assets.errors import ComponentError, PackageError
 from edgepack_assets.files import disk_errors
+from edgepack_assets.runtime.child import RecordError, told
+from edgepack_assets.runtime.child_output import printable
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.runtime.told import Told, as_told
 from edgepack_assets.runtime.zips import checked_names, opened_inside, opened_zip
 from edgepack_assets.yaml_text import load_yaml
 
 _WHEELS = "PythonPackages.zip"
 _RESULTS_LIMIT = 16 * 1000**3
 _LONGEST_LINE = 16 << 20
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,21 @@ class PackageRun:
     latency: dict[str, float]
 
 
-class _Told(BaseModel):
-    """What the child tells of a run; it is not trusted to tell it as child.py does."""
+class _Latency(Told):
+    """Seconds for a record."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    p50: float = Field(ge=0, allow_inf_nan=False)
+    p95: float = Field(ge=0, allow_inf_nan=False)
+    max: float = Field(ge=0, allow_inf_nan=False)
+    sum: float = Field(ge=0, allow_inf_nan=False)
+
+
+class _Counted(Told):
+    """What the child tells of a run."""
+
     records: int = Field(ge=0)
     answered: int = Field(ge=0)
-    latency: dict[str, float]
+    latency: _Latency
 
 
 class PackageRunner:
@@ -176,14 +188,12 @@ class PackageRunner:
             inputs={"records": records},
             outputs={"results": results, "times": times},
         )
-        try:
-            told = _Told.model_validate(value)
-        except ValidationError as error:
-            raise ComponentError(f"{what} told something else than a run's result: {error}") from None
-        _check_results(what, results, told.records)
-        with open_output(times, 8 * told.records, what):
-            pass
-        return PackageRun(results, times, told.records, told.answered, told.latency)
+        counted = as_told(what, _Counted, value)
+        answered = _check_results(what, results, counted.records, _declared(component["outputType"]))
+        with open_output(times, 8 * counted.records, what) as stream:
+            if os.fstat(stream.fileno()).st_size != 8 * counted.records or answered != counted.answered:
+                raise ComponentError(f"{what} told of other records and answers than it left")
+        return PackageRun(results, times, counted.records, answered, counted.latency.model_dump())
 
 
 def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
@@ -196,19 +206,29 @@ def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
     return found
 
 
-def _check_results(what: str, results: Path, records: int) -> None:
-    """One line per record, none so long that it would not fit into memory: what reads them goes by lines."""
-    lines = length = longest = 0
+def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {variable["name"]: variable["type"] for variable in variables}
+
+
+def _check_results(what: str, results: Path, records: int, outputs: dict[str, str]) -> int:
+    """How many records were answered, if there is one line for each, in order, with what the component declares:
+    whatever ran in the child may have written another one."""
+    lines = answered = 0
     try:
         with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
-            while chunk := unpacked.read(_CHUNK):
-                first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
-                lines += chunk.count(b"\n")
-                longest = length + (len(chunk) if first < 0 else first)
-                length = longest if first < 0 else len(chunk) - last - 1
-                if longest > _LONGEST_LINE or lines > records:
-                    break
-    except (OSError, EOFError, zlib.error) as error:
-        raise ComponentError(f"{what} left results that cannot be read: {error}") from None
-    if lines != records or length or longest > _LONGEST_LINE:
+            while line := unpacked.readline(_LONGEST_LINE):
+                if lines == records:
+                    raise ValueError(f"they are not one line for each of {records} records")
+                if line != b'{"record": %d, "outputs": null}\n' % lines:
+                    answered += 1
+                    entry = json.loads(line)
+                    if line != told(entry["outputs"], outputs, lines):
+                        raise ValueError(f"line {lines} is no answer to record {lines}")
+                lines += 1
+    except RecordError as error:
+        raise ComponentError(f"{what} left a false answer to record {lines}: {printable(str(error))}") from None
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ComponentError(f"{what} left results that cannot be read: {printable(str(error))}") from None
+    if lines != records:
         raise ComponentError(f"{what} left results that are not one line for each of {records} records")
+    return answered

@@ -83,7 +83,13 @@ class Sandbox:
         """How children are shut in. Raises IsolationError if that is required and does not work here."""
         if self._isolation is None:
             self._isolation = isolation_for(self._settings.isolation, self._ways)
-            if self._isolation.missing:
+            if self._isolation.way != "none" and self._isolation.missing:
+                self.log.warning(
+                    f"model code is shut in by {self._isolation.way}, but on this machine it does not hold that "
+                    f"{', '.join(self._isolation.missing)} (`edgepack doctor` tries it); with `runtime.isolation: "
+                    "required` it would not run at all"
+                )
+            elif self._isolation.missing:
                 self.log.warning(
                     "model code is NOT isolated on this machine: it runs as this user, with its files, processes and "
                     "network in reach. Install bubblewrap or allow user namespaces (`edgepack doctor` tries them); "

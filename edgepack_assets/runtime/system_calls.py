@@ -7,6 +7,7 @@ the process that forks the jobs, and the parts of the kernel that only a user na
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -21,6 +22,9 @@ _NEW_USER = 0x10000000
 _SET_DUMPABLE = 4
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _SECCOMP = (317, 277)
+_SET_FILTER = 1
+_FLAGS = (4, 0)
+"""4: not at the price of every jump, which older kernels slow down for what they filter; not every kernel knows it."""
 _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 
 _REFUSED = {
@@ -46,15 +50,37 @@ _REFUSED = {
 _SOCKET, _CLONE, _CLONE3, _LIMIT, _PRCTL = (41, 198), (56, 220), (435, 435), (302, 261), (157, 167)
 
 
-def refusing_filter() -> dict[str, int | str] | None:
-    """The filter: the number of seccomp(2), and the program that it takes, in hex. None for a machine whose numbers
-    are not known here.
+def why_unfiltered() -> str | None:
+    """Why this machine takes no filter, None if it does."""
+    return _flags()[1]
 
-    A call of another architecture's, which would have other numbers, is refused whole."""
+
+def _flags() -> tuple[int, str | None]:
+    """The flags that this kernel takes a filter with, or why it takes none. Nothing is filtered by asking: there is no
+    program at address 0, and a kernel says so only of a call that it would carry out."""
     known = _MACHINES.get(os.uname().machine)
     if known is None:
+        return 0, f"the numbers of system calls on {os.uname().machine} are not known here"
+    libc = ctypes.CDLL(None, use_errno=True)
+    told = 0
+    for flags in _FLAGS:
+        ctypes.set_errno(0)
+        libc.syscall(_SECCOMP[known[1]], _SET_FILTER, flags, None)
+        told = ctypes.get_errno()
+        if told == errno.EFAULT:
+            return flags, None
+    return 0, f"seccomp: {os.strerror(told)}"
+
+
+def refusing_filter() -> dict[str, int | str] | None:
+    """The filter: the number of seccomp(2), the flags and the program that it takes, the latter in hex. None where the
+    machine takes none.
+
+    A call of another architecture's, which would have other numbers, is refused whole."""
+    flags, reason = _flags()
+    if reason is not None:
         return None
-    machine, at = known
+    machine, at = _MACHINES[os.uname().machine]
     program = [
         _do(_LOAD, _MACHINE),
         _if(_EQUAL, machine, 1, 0),
@@ -78,7 +104,8 @@ def refusing_filter() -> dict[str, int | str] | None:
         [_do(_LOAD, _FIRST), _if(_EQUAL, _SET_DUMPABLE, 0, 3), _do(_LOAD, _SECOND), _if(_EQUAL, 0, 0, 1),
          _refuse(errno.EPERM)],
     )  # fmt: skip
-    return {"call": _SECCOMP[at], "program": b"".join([*program, _do(_RETURN, _ALLOW)]).hex()}
+    steps = b"".join([*program, _do(_RETURN, _ALLOW)])
+    return {"call": _SECCOMP[at], "flags": flags, "program": steps.hex()}
 
 
 def _do(what: int, value: int) -> bytes:

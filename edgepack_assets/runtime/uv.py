@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
 from edgepack_assets.errors import EnvironmentBuildError
 
@@ -34,6 +35,7 @@ def uv_command(*arguments: str) -> list[str]:
     return [_uv(), "--no-config", "--no-progress", "--color", "never", *arguments]
 
 
-def uv_environment() -> dict[str, str]:
-    """The environment of a uv call."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+def uv_environment(work: Path | None = None) -> dict[str, str]:
+    """The environment of a uv call. `work` is where it puts temporary files, and leaves them when it is killed."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return passed if work is None else {**passed, "TMPDIR": str(work)}

@@ -19,6 +19,7 @@ from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.lock import Generation, Lock, generation_for
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
+from edgepack_assets.runtime.told import as_told
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.tools import Tools
 
@@ -122,7 +123,7 @@ def _inspect(
     """Let the component's own environment tell what the packaging must know of the model."""
     what = f"inspecting the model of {key}"
     try:
-        told: dict[str, Any] = tools.sandbox.run(
+        told = tools.sandbox.run(
             what,
             environment,
             tools.preload(key, environment.lock),
@@ -136,7 +137,7 @@ def _inspect(
         )
     except TaskFailedError as error:
         raise _explained(error.failure, what) from None
-    return told
+    return as_told(what, implementation.inspection, told).model_dump(exclude_unset=True)
 
 
 def _explained(failure: ChildFailure, what: str) -> ModelError:

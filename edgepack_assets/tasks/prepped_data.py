@@ -6,23 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.columns import write_columns
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.child_output import printable
 from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.runtime.told import Told, as_told
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _ARRAY_LIMIT = 16 * 1000**3
+_HEADER = 4096
+"""Bytes before the numbers; real headers have 128."""
 PARQUET = "application/vnd.apache.parquet"
+
+
+class _Prepared(Told):
+    """What `prepare` tells: windows, features of each, windows with values that nothing fills."""
+
+    windows: int = Field(ge=0)
+    features: int = Field(ge=0)
+    unfilled: int = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -53,8 +68,9 @@ def prepare_data(
         tools.sandbox.prepare(environment, preload)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
-            told = tools.sandbox.run(
-                f"preparing the data of {key}",
+            what = f"preparing the data of {key}"
+            answer = tools.sandbox.run(
+                what,
                 environment,
                 preload,
                 {
@@ -67,28 +83,29 @@ def prepare_data(
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )
-        features = _to_parquet(work, inspection["feature_names"])
+        told = as_told(what, _Prepared, answer)
+        features = _to_parquet(work, inspection["feature_names"], payload.count, told.windows)
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
             parts={"features": tools.store.put_file(features, PARQUET)},
-            facts={"windows": told["windows"], "features": told["features"], "unfilled_windows": told["unfilled"]},
+            facts={"windows": told.windows, "features": told.features, "unfilled_windows": told.unfilled},
             made_from=made_from,
         )
         ahead.finish()
         picture = implementation.prepped_picture(Prepped(features))
     parts = [
-        Part("windows", told["windows"] > 0, str(told["windows"]), "at least 1"),
+        Part("windows", told.windows > 0, str(told.windows), "at least 1"),
         Part(
             "features",
-            told["features"] == inspection["features"],
-            str(told["features"]),
+            told.features == inspection["features"],
+            str(told.features),
             f"{inspection['features']}, as the model's clustering takes",
         ),
         Part(
             "windows with values",
-            told["unfilled"] < told["windows"],
-            f"{told['windows'] - told['unfilled']} of {told['windows']}",
+            told.unfilled < told.windows,
+            f"{told.windows - told.unfilled} of {told.windows}",
             "at least 1",
         ),
     ]
@@ -100,30 +117,33 @@ def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
     return Prepped(tools.store.fetch(artefact.parts["features"])) if artefact.parts else None
 
 
-def _to_parquet(work: Path, names: list[str]) -> Path:
-    features, windows = _load(work / "features.npy"), _load(work / "windows.npy")
-    if features.ndim != 2 or features.shape[1] != len(names) or windows.shape != (len(features), 2):
+def _to_parquet(work: Path, names: list[str], records: int, told: int) -> Path:
+    import numpy as np
+
+    features = _load(work / "features.npy", np.float64, records * len(names))
+    windows = _load(work / "windows.npy", np.int64, records * 2)
+    if features.shape != (told, len(names)) or windows.shape != (told, 2):
         raise ComponentError(
-            f"the prepared data is not one row of {len(names)} features per window: features {features.shape}, "
-            f"windows {windows.shape}"
+            f"the prepared data is not one row of {len(names)} features for each of {told} windows: features "
+            f"{features.shape}, windows {windows.shape}"
         )
     columns = {"record": windows[:, 0], "model_prediction": windows[:, 1]}
     columns |= {name: features[:, i] for i, name in enumerate(names)}
     path = work / "features.parquet"
-    try:
-        write_columns(path, columns)
-    except TypeError as error:
-        raise ComponentError(f"the prepared data holds {error}") from None
+    write_columns(path, columns)
     return path
 
 
-def _load(path: Path) -> NDArray[Any]:
-    """An array that the child wrote. It is not trusted: without pickles numpy reads numbers and nothing else."""
+def _load(path: Path, kind: type[np.generic], numbers: int) -> NDArray[Any]:
+    """An array that the child wrote, of at most so many numbers of that kind. It is not trusted: without pickles numpy
+    reads numbers and nothing else, and a header may tell of more than there is."""
     import numpy as np
 
-    with open_output(path, _ARRAY_LIMIT, "the prepared data") as stream:
+    with open_output(path, min(_ARRAY_LIMIT, numbers * 8 + _HEADER), "the prepared data") as stream:
         try:
             found: NDArray[Any] = np.load(stream, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ComponentError(f"the prepared data: {path.name} is no array: {error}") from None
+        except (ValueError, EOFError, OSError, MemoryError, OverflowError, RecursionError, TypeError) as error:
+            raise ComponentError(f"the prepared data: {path.name} is no array: {printable(str(error))}") from None
+    if not isinstance(found, np.ndarray) or found.dtype != kind:
+        raise ComponentError(f"the prepared data: {path.name} is no array of {kind.__name__}")
     return found

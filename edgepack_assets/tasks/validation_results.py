@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -46,12 +44,11 @@ def validate(
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
             run = runner.run(f"validating {key}", payload.records, preload, count=payload.count)
-        entries, answered = _count(Results(run.results))
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": tools.store.put_file(run.results, JSON_LINES),
                    "inspection": config_package.parts["inspection"]},
-            facts={"records": entries, "answered": answered},
+            facts={"records": run.records, "answered": run.answered},
             observations={
                 "times": tools.store.put_file(run.times, "application/octet-stream"),
                 "latency": tools.store.put_json(run.latency),
@@ -64,11 +61,16 @@ def validate(
         picture = implementation.results_picture(payload, results, inspection)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
     parts = [
-        Part("records accounted for", entries == payload.count, str(entries), f"{payload.count}, as in the payload"),
-        Part("answers", answered > 0, str(answered), "at least 1"),
+        Part(
+            "records accounted for",
+            run.records == payload.count,
+            str(run.records),
+            f"{payload.count}, as in the payload",
+        ),
+        Part("answers", run.answered > 0, str(run.answered), "at least 1"),
     ]
     keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
-    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, tools.sandbox.isolation.way)
+    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, tools.sandbox.isolation.words)
 
 
 def pace(run: PackageRun, cycle: int | None) -> list[Part]:
@@ -80,17 +82,3 @@ def pace(run: PackageRun, cycle: int | None) -> list[Part]:
         Part(f"{name} time for a record", value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
         for name, value in times.items()
     ]
-
-
-def _count(results: Results) -> tuple[int, int]:
-    """(entries, answers) up to the first entry that does not belong to the next record: the child is not trusted."""
-    entries = answered = 0
-    with gzip.open(results.path, "rb") as stream:
-        for line in stream:
-            if line != b'{"record": %d, "outputs": null}\n' % entries:
-                entry = json.loads(line)
-                if entry["record"] != entries:
-                    break
-                answered += entry["outputs"] is not None
-            entries += 1
-    return entries, answered

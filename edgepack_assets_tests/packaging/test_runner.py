@@ -208,16 +208,44 @@ def made():
     times(1)
 
 LINE = b'{"record": 0, "outputs": null}\\n'
-GOOD = {'records': 1, 'answered': 0, 'latency': {}}
+GOOD = {'records': 1, 'answered': 0, 'latency': {'p50': 0.0, 'p95': 0.0, 'max': 0.0, 'sum': 0.0}}
+
+def lines(*found):
+    results(gzip.compress(b''.join(line + b'\\n' for line in found)))
+    times(1)
+    told({**GOOD, 'answered': 1})
+
+def answer(record='0', y='1.0', text='"a"', seen='1', last='"b"'):
+    outputs = f'{{"y": {y}, "text": {text}, "seen": {seen}, "input_last": {last}}}'
+    return f'{{"record": {record}, "outputs": {outputs}}}'.encode()
 """
 
 
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("made(); told([1])", "told something else than a run's result"),
-        ("made(); told({**GOOD, 'records': '1'})", "told something else than a run's result"),
-        ("made(); told({**GOOD, 'answered': -1})", "told something else than a run's result"),
+        ("made(); told([1])", "told something else than it should"),
+        ("made(); told({**GOOD, 'records': '1'})", "told something else than it should: records"),
+        ("made(); told({**GOOD, 'answered': -1})", "told something else than it should: answered"),
+        ("made(); told({**GOOD, 'answered': 1})", "told of other records and answers than it left"),
+        ("made(); told({**GOOD, 'latency': {}})", "told something else than it should: latency.p50"),
+        (
+            "made(); open(job['result'], 'w').write(json.dumps({'value': GOOD}).replace('0.0', '1e999')); os._exit(0)",
+            "told something else than it should: latency.p50",
+        ),
+        ("lines(answer(record='1'))", "line 0 is no answer to record 0"),
+        ("lines(answer(seen='1.0'))", "left a false answer to record 0: output 'seen' is declared Integer"),
+        ("lines(answer(seen=str(1 << 64)))", "left a false answer to record 0: output 'seen' is declared Integer"),
+        ("lines(answer(seen='1' * 5000))", "left results that cannot be read: Exceeds the limit"),
+        ("lines(answer(y='1e999'))", "left a false answer to record 0: output 'y' is inf"),
+        ("lines(answer(y='1' + '0' * 400))", "left a false answer to record 0: output 'y' is declared Double"),
+        ("lines(answer(text=r'\"\\ud800\"'))", "left a false answer to record 0: .*surrogates not allowed"),
+        ("lines(answer(text='[' * 100_000))", "left results that cannot be read"),
+        ("lines(answer(text='1, \"z\": 2'))", "left a false answer to record 0: .*undeclared z"),
+        ('lines(answer(text=\'1, "text": "b"\'))', "line 0 is no answer to record 0"),
+        ("lines(b'[]')", "left results that cannot be read"),
+        ('lines(b\'{"record": 0, "outputs": null }\')', "left a false answer to record 0"),
+        ("lines(answer(), answer(record='1'))", "not one line for each of 1 records"),
         ("times(1); told(GOOD)", "results.jsonl.gz cannot be read: No such file"),
         ("results(gzip.compress(LINE)); told(GOOD)", "times.f64 cannot be read: No such file"),
         ("os.symlink('/etc/hostname', job['results']); told(GOOD)", "results.jsonl.gz cannot be read"),
@@ -229,8 +257,10 @@ GOOD = {'records': 1, 'answered': 0, 'latency': {}}
         ),
         ("results(gzip.compress(LINE * 2)); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(LINE + LINE[:-1])); times(1); told(GOOD)", "not one line for each of 1 records"),
+        ("results(gzip.compress(LINE[:-1])); times(1); told(GOOD)", "left a false answer to record 0"),
+        ("results(gzip.compress(LINE)); times(0); told(GOOD)", "told of other records and answers than it left"),
         ("results(gzip.compress(b'')); times(1); told(GOOD)", "not one line for each of 1 records"),
-        ("results(gzip.compress(b' ' * (17 << 20))); times(1); told(GOOD)", "not one line for each of 1 records"),
+        ("results(gzip.compress(b' ' * (17 << 20))); times(1); told(GOOD)", "left results that cannot be read"),
         ("results(gzip.compress(LINE)); times(2); told(GOOD)", "times.f64 has 16 bytes; at most 8 are read"),
         ("results(gzip.compress(LINE)); os.mkfifo(job['times']); told(GOOD)", "times.f64 is not a file of its own"),
     ],

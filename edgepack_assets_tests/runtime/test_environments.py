@@ -6,17 +6,27 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
 from edgepack_assets.files import sync_tree
-from edgepack_assets.runtime import environments
-from edgepack_assets.runtime.environments import Environment, environment_for, lock_of_environment
+from edgepack_assets.runtime import commands, environments
+from edgepack_assets.runtime.environments import (
+    Environment,
+    environment_for,
+    idle_environments,
+    lock_of_environment,
+    remove_environment,
+)
 from edgepack_assets.runtime.lock import Lock, lock_for
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.settings import RuntimeSettings
@@ -114,6 +124,46 @@ def _build_in_a_process(
     kept.put(environment_for(lock, store, settings).kept)
 
 
+@pytest.mark.parametrize("word", ["install", "compileall"])
+def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  # noqa: PLR0917 - fixtures
+    word: str, lock: Lock, store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """uv is stopped in the middle, as by a wheel that takes long, and the process that builds is killed then."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    stopping = tmp_path / "stopping.sh"
+    # the command itself goes on, having told of the temporary folder that it uses, only after 600 s
+    stopping.write_text(
+        f'case " $* " in *" {word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
+        f'echo $$ > {tmp_path}/pid; sleep 600;; esac\nexec "$@"\n'
+    )
+    monkeypatch.setattr(commands, "_WATCHED", (*commands._WATCHED, "/bin/sh", str(stopping)))
+    child = os.fork()
+    if child == 0:
+        environment_for(lock, store, settings)
+        os._exit(0)
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while is_running(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    monkeypatch.setattr(commands, "_WATCHED", commands._WATCHED[:-2])
+    assert not environment_for(lock, store, settings).kept
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_two_processes_build_it_once(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
     context = multiprocessing.get_context("spawn")
     kept = context.Queue()
@@ -189,6 +239,105 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing(
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
     assert held_by(environment_for(lock, store, settings)) == ["big"]
+
+
+# Ones that nobody uses ---------------------------------------------------------------------------------
+
+DAY = 24 * 3600.0
+
+
+def unused_since(folder: Path, seconds: float) -> None:
+    """As if nobody had used it since: in particular, not held by this process."""
+    os.close(environments._held.pop(folder))
+    used = (folder / "edgepack-lock.json").stat().st_mtime - seconds
+    os.utime(folder / "edgepack-lock.json", (used, used))
+
+
+def test_one_is_idle_when_it_was_not_used_for_long(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
+    folder = environment_for(lock, store, settings).folder
+    unused_since(folder, 2 * DAY)
+    assert idle_environments(settings.environments, 3 * DAY) == []
+    [idle] = idle_environments(settings.environments, DAY)
+    assert idle.folder == folder
+    assert idle.size > 1000
+    assert environment_for(lock, store, settings).kept  # which marks it as used, and holds it
+    assert idle_environments(settings.environments, DAY) == []
+    assert idle_environments(settings.environments, -1) == []
+    assert not remove_environment(idle)
+    unused_since(folder, 0)
+    assert not remove_environment(idle)
+    assert environment_for(lock, store, settings).kept
+
+
+def test_an_idle_one_is_removed_and_built_again(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> None:
+    folder = environment_for(lock, store, settings).folder
+    unused_since(folder, 2 * DAY)
+    [idle] = idle_environments(settings.environments, DAY)
+    assert remove_environment(idle)
+    assert not folder.exists()
+    assert not remove_environment(idle)
+    again = environment_for(lock, store, settings)
+    assert (again.kept, again.note) == (False, "")
+    assert held_by(again) == ["app", "base"]
+
+
+def _holds(lock: Lock, store: ArtefactStore, settings: RuntimeSettings, ready: Event, done: Event) -> None:
+    environment_for(lock, store, settings)
+    ready.set()
+    done.wait()
+
+
+def test_one_that_another_process_uses_is_not_removed_however_old(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings
+) -> None:
+    folder = environment_for(lock, store, settings).folder
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    run = context.Process(target=_holds, args=(lock, store, settings, ready, done))
+    run.start()
+    assert ready.wait(60)
+    unused_since(folder, 2 * DAY)
+    assert idle_environments(settings.environments, DAY) == []
+    run.kill()
+    run.join()
+    [idle] = idle_environments(settings.environments, DAY)
+    with FileLock(f"{folder}.lock"):  # somebody builds it anew
+        assert not remove_environment(idle)
+    assert remove_environment(idle)
+
+
+def test_a_build_that_a_crash_cut_off_is_idle_and_what_else_lies_there_is_not_ours(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings
+) -> None:
+    folder = environment_for(lock, store, settings).folder
+    (folder / "edgepack-lock.json").unlink()
+    (settings.environments / "somebody-else-s" / "work").mkdir(parents=True)
+    (settings.environments / "notes.txt").touch()
+    os.close(environments._held.pop(folder))
+    os.utime(folder, (0, 0))
+    [idle] = idle_environments(settings.environments, DAY)
+    assert idle.folder == folder
+    assert remove_environment(idle)
+    assert {path.name for path in settings.environments.iterdir()} == {
+        f"{folder.name}.lock", "somebody-else-s", "notes.txt",
+    }  # fmt: skip
+
+
+def test_removing_is_killed_at_any_step_and_nothing_is_in_the_way(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings
+) -> None:
+    folder = environment_for(lock, store, settings).folder
+    unused_since(folder, 2 * DAY)
+    steps = 0
+    for _ in killed_at_each_step(lambda step: [remove_environment(i) for i in idle_environments(folder.parent, DAY)]):
+        steps += 1
+        if steps == 9:  # well among the files
+            break
+        again = environment_for(lock, store, settings)
+        assert held_by(again) == ["app", "base"]
+        assert not again.note
+        unused_since(folder, 2 * DAY)
+    assert steps == 9
 
 
 # Integrity ---------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 from edgepack_assets.errors import ComponentError, IsolationError
 from edgepack_assets.runtime import isolation as isolation_module
+from edgepack_assets.runtime import system_calls
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Way, isolation_for, python_folders
 from edgepack_assets.runtime.protections import try_protections
@@ -41,7 +46,8 @@ def test_every_protection_holds(way: Way) -> None:
     tried = try_protections(RuntimeSettings(), [way])
     assert tried.way == way
     assert [part for part in tried.parts if not part.passed] == []
-    assert len(tried.parts) == 13
+    assert tried.missing == ()
+    assert len(tried.parts) == 14
 
 
 def test_without_it_the_trial_says_what_does_not_hold() -> None:
@@ -74,6 +80,71 @@ def test_best_effort_says_loudly_what_does_not_hold(
         sandbox.prepare(environment, ["json"])
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "model code is NOT isolated on this machine" in caplog.text
+
+
+# Without a filter of system calls ----------------------------------------------------------------------
+
+
+UNFILTERED = """
+import ctypes, os, struct, sys
+# What a kernel without it, or a container's profile, answers to seccomp(2), from here on and for all that is started.
+do = lambda what, value, other=0: struct.pack("HBBI", what, 0, other, value)
+steps = do(0x20, 0) + do(0x15, int(sys.argv[2]), 1) + do(6, 0x50000 | int(sys.argv[1])) + do(6, 0x7FFF0000)
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+libc = ctypes.CDLL(None, use_errno=True)
+if os.geteuid() != 0:
+    libc.prctl(38, 1, 0, 0, 0)
+assert libc.prctl(22, 2, ctypes.byref(Program(4, steps)), 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[3:]])
+"""
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+TRYING = """
+import logging, sys
+from edgepack_assets.errors import IsolationError
+from edgepack_assets.runtime.isolation import isolation_for
+from edgepack_assets.runtime.protections import try_protections
+from edgepack_assets.settings import RuntimeSettings
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+try:
+    print("required:", isolation_for("required", [sys.argv[1]]).way)
+except IsolationError as error:
+    print("required refuses:", error)
+print("best_effort:", isolation_for("best_effort", [sys.argv[1]]).words)
+tried = try_protections(RuntimeSettings(), [sys.argv[1]])
+print(tried.way, tried.missing, sorted(part.name for part in tried.parts if not part.passed))
+"""
+
+
+@pytest.mark.skipif(os.uname().machine not in SECCOMP, reason="the number of seccomp(2) is not known here")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EINVAL, errno.EPERM])
+def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(way: Way, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNFILTERED, str(code), str(SECCOMP[os.uname().machine]), TRYING, way],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    refused, best, warned, *_, found = done.stdout.splitlines()
+    lost = "the kernel refuses it the system calls that reach past its room"
+    assert re.match(
+        rf"required refuses: model code can be shut in by {way} on this machine, but the kernel takes no filter of "
+        rf"system calls \(seccomp: {os.strerror(code)}\), and runtime.isolation is `required`: allow seccomp", refused,
+    )  # fmt: skip
+    assert best == f"best_effort: {way}, but not: {lost}"
+    assert warned.startswith(f"model code is shut in by {way}, but on this machine it does not hold that {lost}")
+    assert found.startswith(f"{way} ('{lost}',) [")
+    assert "system calls that reach past the room" in found
+    for holds in ("files of this machine", "the network", "outliving its job", "being root"):
+        assert holds not in found
+
+
+def test_a_kernel_that_knows_no_flags_still_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gVisor, and Linux before 4.17."""
+    assert system_calls.why_unfiltered() is None
+    monkeypatch.setattr(system_calls, "_FLAGS", (1 << 30, 0))
+    assert system_calls.why_unfiltered() is None
+    told = system_calls.refusing_filter()
+    assert told is not None
+    assert told["flags"] == 0
 
 
 @pytest.fixture

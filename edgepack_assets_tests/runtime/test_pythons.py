@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pwd
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -69,6 +71,21 @@ def test_one_that_was_removed_is_looked_up_again(bare_machine: Path) -> None:
         find_python("3.11")
     second = python_that_says(bare_machine / "pyenv" / "versions" / "3.11.2" / "bin" / "python", "3.11")
     assert find_python("3.11") == ("3.11", second)
+
+
+def test_a_user_without_a_home_is_no_obstacle(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container any number may be the user, whom nobody has written down."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    for name in ("PYENV_ROOT", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(EnvironmentBuildError, match=r"no Python 3.11 on this machine"):
+        find_python("3.11")
+    first = python_that_says(bare_machine / "bin" / "python3.11", "3.11")
+    assert find_python("3.11") == ("3.11", first)
 
 
 def test_a_shim_that_does_not_work_is_passed_over_and_the_newest_version_taken(bare_machine: Path) -> None:

@@ -21,6 +21,8 @@ from edgepack_assets.model_types.base import (
 )
 from edgepack_assets.model_types.image_classification import payload as payloads
 from edgepack_assets.model_types.image_classification import scoring, sheet, source
+from edgepack_assets.model_types.image_classification.inspection import Inspection
+from edgepack_assets.runtime.told import Told
 from edgepack_assets.settings import ModelTypeSettings
 
 
@@ -30,6 +32,7 @@ class ImageClassification(ModelType):
     name: ClassVar[str] = "image_classification"
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     prepares_data: ClassVar[bool] = False
+    inspection: ClassVar[type[Told]] = Inspection
     works_with: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),

@@ -12,6 +12,7 @@ from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
 
 _MOST_POINTS = 4_000
 _MOST_FEATURES = 40
+_MOST_STATES = 20
 
 
 def features(prepped: Prepped) -> bytes:
@@ -77,7 +78,7 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
     if seen:
         handles = [
             Patch(color=STATE_COLOURS[s % len(STATE_COLOURS)], alpha=0.45, label=f"state {s}: {n} windows")
-            for s, n in sorted(seen.items())
+            for s, n in sorted(seen.items())[:_MOST_STATES]
         ]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     return png(figure)

@@ -28,6 +28,7 @@ from edgepack_assets.model_types.registered_model import (
     saved_environment,
 )
 from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
+from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.settings import ModelTypeSettings
 
 PERIOD_MS = 250
@@ -44,6 +45,7 @@ class StateIdentifier(ModelType):
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     lower_is_better = frozenset({"inertia"})
     prepares_data = True
+    inspection = Inspection
     works_with: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
     preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),

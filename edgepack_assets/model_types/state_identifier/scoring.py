@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.columns import read_columns
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_MOST_STATES = 100
+"""Rows of the table of states; a model may answer as many as it likes."""
 FIXED_COLUMNS = ("record", "model_prediction")
 """Columns of prepped data that are no features: the record that completes the window, and what the model's own
 clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
@@ -60,10 +63,10 @@ def score(results: Results, prepped: Prepped) -> Score:
 
 
 def _states(labels: NDArray[np.int64]) -> list[dict[str, Any]]:
-    found = labels.tolist()
+    found = Counter(labels.tolist())
     return [
-        {"state": state, "windows": found.count(state), "share": round(found.count(state) / len(found), 4)}
-        for state in sorted(set(found))
+        {"state": state, "windows": windows, "share": round(windows / len(labels), 4)}
+        for state, windows in sorted(found.most_common(_MOST_STATES))
     ]
 
 

@@ -1,0 +1,33 @@
+"""What a child told, held to a shape: whatever ran in there may have written another result than child.py does."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from edgepack_assets.errors import ComponentError
+from edgepack_assets.runtime.child_output import printable
+
+Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printable)]
+"""Words of the model's: short, and such as can be stored and shown."""
+
+
+class Told(BaseModel):
+    """A value that a child tells: these fields and no others."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+_Shape = TypeVar("_Shape", bound=Told)
+
+
+def as_told(what: str, shape: type[_Shape], value: object) -> _Shape:
+    """`value` in that shape. Raises ComponentError saying what differs; `what` names the job."""
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "its result"
+        fault = printable(f"{where}: {first['msg']}"[:500])
+        raise ComponentError(f"{what} told something else than it should: {fault}") from None
