@@ -12,7 +12,9 @@ _OUTPUT_LIMIT = 256 << 10
 _TAIL = 16 << 10
 _TAIL_LINES = 50
 _TELL_EVERY = 1.0
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, those that nobody sees or that turn a line's direction round, and halves of characters."""
+_MARGIN = "\n| "
 
 
 class ChildOutput:
@@ -42,16 +44,21 @@ class ChildOutput:
         self._told = time.monotonic()
         lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
         if lines.strip():
-            self._log.info(f"{self._what}: {printable(lines).strip()}")
+            self._log.info(f"{self._what}: {quoted(lines)}")
         if everything and self._dropped:
             self._log.warning(f"{self._what}: {self._dropped} further bytes of output were dropped")
 
     def last_words(self) -> str:
         """The end of the output, for an error message."""
         lines = printable(self._tail.decode("utf-8", errors="replace")).splitlines()[-_TAIL_LINES:]
-        return "; its last output:\n" + "\n".join(lines) if lines else "; it printed nothing"
+        return f"; its last output:{_MARGIN}{_MARGIN.join(lines)}" if lines else "; it printed nothing"
 
 
 def printable(text: str) -> str:
-    """Without what would move a terminal's cursor or cannot be stored."""
+    """Without what would move a terminal's cursor, is not what it looks like, or cannot be stored."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def quoted(text: str) -> str:
+    """Printable lines, of which none but the first begins where lines of the log do: else a model could write some."""
+    return printable(text).strip().replace("\n", _MARGIN)

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.runtime.child_output import printable
+from edgepack_assets.runtime.child_output import quoted
 from edgepack_assets.runtime.child_process import ChildProcess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Way, isolation_for
@@ -155,9 +155,9 @@ def _value(what: str, result: Path, work: Path) -> Any:
     raise TaskFailedError(
         what,
         ChildFailure(
-            type=printable(failure.type[:200]), message=printable(failure.message[:10_000]),
-            name=failure.name and printable(failure.name[:200]), record=failure.record,
-            traceback=printable(failure.traceback[-20_000:]),
+            type=quoted(failure.type[:200]), message=quoted(failure.message[:10_000]),
+            name=failure.name and quoted(failure.name[:200]), record=failure.record,
+            traceback=f"| {quoted(failure.traceback[-20_000:])}",
         ),
     )  # fmt: skip
 

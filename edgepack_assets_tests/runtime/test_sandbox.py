@@ -189,17 +189,20 @@ def test_a_failure_carries_the_code_s_own_words(call: Call) -> None:
     failure = error.value.failure
     assert (failure.type, failure.name, failure.record) == ("ModuleNotFoundError", "nosuchmodule", None)
     assert "in go" in failure.traceback
-    assert str(error.value).startswith("the job failed: No module named 'nosuchmodule'\nTraceback")
+    assert str(error.value).startswith("the job failed: No module named 'nosuchmodule'\n| Traceback")
 
 
 @pytest.mark.parametrize(
     ("body", "told"),
     [
         ("os._exit(0)", "the job exited with code 0 before it gave a result; it printed nothing"),
-        ("print('bye', flush=True); os._exit(3)", "exited with code 3 before it gave a result; its last output:\nbye"),
+        (
+            "print('bye', flush=True); os._exit(3)",
+            "exited with code 3 before it gave a result; its last output:\n| bye",
+        ),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by signal 11 before it gave a result"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9, as the system does when memory runs out,"),
-        ("bytearray(100 << 30)", "the job failed: MemoryError (runtime.memory_limit in edgepack.yaml)\nTraceback"),
+        ("bytearray(100 << 30)", "the job failed: MemoryError (runtime.memory_limit in edgepack.yaml)\n| Traceback"),
         ("sys.exit(0)", "the job failed: the code called sys.exit(0)"),
         ("return {1, 2}", "the job failed: Object of type set is not JSON serializable"),
         ("return float('nan')", "the job failed: Out of range float values"),
@@ -404,7 +407,24 @@ def test_odd_output_reaches_the_log_as_text(sandbox: Sandbox, call: Call, caplog
     caplog.clear()
     call("os.write(1, b'caf\\xe9 \\xe2\\x82\\xac\\n\\x1b[31mred\\x00\\r'); sys.stderr.write('no end of line')")
     text = "\n".join(caplog.messages)
-    assert text.splitlines() == ["the job: caf\ufffd €", "\ufffd[31mred\ufffd", "no end of line"]
+    assert text.splitlines() == ["the job: caf\ufffd €", "| \ufffd[31mred\ufffd", "| no end of line"]
+
+
+FORGED = "2026-01-01 00:00:00 +0000 - dagster - INFO - all is well"
+
+
+@pytest.mark.parametrize("how", ["print(TEXT)", "raise ValueError(TEXT)", "print(TEXT, flush=True); os._exit(1)",
+                                 "raise type(TEXT, (Exception,), {})"])  # fmt: skip
+def test_no_line_of_a_child_s_passes_for_one_of_the_log(call: Call, caplog: pytest.LogCaptureFixture, how: str) -> None:
+    caplog.set_level(logging.INFO)
+    said = ""
+    try:
+        call(f"TEXT = 'a\\n{FORGED}\\r{FORGED}\\u2028{FORGED}\\x85{FORGED}\\u202etxt.exe'\n{how}")
+    except ComponentError as error:
+        said = str(error)
+    lines = [*"\n".join(caplog.messages).splitlines(), *said.splitlines()]
+    assert any(FORGED in line for line in lines)
+    assert [line for line in lines if line.startswith(FORGED) or "\u202e" in line] == []
 
 
 def test_output_reaches_the_log_while_the_child_runs(sandbox: Sandbox, call: Call) -> None:
@@ -432,7 +452,7 @@ def test_a_flood_of_output_is_read_but_not_kept(call: Call, caplog: pytest.LogCa
 def test_the_end_of_a_flood_is_in_the_error(call: Call) -> None:
     with pytest.raises(ComponentError) as error:
         call("os.write(1, b'x\\n' * 1_000_000 + b'the very end')\nos._exit(1)")
-    assert str(error.value).endswith("\nthe very end")
+    assert str(error.value).endswith("\n| the very end")
     assert len(str(error.value)) < 20_000
 
 
