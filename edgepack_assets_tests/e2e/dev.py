@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Dev:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
         # Two processes that make the tables at once get in each other's way.
         with self.instance() as instance:
             instance.get_runs()
@@ -40,6 +42,14 @@ class Dev:
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(self.home)
+
+    def answers(self) -> bool:
+        """Whether the web server does by now."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/server_info", timeout=2):
+                return True
+        except OSError:
+            return False
 
     def runs(self) -> list[dg.DagsterRun]:
         with self.instance() as instance:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from edgepack_assets_tests.e2e.conftest import Plant
+from edgepack_assets_tests.e2e.conftest import PROJECT, Plant
+from edgepack_assets_tests.e2e.dev import Dev
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the UI cannot be driven")
@@ -28,36 +21,19 @@ _FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def ui(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `dagster dev`, started in the plant as the quickstart's last lines say."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("ui") / "dagster-dev.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port)],
-            cwd=plant.folder, env=plant.environment, stdout=stream, stderr=stream, start_new_session=True,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
+def ui(plant: Plant) -> Iterator[str]:
+    """The address of `dagster dev`, started in the plant as the quickstart's last lines say.
+
+    Its model types are the quickstart's alone: other tests' models would be packaged beside it, and be the newest."""
+    whole = plant.config.read_text()
+    shutil.copyfile(PROJECT / "edgepack.yaml", plant.config)
+    dev = Dev(plant.folder, plant.environment)
     try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try:
-                with urllib.request.urlopen(f"{address}/server_info", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"the UI did not come up:\n{log.read_text()}")
-        yield address
+        dev.wait_until("the UI", dev.answers)
+        yield dev.address
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        dev.stop()
+        plant.config.write_text(whole)
 
 
 @pytest.fixture(scope="module")
