@@ -6,6 +6,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, result, size_text, user_errors
+from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
 from edgepack_assets.evidence import all_pass
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.resources import EdgepackResource
@@ -27,6 +28,7 @@ class DeploymentConfig(dg.Config):
 
 
 @dg.asset(
+    deps=[RAW_DATA],
     pool=POOL,
     description="The deployment package: built from the validated files and locked wheels, stamped with its version, "
     "run once more as it is, and registered as a model of its own name with the metrics as tags.",
@@ -78,7 +80,7 @@ def deployment_package(
             "location": registered.location,
             "registered_before": report.was_registered_before,
             "tags": dg.MetadataValue.json(dict(registered.tags)),
-        })  # fmt: skip
+        }, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
 
 
 def _told(key: ModelKey, artefact: Artefact, report: DeploymentReport) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, picture, result, table, user_errors
+from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.metrics import configured_parts, make_metrics, sound_parts
 
@@ -13,6 +14,7 @@ CHECK = "pass_gates"
 
 
 @dg.asset(
+    deps=[RAW_DATA],
     description="The metrics of the package's answers, matched to the payload's records by number.",
     **declared(
         CHECK, "Answers and windows or labels match; every metric is finite and passes its gates.",
@@ -38,4 +40,5 @@ def metrics(
         parts = [*configured_parts(artefact, key, tools), *sound_parts(artefact)]
         # What does not hold first, then gates: their numbers are what a person looks for.
         parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
-        return result(artefact, CHECK, parts, {**numbers, **tables, **pictures})
+        tags = raw_data_tags(context.instance, key, payload_data)
+        return result(artefact, CHECK, parts, {**numbers, **tables, **pictures}, tags=tags)

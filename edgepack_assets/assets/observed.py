@@ -9,17 +9,19 @@ from collections.abc import Iterable, Mapping
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
 
+from edgepack_assets.artefacts import Artefact
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
 from edgepack_assets.settings import Settings
+from edgepack_assets.tasks.payload_data import raw_data_of
 
 RAW_DATA, REGISTERED_MODEL = dg.AssetKey("raw_data"), dg.AssetKey("registered_model")
 
 _DATA_VERSION = "dagster/data_version"
 _INPUT_VERSION = "dagster/input_data_version/"
 _INPUT_POINTER = "dagster/input_event_pointer/"
-_RECENT = 20
-"""Observations among which one that was made a moment ago is looked for: others may observe at the same time."""
+_RECENT = 50
+"""Observations among which that of a version is looked for; one that lies further back is made again."""
 
 
 def data_version(name: str, version: int, digest: str) -> str:
@@ -55,33 +57,48 @@ def raw_data_observations(
     return observed
 
 
-def input_tags(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, used: str, current: str) -> dict[str, str]:
-    """Observe the version that a step used, and give its materialization the tags that point to that observation.
+def input_tags(
+    instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, used: str, current: str | None = None
+) -> dict[str, str]:
+    """The tags that point a materialization to an observation of the version that its step used, made if there is none.
 
-    Dagster itself would point to what had been observed when the step began, before the version was resolved. If
-    the registry has a later version by now (`current`), that is observed too, and the materialization is stale."""
-    pointer = _observe(instance, asset, key, used)
-    if current != used:
-        _observe(instance, asset, key, current)
+    Dagster itself would point to what had been observed when the step began: a version that the step did not use, if
+    it resolved "latest" later, or used what an earlier step had resolved. If another version is `current` by now (for
+    the registry; else what was observed last), that stays or becomes the newest, and the materialization is stale."""
+    recent = _observations(instance, asset, key)
+    newest = recent[0][1] if recent else None
+    pointer = next((storage_id for storage_id, version in recent if version == used), None)
+    wanted = current or newest or used
+    if pointer is None:
+        pointer, newest = _observe(instance, asset, key, used), used
+    if newest != wanted:
+        _observe(instance, asset, key, wanted)
     name = asset.to_user_string()
     return {f"{_INPUT_VERSION}{name}": used, f"{_INPUT_POINTER}{name}": str(pointer)}
 
 
+def raw_data_tags(
+    instance: DagsterInstance, key: ModelKey, payload: Artefact, current: str | None = None
+) -> dict[str, str]:
+    """`input_tags` for what was made from a payload, or the payload itself: the raw data that the payload was made of.
+
+    Dagster calls an asset stale for its own parents only. So all that a payload goes into name raw data as a parent:
+    new raw data shows, and lets a person select, all that is to be made again."""
+    raw = raw_data_of(payload)
+    return input_tags(instance, RAW_DATA, key, data_version(raw["name"], raw["version"], raw["digest"]), current)
+
+
 def _observe(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, found: str) -> int:
-    """Make `found` the newest observation of a partition, unless it is, and return that observation's storage id."""
-    recent = _observations(instance, asset, key, limit=1)
-    if not recent or recent[0][1] != found:
-        told, _, digest = found.partition("@")
-        instance.report_runless_asset_event(observation(asset, key, found, {"version": told, "digest": digest}))
-        recent = _observations(instance, asset, key, limit=_RECENT)
-    return next(storage_id for storage_id, version in recent if version == found)
+    """Make `found` the newest observation of a partition, and return that observation's storage id."""
+    told, _, digest = found.partition("@")
+    instance.report_runless_asset_event(observation(asset, key, found, {"version": told, "digest": digest}))
+    return next(storage_id for storage_id, version in _observations(instance, asset, key) if version == found)
 
 
-def _observations(
-    instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, limit: int
-) -> list[tuple[int, str | None]]:
-    """(storage id, data version) of a partition's observations, newest first."""
-    records = instance.fetch_observations(AssetRecordsFilter(asset, asset_partitions=[str(key)]), limit=limit).records
+def _observations(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey) -> list[tuple[int, str | None]]:
+    """(storage id, data version) of a partition's recent observations, newest first."""
+    wanted = AssetRecordsFilter(asset, asset_partitions=[str(key)])
+    records = instance.fetch_observations(wanted, limit=_RECENT).records
     return [
         (record.storage_id, (record.asset_observation.tags if record.asset_observation else {}).get(_DATA_VERSION))
         for record in records

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
-from edgepack_assets.assets.observed import RAW_DATA, current_raw_data, data_version, input_tags
+from edgepack_assets.assets.observed import RAW_DATA, current_raw_data, data_version, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
 
@@ -19,7 +19,7 @@ class PayloadConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["raw_data"],
+    deps=[RAW_DATA],
     description="The records that the inference server would receive, made from the raw data, each with its number "
     "and, where there is one, its source file and label.",
     **declared(
@@ -36,13 +36,8 @@ def payload_data(
         tools = edgepack.tools(context.log)
         artefact, report = make_payload(key, tools, copy_to)
         raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
-        tags = input_tags(
-            context.instance,
-            RAW_DATA,
-            key,
-            used=data_version(raw["name"], raw["version"], raw["digest"]),
-            current=data_version(newest.name, newest.version, newest.digest),
-        )
+        current = data_version(newest.name, newest.version, newest.digest)
+        tags = raw_data_tags(context.instance, key, artefact, current)
         preview = [
             {"record": i, **{k: v if len(str(v)) < 120 else f"{str(v)[:117]}..." for k, v in row.items()}}
             for i, row in enumerate(report.preview)

@@ -6,6 +6,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, picture, result, size_text, user_errors
+from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.prepped_data import prepare_data
 
@@ -13,6 +14,7 @@ CHECK = "is_sound"
 
 
 @dg.asset(
+    deps=[RAW_DATA],
     description="The packaged model's fitted preprocessing over the payload's records: a row per window, a column per "
     "feature. Empty, and saying so, for model types that score answers directly.",
     **declared(
@@ -35,4 +37,4 @@ def prepped_data(
         }  # fmt: skip
         if report.picture is not None:
             metadata["plot"] = picture(report.picture, "features of every window")
-        return result(artefact, CHECK, report.parts, metadata)
+        return result(artefact, CHECK, report.parts, metadata, tags=raw_data_tags(context.instance, key, payload_data))

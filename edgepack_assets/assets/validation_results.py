@@ -4,6 +4,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, picture, result, table, user_errors
+from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.validation_results import validate
 
@@ -12,6 +13,7 @@ PACE = "keep_up_with_cycle"
 
 
 @dg.asset(
+    deps=[RAW_DATA],
     description="What the package answers to every payload record, run in its own environment as the inference server "
     "would run it: outputs or none, and the time taken.",
     **declared(
@@ -38,4 +40,4 @@ def validation_results(
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),
-        }, warnings={PACE: report.pace})  # fmt: skip
+        }, warnings={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
