@@ -65,16 +65,18 @@ class Plant:
 
     def stale(self, asset: str = "payload_data") -> dict[str, list[str]]:
         """The stale partitions of an asset, with the reasons that the UI shows."""
-        graph = build_defs(self.config).resolve_asset_graph()
-        resolver = CachingStaleStatusResolver(self.instance, graph, LoadingContextForTest(self.instance))
-        found = {}
-        for key in KEYS:
-            status = resolver.get_status(dg.AssetKey(asset), key)
-            causes = resolver.get_stale_root_causes(dg.AssetKey(asset), key)
-            assert (status == StaleStatus.STALE) == bool(causes)
-            if status == StaleStatus.STALE:
-                found[key] = [f"{cause.asset_key.to_user_string()} {cause.reason}" for cause in causes]
-        return found
+        found = {key: why_stale(self.instance, self.config, asset, key) for key in KEYS}
+        return {key: reasons for key, reasons in found.items() if reasons}
+
+
+def why_stale(instance: dg.DagsterInstance, config: Path, asset: str, key: str) -> list[str]:
+    """The reasons that the UI gives for an asset's partition being stale; none if it is not."""
+    graph = build_defs(config).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    status = resolver.get_status(dg.AssetKey(asset), key)
+    causes = resolver.get_stale_root_causes(dg.AssetKey(asset), key)
+    assert (status == StaleStatus.STALE) == bool(causes)
+    return [f"{cause.asset_key.to_user_string()} {cause.reason}" for cause in causes]
 
 
 @contextmanager

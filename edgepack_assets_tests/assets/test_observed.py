@@ -9,8 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.assets import observed
-from edgepack_assets.assets.observed import RAW_DATA, REGISTERED_MODEL, input_tags, raw_data_observations
+from edgepack_assets.assets.observed import RAW_DATA, REGISTERED_MODEL, input_tags, raw_data_observations, raw_data_tags
 from edgepack_assets.config import load_settings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets_tests.assets.staleness import KEYS, Plant, plant_in
@@ -94,3 +95,30 @@ def test_a_step_points_to_the_observation_of_what_it_used(plant: Plant) -> None:
     assert first == again
     assert first["dagster/input_data_version/registered_model"] == "press_model:1@a"
     assert int(first["dagster/input_event_pointer/registered_model"]) > 0
+
+
+def test_what_is_made_later_from_an_old_payload_is_as_stale_as_the_payload(plant: Plant) -> None:
+    """A step after the payload's may come when newer data was seen, and Dagster would say it was made from that."""
+    key, artefacts = ModelKey("press", 1), ArtefactStore(str(plant.folder / "artefacts"), plant.folder / "cache")
+    before = versions(plant, "press:1")
+    plant.record("press", 2.0)
+    observe(plant, "press:1")
+    payload = artefacts.load("payload_data", "press:1")
+    tags = raw_data_tags(plant.instance, key, payload)
+    assert tags["dagster/input_data_version/raw_data"] == before[0]
+    observations = plant.instance.fetch_observations(dg.AssetRecordsFilter(RAW_DATA, asset_partitions=["press:1"]), 10)
+    oldest = observations.records[-1]
+    assert tags["dagster/input_event_pointer/raw_data"] == str(oldest.storage_id)
+    assert [version.partition("@")[0] for version in versions(plant, "press:1")] == ["press_raw:2", "press_raw:1"]
+
+
+def test_a_payload_of_another_instance_is_pointed_to_and_changes_nothing_that_was_seen(plant: Plant) -> None:
+    payload = ArtefactStore(str(plant.folder / "artefacts"), plant.folder / "cache").load("payload_data", "press:1")
+    (used,) = versions(plant, "press:1")
+    with dg.instance_for_test() as other:
+        newer = observed.observation(RAW_DATA, ModelKey("press", 1), "press_raw:2@b", {})
+        other.report_runless_asset_event(newer)
+        tags = raw_data_tags(other, ModelKey("press", 1), payload)
+        assert tags["dagster/input_data_version/raw_data"] == used
+        found = versions(Plant(plant.folder, other), "press:1")
+        assert found == ["press_raw:2@b", used, "press_raw:2@b"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -11,6 +12,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from edgepack_assets.assets.observed import RAW_DATA, observation
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets_tests.assets.staleness import why_stale
 from edgepack_assets_tests.e2e.conftest import Plant
 
 TYPES = {
@@ -46,6 +50,24 @@ def test_the_package_is_registered_with_its_model_and_metrics(plant: Plant, mode
     assert metrics <= tags.keys()
     assert all(float(tags[metric]) == float(tags[metric]) for metric in metrics)
     assert len(tags["packageid"]) == 36
+
+
+def test_new_raw_data_shows_all_that_was_made_from_the_old(plant: Plant, tmp_path: Path) -> None:
+    shutil.copytree(plant.environment["DAGSTER_HOME"], tmp_path / "home")  # others' partitions stay as they are
+    made_from_raw = {"payload_data", "prepped_data", "validation_results", "metrics", "deployment_package"}
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+
+        def stale() -> set[str]:
+            """Assets of the state identifier's first model that are stale, all for one reason."""
+            told = {asset: why_stale(instance, plant.config, asset, "state_identifier:1") for asset in ASSETS}
+            assert all(reasons in ([], ["raw_data has a new data version"]) for reasons in told.values()), told
+            return {asset for asset, reasons in told.items() if reasons}
+
+        assert stale() == set()
+        key = ModelKey("state_identifier", 1)
+        new = observation(RAW_DATA, key, "state_identifier_raw:2@0", {})
+        instance.report_runless_asset_event(new)
+        assert stale() == made_from_raw
 
 
 @pytest.mark.parametrize("model_type", TYPES)
