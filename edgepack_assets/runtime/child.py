@@ -48,9 +48,14 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -_BEYOND <= value < _BEYOND
 
 
+def _is_number(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, float) or (whole and abs(value) <= sys.float_info.max)
+
+
 _SCALARS: dict[str, Callable[[Any], bool]] = {
     "Integer": _is_integer,
-    "Double": lambda value: isinstance(value, float) or _is_integer(value),
+    "Double": _is_number,
     "Boolean": lambda value: isinstance(value, bool),
     "String": lambda value: isinstance(value, str),
 }
