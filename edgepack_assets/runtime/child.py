@@ -32,7 +32,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 _TRACEBACK = 20_000
 _PROGRESS_EVERY = 10.0
@@ -81,12 +81,11 @@ class RecordError(Exception):
 def call(job: dict[str, Any]) -> object:
     """Call a function of a file that does not ship with the component."""
     spec = importlib.util.spec_from_file_location("edgepack_child_tasks", job["file"])
-    assert spec is not None and spec.loader is not None
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    arguments = {**job["arguments"], **job["paths"]} if job["paths"] else job["arguments"]
-    return getattr(module, job["function"])(arguments)
+    return getattr(module, job["function"])(job["arguments"] | job["paths"])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +146,7 @@ class _Progress:
 
 def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
     if not isinstance(record, dict):
-        raise RecordError(number, f"the payload holds {record!r:.100}, not an object")
+        raise RecordError(number, f"the payload holds {_shown(record):.100}, not an object")
     if not record.keys() <= inputs.keys():
         undeclared = record.keys() - inputs.keys() - _ALWAYS_ALLOWED
         if undeclared:
@@ -155,7 +154,7 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
     for name, kind in inputs.items():
         value = record.get(name)
         if value is not None and kind in _CHECKS and not _CHECKS[kind](value):
-            raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {value!r:.100}")
+            raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {_shown(value):.100}")
 
 
 def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
@@ -174,7 +173,7 @@ def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
         value = answer[name]
         if kind in _CHECKS and not _CHECKS[kind](value):
             raise RecordError(
-                number, f"output {name!r} is declared {kind}, but is {value!r:.100} ({type(value).__name__})"
+                number, f"output {name!r} is declared {kind}, but is {_shown(value):.100} ({type(value).__name__})"
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
@@ -188,7 +187,7 @@ def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
 
 
 def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, names))) or "none"
+    return ", ".join(sorted(_shown(name, str) for name in names)) or "none"
 
 
 def _latency(times: "array.array[float]") -> dict[str, float]:
@@ -205,12 +204,16 @@ def _latency(times: "array.array[float]") -> dict[str, float]:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the code called sys.exit({error.code!r:.100})"
+    return (
+        f"the code called sys.exit({_shown(error.code):.100})" if isinstance(error, SystemExit) else _shown(error, str)
+    )
+
+
+def _shown(value: object, how: Callable[[object], str] = repr) -> str:
     try:
-        return str(error)
-    except Exception as worse:  # noqa: BLE001 - the class is the model's own, and may do anything
-        return f"(its message cannot be shown: {type(worse).__name__})"
+        return how(value)
+    except Exception as worse:  # noqa: BLE001 - its class may be the model's own, and a whole number too long to print
+        return f"(cannot be shown: {type(worse).__name__})"
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
@@ -282,9 +285,8 @@ def _do(told: str) -> None:
 
 def _fork(told: str) -> int:
     """Do a job in a fork; its exit status (negative: the signal) when all it started is gone."""
-    with warnings.catch_warnings():
-        # Libraries may have started threads of their own on import; those that do are safe to fork.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    # Libraries may have started threads of their own on import; those that do are safe to fork.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         pid = os.fork()
     if pid == 0:
         os.close(_STATUS)
@@ -373,7 +375,6 @@ def _exit_after(work: Callable[[], None]) -> NoReturn:
 
 def main() -> None:
     """Import ahead, then do a job for each line."""
-    assert isinstance(sys.stdout, io.TextIOWrapper)
     # If memory runs out it is this process, not the host, that the system ends.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -382,7 +383,9 @@ def main() -> None:
     _refuse_calls(_LIMITS["filter"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop("PWD", None)  # bubblewrap's
-    sys.stdout.reconfigure(line_buffering=True)  # to be read while it runs, and not lost if it crashes
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(
+        line_buffering=True
+    )  # to be read while it runs, and not lost if it crashes
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     while line := sys.stdin.readline():
