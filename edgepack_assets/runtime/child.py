@@ -85,7 +85,7 @@ def call(job: dict[str, Any]) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return getattr(module, job["function"])(job["arguments"] | job["paths"])
+    return getattr(module, job["function"])(job["arguments"] | job["paths"] if job["paths"] else job["arguments"])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -197,16 +197,15 @@ def _latency(times: "array.array[float]") -> dict[str, float]:
         return {"p50": 0.0, "p95": 0.0, "max": 0.0, "sum": 0.0}
 
     def at(share: float) -> float:
-        place = min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)
-        return ordered[place]
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
 
     return {"p50": at(0.5), "p95": at(0.95), "max": ordered[-1], "sum": math.fsum(ordered)}
 
 
 def _words(error: BaseException) -> str:
-    return (
-        f"the code called sys.exit({_shown(error.code):.100})" if isinstance(error, SystemExit) else _shown(error, str)
-    )
+    if isinstance(error, SystemExit):
+        return f"the code called sys.exit({_shown(error.code):.100})"
+    return _shown(error, str)
 
 
 def _shown(value: object, how: Callable[[object], str] = repr) -> str:
@@ -231,9 +230,8 @@ def _end_with_host(watched: bool) -> None:
     """Give the component an empty stdin. Unless somebody else watches, see to it that nobody keeps computing for a
     host that is gone: its end of our stdin closes then."""
     pipe = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
     if watched:
         os.close(pipe)
         return
