@@ -18,8 +18,10 @@ def main(command: "list[str]") -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    # which this interpreter ignores, and so would the command
-    defaults = (signal.SIGPIPE, signal.SIGXFSZ)
+    # What this interpreter ignores (SIGPIPE, SIGXFSZ), and what whoever started it ignores or blocks, the command would
+    # too: Dagster gives SIGTERM the handling of SIGINT, which a shell has ignored by what it starts in the background.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     pid = os.posix_spawn(command[0], command, os.environ, setsigdef=defaults)
     ended = os.pidfd_open(pid)
     events = select.poll()

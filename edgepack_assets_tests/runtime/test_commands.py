@@ -28,6 +28,17 @@ def test_a_signal_that_ended_it_is_told(name: str) -> None:
     assert done.returncode == -signal.Signals[f"SIG{name}"]
 
 
+@pytest.mark.parametrize("held_off", ["signal.signal(15, signal.SIG_IGN)", "signal.pthread_sigmask(0, [15])"])
+def test_it_starts_with_every_signal_s_default(held_off: str) -> None:
+    """Whatever the process that asks ignores or blocks, as Dagster does with SIGTERM where a shell ignores SIGINT."""
+    asks = (
+        "import os, signal; from edgepack_assets.runtime.commands import run_command; "
+        f"{held_off}; print(run_command(['/bin/sh', '-c', 'kill -TERM $$'], 'it', 60, {{}}).returncode)"
+    )
+    told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert told.stdout == f"{-signal.SIGTERM}\n"
+
+
 def test_it_gets_the_given_environment_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hush")
     told = run_command([sys.executable, "-I", "-S", "-c", "import os; print(sorted(os.environ))"], "it", 60, {"A": "b"})
