@@ -34,6 +34,10 @@ class Dev:
             instance.get_runs()
             instance.all_instigator_state()
             instance.get_dynamic_partitions("models")
+        # A shell has SIGINT ignored by what it starts in the background: a test run, and what that starts, which then
+        # would not end by it.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), *arguments],
