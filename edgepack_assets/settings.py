@@ -247,7 +247,7 @@ class SensorSettings(Section):
     sweep_interval: _Count = Field(default=900, ge=1, description="from one look at every version to the next")
     start: Literal["all", "none", "latest"] = Field(default="latest", description="what there is at the first start")
     batch: _Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
-    attempts: _Count = Field(default=3, ge=1, le=20, description="runs of one version, where infrastructure fails them")
+    attempts: _Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
     failure_after: _Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
     webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = None
     """Where a failed run is told of. Secret as a whole: many a webhook has its key in the path."""

@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 from edgepack_assets.approval import approval_of
 from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
-from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms, is_of, run_key
+from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms, is_of, run_key, wait_before
 from edgepack_assets.new_models.state import AskedRun, Baseline, State
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
@@ -228,8 +228,7 @@ class _Looking:
             if Ended.NOT_YET in later:
                 return  # a person was faster
             if Ended.WELL not in later and asked.attempt < rules.attempts:
-                self.say(f"{self.name(number)}: run {asked.attempt} of {rules.attempts} {own.ended}")
-                self.request_again(number, asked, asked.attempt + 1)
+                self.follow_with_another(number, asked, own)
                 return
             if Ended.WELL not in later:
                 self.say(
@@ -239,6 +238,16 @@ class _Looking:
         elif own.ended is not Ended.WELL:
             self.say(f"{self.name(number)}: its run {own.ended}, and is not requested again")
         del state.runs[number]
+
+    def follow_with_another(self, number: int, asked: AskedRun, own: SeenRun) -> None:
+        attempt, words = asked.attempt + 1, f"run {asked.attempt} of {self.rules.attempts} {own.ended}"
+        wait = wait_before(attempt, self.rules) if own.ended is Ended.FOR_INFRASTRUCTURE else 0
+        left = own.over // 1000 + wait - self.now
+        if left > 0:
+            self.say(f"{self.name(number)}: {words}; the next one is requested in {left} s")
+            return
+        self.say(f"{self.name(number)}: {words}")
+        self.request_again(number, asked, attempt)
 
     def request_again(self, number: int, asked: AskedRun, attempt: int) -> None:
         found = self.get(number)

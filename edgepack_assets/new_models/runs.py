@@ -24,12 +24,14 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True)
 class SeenRun:
-    """A run of a partition. `run_key` is its request's, None if a person launched it; `began` when it was made (ms);
-    `whole` whether it makes the registered package."""
+    """A run of a partition. `run_key` is its request's, None if a person launched it; `began` when it was made,
+    `over` when it ended, or as `began` where nobody wrote that down (ms); `whole` whether it makes the registered
+    package."""
 
     version: int
     run_key: str | None
     began: int
+    over: int
     ended: Ended
     whole: bool
 
@@ -43,8 +45,21 @@ class Rules:
     needs_approval: bool = False
     start: Literal["all", "none", "latest"] = "latest"
     batch: int = 50
-    attempts: int = 3
+    attempts: int = 4
+    interval: int = 30
     sweep_interval: int = 900
+
+
+LONGEST_WAIT = 3600
+"""Seconds from a run that infrastructure failed to the next attempt, at most."""
+
+
+def wait_before(attempt: int, rules: Rules) -> int:
+    """Seconds from the end of a run that infrastructure failed to the next, which is `attempt` (from 2 up).
+
+    The second comes at once: most often a process died, which has passed. What has not passed by then is an outage,
+    which more runs in a row would not outlast: ten intervals, a hundred, and so on."""
+    return 0 if attempt <= 2 else int(min(rules.interval * 10.0 ** (attempt - 2), LONGEST_WAIT))
 
 
 @dataclass(frozen=True)

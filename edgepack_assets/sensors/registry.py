@@ -74,6 +74,7 @@ def _tick(
         start=settings.sensors.start,
         batch=settings.sensors.batch,
         attempts=settings.sensors.attempts,
+        interval=settings.sensors.interval,
         sweep_interval=settings.sensors.sweep_interval,
     )
     silence = Silence(settings, model_type)

@@ -40,6 +40,7 @@ def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: S
             version=ModelKey.parse(record.dagster_run.tags[PARTITION_TAG]).version,
             run_key=record.dagster_run.tags.get(RUN_KEY_TAG),
             began=int(record.create_timestamp.timestamp() * 1000),
+            over=int((record.end_time or record.create_timestamp.timestamp()) * 1000),
             ended=ended(instance, record.dagster_run),
             whole=_makes_the_package(record.dagster_run, job),
         )

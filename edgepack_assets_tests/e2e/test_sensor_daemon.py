@@ -21,7 +21,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
 PATIENCE = 150.0
-VERSIONS = 24
+VERSIONS = 16
 
 
 class Daemon:
@@ -142,8 +142,8 @@ def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -
     def is_done() -> bool:
         runs = daemon.runs()
         ended = {run.tags["edgepack/model_version"] for run in runs if run.is_finished}
-        attempts = {run.tags["edgepack/attempt"] for run in runs if run.tags["edgepack/model_version"] == "3"}
-        return len(ended) == len(expected) and all(run.is_finished for run in runs) and "2" in attempts
+        third = [run.is_success for run in runs if run.tags["edgepack/model_version"] == "3"]
+        return len(ended) == len(expected) and all(run.is_finished for run in runs) and any(third)
 
     daemon.wait_until("every version's run", is_done)
     answered = len(daemon.ticks())

@@ -98,6 +98,7 @@ class Run:
     run_key: str | None
     began: float
     ended: Ended = Ended.NOT_YET
+    over: float = 0
 
 
 @dataclass
@@ -117,7 +118,7 @@ class SimulatedDagster:
     def runs_of(self, versions: Sequence[int]) -> Iterator[SeenRun]:
         for run in self.runs:
             if run.number in versions:
-                yield SeenRun(run.number, run.run_key, int(run.began * 1000), run.ended, True)
+                yield SeenRun(run.number, run.run_key, int(run.began * 1000), int(run.over * 1000), run.ended, True)
 
     def tick(self, dies_after: str = "", is_stopped_amid: bool = False) -> None:
         """One tick. `dies_after` names the step after which the daemon is killed."""

@@ -29,7 +29,8 @@ class History:
             needs_approval=self.random.random() < 0.3,
             start=self.random.choice(["all", "latest", "none"]),
             batch=self.random.choice([1, 3, 50]),
-            attempts=self.random.choice([1, 3]),
+            attempts=self.random.choice([1, 3, 5]),
+            interval=self.random.choice([1, 30]),
             sweep_interval=self.random.choice([60, 300]),
         )
         self.dagster = SimulatedDagster(self.random, self.registry, self.rules)
@@ -124,6 +125,7 @@ class History:
                 run.ended = self.random.choices(
                     [Ended.WELL, Ended.CANCELED, Ended.ON_THE_MODEL, Ended.FOR_INFRASTRUCTURE], weights
                 )[0]
+                run.over = self.registry.now
 
     def come_to_rest(self) -> None:
         """The registry and the daemon are well long enough for everything to come right."""

@@ -49,7 +49,7 @@ def test_a_look_with_nothing_new_asks_the_registry_once_and_dagster_nothing() ->
     sensor = Sensor(replace(RULES, start="latest"), versions=5000)
     [request] = sensor.look().requests
     assert request.found.version == 5000
-    sensor.runs = [SeenRun(5000, request.run_key, (START + 9000) * 1000, Ended.WELL, True)]
+    sensor.runs = [SeenRun(5000, request.run_key, (START + 9000) * 1000, (START + 9000) * 1000, Ended.WELL, True)]
     sensor.look()
     for _ in range(20):
         sensor.look()
@@ -106,16 +106,37 @@ def test_a_request_that_came_to_nothing_is_made_again_under_its_key() -> None:
 def test_a_failed_version_that_left_the_registry_waits_a_day_for_it() -> None:
     sensor = Sensor(versions=1)
     [request] = sensor.look().requests
-    sensor.runs = [SeenRun(1, request.run_key, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    sensor.runs = [SeenRun(1, request.run_key, START * 1000, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
     sensor.registry.archived = {1}
     assert sensor.requested() == []
     sensor.registry.archived = set()
     assert sensor.requested() == [1]
     sensor.registry.archived = {1}
-    sensor.runs = [SeenRun(1, f"{request.run_key[:-1]}2", START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    sensor.runs = [SeenRun(1, f"{request.run_key[:-1]}2", START * 1000, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
     assert sensor.requested(after=GONE_AFTER + 1) == []
     sensor.registry.archived = set()
     assert sensor.requested() == []
+
+
+def test_attempts_that_infrastructure_fails_grow_apart() -> None:
+    sensor = Sensor(replace(RULES, attempts=6, interval=20), versions=1)
+    [request] = sensor.look().requests
+    for attempt, wait in {2: 0, 3: 200, 4: 2000, 5: 3600, 6: 3600}.items():
+        over = int(sensor.registry.now) * 1000
+        sensor.runs.append(SeenRun(1, request.run_key, over, over, Ended.FOR_INFRASTRUCTURE, True))
+        if wait:
+            made = sensor.look(after=wait - 1)
+            assert made.requests == []
+            words = (
+                f"press:1: run {attempt - 1} of 6 failed for want of infrastructure; the next one is requested in 1 s"
+            )
+            assert words in made.words
+        [request] = sensor.look(after=1).requests
+        assert request.attempt == attempt
+    over = int(sensor.registry.now) * 1000
+    sensor.runs.append(SeenRun(1, request.run_key, over, over, Ended.FOR_INFRASTRUCTURE, True))
+    assert sensor.requested(after=5000) == []
+    assert sensor.requested(after=5000) == []
 
 
 @pytest.mark.parametrize("ended", [Ended.FOR_INFRASTRUCTURE, Ended.UNAPPROVED, None])
@@ -126,7 +147,7 @@ def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_g
     [first] = sensor.look().requests
     sensor.registry.versions_there[1] = replace(sensor.registry.versions_there[1], tags={})
     if ended is not None:  # else the request came to nothing
-        sensor.runs = [SeenRun(1, first.run_key, START * 1000, ended, True)]
+        sensor.runs = [SeenRun(1, first.run_key, START * 1000, START * 1000, ended, True)]
     for after in (LOST_AFTER + 1, 30, 2000):
         made = sensor.look(after)
         assert made.requests == []
@@ -136,7 +157,7 @@ def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_g
     assert again.attempt == (1 if ended is None else 2)
     assert again.approval is not None
     assert again.approval.by == "Anna"
-    sensor.runs.append(SeenRun(1, again.run_key, START * 1000, Ended.WELL, True))
+    sensor.runs.append(SeenRun(1, again.run_key, START * 1000, START * 1000, Ended.WELL, True))
     assert sensor.requested() == []
     assert sensor.requested() == []
 

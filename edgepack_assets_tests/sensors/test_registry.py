@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,17 +212,25 @@ def fail_run(plant: Plant, run: dg.DagsterRun, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["killed", "registry", "reset"])
 def test_a_run_that_failed_for_want_of_infrastructure_is_requested_again_a_bounded_number_of_times(
-    plant: Plant, kind: str
+    plant: Plant, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.add()
-    for attempt in (1, 2, 3):
+    for attempt in (1, 2, 3, 4):
+        if attempt > 2:
+            assert plant.tick() == []
+            assert (
+                f"run {attempt - 1} of 4 failed for want of infrastructure; the next one is requested in" in plant.said
+            )
+            clock, later = time.time, (300, 3000)[attempt - 3]
+            monkeypatch.setattr(time, "time", lambda clock=clock, later=later: clock() + later)
         [request] = plant.tick()
+        monkeypatch.undo()
         assert request.tags["edgepack/attempt"] == str(attempt)
         assert plant.tick() == []
         [run] = [run for run in plant.runs() if run.tags.get("dagster/run_key") == request.run_key]
         fail_run(plant, run, kind)
     assert plant.tick() == []
-    assert "press:1: all 3 runs failed for want of infrastructure" in plant.said
+    assert "press:1: all 4 runs failed for want of infrastructure" in plant.said
     assert plant.tick() == []
     assert plant.said == "nothing new: the highest version of press_model is 1"
 
