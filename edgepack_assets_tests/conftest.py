@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
 from edgepack_assets_tests.azure.storage import missing
+
+
+def pytest_report_header() -> str:
+    """A disk that fills up on the way makes hundreds of errors that do not say so."""
+    folder = tempfile.gettempdir()
+    return f"free in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
 @pytest.fixture(scope="session")
