@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from edgepack_assets.errors import EdgepackError, TransientError
@@ -35,6 +35,18 @@ _PASSING = {
     errno.ENFILE,
 }
 """What the operating system says of the machine's condition, whatever it is that is read or written."""
+
+
+_LEFTOVER_NAMES = frozenset(
+    {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints", ".spotlight-v100"}
+    | {".trashes", ".fseventsd", ".directory", "$recycle.bin", "system volume information"}
+)
+
+
+def is_leftover(path: PurePath) -> bool:
+    """Whether an operating system or a notebook left this file behind (`._x`, `.DS_Store`, `Thumbs.db`, anything in
+    `__MACOSX` or `.ipynb_checkpoints`). `path` is relative to the folder that is read: folders above do not count."""
+    return any(part.startswith("._") or part.lower() in _LEFTOVER_NAMES for part in path.parts)
 
 
 def file_digest(path: Path) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.files import disk_errors
+from edgepack_assets.files import disk_errors, is_leftover
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,20 @@ def test_only_what_speaks_of_the_machines_condition_may_be_tried_again(error: OS
     ):
         raise error
     assert isinstance(caught.value, TransientError) is transient
+
+
+@pytest.mark.parametrize(
+    ("path", "leftover"),
+    [
+        ("._rows.parquet", True),
+        ("cats/.DS_Store", True),
+        ("cats/THUMBS.DB", True),
+        ("__MACOSX/cats/1.png", True),
+        (".ipynb_checkpoints/rows.parquet", True),
+        ("_SUCCESS", False),
+        (".hidden/rows.parquet", False),
+        ("thumbs.png", False),
+    ],
+)
+def test_what_systems_and_notebooks_leave_is_known_by_name(path: str, leftover: bool) -> None:
+    assert is_leftover(PurePosixPath(path)) is leftover

@@ -102,7 +102,7 @@ def _check(name: str, partition: str, parts: Iterable[Part], severity: dg.AssetC
 def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
     """A check's parts as a table; references and margins have columns where there are any."""
     rows = list(parts)
-    extra = [name for name in ("reference", "margin") if any(getattr(row, name) for row in rows)]
+    extra = [name for name in ("reference", "margin", "warns") if any(getattr(row, name) for row in rows)]
     return table(
         {"part": row.name, "holds": row.passed, "found": row.found, "wanted": row.wanted}
         | {name: getattr(row, name) for name in extra}

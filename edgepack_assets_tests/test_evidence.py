@@ -1,0 +1,22 @@
+"""The rows of a check: which decide, which only warn."""
+
+from __future__ import annotations
+
+from edgepack_assets.assets.common import evidence_table
+from edgepack_assets.evidence import Part, all_pass, in_words
+
+HOLDS = Part("a", True, "1", "1")
+WARNS = Part("b", False, "2", "1", warns=True)
+FAILS = Part("c", False, "3", "1")
+
+
+def test_a_row_that_only_warns_does_not_fail_its_check_and_is_said() -> None:
+    assert all_pass([HOLDS, WARNS])
+    assert not all_pass([HOLDS, WARNS, FAILS])
+    assert not all_pass([])
+    assert in_words([HOLDS, WARNS]) == "warning: b: 2, wanted 1"
+
+
+def test_the_table_says_which_rows_warn_where_there_are_any() -> None:
+    assert [row.data.get("warns") for row in evidence_table([HOLDS, WARNS]).records] == [False, True]
+    assert "warns" not in evidence_table([HOLDS, FAILS]).records[0].data
