@@ -44,7 +44,7 @@ def deployment_package(
     payload_data: Artefact,
     validation_results: Artefact,
     metrics: Artefact,
-    edgepack: EdgepackResource,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Register the package of a partition."""
     with user_errors(context) as key:

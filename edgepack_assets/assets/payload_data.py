@@ -28,7 +28,7 @@ class PayloadConfig(dg.Config):
     ),
 )  # fmt: skip
 def payload_data(
-    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: EdgepackResource
+    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: dg.ResourceParam[EdgepackResource]
 ) -> dg.MaterializeResult:
     """Make the payload of a partition."""
     with user_errors(context) as key:

@@ -108,7 +108,8 @@ class Plant:
         facts = {"metrics": dict(metrics), "parts": [[SOUND[0], sound, *SOUND[2:]]]}
         scored = Artefact(
             asset="metrics", partition=key, parts={"metrics": store.put_json(facts)}, facts=facts,
-            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest},
+            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest,
+                       "config_package": package.digest},
         )  # fmt: skip
         return Validated(package, payload, results, scored)
 
