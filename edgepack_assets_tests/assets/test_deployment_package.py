@@ -71,11 +71,18 @@ def run(
 # Hand-over -----------------------------------------------------------------------------------------------
 
 
+HAND_OVER = {
+    "package_name": "Press-edge", "package_version": 7, "package_id": "x", "content_digest": "0" * 64,
+    "digest": "0" * 64, "model_type": "press", "model_name": "press_model", "model_version": 1,
+    "registered_before": False, "metrics": {},
+}  # fmt: skip
+
+
 def test_the_package_is_told_to_the_caller_whether_new_or_not(
     plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "made" / "package.json"
-    assert launch(plant, instance, output_file=str(target))[0].success
+    target = tmp_path / "outputs" / "made" / "package.json"
+    assert launch(plant, instance, output_file="made/package.json")[0].success
     told = json.loads(target.read_text())
     (package,) = plant.packages()
     assert told == {
@@ -84,33 +91,60 @@ def test_the_package_is_told_to_the_caller_whether_new_or_not(
         "model_name": "press_model", "model_version": 1, "registered_before": False,
         "metrics": {"silhouette": 0.5, "dunn_index": 0.25, "inertia": 100.0},
     }  # fmt: skip
-    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(tmp_path / "package.env"))
-    assert launch(plant, instance)[0].success
+    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(tmp_path / "package.env"))  # the operator's: anywhere
+    (tmp_path / "package.env").touch()
+    for _ in range(2):
+        assert launch(plant, instance)[0].success
     lines = dict(line.split("=", 1) for line in (tmp_path / "package.env").read_text().splitlines())
     assert lines == {
         **{key: str(value) for key, value in told.items() if key != "metrics"}, "registered_before": "true",
         "metric_silhouette": "0.5", "metric_dunn_index": "0.25", "metric_inertia": "100.0",
     }  # fmt: skip
+    assert launch(plant, instance, output_file=str(target))[0].success
+    assert json.loads(target.read_text()) == {**told, "registered_before": True}
     assert [path.name for path in target.parent.iterdir()] == ["package.json"]
 
 
 @pytest.mark.parametrize("bad", ["", "file/package.json", "/proc/package.json", "folder/"])
-def test_a_path_that_cannot_be_written_is_told_before_anything_is_registered(
-    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, bad: str
+@pytest.mark.parametrize("by", ["output_file", "EDGEPACK_OUTPUT_FILE"])
+def test_a_path_that_cannot_be_written_is_told_before_anything_is_registered(  # noqa: PLR0917 - fixtures
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, by: str
 ) -> None:
+    plant.output_folders = (".",)
     (tmp_path / "file").touch()
-    result, said = launch(plant, instance, output_file=os.path.join(tmp_path, bad))  # noqa: PTH118 - keeps the last /
+    named = os.path.join(tmp_path, bad)  # noqa: PTH118 - keeps the last /
+    if by == "EDGEPACK_OUTPUT_FILE":
+        monkeypatch.setenv(by, named)
+        result, said = launch(plant, instance)
+    else:
+        result, said = launch(plant, instance, output_file=named)
     assert not result.success
-    assert "deployment_package of press:1: output_file: " in said
+    assert f"deployment_package of press:1: {by}: " in said
     assert plant.packages() == []
 
 
 def test_a_run_that_fails_leaves_no_older_hand_over(plant: Plant, instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    target = tmp_path / "package.json"
-    target.write_text('{"package_version": 7}')
+    target = tmp_path / "outputs" / "package.json"
+    target.parent.mkdir()
+    target.write_text(json.dumps(HAND_OVER))
     plant.gates = {"silhouette": {"min": 0.9}}
     assert not launch(plant, instance, output_file=str(target))[0].success
     assert not target.exists()
+
+
+@pytest.mark.parametrize("by", ["output_file", "EDGEPACK_OUTPUT_FILE"])
+def test_a_file_that_is_no_hand_over_is_never_replaced(
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    target = tmp_path / "outputs" / "package.json"
+    target.parent.mkdir()
+    target.write_text('{"package_version": 7}')
+    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(target))
+    result, said = launch(plant, instance, **({"output_file": "package.json"} if by == "output_file" else {}))
+    assert not result.success
+    assert f"{by}: {target} exists and is not known to be written by edgepack" in said
+    assert target.read_text() == '{"package_version": 7}'
+    assert plant.packages() == []
 
 
 # Manifests that are not those that Dagster recorded --------------------------------------------------------
