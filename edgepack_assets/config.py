@@ -172,6 +172,9 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
     def absolute(path: Path) -> Path:
         return (base / path.expanduser()).absolute()
 
+    def normal(path: Path) -> Path:
+        return Path(os.path.normpath(absolute(path)))
+
     def existing(path: Path, loc: Sequence[int | str], kind: str) -> Path:
         found = absolute(path)
         if not (found.exists() if kind == "file or folder" else found.is_file()):
@@ -206,6 +209,9 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
         update={
             "model_types": entries,
             "registry": registry,
+            "run": settings.run.model_copy(
+                update={"output_folders": tuple(normal(path) for path in settings.run.output_folders)}
+            ),
             "artefacts": settings.artefacts.model_copy(
                 update={
                     "root": settings.artefacts.root

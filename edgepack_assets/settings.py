@@ -122,6 +122,11 @@ _Count = Annotated[int, BeforeValidator(_no_boolean)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
+_Folders = Annotated[
+    tuple[Path, ...],
+    BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
+]
+"""An empty path would be the folder of edgepack.yaml."""
 _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
@@ -314,12 +319,14 @@ class ModelTypeSettings(Section):
 
 
 class RunSettings(Section):
-    """Where a run belongs; each ends in the run's and the package's tags."""
+    """Where a run belongs; each ends in the run's and the package's tags. `output_folders`: the folders in which the
+    configuration of a run may name files to write."""
 
     environment: str = "dev"
     build_reference: str = ""
     experiment_name: str = ""
     display_name: str = ""
+    output_folders: _Folders = (Path(".edgepack/outputs"),)
 
 
 class Settings(Section):

@@ -20,7 +20,9 @@ CHECK = "is_fit"
         "config_package", kinds={"python"}, code_version="1",
     ),
 )  # fmt: skip
-def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource) -> dg.MaterializeResult:
+def config_package(
+    context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[EdgepackResource]
+) -> dg.MaterializeResult:
     """Make the config package of a partition."""
     with user_errors(context) as key:
         artefact, report = make_config_package(

@@ -24,7 +24,10 @@ PACE = "keep_up_with_cycle"
     ),
 )  # fmt: skip
 def validation_results(
-    context: dg.AssetExecutionContext, payload_data: Artefact, config_package: Artefact, edgepack: EdgepackResource
+    context: dg.AssetExecutionContext,
+    payload_data: Artefact,
+    config_package: Artefact,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:

@@ -27,7 +27,7 @@ OLDER_TAG = "older_than_model_version"
 
 DATED_KEPT = 12
 """Dated metrics that a package keeps, the newest: Azure ML documents 50 tags of up to 1000 characters for what it
-keeps, and a package has some 28 others."""
+keeps, and a package has some 29 others."""
 LONGEST_TAG = 1000
 
 _MOST_RACES = 50
@@ -108,6 +108,7 @@ def metrics_tag(
         "raw_data": tags["raw_data"],
         "payload_digest": tags["payload_digest"],
         "run_id": tags.get("run_id", ""),
+        "config_digest": tags.get("config_digest", ""),
     }
     first = {
         "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},

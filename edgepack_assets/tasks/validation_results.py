@@ -12,6 +12,7 @@ from edgepack_assets.model_types.base import Results
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.runtime.runner import PackageRun, PackageRunner
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
 
@@ -36,6 +37,7 @@ def validate(
 
     Raises TaskFailedError with the component's own traceback and the record, or ComponentError.
     """
+    check_chain("validation_results", key, (payload_data, config_package))
     lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
     implementation = tools.model_type(key)
     with tools.work_folder() as work:

@@ -261,12 +261,12 @@ def test_an_unpickled_model_cannot_see_this_process_environment(plant: Plant, va
 
 
 def test_the_payload_is_written_where_the_caller_says(plant: Plant, tmp_path: Path) -> None:
-    target = tmp_path / "payload.jsonl.gz"
     config = tmp_path / "run.yaml"
-    config.write_text(json.dumps({"ops": {"payload_data": {"config": {"payload_path": str(target)}}}}))
-    plant.run("dagster", "asset", "materialize", "--select", "payload_data", "--partition", "state_identifier:1",
-              "-c", str(config))  # fmt: skip
+    config.write_text(json.dumps({"ops": {"payload_data": {"config": {"payload_path": "caller/payload.jsonl.gz"}}}}))
+    for _ in range(2):  # a copy of its own is replaced
+        plant.run("dagster", "asset", "materialize", "--select", "payload_data", "--partition", "state_identifier:1",
+                  "-c", str(config))  # fmt: skip
     import gzip
 
-    with gzip.open(target, "rt") as stream:
+    with gzip.open(plant.folder / ".edgepack" / "outputs" / "caller" / "payload.jsonl.gz", "rt") as stream:
         assert json.loads(stream.readline()).keys() == {"ph1", "ph2", "ph3"}

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.config_digest import config_digest
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.stamp import package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks import registration
-from edgepack_assets.tasks.metrics import configured_parts
+from edgepack_assets.tasks.metrics import configured_parts, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
 
@@ -25,8 +26,9 @@ def better(**numbers: float | None) -> dict[str, float | None]:
 
 def compared(plant: Plant, version: int, metrics: dict[str, Any] | None = None, raw: int = 1) -> tuple[bool, str]:
     """Whether the gate with a reference holds, and the reference it names."""
-    scored = plant.validated(version, metrics or dict(METRICS), raw).metrics
-    row = configured_parts(scored, ModelKey("press", version), plant.tools())[-1]
+    tools = plant.tools()
+    scored = open_metrics(plant.validated(version, metrics or dict(METRICS), raw).metrics, tools)
+    row = configured_parts(scored, ModelKey("press", version), tools)[-1]
     return row.passed, row.reference
 
 
@@ -48,6 +50,7 @@ def test_the_same_content_of_a_model_version_is_registered_once(plant: Plant) ->
         "model_name": MODEL, "model_version": "1", "raw_data": "press_raw:1", "run_id": "run",
         "packageid": first.package_id,
     }  # fmt: skip
+    assert tags["config_digest"] == config_digest(plant.tools().settings)
     assert {"content_digest", "lock_digest", "payload_digest", "raw_data_digest", "edgepack_version"} <= tags.keys()
     assert not any(tag.startswith(("metrics_", "gates_", "older_")) for tag in tags)
 
