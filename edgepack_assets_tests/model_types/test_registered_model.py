@@ -78,7 +78,7 @@ def test_requirements_come_from_requirements_txt_else_from_conda(tmp_path: Path)
     assert saved_environment(tmp_path) == saved_environment(folder(tmp_path / "c", notes__txt=""))
 
 
-@pytest.mark.parametrize("line", ["--index-url https://a.b/simple", "-r more.txt", "numpy ==", "./local.whl"])
+@pytest.mark.parametrize("line", ["-e .", "-r more.txt", "numpy ==", "./local.whl"])
 def test_a_line_that_cannot_be_carried_over_is_refused_unless_it_is_not_asked_for(tmp_path: Path, line: str) -> None:
     root = folder(tmp_path, requirements__txt=f"scipy==1.13\n{line}\n")
     with pytest.raises(ModelError, match=r"requirements.txt: "):
