@@ -80,7 +80,7 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         first = first if parts else number
         is_comment = line.lstrip().startswith("#")
         if line.endswith("\\") and not is_comment:
-            parts.append(line[:-1])
+            parts.append(line.strip("\\"))  # all of them, as pip does
             continue
         parts.append(" " + line if is_comment else line)
         joined = re.sub(r"(^|\s)#.*$", "", "".join(parts)).strip()

@@ -29,7 +29,7 @@ from edgepack_assets.model_types.requirement_lines import (
 )
 from edgepack_assets.settings import EDGE_PYTHONS, ModelTypeSettings
 
-MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
+_MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"
 _WHEELS = "the lock holds exact wheels, however they were chosen or built"
 _PATCHES = 40
@@ -106,7 +106,7 @@ def merge_requirements(saved: Iterable[str], entry: ModelTypeSettings, needed: I
     by_name: dict[str, list[str]] = {}  # a name may have several lines, with different markers
     for line in saved:
         name = canonicalize_name(Requirement(line).name)
-        if name not in MLFLOW or entry.keep_mlflow:
+        if name not in _MLFLOW or entry.keep_mlflow:
             by_name.setdefault(name, []).append(line)
     configured: dict[str, list[str]] = {}
     for line in configured_requirements(entry):
@@ -156,7 +156,7 @@ class _Replacements:
         self._by_text = {_normal(key): value for key, value in given.items()}
         self._by_name: dict[str, str | None] = {canonicalize_name(key): value for key, value in given.items()}
         configured = configured_requirements(entry) if entry is not None else []
-        self.left_out = frozenset() if entry is not None and entry.keep_mlflow else MLFLOW
+        self.left_out = frozenset() if entry is not None and entry.keep_mlflow else _MLFLOW
         self.names = {canonicalize_name(Requirement(line).name) for line in configured}
 
     def replaces(self, text: str) -> bool:

@@ -28,6 +28,7 @@ from edgepack_assets.model_types.registered_model import (
     model_code,
     saved_environment,
 )
+from edgepack_assets.model_types.saved_versions import versions_in_file
 from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.settings import ModelTypeSettings
@@ -83,7 +84,7 @@ class StateIdentifier(ModelType):
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
             constraints=saved.constraints,
-            saved_versions=saved.versions,
+            saved_versions={**saved.versions, **versions_in_file(file)},
             parts=saved.parts,
         )
 
