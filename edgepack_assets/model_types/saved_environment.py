@@ -207,7 +207,8 @@ def _settle(
 def _refusal(lines: list[SavedLine]) -> ModelError:
     told = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
     more = f"\nand {len(lines) - 20} more lines" if len(lines) > 20 else ""
-    keys = {without_credentials(" ".join(line.text.split())): None for line in lines}
+    # By name where there is one: that also holds for the next version that is saved.
+    keys = {line.name or _normal(line.text): None for line in lines}
     return ModelError(
         f"{told}{more}\nIf the model runs without them, put this into its model type in edgepack.yaml; else put a "
         f'requirement such as "scikit-learn==1.5.2" in place of null:\n'

@@ -17,7 +17,7 @@ from typing import IO
 from packaging.version import InvalidVersion, Version
 
 from edgepack_assets.evidence import Part
-from edgepack_assets.files import disk_errors
+from edgepack_assets.files import disk_errors, is_passing
 from edgepack_assets.model_types.saved_environment import edge_python
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.settings import ModelTypeSettings
@@ -63,6 +63,10 @@ def _skops_version(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
             return _first(_SKOPS, schema)
     except _DAMAGED:
+        return None
+    except OSError as error:  # also of a place in the file that cannot be
+        if is_passing(error):
+            raise
         return None
 
 
