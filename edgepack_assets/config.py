@@ -52,7 +52,7 @@ def load_settings(file: Path | None = None) -> Settings:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        document = _constructed(root)
     except yaml.YAMLError as error:
         hint = "\nInside {} and [], quote a value that holds ${NAME}." if "${" in text else ""
         raise ConfigError(f"{file}: not valid YAML: {error}{hint}") from error
@@ -89,6 +89,43 @@ def _substitute(value: Any, file: Path) -> Any:
         return found
 
     return _VARIABLE.sub(look_up, value)
+
+
+def _constructed(root: yaml.Node | None) -> Any:
+    """The document of composed YAML, where versions of Python are text: 3.10 is no number, which would be 3.1."""
+    if root is None:
+        return None
+    for node in _all_nodes(root):
+        for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value == "python_version":
+                _read_as_text(item)
+            elif key.value == "pythons" and isinstance(item, yaml.MappingNode):
+                for version, _ in item.value:
+                    _read_as_text(version)
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _read_as_text(node: yaml.Node) -> None:
+    if node.tag in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int"):
+        node.tag = "tag:yaml.org,2002:str"
+
+
+def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def _refuse_duplicate_keys(node: yaml.Node, file: Path) -> None:

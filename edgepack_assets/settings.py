@@ -70,6 +70,10 @@ def _requirement(line: str) -> str:
         raise ValueError(told) from None
 
 
+def _replacement(line: str | None) -> str | None:
+    return _requirement(line) if line else None
+
+
 def _latest_or_number(value: object) -> object:
     if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
@@ -300,6 +304,11 @@ class ModelTypeSettings(Section):
     code_paths: tuple[Path, ...] = ()
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
     requirements_file: _OptionalPath = None
+    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = {}
+    """Line of the model's requirements.txt or conda.yaml, or name of a package in it -> what to install instead, None
+    for nothing."""
+    saved_versions: Literal["warn", "block"] = "warn"
+    """What a library at another version than the model says it was saved with does to config_package.is_fit."""
     python_version: EdgePython | None = None
     keep_mlflow: bool = False
     run_whole_payload: bool = False

@@ -324,3 +324,49 @@ def test_the_variable_wins_over_the_folders_above(
         find_config()
     other.touch()
     assert find_config() == other
+
+
+def test_a_python_version_needs_no_quotes(file: Path, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.touch()
+    text = ENTRY + "    python_version: 3.12\n"
+    settings = load(file, f"{text}runtime: {{pythons: {{3.11: {interpreter}, '3.12': {interpreter}}}}}\n")
+    assert settings.model_type("press").python_version == "3.12"
+    assert list(settings.runtime.pythons) == ["3.11", "3.12"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ENTRY + "    python_version: 3.10\n", r":7: model_types.press.python_version: .*'3.11' or '3.12' .*'3.10'"),
+        (ENTRY + "    python_version: 3\n", r":7: model_types.press.python_version: .*'3'"),
+        (ENTRY + "runtime:\n  pythons: {3.10: /usr/bin/python3}\n", r":8: runtime.pythons.3.10: "),
+    ],
+)
+def test_an_unquoted_python_is_refused_as_it_is_written(file: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(file, text)
+
+
+def test_lines_of_a_model_s_requirements_are_replaced_by_requirements(file: Path) -> None:
+    text = (
+        ENTRY
+        + '    replace_requirements: {"-e .": null, plant: "Plant == 1.0", "a b": ""}\n    saved_versions: block\n'
+    )
+    press = load(file, text).model_type("press")
+    assert press.replace_requirements == {"-e .": None, "plant": "Plant==1.0", "a b": None}
+    assert press.saved_versions == "block"
+    assert load(file, ENTRY).model_type("press").saved_versions == "warn"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('replace_requirements: {"-e .": "-e other"}', r":7: .*'-e other' is not a requirement"),
+        ("replace_requirements: [numpy]", r":7: model_types.press.replace_requirements: .*dictionary"),
+        ("saved_versions: strict", r":7: model_types.press.saved_versions: .*'warn' or 'block'"),
+    ],
+)
+def test_a_wrong_replacement_is_refused_with_its_line(file: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(file, ENTRY + f"    {line}\n")

@@ -66,13 +66,18 @@ class ModelSource:
 
     `files`: path inside the component -> file to ship (the model and its own code). `model`: what the
     component must know to load it, shipped as model.json. `requirements`: PEP 508 lines. `python_version`:
-    the `3.x` the model was saved with, or None where it does not say.
+    the `3.x` the model was saved with, or None where it does not say. `constraints`: PEP 508 lines that bound the
+    packages which others need. `saved_versions`: distribution, or `python` -> the version that the model says it was
+    saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
     """
 
     files: Mapping[str, Path]
     model: Mapping[str, Any]
     requirements: tuple[str, ...]
     python_version: str | None
+    constraints: tuple[str, ...] = ()
+    saved_versions: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass

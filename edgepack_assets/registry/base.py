@@ -17,6 +17,10 @@ from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.files import disk_errors, file_digest
 from edgepack_assets.settings import is_asset_name
 
+MOST_FILES = 1_000_000
+DEEPEST_FOLDER = 100
+"""What a folder may hold that is registered or downloaded."""
+
 
 class Kind(StrEnum):
     """What a registered name stands for."""
@@ -131,8 +135,8 @@ def _noun(kind: Kind) -> str:
 def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     """(relative POSIX path, file) of a file or of everything in a folder, sorted.
 
-    Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), and if there is
-    no file at all."""
+    Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), if there is no file at
+    all, and if there are too many or too deep."""
     if not path.exists() and not path.is_symlink():
         raise EdgepackError(f"{path}: no such file or folder")
     with disk_errors(path, "read"):
@@ -174,9 +178,19 @@ def content_digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    # Path.rglob passes over folders it may not read, and their files would be missing without a word.
-    for entry in folder.iterdir():
-        yield entry
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _entries(entry)
+def _entries(top: Path) -> Iterator[Path]:
+    # Path.rglob passes over folders it may not read, and their files would be missing without a word. A deep folder
+    # would also be more than Python's stack, or than a path may be long, so this is a loop that ends.
+    count = 0
+    waiting = [(top, 1)]
+    while waiting:
+        folder, depth = waiting.pop()
+        for entry in folder.iterdir():
+            count += 1
+            if count > MOST_FILES:
+                raise EdgepackError(f"{top}: holds more than {MOST_FILES:,} files and folders; register a smaller one")
+            yield entry
+            if entry.is_dir() and not entry.is_symlink():
+                if depth >= DEEPEST_FOLDER:
+                    raise EdgepackError(f"{top}: has folders more than {DEEPEST_FOLDER} deep; register a flatter one")
+                waiting.append((entry, depth + 1))

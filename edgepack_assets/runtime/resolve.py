@@ -69,10 +69,17 @@ def _kind(done: subprocess.CompletedProcess[str], otherwise: type[EdgepackError]
 
 
 def resolve_wheels(
-    requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings, *, anew: bool = False
+    requirements: Sequence[str],
+    python: str,
+    store: ArtefactStore,
+    settings: RuntimeSettings,
+    *,
+    constraints: Sequence[str] = (),
+    anew: bool = False,
 ) -> list[LockedPackage]:
-    """Packages that the server's pip will take, their wheels in the store. `anew`: whatever uv remembers of the
-    index is asked for again. Raises EnvironmentBuildError, CorruptError.
+    """Packages that the server's pip will take, their wheels in the store. `constraints` bound the versions of what
+    the requirements need. `anew`: whatever uv remembers of the index is asked for again. Raises EnvironmentBuildError,
+    CorruptError.
 
     uv passes over the upper bounds of Requires-Python, pip does not: a version that does not admit the component's
     Python (backports.strenum 1.3.1 on 3.11, say, which ai-edge-litert would get) is ruled out, and uv asked again.
@@ -80,7 +87,7 @@ def resolve_wheels(
     ruled_out: list[str] = []
     for _ in range(_MOST_ROUNDS):
         try:
-            packages = _resolve(requirements, ruled_out, python, settings, anew)
+            packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
             wheels = _verified(packages, requirements, python, store, settings)
         except (EnvironmentBuildError, CorruptError) as error:
             if anew or isinstance(error, (_IndexError, IndexUnreachableError)):
@@ -137,7 +144,7 @@ def fetch_missing(
 
 
 def _resolve(
-    requirements: Sequence[str], ruled_out: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
+    requirements: Sequence[str], bounds: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
 ) -> list[LockedPackage]:
     what = f"({', '.join(requirements) or 'none'})"
     with scratch_folder() as work:
@@ -145,7 +152,7 @@ def _resolve(
         constraints = work / "constraints.txt"
         with disk_errors(asked):
             asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-            constraints.write_text("\n".join(ruled_out) + "\n", encoding="utf-8")
+            constraints.write_text("\n".join(bounds) + "\n", encoding="utf-8")
         done = run_command(
             # --python: any interpreter will do, and looking for one takes seconds
             uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python", sys.executable,
@@ -165,8 +172,8 @@ def _resolve(
                 )
             raise EnvironmentBuildError(
                 f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "
-                "what the model, or `requirements` in edgepack.yaml, asks for; if the index should have it, look at "
-                f"what it answers (runtime.index_url):\n{reason}"
+                "what the model asks for, by `requirements` or `replace_requirements` in edgepack.yaml; if the index "
+                f"should have it, look at what it answers (runtime.index_url):\n{reason}"
             )
         document = tomllib.loads(answer.read_text(encoding="utf-8"))
     tags = edge_tags(python)

@@ -9,6 +9,7 @@ from typing import Any
 from edgepack_assets.columns import to_numpy
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.evidence import Part
+from edgepack_assets.files import is_leftover
 from edgepack_assets.model_types.base import PayloadWriter
 from edgepack_assets.registry.base import files_of
 
@@ -75,7 +76,11 @@ def payload_parts(facts: Mapping[str, Any]) -> list[Part]:
 def _parquet_file(raw: Path) -> Path:
     if raw.is_file():
         return raw
-    found = [path for _, path in files_of(raw) if path.suffix.lower() in (".parquet", ".pq")]
+    found = [
+        path
+        for name, path in files_of(raw)
+        if path.suffix.lower() in (".parquet", ".pq") and not is_leftover(Path(name))
+    ]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise RawDataError(f"the raw data folder must hold one Parquet file, it holds {len(found)} ({names})")
