@@ -64,7 +64,7 @@ class Tried:
 
 
 def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) -> Tried:
-    """Try each protection and each limit once, in about 10 s. `ways` are those to isolate a child that come into question."""
+    """Try each protection and limit once, in about 10 s. `ways` are those to shut code in that come into question."""
     with (
         _Bait() as bait,
         scratch_folder() as folder,
