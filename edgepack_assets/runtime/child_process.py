@@ -17,6 +17,7 @@ from typing import Any
 
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
+from edgepack_assets.runtime.cgroup import new_group
 from edgepack_assets.runtime.child_output import ChildOutput
 from edgepack_assets.runtime.consumption import Consumption, descendants
 from edgepack_assets.runtime.environments import Environment
@@ -89,6 +90,7 @@ class ChildProcess:
 
     def _start(self, room: Room) -> None:
         self._status, status = os.pipe()
+        self._group = new_group(int(self._settings.memory_limit * _GIB))
         limits = {
             "isolated": self._isolation.way != "none",
             "memory": int(self._settings.memory_limit * _GIB),
@@ -98,15 +100,18 @@ class ChildProcess:
             "filter": refusing_filter(),
         }
         command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
+        line = self._isolation.command(room, command)
         variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}
         try:
             self.process = subprocess.Popen(
-                self._isolation.command(room, command), cwd=self.work, stdin=subprocess.PIPE,
+                self._group.command(line) if self._group else line, cwd=self.work, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
                 pass_fds=(status,), env=variables,
             )  # fmt: skip
         except BaseException:
             os.close(self._status)
+            if self._group:
+                self._group.remove()
             raise
         finally:
             os.close(status)
@@ -191,12 +196,19 @@ class ChildProcess:
         output.tell(everything=True)
         if code is None:
             raise ComponentError(f"{what} was stopped: {excess}{output.last_words()}")
+        if self._group and self._group.is_exceeded():
+            raise ComponentError(
+                f"{what} was stopped by the kernel: it took more than {self._settings.memory_limit:g} GiB of memory "
+                f"(runtime.memory_limit in edgepack.yaml){output.last_words()}"
+            )
         if not os.path.lexists(job.result):
             raise ComponentError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}")
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""
         self.kill(log)
+        if self._group:
+            self._group.remove()
         self._stdin.close()
         self._stdout.close()
         os.close(self._status)

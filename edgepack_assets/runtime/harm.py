@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _HOLD_FOR = 3.0
+_PROCESSES = 8
 _PAGE, _BLOCK, _PART = 4096, 1 << 20, 32 << 20
 _SHARED, _PRIVATE, _ANONYMOUS = 1, 2, 32
 
@@ -142,19 +143,21 @@ def allocate(arguments: "dict[str, int]") -> "str | None":
 
 def allocate_in_parts(arguments: "dict[str, int]") -> str:
     """Take memory in many processes."""
-    for _ in range(8):
+    taken, tell = os.pipe()
+    for _ in range(_PROCESSES):
         if os.fork() == 0:
-            _take(arguments["size"] // 8, 600)
-    return _hold(arguments["size"])
+            _take(arguments["size"] // _PROCESSES, tell)
+    return _hold(arguments["size"], taken)
 
 
 def allocate_without_first_thread(arguments: "dict[str, int]") -> str:
     """Take memory in processes whose first thread, by which they are known, has ended."""
-    for _ in range(8):
+    taken, tell = os.pipe()
+    for _ in range(_PROCESSES):
         if os.fork() == 0:
-            threading.Thread(target=_take, args=(arguments["size"] // 8, 600)).start()
+            threading.Thread(target=_take, args=(arguments["size"] // _PROCESSES, tell)).start()
             ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
-    return _hold(arguments["size"])
+    return _hold(arguments["size"], taken)
 
 
 def map_shared(arguments: "dict[str, int]", kind: str) -> "str | None":
@@ -266,14 +269,18 @@ def _set_io_priority(pid: int) -> None:
         raise OSError(ctypes.get_errno(), "ioprio_set")
 
 
-def _hold(size: int) -> str:
+def _hold(size: int, taken: "int | None" = None) -> str:
+    if taken is not None:
+        for _ in range(_PROCESSES):
+            os.read(taken, 1)  # each of them has what it takes
     time.sleep(_HOLD_FOR)
     return f"it held {size >> 20} MiB that no limit counted"
 
 
-def _take(size: int, seconds: float) -> None:
+def _take(size: int, tell: int) -> None:
     ctypes.memset(_map(size, _PRIVATE | _ANONYMOUS, -1), 1, size)
-    time.sleep(seconds)
+    os.write(tell, b"x")
+    time.sleep(600)
 
 
 def _map(size: int, flags: int, file: int) -> int:

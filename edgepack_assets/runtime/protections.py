@@ -31,6 +31,7 @@ _SHORT = {**_LIMITS, "time_limit": 1.0}
 _TOO_MUCH = 384 << 20
 """Bytes, beyond both limits."""
 _ENFORCED, _SAMPLED = "enforced by the kernel", "sampled twice a second: the code was ended"
+_BY_KERNEL = "was stopped by the kernel: it took more than"
 _NOTICED = ("was stopped: it took more than", "was stopped: it wrote more than")
 _BY_LIMIT = {
     "memory_limit": {
@@ -112,7 +113,7 @@ def _part(name: str, got: object) -> Part:
 
 def _limit(name: str, got: object) -> Part:
     """As `_part`, of a limit: it also holds if the sandbox found too much and ended the code."""
-    if got is None:
+    if got is None or _BY_KERNEL in str(got):
         return Part(name, True, _ENFORCED, "enforced or sampled")
     is_sampled = any(words in str(got) for words in _NOTICED)
     return Part(name, is_sampled, _SAMPLED if is_sampled else f"does not hold: {got}", "enforced or sampled")
