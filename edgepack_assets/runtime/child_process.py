@@ -237,7 +237,7 @@ class ChildProcess:
                     f"it ran longer than {self._settings.time_limit:g} s (runtime.time_limit in edgepack.yaml)"
                 )
             if now >= measure:
-                too_much = consumption.excess(self._job_processes())
+                too_much = consumption.excess(self._job_processes)
                 if too_much:
                     return None, too_much
                 measure = time.monotonic() + _MEASURE_EVERY

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edgepack_assets.settings import RuntimeSettings
@@ -38,10 +39,20 @@ class Consumption:
         self._settings = settings
         self._most_free = _free(work)
 
-    def excess(self, jobs: Iterable[int]) -> str:
-        """What those processes took too much of, in words; "" if nothing.
+    def excess(self, job_processes: Callable[[], list[int]]) -> str:
+        """What the job's processes took too much of, in words; "" if nothing.
 
-        Processes come and go, and files too, as this looks."""
+        Processes come and go, and files too, as this looks. Code that notices a look can move them past it; but what
+        they take is missing on the disk, and then it looks again while the job stands still."""
+        words = self._look(job_processes())
+        free = _free(self._work)
+        self._most_free = max(self._most_free, free)
+        if not words and self._too_large(self._most_free - free):
+            with _stopped(job_processes) as stopped:
+                words = self._look(stopped)
+        return words
+
+    def _look(self, jobs: Iterable[int]) -> str:
         processes = list(filter(None, map(_threads, jobs)))
         # Folders first: a file can lose its name while this looks, but hardly get one.
         sizes = _Sizes()
@@ -80,10 +91,8 @@ class Consumption:
                 sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
         size_is_hidden = [threads for threads in processes if _add_mapped(sizes, threads)]
         size = sum(sizes.values())
-        free = _free(self._work)
-        self._most_free = max(self._most_free, free)
         if size_is_hidden:
-            size = max(size, self._most_free - free)  # what they take is missing on the disk
+            size = max(size, self._most_free - _free(self._work))  # what they take is missing on the disk
         return self._too_large(size)
 
     def _too_large(self, size: int) -> str:
@@ -117,6 +126,26 @@ def descendants(pid: int) -> list[int]:
     for each in found:
         found += children[each]
     return found
+
+
+@contextlib.contextmanager
+def _stopped(job_processes: Callable[[], list[int]]) -> Iterator[set[int]]:
+    """The job's processes, while none of them runs."""
+    stopped: set[int] = set()
+    try:
+        while started := set(job_processes()) - stopped:
+            for pid in started:
+                stopped.add(pid)
+                _signal(pid, signal.SIGSTOP)
+        yield stopped
+    finally:
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def _threads(pid: int) -> list[int]:

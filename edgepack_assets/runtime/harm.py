@@ -226,6 +226,7 @@ def fill(arguments: "dict[str, int]") -> "str | None":
             for _ in range(arguments["size"] // _BLOCK):
                 stream.write(block)
     except OSError:
+        Path("large").unlink()
         return None
     return f"it wrote a file of {arguments['size'] >> 20} MiB"
 
