@@ -74,6 +74,7 @@ def make_config_package(
             "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
         )
         parts: list[Part] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
+        parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),

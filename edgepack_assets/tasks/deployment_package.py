@@ -116,7 +116,7 @@ def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
 def _refuse_failed_gates(metrics: Artefact, key: ModelKey, override: str, tools: Tools) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: no reason makes answers of other windows right."""
-    unsound = [part for part in sound_parts(metrics) if not part.passed]
+    unsound = [part for part in sound_parts(metrics) if not (part.passed or part.warns)]
     failed = [part for part in configured_parts(metrics, key, tools) if not part.passed]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")

@@ -42,7 +42,7 @@ def make_metrics(
     numbers = {name: value if math.isfinite(value) else None for name, value in score.metrics.items()}
     facts = {
         "metrics": numbers,
-        "parts": [[part.name, part.passed, part.found, part.wanted] for part in score.parts],
+        "parts": [_as_row(part) for part in score.parts],
     }
     artefact = Artefact(
         asset="metrics", partition=str(key), parts={"metrics": tools.store.put_json(facts)}, facts=facts,
@@ -50,6 +50,11 @@ def make_metrics(
                    "validation_results": validation_results.digest},
     )  # fmt: skip
     return artefact, score
+
+
+def _as_row(part: Part) -> list[str | bool]:
+    row: list[str | bool] = [part.name, part.passed, part.found, part.wanted]
+    return [*row, part.reference, part.margin, part.warns] if part.warns else row
 
 
 def sound_parts(metrics: Artefact) -> list[Part]:
