@@ -50,8 +50,8 @@ def _two(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
-    if min(values) <= 0:
-        raise ValueError("each must be above 0")
+    if min(values) < 1e-6:
+        raise ValueError("each must be above 0 (at least 0.000001)")
     return values
 
 

@@ -8,7 +8,6 @@ import contextlib
 import gzip
 import importlib
 import json
-import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
@@ -168,7 +167,9 @@ _SUBGRAPHS, _INPUTS, _OUTPUTS = 3, 2, 3
 _PROCESS_UNITS, _ASSOCIATED_FILES = 4, 6
 _OPTIONS_TYPE, _OPTIONS, _NORMALIZATION, _MEAN, _STD = 0, 1, 1, 0, 1
 _FILE_NAME, _FILE_TYPE, _AXIS_LABELS = 0, 2, 2
-_MOST = 10_000
+_MOST = 64
+"""Tables or numbers of one vector that are read."""
+_LARGEST = 1e6
 _LARGEST_LABEL_FILE = 16 << 20
 
 
@@ -176,26 +177,24 @@ def read_tflite_metadata(file: Path) -> dict[str, Any]:
     """The normalization and the number of labels in a .tflite file's metadata."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found = _tflite_metadata(data)
-        if found is None:
-            return _metadata(None)
-        subgraph = next(_Table.root(found).tables(_SUBGRAPHS), None)
-        if subgraph is None:
-            return _metadata("TFLite metadata")
-        given, notes = {}, []
-        unit = next((unit for tensor in subgraph.tables(_INPUTS) for unit in _normalizations(tensor)), None)
-        if unit is not None:
-            mean, std = unit.floats(_MEAN), unit.floats(_STD)
-            if len(mean) in (1, 3) and len(std) in (1, 3) and all(map(math.isfinite, mean)) and min(std) > 0:
-                # its formula is (pixel - mean) / std; both as a person would write them
-                given = {
-                    key: [float(f"{value / 255:.7g}") for value in values]
-                    for key, values in (("mean", mean), ("std", std))
-                }
-            else:
-                notes.append(f"its normalization, mean {mean[:4]} and std {std[:4]}, is not understood"[:_LONGEST_NOTE])
-        output = next(subgraph.tables(_OUTPUTS), None)
-        labels = None if output is None else _count_labels(file, output)
-        return _metadata("TFLite metadata", given, labels, notes)
+    if found is None:
+        return _metadata(None)
+    subgraph = next(_Table.root(found).tables(_SUBGRAPHS), None)
+    source = None if subgraph is None else next(subgraph.tables(_INPUTS), None)
+    target = None if subgraph is None else next(subgraph.tables(_OUTPUTS), None)
+    labels = None if target is None else _count_labels(file, target)
+    unit = None if source is None else next(_normalizations(source), None)
+    if unit is None:
+        return _metadata("TFLite metadata", labels=labels)
+    mean, std = unit.floats(_MEAN), unit.floats(_STD)
+    sound = len(mean) in (1, 3) and len(std) in (1, 3) and all(abs(value) < _LARGEST for value in (*mean, *std))
+    if not sound or not all(value > 1 / _LARGEST for value in std):
+        note = f"its normalization, mean {mean[:4]} and std {std[:4]}, is not understood"
+        return _metadata("TFLite metadata", labels=labels, notes=[note])
+    # Its formula is (pixel - mean) / std; seven digits are what its floats hold.
+    given = {"mean": mean, "std": std}
+    given = {key: [float(f"{value / 255:.7g}") for value in values] for key, values in given.items()}
+    return _metadata("TFLite metadata", given, labels)
 
 
 def _normalizations(tensor: _Table) -> Iterator[_Table]:
@@ -210,9 +209,7 @@ def _tflite_metadata(data: mmap.mmap) -> bytes | None:
     model = _Table.root(data)
     for entry in model.tables(_MODEL_METADATA):
         if entry.text(_ENTRY_NAME) == b"TFLITE_METADATA":
-            for number, buffer in enumerate(model.tables(_MODEL_BUFFERS, most=entry.number(_ENTRY_BUFFER, "I") + 1)):
-                if number == entry.number(_ENTRY_BUFFER, "I"):
-                    return buffer.text(0)
+            return model.item(_MODEL_BUFFERS, entry.number(_ENTRY_BUFFER, "I")).text(0) or None
     return None
 
 
@@ -279,7 +276,13 @@ class _Table:
         if position is not None:
             yield _Table(self._data, position + self._read("I", position))
 
-    def tables(self, number: int, most: int = _MOST) -> Iterator[_Table]:
+    def item(self, number: int, index: int) -> _Table:
         start, length = self._vector(number)
-        for position in range(start, start + 4 * min(length, most), 4):
-            yield _Table(self._data, position + self._read("I", position))
+        if index >= length:
+            raise ValueError(f"a flatbuffer's vector has no item {index}")
+        position = start + 4 * index
+        return _Table(self._data, position + self._read("I", position))
+
+    def tables(self, number: int) -> Iterator[_Table]:
+        for index in range(min(self._vector(number)[1], _MOST)):
+            yield self.item(number, index)

@@ -207,7 +207,11 @@ def channel_levels(tensor: Tensor, preprocessing: Preprocessing) -> np.ndarray:
     if wanted is None:
         return suggested[None]
     if tensor.dtype in _FLOATS:
-        return wanted.astype(tensor.dtype)
+        with np.errstate(over="ignore"):
+            levels = wanted.astype(tensor.dtype)
+        if not np.isfinite(levels).all():
+            raise UnfitModel(f"its input {tensor.name!r} is {tensor.dtype}, which the configured values go beyond")
+        return levels
     lowest = int(np.iinfo(tensor.dtype).min)
     if tensor.quantization is None:
         if not np.allclose(wanted, np.arange(lowest, lowest + 256)):

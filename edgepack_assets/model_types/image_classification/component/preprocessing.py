@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_LONGEST = 16
-"""A scaled image that is longer than so many times its model's input is cut before it is scaled: a file of a few
-kilobytes can hold a line of many million pixels."""
+_MOST_PIXELS = 2**24
+"""What would be larger when scaled is cut before it is scaled: a file of a few kilobytes can hold a line of many
+million pixels, of which the shorter side is one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Preprocessing:
         else:
             scaled = box_width, max(box_height, box_width * image.height // image.width)
         left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
-        if max(scaled[0] / box_width, scaled[1] / box_height) <= _LONGEST:
+        if scaled[0] * scaled[1] <= _MOST_PIXELS:
             return image.resize(scaled, how).crop((left, top, left + width, top + height))
         x, y = image.width / scaled[0], image.height / scaled[1]
         return image.resize((width, height), how, (left * x, top * y, (left + width) * x, (top + height) * y))
