@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack_assets.evidence import Part
+from edgepack_assets.image_settings import PRESETS
 from edgepack_assets.settings import ModelTypeSettings
 
 DEFAULTS: Mapping[str, Any] = {"channel_order": "rgb", "resize": "squeeze", "interpolation": "bilinear"}
@@ -42,6 +43,9 @@ def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
 
 def as_yaml(given: Mapping[str, Any]) -> str:
     """As it is written in edgepack.yaml."""
+    for name, preset in PRESETS.items():
+        if given == preset:
+            return name
     return "{" + ", ".join(f"{key}: {_number_text(value)}" for key, value in given.items()) + "}"
 
 
