@@ -36,6 +36,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     probed = classifier.probe()
     return {
         "runtime": settings["runtime"],
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         "input": {
             "name": source.name,
             "shape": list(source.shape),

@@ -24,7 +24,9 @@ from edgepack_assets.model_types.image_classification.image_input import DEFAULT
 from edgepack_assets.model_types.image_classification.scoring import Image, match
 from edgepack_assets.runtime.told import Told, as_told
 
-MOST_IMAGES = 64
+MOST_IMAGES, FEWEST_IMAGES = 64, 8
+LIGHT = 32 << 20
+"""Up to so many bytes a model is tried on most images; on fewer the larger it is, as each is answered 15 times."""
 
 _IMAGENET = PRESETS["imagenet"]
 _PIXELS: Sequence[Mapping[str, Any]] = (
@@ -67,7 +69,7 @@ def usual_inputs(entered: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**given, "interpolation": packaged["interpolation"]} for given in tried if given != as_packaged]
 
 
-def choose(images: Sequence[Image], most: int = MOST_IMAGES) -> list[Image]:
+def choose(images: Sequence[Image], most: int) -> list[Image]:
     """A few labelled images, evenly from the labels and from the images of each; in the payload's order."""
     by_label: dict[int, list[Image]] = {}
     for image in images:
@@ -134,7 +136,8 @@ def plan(payload: Payload, results: Results, inspection: Mapping[str, Any], work
     entered = inspection["input"]
     if "preprocessing" not in entered:  # a config package from before there was anything to try
         return None
-    images = choose(match(payload, results, int(inspection["output"]["classes"])).images)
+    most = max(FEWEST_IMAGES, min(MOST_IMAGES, MOST_IMAGES * LIGHT // max(1, inspection["bytes"])))
+    images = choose(match(payload, results, int(inspection["output"]["classes"])).images, most)
     if all(image.correct for image in images):
         return None
     tried = usual_inputs(entered)

@@ -79,9 +79,10 @@ class _Component(Told):
 
 
 class Inspection(Told):
-    """The model's runtime, its input and its output."""
+    """The model's runtime, the size of the component's files, the model's input and its output."""
 
     runtime: Text
+    bytes: Annotated[int, Field(ge=0)]
     input: _Input
     output: _Output
     component: _Component

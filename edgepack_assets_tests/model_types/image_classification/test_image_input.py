@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sys
@@ -317,10 +318,10 @@ def scored(labels: list[int]) -> list[Any]:
     [([0] * 1000 + [1] * 3, 35), ([0, 1], 2), (list(range(500)), 64), ([7] * 100, 64), ([0] * 40 + [1] * 40, 64)],
 )
 def test_a_few_images_are_chosen_evenly(labels: list[int], count: int) -> None:
-    chosen = input_trial.choose(scored(labels))
+    chosen = input_trial.choose(scored(labels), 64)
     assert len(chosen) == count
     assert [image.record for image in chosen] == sorted({image.record for image in chosen})
-    assert chosen == input_trial.choose(scored(labels))
+    assert chosen == input_trial.choose(scored(labels), 64)
     if len(set(labels)) <= 64:
         assert {image.truth for image in chosen} == set(labels)
 
@@ -348,6 +349,18 @@ def test_a_config_package_of_an_earlier_version_is_not_tried(tmp_path: Path) -> 
     payload = payload_of(tmp_path, shades(4))
     old = {"input": {"width": 8, "height": 8}, "output": {"classes": 2}}
     assert MODEL_TYPE.trial(payload, results(tmp_path, [(0, 1)]), old, entry(), tmp_path) is None
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 64), (32 << 20, 64), (64 << 20, 32), (2 << 30, 8)])
+def test_a_large_model_is_tried_on_fewer_images(tmp_path: Path, size: int, count: int) -> None:
+    payload = payload_of(tmp_path, shades(80))
+    entered = {"preprocessing": {}, "channels": 3, "type": "float32"}
+    inspection = {"bytes": size, "input": entered, "output": {"classes": 2}}
+    trial = MODEL_TYPE.trial(payload, results(tmp_path, [(0, 1)]), inspection, entry(), tmp_path)
+    assert isinstance(trial, input_trial.InputTrial)
+    assert len(trial.images) == count
+    with gzip.open(trial.inputs["records"]) as lines:
+        assert len(list(lines)) == count
 
 
 def test_a_preset_is_named() -> None:
