@@ -207,7 +207,7 @@ class ModelType(ABC):
     """A use case. `folder` holds component/ (ships to the edge) and child_tasks.py (runs in the child).
 
     child_tasks.py defines `inspect_model(arguments) -> dict` and, where `prepares_data`, `prepare(arguments)
-    -> dict`; both run with the component's folder as working directory and first on sys.path, and return JSON.
+    -> dict`, and the functions of its trials; they run with the component's folder as working directory and first on sys.path, and return JSON.
     """
 
     name: ClassVar[str]

@@ -10,7 +10,7 @@ import importlib
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     settings, model = inference.read_settings(folder), inference.load_model(folder)
     source, target = model.input, model.output
     channels = inference.ImageInput(source, model.default_layout).channels
-    metadata = read_metadata(folder / settings["file"], model.metadata)
+    metadata = read_metadata(folder / settings["file"], model.properties)
     given = _merged(settings.get("input", {}), metadata["input"], source.dtype, channels)
     classifier = inference.Classifier(model, None, inference.Preprocessing.of(given))
     entered = classifier.input
@@ -102,18 +102,19 @@ def _merged(configured: Mapping[str, Any], read: Mapping[str, Any], dtype: str, 
     for keys in (_PIXELS, ("channel_order",), _RESIZE, ("interpolation",)):
         if any(key in configured for key in keys):
             continue
-        if keys is _PIXELS and (not dtype.startswith("float") or len(read.get("mean", [0])) not in (1, channels)):
+        for_others = any(len(read.get(key, [0])) not in (1, channels) for key in ("mean", "std"))
+        if keys is _PIXELS and (not dtype.startswith("float") or for_others):
             continue  # what a quantized model stores is judged by its quantization, which the runtime itself uses
         merged |= {key: read[key] for key in keys if key in read}
     return merged
 
 
-def read_metadata(file: Path, properties: Mapping[str, str]) -> dict[str, Any]:
+def read_metadata(file: Path, properties: Callable[[], Mapping[str, str]]) -> dict[str, Any]:
     """What the model's file says beside the model: `source`, the kind of metadata, or None; `input`, as in model.json;
     `labels`, how many classes it names, or None; `notes` on what is not understood or not carried out. `properties`:
     what the runtime gives of an .onnx file."""
     try:
-        return read_tflite_metadata(file) if file.suffix == ".tflite" else read_onnx_metadata(properties)
+        return read_tflite_metadata(file) if file.suffix == ".tflite" else read_onnx_metadata(properties())
     except Exception as error:  # noqa: BLE001 - whatever the file holds: the model itself was loaded
         return _metadata(None, notes=[f"its metadata cannot be read ({type(error).__name__}: {error})"[:_LONGEST_NOTE]])
 
@@ -148,13 +149,14 @@ def read_onnx_metadata(found: Mapping[str, str]) -> dict[str, Any]:
         return _metadata("Ultralytics metadata", given)
     given, notes = {}, []
     for key, into, values in (
-        ("nominalpixelrange", "range", _ONNX_RANGES),
-        ("bitmappixelformat", "channel_order", _ONNX_ORDERS),
+        ("NominalPixelRange", "range", _ONNX_RANGES),
+        ("BitmapPixelFormat", "channel_order", _ONNX_ORDERS),
     ):
-        if key in image and image[key] in values:
-            given[into] = values[image[key]]
-        elif key in image:
-            notes.append(f"its Image.{key} {image[key]!r:.60} is not carried out")
+        value = image.get(key.lower())
+        if value in values:
+            given[into] = values[value]
+        elif value is not None:
+            notes.append(f"its Image.{key} {value!r:.60} is not carried out")
     if image.get("colorspacegamma", "srgb") != "srgb":
         notes.append(f"its Image.ColorSpaceGamma {image['colorspacegamma']!r:.60} is not carried out: pixels stay sRGB")
     return _metadata("ONNX metadata" if image else None, given, notes=notes)

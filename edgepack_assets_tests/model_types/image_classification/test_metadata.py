@@ -82,7 +82,7 @@ def read(folder: Path, content: bytes) -> dict[str, Any]:
     """What is read of a file, which can always be told in JSON."""
     file = folder / "model.tflite"
     file.write_bytes(content)
-    found = child_tasks.read_metadata(file, {})
+    found = child_tasks.read_metadata(file, dict)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found.keys() == NOTHING.keys()
     return dict(found)
@@ -112,7 +112,7 @@ def test_labels_in_the_zip_behind_a_tflite_model_are_counted(tmp_path: Path) -> 
     file.write_bytes(tflite(metadata([0.0], [1.0], labels="labels.txt")))
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("labels.txt", "cat\ndog\nbird\n")
-    assert child_tasks.read_metadata(file, {})["labels"] == 3
+    assert child_tasks.read_metadata(file, dict)["labels"] == 3
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,44 @@ def test_onnx_metadata(tmp_path: Path, properties: dict[str, str], wanted: Any, 
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    found = child_tasks.read_metadata(tmp_path / "m.onnx", session.get_modelmeta().custom_metadata_map)
+    found = child_tasks.read_metadata(tmp_path / "m.onnx", lambda: session.get_modelmeta().custom_metadata_map)
     assert found["input"] == wanted
     assert len(found["notes"]) == len(notes)
     for note, text in zip(found["notes"], notes, strict=True):
         assert text in note
     assert (found["source"] is None) == (not wanted and not notes)
+
+
+@pytest.mark.parametrize(
+    ("configured", "read", "dtype", "channels", "wanted"),
+    [
+        ({}, {"range": [0, 255]}, "float32", 3, {"range": [0, 255]}),
+        ({}, {"range": [0, 255], "channel_order": "bgr"}, "uint8", 3, {"channel_order": "bgr"}),
+        ({"range": [0, 1]}, {"mean": [0.5], "std": [0.5]}, "float32", 3, {"range": [0, 1]}),
+        ({"mean": [0], "std": [1]}, {"range": [0, 255]}, "float32", 3, {"mean": [0], "std": [1]}),
+        ({}, {"mean": [0.1, 0.2, 0.3], "std": [0.5]}, "float32", 1, {}),
+        ({}, {"mean": [0.1], "std": [0.1, 0.2, 0.3]}, "float32", 1, {}),
+        ({}, {"mean": [0.1], "std": [0.1, 0.2, 0.3]}, "float16", 3, {"mean": [0.1], "std": [0.1, 0.2, 0.3]}),
+        (
+            {"interpolation": "bicubic"}, {"resize": "crop", "interpolation": "bilinear"}, "float32", 3,
+            {"interpolation": "bicubic", "resize": "crop"},
+        ),
+        ({"resize": "squeeze"}, {"resize": "letterbox", "fill": [1]}, "float32", 3, {"resize": "squeeze"}),
+    ],
+)  # fmt: skip
+def test_metadata_fills_what_is_not_configured(
+    configured: Any, read: Any, dtype: str, channels: int, wanted: Any
+) -> None:
+    assert child_tasks._merged(configured, read, dtype, channels) == wanted
+
+
+def test_properties_that_are_not_text_are_noted(tmp_path: Path) -> None:
+    """onnxruntime loads and runs such a model."""
+    import onnxruntime
+
+    model = onnx.load(build(tmp_path / "m.onnx"))
+    onnx.helper.set_model_props(model, {"Image.NominalPixelRange": "Normalized_0_1"})
+    content = model.SerializeToString().replace(b"Normalized_0_1", b"Normalized\xff\xfe_1")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = child_tasks.read_metadata(tmp_path / "m.onnx", lambda: session.get_modelmeta().custom_metadata_map)
+    assert found["input"] == {} and "cannot be read" in found["notes"][0]

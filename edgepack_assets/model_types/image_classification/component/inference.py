@@ -51,10 +51,13 @@ class Runtime(Protocol):
     input: Tensor
     output: Tensor
     default_layout: str
-    metadata: Mapping[str, str]
 
     def run(self, tensor: np.ndarray) -> np.ndarray:
         """The output for one input."""
+        ...
+
+    def properties(self) -> Mapping[str, str]:
+        """What the file says about itself, as far as the runtime tells it."""
         ...
 
 
@@ -62,7 +65,6 @@ class LiteRt:
     """A .tflite file."""
 
     default_layout = "NHWC"
-    metadata: Mapping[str, str] = {}
 
     def __init__(self, file: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -91,6 +93,10 @@ class LiteRt:
         self._interpreter.invoke()
         return np.asarray(self._interpreter.get_tensor(self._target))
 
+    def properties(self) -> Mapping[str, str]:
+        """Nothing: the runtime does not read a .tflite file's metadata."""
+        return {}
+
 
 class Onnx:
     """A .onnx file."""
@@ -107,7 +113,6 @@ class Onnx:
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.input = self._describe(_only(self._session.get_inputs(), "input"))
         self.output = self._describe(_only(self._session.get_outputs(), "output"))
-        self.metadata = self._session.get_modelmeta().custom_metadata_map
 
     @staticmethod
     def _describe(argument: Any) -> Tensor:
@@ -118,6 +123,11 @@ class Onnx:
     def run(self, tensor: np.ndarray) -> np.ndarray:
         """The output for one input."""
         return np.asarray(self._session.run([self.output.name], {self.input.name: tensor})[0])
+
+    def properties(self) -> Mapping[str, str]:
+        """The file's metadata_props."""
+        found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
 
 
 def _only(tensors: list[Any], kind: str) -> Any:
