@@ -206,8 +206,9 @@ class Trial(ABC):
 class ModelType(ABC):
     """A use case. `folder` holds component/ (ships to the edge) and child_tasks.py (runs in the child).
 
-    child_tasks.py defines `inspect_model(arguments) -> dict` and, where `prepares_data`, `prepare(arguments)
-    -> dict`, and the functions of its trials; they run with the component's folder as working directory and first on sys.path, and return JSON.
+    child_tasks.py defines `inspect_model(arguments) -> dict`, where `prepares_data` also `prepare(arguments) -> dict`,
+    and the functions of its trials. They run with the component's folder as working directory and first on sys.path,
+    and return JSON.
     """
 
     name: ClassVar[str]
