@@ -9,6 +9,7 @@ import gzip
 import importlib
 import json
 import mmap
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -144,8 +145,9 @@ def read_onnx_metadata(found: Mapping[str, str]) -> dict[str, Any]:
     known = {key.lower(): value.strip().lower() for key, value in found.items()}
     image = {key.removeprefix("image."): value for key, value in known.items() if key.startswith("image.")}
     if not image and "ultralytics" in known.get("author", "") and known.get("task") == "classify":
-        # its classify_transforms: the shorter side to the model's size, centre crop, ToTensor
-        given = {"range": [0, 1], "channel_order": "rgb", "resize": "crop", "interpolation": "bilinear"}
+        # its classify_transforms: Resize to the shorter side, or, where the size is not square, to both; CenterCrop
+        resize = "crop" if len(set(re.findall(r"\d+", known.get("imgsz", "")))) <= 1 else "squeeze"
+        given = {"range": [0, 1], "channel_order": "rgb", "resize": resize, "interpolation": "bilinear"}
         return _metadata("Ultralytics metadata", given)
     given, notes = {}, []
     for key, into, values in (

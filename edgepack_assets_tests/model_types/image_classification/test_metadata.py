@@ -179,8 +179,12 @@ def test_damage_of_any_kind_ends_in_a_note(
         ({"Image.BitmapPixelFormat": "Yuv"}, {}, ["BitmapPixelFormat 'yuv' is not carried out"]),
         ({"Image.ColorSpaceGamma": "Linear"}, {}, ["ColorSpaceGamma 'linear' is not carried out"]),
         (
-            {"author": "Ultralytics", "task": "classify", "names": "{0: 'cat'}"},
+            {"author": "Ultralytics", "task": "classify", "names": "{0: 'cat'}", "imgsz": "[224, 224]"},
             {"range": [0, 1], "channel_order": "rgb", "resize": "crop", "interpolation": "bilinear"}, [],
+        ),
+        (
+            {"author": "Ultralytics", "task": "classify", "imgsz": "[128, 256]"},
+            {"range": [0, 1], "channel_order": "rgb", "resize": "squeeze", "interpolation": "bilinear"}, [],
         ),
         ({"author": "Ultralytics", "task": "detect"}, {}, []),
     ],
