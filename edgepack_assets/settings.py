@@ -13,18 +13,20 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     SecretStr,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.image_settings import ImageInput
 from edgepack_assets.partitions import is_model_type_name, is_version
+from edgepack_assets.section import Count, Number, Section
 from edgepack_assets.tolerance import Tolerance, read_tolerance
 
 EDGE_PYTHONS = ("3.11", "3.12")
@@ -87,13 +89,6 @@ def _by_environment(value: object) -> object:
     return {"default": value} if isinstance(value, str) else value
 
 
-def _no_boolean(value: object) -> object:
-    # YAML reads `yes` and `on` as true, which would pass for the number 1.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
 def _reference(value: object) -> object:
     if value in ("previous", "training"):
         return value
@@ -121,8 +116,6 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
 
 
 AssetName = Annotated[str, AfterValidator(_asset_name)]
-_Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
-_Count = Annotated[int, BeforeValidator(_no_boolean)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
@@ -142,10 +135,6 @@ def _variable(name: str | None) -> str | None:
 
 
 _OptionalVariable = Annotated[str | None, AfterValidator(_variable)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LocalRegistrySettings(Section):
@@ -197,7 +186,7 @@ class AzureMLRegistrySettings(Section):
     workspace_name: _OptionalText = None
     registry_name: _OptionalText = None
     credential: AzureCredentialSettings = AzureCredentialSettings()
-    time_limit: _Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
+    time_limit: Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
 
     @model_validator(mode="after")
     def _names_one_place(self) -> AzureMLRegistrySettings:
@@ -239,12 +228,12 @@ class RuntimeSettings(Section):
     """How component environments are made, and how long model code may run."""
 
     environments: Path = Path(".edgepack/environments")
-    pythons: dict[EdgePython, Path] = {}
+    pythons: dict[EdgePython, Path] = Field(default_factory=dict)
     index_url: _OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
-    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
-    memory_limit: _Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
-    disk_limit: _Number = Field(default=8.0, gt=0, description="GiB that one job may write")
+    time_limit: Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
+    memory_limit: Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
+    disk_limit: Number = Field(default=8.0, gt=0, description="GiB that one job may write")
     isolation: Literal["required", "best_effort"] = "best_effort"
     readable_folders: tuple[Path, ...] = ()
 
@@ -252,12 +241,12 @@ class RuntimeSettings(Section):
 class SensorSettings(Section):
     """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
 
-    interval: _Count = Field(default=30, ge=1, description="from one look to the next")
-    sweep_interval: _Count = Field(default=900, ge=1, description="from one look at every version to the next")
+    interval: Count = Field(default=30, ge=1, description="from one look to the next")
+    sweep_interval: Count = Field(default=900, ge=1, description="from one look at every version to the next")
     start: Literal["all", "none", "latest"] = Field(default="latest", description="what there is at the first start")
-    batch: _Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
-    attempts: _Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
-    failure_after: _Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
+    batch: Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
+    attempts: Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
+    failure_after: Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
     webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = None
     """Where a failed run is told of. Secret as a whole: many a webhook has its key in the path."""
     ui_url: _OptionalAddress = Field(default=None, description="address of Dagster's UI, for links to runs")
@@ -277,8 +266,8 @@ class GateSettings(Section):
     version's tags) or a model version, whose package is meant. Which direction is worse the metric's model type knows.
     """
 
-    min: _Number | None = None
-    max: _Number | None = None
+    min: Number | None = None
+    max: Number | None = None
     reference: Annotated[Literal["previous", "training"] | int | None, BeforeValidator(_reference)] = None
     tolerance: Annotated[Tolerance, BeforeValidator(read_tolerance)] = Tolerance(0.0)
 
@@ -304,7 +293,7 @@ class ModelTypeSettings(Section):
     code_paths: tuple[Path, ...] = ()
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
     requirements_file: _OptionalPath = None
-    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = {}
+    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = Field(default_factory=dict)
     """Line of the model's requirements.txt or conda.yaml, or name of a package in it -> what to install instead, None
     for nothing."""
     saved_versions: Literal["warn", "block"] = "warn"
@@ -312,10 +301,21 @@ class ModelTypeSettings(Section):
     python_version: EdgePython | None = None
     keep_mlflow: bool = False
     run_whole_payload: bool = False
-    gates: dict[str, GateSettings] = {}
+    input: ImageInput | None = None
+    gates: dict[str, GateSettings] = Field(default_factory=dict)
     revalidate: bool = Field(default=False, description="validate the latest package again on new raw data")
-    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = {}
+    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = Field(
+        default_factory=dict
+    )
     """For each environment (`run.environment`) and, under `default`, for all others."""
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input_is_for_images(cls, value: object, info: ValidationInfo) -> object:
+        implementation = info.data.get("implementation", "image_classification")
+        if value is not None and implementation != "image_classification":
+            raise ValueError(f"says how an image enters a model; {implementation} takes no images: remove it")
+        return value
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

@@ -8,6 +8,7 @@ import pytest
 
 from edgepack_assets.config import find_config, load_settings
 from edgepack_assets.errors import ConfigError
+from edgepack_assets.image_settings import PRESETS
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
 from edgepack_assets.settings import (
@@ -230,6 +231,48 @@ FAULTS = {
 }
 
 
+IMAGES = ENTRY.replace("state_identifier", "image_classification")
+INPUT = r":7: model_types.press.input"
+FAULTS |= {
+    "an input of a state identifier": (ENTRY + "    input: {range: [0, 1]}\n", INPUT + ": .*takes no images"),
+    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", INPUT + ": .*takes no images"),
+    "an unknown preset": (IMAGES + "    input: cifar\n", INPUT + ": no such preset; there is imagenet"),
+    "a list as input": (IMAGES + "    input: [0, 1]\n", INPUT + ": must be a mapping; .* channel_order"),
+    "an empty input": (IMAGES + "    input: {}\n", INPUT + ": is empty; name range"),
+    "an unknown key of input": (
+        IMAGES + "    input: {order: bgr}\n",
+        r":7: unknown key .*input.order'; allowed .*mean",
+    ),
+    "a range backwards": (IMAGES + "    input: {range: [1, 0]}\n", INPUT + ".range: .*the lower one first"),
+    "a range of three": (IMAGES + "    input: {range: [0, 1, 2]}\n", INPUT + ".range: must be two numbers"),
+    "a range of yes and no": (IMAGES + "    input: {range: [no, yes]}\n", INPUT + ".range.0: must be a number"),
+    "a range without end": (IMAGES + "    input: {range: [0, .inf]}\n", INPUT + ".range.1: .*finite number"),
+    "a range and a mean": (IMAGES + "    input: {range: [0, 1], mean: 0, std: 1}\n", INPUT + ": name range, or mean"),
+    "a mean alone": (IMAGES + "    input: {mean: 0.5}\n", INPUT + ": mean and std go together"),
+    "a mean for two channels": (
+        IMAGES + "    input: {mean: [0, 1], std: 1}\n",
+        INPUT + ".mean: must be 1 number, or 3",
+    ),
+    "no deviation": (IMAGES + "    input: {mean: 0, std: [1, 0, 1]}\n", INPUT + ".std: each must be above 0"),
+    "a negative deviation": (IMAGES + "    input: {mean: 0, std: -1}\n", INPUT + ".std: each must be above 0"),
+    "channels in no order": (IMAGES + "    input: {channel_order: brg}\n", INPUT + ".channel_order: .*'rgb' or 'bgr'"),
+    "a filter that Pillow lacks": (
+        IMAGES + "    input: {interpolation: area}\n",
+        INPUT + ".interpolation: .*'bilinear'",
+    ),
+    "a side without crop": (IMAGES + "    input: {shorter_side: 256}\n", INPUT + ": shorter_side and .*resize: crop"),
+    "both sizes of a crop": (
+        IMAGES + "    input: {resize: crop, shorter_side: 256, crop_fraction: 0.875}\n",
+        INPUT + ": name shorter_side or crop_fraction",
+    ),
+    "a part above one": (
+        IMAGES + "    input: {resize: crop, crop_fraction: 1.1}\n",
+        INPUT + ".crop_fraction: .*or equal",
+    ),
+    "a colour for nothing": (IMAGES + "    input: {fill: 0}\n", INPUT + ": fill goes with resize: letterbox"),
+    "a colour beyond": (IMAGES + "    input: {resize: letterbox, fill: 256}\n", INPUT + ".fill.0: .*or equal to 255"),
+}
+
 AZURE = "registry: {type: azure_ml, "
 FAULTS |= {
     "a registry of another kind": (ENTRY + "registry: {type: azureml}\n", r":7: registry: .*type is local or azure_ml"),
@@ -272,6 +315,26 @@ def test_a_fault_is_told_with_its_line_and_what_is_allowed(file: Path, fault: st
         load(file, text)
     assert str(caught.value).startswith(str(file))
     assert "cana~ry" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("{range: [-1, 1]}", {"range": [-1, 1]}),
+        ("{mean: 0.5, std: [1, 2, 3]}", {"mean": [0.5], "std": [1, 2, 3]}),
+        ("{resize: letterbox, fill: 114}", {"resize": "letterbox", "fill": [114]}),
+        ("imagenet", dict(PRESETS["imagenet"])),
+        ("{resize: crop, shorter_side: 256}", {"resize": "crop", "shorter_side": 256}),
+    ],
+)
+def test_how_images_enter(file: Path, text: str, given: dict[str, object]) -> None:
+    section = load(file, IMAGES + f"    input: {text}\n").model_types["press"].input
+    assert section is not None
+    assert section.given == given
+
+
+def test_how_images_enter_need_not_be_said(file: Path) -> None:
+    assert load(file, IMAGES).model_types["press"].input is None
 
 
 def test_a_workspace_and_who_we_are_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

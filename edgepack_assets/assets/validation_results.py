@@ -43,4 +43,5 @@ def validation_results(
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),
+            **({"tried": table(report.tried)} if report.tried else {}),
         }, warnings={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

@@ -194,11 +194,26 @@ class Score:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
+class Trial(ABC):
+    """Something to try with the packaged model in the sandbox: `function` of child_tasks.py with `arguments` and the
+    files `inputs`, and what its answer means."""
+
+    function: ClassVar[str]
+    arguments: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+
+    @abstractmethod
+    def rows(self, told: object) -> tuple[list[Part], list[dict[str, Any]]]:
+        """Rows of the check, which only warn, and a table. Raises ComponentError where `told` is not what the function
+        returns."""
+
+
 class ModelType(ABC):
     """A use case. `folder` holds component/ (ships to the edge) and child_tasks.py (runs in the child).
 
-    child_tasks.py defines `inspect_model(arguments) -> dict` and, where `prepares_data`, `prepare(arguments)
-    -> dict`; both run with the component's folder as working directory and first on sys.path, and return JSON.
+    child_tasks.py defines `inspect_model(arguments) -> dict`, where `prepares_data` also `prepare(arguments) -> dict`,
+    and the functions of its trials. They run with the component's folder as working directory and first on sys.path,
+    and return JSON.
     """
 
     name: ClassVar[str]
@@ -237,6 +252,16 @@ class ModelType(ABC):
     @abstractmethod
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """What the component declares, given what `inspect_model` told."""
+
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+        """Rows of the config package's check on what inspecting the model told: what is only assumed, for example."""
+        return []
+
+    def trial(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
+        return None
 
     @abstractmethod
     def score(

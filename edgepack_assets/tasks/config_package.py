@@ -84,6 +84,7 @@ def make_config_package(
         )
         parts: list[Part] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
         parts = [*parts, *saved_version_parts(source.saved_versions, lock, entry), *source.parts]
+        parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),

@@ -19,11 +19,16 @@ TYPE = {"implementation": "state_identifier", "raw_data": {"name": "state_identi
 
 def run_in_process(plant: Plant, partition: str) -> tuple[bool, str]:
     """(success, everything that failed steps and checks said) of package_model on a partition."""
+    return run_with_warnings(plant, partition)[:2]
+
+
+def run_with_warnings(plant: Plant, partition: str) -> tuple[bool, str, str]:
+    """(success, what failed steps and checks said, what checks that passed warned of)."""
     job = build_defs(plant.config).resolve_job_def("package_model")
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("models", [partition])
         result = job.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
-    said = []
+    said, warned = [], []
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.user_failure_data is not None:
             said.append(event.step_failure_data.user_failure_data.description)
@@ -33,7 +38,9 @@ def run_in_process(plant: Plant, partition: str) -> tuple[bool, str]:
             check = event.asset_check_evaluation_data
             if not check.passed:
                 said.append(f"{check.asset_key.to_user_string()}.{check.check_name}: {check.description}")
-    return result.success, "\n".join(filter(None, said))
+            elif "warning: " in (check.description or ""):
+                warned.append(check.description)
+    return result.success, "\n".join(filter(None, said)), "\n".join(filter(None, warned))
 
 
 def test_a_new_version_by_the_readmes_commands_builds_nothing_new(plant: Plant, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.stamp import package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.tasks import registration
+from edgepack_assets.tasks.deployment_package import deploy
 from edgepack_assets.tasks.metrics import configured_parts, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
@@ -239,3 +242,16 @@ def test_metrics_that_are_no_numbers_pass_nothing_and_leave_no_tag(plant: Plant)
     tags = plant.deploy(1, better(silhouette=None), override="one state only").registered.tags
     assert "silhouette" not in tags
     assert compared(plant, 2) == (False, f"{PACKAGE}:1 of model version 1 has no silhouette")
+
+
+def test_a_row_that_warns_holds_nothing_up(plant: Plant) -> None:
+    validated = plant.validated(1)
+    doubt = ["as many scores as classes", False, "1024", "about 10", True]
+    facts = {**validated.metrics.facts, "parts": [*validated.metrics.facts["parts"], doubt]}
+    metrics = validated.metrics.model_copy(
+        update={"facts": facts, "parts": {"metrics": plant.built.store.put_json(facts)}}
+    )
+    assert [part.warns for part in open_metrics(metrics, plant.tools()).sound_parts] == [False, True]
+    with Sandbox(plant.built.settings) as sandbox:
+        _, report = deploy(ModelKey("press", 1), replace(validated, metrics=metrics), {}, "", plant.tools(sandbox))
+    assert report.registered.version == 1

@@ -22,7 +22,7 @@ INPUT = "vision_payload"
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000
-"""The component's own limits (component/inference.py): a larger image would get no answer on the edge."""
+"""The component's own limits (component/decoding.py): a larger image would get no answer on the edge."""
 
 _FIRST_TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)  # a fixed one: equal images must give equal records
 

@@ -26,7 +26,7 @@ from edgepack_assets.settings import ModelTypeSettings
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
 _KERAS_FLAVORS = ("tensorflow", "keras")
-_COMPONENT_FILES = ("entrypoint.py", "inference.py", "model.json")
+_COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json")
 # In ONNX's protobuf: TensorProto.external_data (field 13), an entry {"key": "location", "value": path}, each with
 # its length before it in one or two bytes.
 _LENGTH = rb"[\x01-\x7f]|[\x80-\xff][\x01-\x7f]"
@@ -53,7 +53,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
         files=files,
-        model={"file": name, "runtime": runtime},
+        model={"file": name, "runtime": runtime} | ({"input": entry.input.given} if entry.input is not None else {}),
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
