@@ -26,6 +26,7 @@ from pydantic import (
 from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.partitions import is_model_type_name, is_version
 from edgepack_assets.tolerance import Tolerance, read_tolerance
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -70,13 +71,21 @@ def _requirement(line: str) -> str:
         raise ValueError(told) from None
 
 
-def _latest_or_number(value: object) -> object:
-    if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+def _model_version(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     # A value from an environment variable is text.
     if isinstance(value, str) and is_version(value):
         return int(value)
-    raise ValueError("a version is latest or a whole number from 1 up")
+    raise ValueError("a version is a whole number from 1 up")
+
+
+def _data_version(value: object) -> Version:
+    if isinstance(value, str) and is_version_text(value):
+        return read_version(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
 def _by_environment(value: object) -> object:
@@ -94,7 +103,7 @@ def _reference(value: object) -> object:
     if value in ("previous", "training"):
         return value
     try:
-        return _latest_or_number(None if value == "latest" else value)
+        return _model_version(value)
     except ValueError:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
@@ -255,10 +264,10 @@ class SensorSettings(Section):
 
 
 class DataAssetSettings(Section):
-    """A data asset of the registry: its name and version."""
+    """A data asset of the registry: its name and version. A version that is text is for registries that know such."""
 
     name: AssetName
-    version: Annotated[Literal["latest"] | int, BeforeValidator(_latest_or_number)] = "latest"
+    version: Annotated[Version, BeforeValidator(_data_version)] = "latest"
 
 
 class GateSettings(Section):
