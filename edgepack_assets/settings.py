@@ -125,10 +125,19 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
     return SecretStr(_web_address(secret.get_secret_value().strip()))
 
 
+def _id(text: str | None) -> str | None:
+    # Files from Windows and variables of pipelines bring a space or line end along.
+    found = (text or "").strip()
+    if not found.isprintable() or any(character.isspace() for character in found):
+        raise ValueError("an id or name in Azure holds no space, line end or invisible character")
+    return found or None
+
+
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 _Count = Annotated[int, BeforeValidator(_no_boolean)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
+_OptionalId = Annotated[str | None, AfterValidator(_id)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
 _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
@@ -160,11 +169,12 @@ class AzureCredentialSettings(Section):
 
     default: what azure-identity's DefaultAzureCredential finds. service_principal: a secret or a certificate.
     managed_identity: of the machine; `client_id` chooses a user-assigned one. workload_identity: a pod's token.
-    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID."""
+    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed identity's also from DEFAULT_IDENTITY_CLIENT_ID.
+    """
 
     type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = "default"
-    tenant_id: _OptionalText = None
-    client_id: _OptionalText = None
+    tenant_id: _OptionalId = None
+    client_id: _OptionalId = None
     client_secret_variable: _OptionalVariable = None
     certificate_path: _OptionalPath = None
     certificate_password_variable: _OptionalVariable = None
@@ -192,10 +202,10 @@ class AzureMLRegistrySettings(Section):
     """An Azure ML workspace, or an Azure ML registry (`registry_name`, which says where it is itself)."""
 
     type: Literal["azure_ml"]
-    subscription_id: _OptionalText = None
-    resource_group: _OptionalText = None
-    workspace_name: _OptionalText = None
-    registry_name: _OptionalText = None
+    subscription_id: _OptionalId = None
+    resource_group: _OptionalId = None
+    workspace_name: _OptionalId = None
+    registry_name: _OptionalId = None
     credential: AzureCredentialSettings = AzureCredentialSettings()
     time_limit: _Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
 

@@ -111,9 +111,7 @@ def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> Regi
     return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, version)
 
 
-def not_found(
-    kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str]
-) -> NotFoundError:
+def not_found(kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str]) -> NotFoundError:
     """The error of `Registry.get`, the same for every registry."""
     if not known:
         return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")

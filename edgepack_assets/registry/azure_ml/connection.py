@@ -15,6 +15,9 @@ from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.settings import AzureMLRegistrySettings
 
+_LONGEST_STEP = 30.0
+"""Seconds for one call: whoever looks whether the connection holds waits for no outage to end."""
+
 
 class Step(NamedTuple):
     """One step: what was checked, whether it holds, and what was found or is to be done."""
@@ -29,7 +32,7 @@ def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
 
     Nothing is left behind but, where deleting is not allowed, a blob of a few bytes. Of a registry, whose versions
     cannot be taken back, only a place to upload to is asked for: always the same, which stays empty."""
-    remote = Remote(settings)
+    remote = Remote(settings, min(settings.time_limit, _LONGEST_STEP))
     assets = Assets(remote)
     places = Places(assets)
     steps: list[tuple[str, Callable[[], str]]] = [
@@ -78,7 +81,7 @@ def _lists(assets: Assets) -> str:
 
 
 def _registry_place(assets: Assets) -> str:
-    container = assets.registry_api.writable(Kind.MODEL, "edgepack-connection-check", 1)
+    container = assets.api.writable(Kind.MODEL, "edgepack-connection-check", 1)
     return f"a place to upload to was given, in {container.account_name}; no file was written and nothing registered"
 
 
