@@ -92,8 +92,8 @@ def _refuse_text_versions_in_a_local_registry(settings: Settings, root: yaml.Nod
         if isinstance(version, str) and version != "latest":
             at = ("model_types", name, "raw_data", "version")
             raise ConfigError(
-                f"{settings.file}:{_line(root, at)}: {'.'.join(at)}: a version is latest or a whole number from 1 up in "
-                f"a local registry (found {version!r})"
+                f"{settings.file}:{_line(root, at)}: {'.'.join(at)}: a version is latest or a whole number from 1 up "
+                f"in a local registry (found {version!r})"
             )
 
 

@@ -20,6 +20,5 @@ def read_version(text: str) -> Version:
 
 def is_version_text(text: str) -> bool:
     """Whether a data asset's version may be called so: text that fits into one line and one part of a URL."""
-    return 0 < len(text) <= _LONGEST and text == text.strip() and text.isprintable() and not set(text) & set("/\\") and (
-        text not in (".", "..")
-    )  # fmt: skip
+    is_line = 0 < len(text) <= _LONGEST and text == text.strip() and text.isprintable()
+    return is_line and text not in (".", "..") and not set(text) & set("/\\")

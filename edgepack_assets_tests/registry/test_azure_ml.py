@@ -90,8 +90,8 @@ def test_tags_of_a_registry_leave_the_rest_of_a_version_as_it_is(azure: Loopback
     kept["tags"] = None
     before = dict(kept)
     registry = azure_ml(azure, "registry")
-    assert registry._assets.change_tags(Kind.MODEL, "press", 1, {"ours": "1"})
-    assert not registry._assets.change_tags(Kind.MODEL, "press", 2, {"ours": "1"})
+    assert registry._assets.api.change_tags(Kind.MODEL, "press", 1, {"ours": "1"}, ())
+    assert not registry._assets.api.change_tags(Kind.MODEL, "press", 2, {"ours": "1"}, ())
     assert kept == {**before, "tags": {"ours": "1"}}
 
 

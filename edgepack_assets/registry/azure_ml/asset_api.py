@@ -1,4 +1,4 @@
-"""What is asked of Azure ML directly: to put a version or its tags, and of a registry, where bytes are written and read.
+"""What is asked of Azure ML directly: to put versions and tags, and of a registry, where bytes are written and read.
 
 azure-ai-ml asks for places only within its own up- and downloads. It can put a version, but does not look what became
 of one that is accepted first and made afterwards; here each look is a remote call of its own, so that a stalled one is

@@ -20,7 +20,8 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BUSY_STATUSES = frozenset({409, 423})
 _BUSY = re.compile(
     r"(?i)another operation|operation\b.{0,80}\b(in progress|already running)|"
-    r"being (created|updated|deleted|performed)|OperationInProgress|ConcurrencyConflict|ContainerBeingDeleted|AccountBeingCreated"
+    r"being (created|updated|deleted|performed)|OperationInProgress|ConcurrencyConflict|ContainerBeingDeleted|"
+    r"AccountBeingCreated"
 )
 """What a conflict says that passes: "Conflict of operation, another operation on same entity is already running in
 workspace" (Azure ML), RequestConflict "Another operation is being performed on the parent resource",
@@ -43,6 +44,7 @@ _WRONG_PLACE = {
     "InvalidSubscriptionId": "check registry.subscription_id",
     "ResourceGroupNotFound": "check registry.resource_group",
 }
+_PROXY_SIGN_IN = re.compile(r"(?i)tunnel connection failed: 407|\b407 (Proxy )?Auth")
 _NETWORK = re.compile(
     rf"(?i)connection (reset|refused|aborted|broken)|connect to proxy|timed out|max retries|name resolution|"
     rf"getaddrinfo|unreachable|RemoteDisconnected|{PASSING_FAULT}"
@@ -105,6 +107,12 @@ def explain(error: BaseException, doing: str, settings: Place) -> EdgepackError:
         return _sign_in(error, at, said, settings)
     if status is not None and (status in TRANSIENT_STATUSES or status >= 400):
         return _answered(error, status, at, said, settings)
+    return _unanswered(error, at, said)
+
+
+def _unanswered(error: BaseException, at: str, said: str) -> EdgepackError:
+    from azure.core import exceptions
+
     if isinstance(error, (exceptions.HttpResponseError, json.JSONDecodeError)):
         return TransientError(f"{at}: the answer cannot be read; a proxy or gateway may have put its own: {said}")
     if any(_is_network(cause) for cause in _causes(error)):
@@ -120,7 +128,7 @@ def _of_proxy(error: BaseException, at: str) -> EdgepackError | None:
                 f"{at}: {cause}, not the service's own answer: does a proxy, gateway or sign-in page answer? Open that "
                 "address from this machine, and check HTTPS_PROXY and NO_PROXY"
             )
-        if _status(cause) == 407 or ("407" in str(cause) and "proxy" in str(cause).lower()):
+        if _status(cause) == 407 or _PROXY_SIGN_IN.search(str(cause)):
             return TransientError(
                 f"{at}: the proxy wants a sign-in (407): write http://USER:PASSWORD@HOST:PORT in HTTPS_PROXY, or have "
                 "the proxy let this machine through"

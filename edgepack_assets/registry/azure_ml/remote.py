@@ -47,9 +47,7 @@ class Backoff:
         left = self._last - now()
         if asked is not None:
             return asked if asked <= left else None
-        longest = min(
-            _LONGEST_PAUSE if self._longest is None else self._longest, 0.5 * 2 ** min(self._attempts - 1, 20)
-        )
+        longest = min(self._longest or _LONGEST_PAUSE, 0.5 * 2 ** min(self._attempts - 1, 20))
         # Never in step with other processes.
         return min(random.uniform(0.5, 1) * longest, left) if left > 0 else None  # noqa: S311 - no secret
 
@@ -104,8 +102,8 @@ class Remote(Generic[_P]):
                     raise explained from None
                 pause = backoff.pause(asked)
                 if pause is None:
-                    more = "" if asked is None else f"; waiting {asked:.0f} s more, as was asked, would pass it"
-                    raise TransientError(f"{explained} (tried for {self.limit:g} s{self.named}{more})") from None
+                    passed = "tried for" if asked is None else f"waiting {asked:.0f} s more would pass the limit of"
+                    raise TransientError(f"{explained} ({passed} {self.limit:g} s{self.named})") from None
                 _log.info("%s; trying again in %.1f s", explained, pause)
             sleep(pause)
 
