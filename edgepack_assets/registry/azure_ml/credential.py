@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.registry.azure_ml.answers import refuse_pages
-from edgepack_assets.registry.azure_ml.clouds import current_cloud
+from edgepack_assets.registry.azure_ml.clouds import AUTHORITY_VARIABLE, current_cloud
 from edgepack_assets.settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenC
         "retry_total": 0,
         "raw_response_hook": _raise_passing_faults,
     }
-    if "AZURE_AUTHORITY_HOST" not in os.environ:
+    if AUTHORITY_VARIABLE not in os.environ:
         kwargs["authority"] = current_cloud().authority
     if settings.type == "managed_identity":
         return identity.ManagedIdentityCredential(client_id=managed_identity_client_id(settings), **kwargs)

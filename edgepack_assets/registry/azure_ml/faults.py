@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry.azure_ml.answers import PageError, retry_after
-from edgepack_assets.registry.azure_ml.credential import PASSING_FAULT, redacted
+from edgepack_assets.registry.azure_ml.credential import (
+    CLIENT_VARIABLES,
+    PASSING_FAULT,
+    managed_identity_client_id,
+    redacted,
+)
 from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings
 
 DATA_SCIENTIST = "AzureML Data Scientist"
@@ -171,10 +176,14 @@ def _sign_in(error: BaseException, at: str, said: str, settings: Place) -> Edgep
     if _NETWORK.search(whole) or any(_is_network(cause) for cause in _causes(error)):
         return TransientError(f"{at}: Azure's sign-in cannot be reached; check network, proxy and firewall: {said}")
     kind = settings.credential.type
+    client_id = managed_identity_client_id(settings.credential)
+    asked_for = f"asked for: {client_id}, of registry.credential, {' or '.join(CLIENT_VARIABLES)}" if client_id else (
+        "asked for: the machine's own")  # fmt: skip
     advice = {
         "default": "no credential was found or accepted: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, "
         "run `az login`, or name registry.credential",
-        "managed_identity": "this machine has no such managed identity: assign one to it, and check client_id",
+        "managed_identity": "this machine has no such managed identity: assign one to it, and check client_id "
+        f"({asked_for})",
         "workload_identity": "check tenant_id, client_id and the federated token's file",
         "service_principal": "check tenant_id, client_id and the secret or certificate",
     }[kind]
