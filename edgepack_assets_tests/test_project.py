@@ -44,6 +44,7 @@ FLOORS = [
     {
         "errors",
         "evidence",
+        "certificates",
         "partitions",
         "versions",
         "tolerance",
