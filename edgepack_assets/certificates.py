@@ -2,9 +2,8 @@
 
 No two parts read the same ones, so behind a proxy with an authority of its own one part may work while another does
 not. The sources are the parts' own documents: requests (REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE), uv (SSL_CERT_FILE,
-SSL_CERT_DIR, UV_SYSTEM_CERTS),
-pip (as requests does, which
-passes over PIP_CERT then; else PIP_CERT)."""
+SSL_CERT_DIR, UV_SYSTEM_CERTS), pip (as requests does, which passes over PIP_CERT then; else PIP_CERT).
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ NAME = "numpy"
 _ANSWER_TIME = 10
 _TIME_LIMIT = 40.0
 _TLS = re.compile(
-    r"(?i)invalid peer certificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify failed"
+    r"(?i)invalid peer certificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify failed|"
+    r"ssl certificate|suitable TLS CA certificate"
 )
 _NOTHING_THERE = re.compile(
     r"(?i)not found in the package registry|there are no versions of|no matching distribution|from versions: none"
@@ -55,7 +56,7 @@ def ask_with_pip(settings: RuntimeSettings) -> str:
             "asking the package index with pip", _TIME_LIMIT,
             uv_environment(work) | index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
         )  # fmt: skip
-        _check(done, settings, "PIP_CERT (or REQUESTS_CA_BUNDLE)")
+        _check(done, settings, "REQUESTS_CA_BUNDLE or PIP_CERT")
         return f"answers pip, with {done.stdout.splitlines()[0].strip()}"
 
 

@@ -15,7 +15,8 @@ PASSED_ON = (
     "PYENV_ROOT",
 )  # fmt: skip
 """What uv and pip may know of this process: where things lie, how to reach the network and whom to trust there. No
-other PIP_*, UV_INDEX* or PYTHON* variable, which would make a lock depend on the shell it was made in; the index is configuration."""
+other PIP_*, UV_INDEX* or PYTHON* variable, which would make a lock depend on the shell it was made in; the index is
+configuration."""
 
 
 @cache
