@@ -78,9 +78,8 @@ def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
         raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
         if not isinstance(raw_data, dict) or raw_data.get("version") is None:
             continue
-        steps = ("model_types", name, "raw_data", "version")
-        *_, key, node = _steps(root, steps)
-        if isinstance(key, yaml.ScalarNode) and key.value == "version" and isinstance(node, yaml.ScalarNode):
+        node = _value_node(root, ("model_types", str(name), "raw_data", "version"))
+        if isinstance(node, yaml.ScalarNode):
             raw_data["version"] = node.value
 
 
@@ -145,6 +144,14 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             yield node
+
+
+def _value_node(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    """What stands under keys within keys; None if it does not stand there itself (a merged mapping)."""
+    for key in keys:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((item for name, item in entries if name.value == key), None)
+    return node
 
 
 def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:

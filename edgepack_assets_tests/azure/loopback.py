@@ -71,6 +71,7 @@ class LoopbackAzure:
         self.proxy.refused.clear()
         self.proxy.errors.clear()
         self.proxy.passes_on = False
+        self.proxy.sign_ins = 0
 
     @property
     def environ(self) -> dict[str, str]:

@@ -20,6 +20,12 @@ class PageError(Exception):
         super().__init__(f"an HTML page with status {http.status_code} from {urlsplit(http.request.url).netloc}")
         self.response = http
 
+    @staticmethod
+    def in_words_of(error: BaseException) -> str | None:
+        """What a PageError says that `error` is or repeats: azure-identity keeps of a cause its text alone."""
+        found = re.search(r"an HTML page with status \d+ from [\w.:-]+", str(getattr(error, "message", "") or error))
+        return found[0].rstrip(".:") if found else None
+
 
 def refuse_pages(response: Any) -> None:
     """Raise PageError if an answer is an HTML page. A hook for every pipeline of the SDK (`raw_response_hook`).

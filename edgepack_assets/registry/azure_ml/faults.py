@@ -128,9 +128,9 @@ def _unanswered(error: BaseException, at: str, said: str) -> EdgepackError:
 def _of_proxy(error: BaseException, at: str) -> EdgepackError | None:
     """The error, if a proxy or gateway answered in place of Azure; it may be there no more the next time."""
     for cause in _causes(error):
-        if isinstance(cause, PageError):
+        if (page := PageError.in_words_of(cause)) is not None:
             return TransientError(
-                f"{at}: {cause}, not the service's own answer: does a proxy, gateway or sign-in page answer? Open that "
+                f"{at}: {page}, not the service's own answer: does a proxy, gateway or sign-in page answer? Open that "
                 "address from this machine, and check HTTPS_PROXY and NO_PROXY"
             )
         if _status(cause) == 407 or _PROXY_SIGN_IN.search(str(cause)):
