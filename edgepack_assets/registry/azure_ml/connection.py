@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.azure_ml.client import Assets
 from edgepack_assets.registry.azure_ml.clouds import current_cloud
-from edgepack_assets.registry.azure_ml.faults import explain, where
+from edgepack_assets.registry.azure_ml.faults import where
 from edgepack_assets.registry.azure_ml.places import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
@@ -54,11 +54,7 @@ def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
 
 
 def _credential(assets: Assets, settings: AzureMLRegistrySettings) -> str:
-    try:
-        made = assets.credential
-    except ValueError as error:  # azure-identity's word for ids it cannot use
-        raise explain(error, "making the credential", settings) from None
-    return f"{settings.credential.type} ({type(made).__name__})"
+    return f"{settings.credential.type} ({type(assets.credential).__name__})"
 
 
 def _token(assets: Assets) -> str:

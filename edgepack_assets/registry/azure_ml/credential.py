@@ -27,7 +27,14 @@ SECRET_VARIABLES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", 
 def make_credential(settings: AzureCredentialSettings, timeout: float) -> TokenCredential:
     """The configured credential; no request is made yet. `timeout` (seconds) is for one request of it.
 
-    Raises ConfigError naming the setting or variable that is missing."""
+    Raises ConfigError naming the setting or variable that is missing or wrong."""
+    try:
+        return _credential(settings, timeout)
+    except ValueError as error:  # azure-identity's word for ids and addresses that it cannot use
+        raise ConfigError(f"registry.credential: {redacted(str(error), settings)}") from None
+
+
+def _credential(settings: AzureCredentialSettings, timeout: float) -> TokenCredential:
     from azure import identity
 
     kwargs: dict[str, Any] = {
@@ -70,8 +77,8 @@ def managed_identity_client_id(settings: AzureCredentialSettings) -> str | None:
 
 def _refuse_spaces_in_variables() -> None:
     # azure-identity reads these itself, and says of such a value only that it is not valid.
-    for name, value in os.environ.items():
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_")) and value != value.strip():
+    for name in _READ_BY_IDENTITY:
+        if (value := os.environ.get(name, "")) != value.strip():
             raise ConfigError(
                 f"registry.credential: the environment variable {name} begins or ends with a space or line end; write "
                 "it without (a file from Windows ends its lines with one)"
@@ -131,6 +138,11 @@ def _missing(key: str, variable: str) -> ConfigError:
     return ConfigError(f"registry.credential: set {key}, or the environment variable {variable}")
 
 
+_READ_BY_IDENTITY = (
+    "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_USERNAME",
+    "AZURE_AUTHORITY_HOST", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS", "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET",
+)  # fmt: skip
 _GUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIGNATURE = re.compile(r"(?i)\b(sig|sv|se|st|sp|skoid|sktid)=[^&\s'\"]+")
 _TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?")
