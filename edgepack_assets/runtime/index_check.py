@@ -52,18 +52,19 @@ def ask_with_pip(settings: RuntimeSettings) -> str:
     with scratch_folder() as work:
         done = run_command(
             [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "0",
-             "--timeout", str(_ANSWER_TIME), "index", "versions", NAME],
+             "--timeout", str(_ANSWER_TIME), "--verbose", "index", "versions", NAME],
             "asking the package index with pip", _TIME_LIMIT,
             uv_environment(work) | index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
         )  # fmt: skip
         _check(done, settings, "REQUESTS_CA_BUNDLE or PIP_CERT")
-        return f"answers pip, with {done.stdout.splitlines()[0].strip()}"
+        found = [line for line in done.stdout.splitlines() if line.startswith(NAME)]
+        return f"answers pip, with {found[0].strip() if found else NAME}"
 
 
 def _check(done: subprocess.CompletedProcess[str], settings: RuntimeSettings, variable: str) -> None:
     if done.returncode == 0:
         return
-    said = redact(shown(done.stderr), settings)
+    said = redact(shown(f"{done.stdout}\n{done.stderr}"), settings)
     if _TLS.search(said):
         advice = f"its certificate is not trusted: name the file of the authority that signed it in {variable}"
     elif _NOTHING_THERE.search(said):

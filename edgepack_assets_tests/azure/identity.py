@@ -74,7 +74,7 @@ class Identity:
         if parts[0] != self.tenant_id:
             return self._refusal(400, "invalid_tenant", f"AADSTS90002: Tenant '{parts[0]}' not found.")
         if request.path.endswith("/.well-known/openid-configuration"):
-            base = f"https://{LOGIN}/{self.tenant_id}"
+            base = f"https://{request.host}/{self.tenant_id}"
             return answer(
                 200,
                 {

@@ -130,12 +130,11 @@ def test_space_around_an_id_is_no_part_of_it(
         azure_ml(azure, "registry").names(Kind.MODEL)  # azure-identity itself reads it
 
 
-@pytest.mark.parametrize("kind", ["service_principal", "default", "workload_identity"])
+@pytest.mark.parametrize("kind", ["service_principal", "default"])
 def test_an_id_of_the_environment_that_is_none_is_refused_in_words(
-    azure: LoopbackAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    azure: LoopbackAzure, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("AZURE_TENANT_ID", "plant tenant")
-    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
     with pytest.raises(ConfigError, match=r"registry\.credential: .*tenant"):
         azure_ml(azure, "workspace", credential={"type": kind}).names(Kind.MODEL)
 
