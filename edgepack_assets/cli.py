@@ -29,6 +29,7 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
 from edgepack_assets.runtime.environments import idle_environments, remove_environment
 from edgepack_assets.settings import Settings
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 
 class _Group(click.Group):
@@ -61,11 +62,13 @@ def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
     return tags
 
 
-def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, str]:
-    name, _, version = given.rpartition(":")
-    if not name or not (version == "latest" or is_version(version)):
-        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. state_identifier:3, or NAME:latest")
-    return name, version
+def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
+    name, _, version = given.partition(":")  # a version of a data asset may hold a colon, a name none
+    is_model = ctx.parent is not None and ctx.parent.info_name == Kind.MODEL.value
+    if not name or not (version == "latest" or (is_version if is_model else is_version_text)(version)):
+        example = "state_identifier:3" if is_model else "press_raw:3 or press_raw:2024-06-01"
+        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. {example}, or NAME:latest")
+    return name, read_version(version)
 
 
 def _group(kind: Kind, noun: str) -> click.Group:
@@ -112,7 +115,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
-    def download(version: tuple[str, str], dest: Path) -> None:
+    def download(version: tuple[str, Version], dest: Path) -> None:
         registry = open_registry(load_settings())
         click.echo(registry.download(resolve(registry, kind, *version), dest))
 
@@ -126,14 +129,14 @@ data = _group(Kind.DATA, "data asset")
 @model.command("approve")
 @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
 @click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
-def approve(version: tuple[str, str], by: str | None) -> None:
+def approve(version: tuple[str, Version], by: str | None) -> None:
     """Approve a version of a model: where the configuration asks for it, a sensor packages it only then."""
     name, number = version
-    if number == "latest":
+    if isinstance(number, str):
         raise click.BadParameter("approve the version that was looked at, by its number", param_hint="NAME:VERSION")
     settings = load_settings()
     registry = open_registry(settings)
-    found = registry.get(Kind.MODEL, name, int(number))
+    found = registry.get(Kind.MODEL, name, number)
     types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
     if not types:
         click.echo(f"no model type of {settings.file} has the model_name {name}: nothing waits for it", err=True)
@@ -163,7 +166,7 @@ def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
 def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[ModelKey]:
     """The partition keys of model versions: one for each model type that packages the model."""
     return [
-        ModelKey(name, version.version)
+        ModelKey(name, version.number)
         for version in versions
         for name, entry in settings.model_types.items()
         if entry.model_name == version.name

@@ -60,6 +60,7 @@ def load_settings(file: Path | None = None) -> Settings:
     if root is None or not isinstance(document, dict):
         raise ConfigError(f"{file}: must be a mapping with keys such as registry, artefacts and model_types")
     _refuse_duplicate_keys(root, file)
+    _keep_versions_as_written(document, root)
     values = _substitute(document, file)
     if "file" in values:
         raise ConfigError(f"{file}:{_line(root, ('file',))}: unknown key 'file'")
@@ -67,7 +68,33 @@ def load_settings(file: Path | None = None) -> Settings:
         settings = Settings.model_validate({**values, "file": file})
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(fault, root, file) for fault in error.errors())) from None
+    _refuse_text_versions_in_a_local_registry(settings, root)
     return _with_absolute_paths(settings, root)
+
+
+def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
+    # YAML makes a date of 2024-06-01, the number 1 of 1.0 and 8 of 010: each is another version than the one written.
+    entries = document.get("model_types")
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
+        if not isinstance(raw_data, dict) or raw_data.get("version") is None:
+            continue
+        node = _value_node(root, ("model_types", str(name), "raw_data", "version"))
+        if isinstance(node, yaml.ScalarNode):
+            raw_data["version"] = node.value
+
+
+def _refuse_text_versions_in_a_local_registry(settings: Settings, root: yaml.Node) -> None:
+    if not isinstance(settings.registry, LocalRegistrySettings):
+        return
+    for name, entry in settings.model_types.items():
+        version = entry.raw_data.version
+        if isinstance(version, str) and version != "latest":
+            at = ("model_types", name, "raw_data", "version")
+            raise ConfigError(
+                f"{settings.file}:{_line(root, at)}: {'.'.join(at)}: a version is latest or a whole number from 1 up "
+                f"in a local registry (found {version!r})"
+            )
 
 
 def _substitute(value: Any, file: Path) -> Any:
@@ -155,6 +182,14 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             yield node
+
+
+def _value_node(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    """What stands under keys within keys; None if it does not stand there itself (a merged mapping)."""
+    for key in keys:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((item for name, item in entries if name.value == key), None)
+    return node
 
 
 def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:

@@ -28,6 +28,7 @@ from edgepack_assets.image_settings import ImageInput
 from edgepack_assets.partitions import is_model_type_name, is_version
 from edgepack_assets.section import Count, Number, Section
 from edgepack_assets.tolerance import Tolerance, read_tolerance
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -76,13 +77,21 @@ def _replacement(line: str | None) -> str | None:
     return _requirement(line) if line else None
 
 
-def _latest_or_number(value: object) -> object:
-    if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+def _model_version(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     # A value from an environment variable is text.
     if isinstance(value, str) and is_version(value):
         return int(value)
-    raise ValueError("a version is latest or a whole number from 1 up")
+    raise ValueError("a version is a whole number from 1 up")
+
+
+def _data_version(value: object) -> Version:
+    if isinstance(value, str) and is_version_text(value):
+        return read_version(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
 def _by_environment(value: object) -> object:
@@ -93,7 +102,7 @@ def _reference(value: object) -> object:
     if value in ("previous", "training"):
         return value
     try:
-        return _latest_or_number(None if value == "latest" else value)
+        return _model_version(value)
     except ValueError:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
@@ -115,8 +124,17 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
     return SecretStr(_web_address(secret.get_secret_value().strip()))
 
 
+def _id(text: str | None) -> str | None:
+    # Files from Windows and variables of pipelines bring a space or line end along.
+    found = (text or "").strip()
+    if not found.isprintable() or any(character.isspace() for character in found):
+        raise ValueError("an id or name in Azure holds no space, line end or invisible character")
+    return found or None
+
+
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
+_OptionalId = Annotated[str | None, AfterValidator(_id)]
 _OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
 """Optional values: an empty one, as `${NAME:-}` gives, is none."""
 _Folders = Annotated[
@@ -149,11 +167,12 @@ class AzureCredentialSettings(Section):
 
     default: what azure-identity's DefaultAzureCredential finds. service_principal: a secret or a certificate.
     managed_identity: of the machine; `client_id` chooses a user-assigned one. workload_identity: a pod's token.
-    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID."""
+    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed identity's also from DEFAULT_IDENTITY_CLIENT_ID.
+    """
 
     type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = "default"
-    tenant_id: _OptionalText = None
-    client_id: _OptionalText = None
+    tenant_id: _OptionalId = None
+    client_id: _OptionalId = None
     client_secret_variable: _OptionalVariable = None
     certificate_path: _OptionalPath = None
     certificate_password_variable: _OptionalVariable = None
@@ -181,10 +200,10 @@ class AzureMLRegistrySettings(Section):
     """An Azure ML workspace, or an Azure ML registry (`registry_name`, which says where it is itself)."""
 
     type: Literal["azure_ml"]
-    subscription_id: _OptionalText = None
-    resource_group: _OptionalText = None
-    workspace_name: _OptionalText = None
-    registry_name: _OptionalText = None
+    subscription_id: _OptionalId = None
+    resource_group: _OptionalId = None
+    workspace_name: _OptionalId = None
+    registry_name: _OptionalId = None
     credential: AzureCredentialSettings = AzureCredentialSettings()
     time_limit: Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
 
@@ -253,10 +272,10 @@ class SensorSettings(Section):
 
 
 class DataAssetSettings(Section):
-    """A data asset of the registry: its name and version."""
+    """A data asset of the registry: its name and version. A version that is text is for registries that know such."""
 
     name: AssetName
-    version: Annotated[Literal["latest"] | int, BeforeValidator(_latest_or_number)] = "latest"
+    version: Annotated[Version, BeforeValidator(_data_version)] = "latest"
 
 
 class GateSettings(Section):

@@ -41,8 +41,8 @@ def test_setup_cfg_holds_tool_settings_only() -> None:
 
 
 FLOORS = [
-    {"errors", "evidence", "partitions", "tolerance", "section", "image_settings", "settings", "config"}
-    | {"config_digest", "files", "scratch", "columns", "yaml_text"},
+    {"errors", "evidence", "certificates", "partitions", "versions", "tolerance", "section", "image_settings"}
+    | {"settings", "config", "config_digest", "files", "scratch", "columns", "yaml_text"},
     {"artefacts", "artefact_cache", "artefact_store", "azure_files", "registry"},
     {"runtime"},
     {"model_types"},

@@ -160,7 +160,7 @@ def _resolve(
                        "--no-header", "--index-strategy", "unsafe-best-match", "--constraints", str(constraints),
                        *(["--refresh"] if anew else []), "--output-file", str(answer), str(asked)),
             f"resolving the component's requirements {what}", settings.time_limit,
-            uv_environment(work) | _index_variables(settings, "UV")
+            uv_environment(work) | index_variables(settings, "UV")
             | {"UV_HTTP_RETRIES": str(RETRIES), "UV_HTTP_TIMEOUT": str(_ANSWER_TIME)},
         )  # fmt: skip
         if done.returncode != 0:
@@ -229,7 +229,7 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
          "--no-deps", "--require-hashes", "--ignore-requires-python", "--only-binary", ":all:",
          "--python-version", python, *options, "--dest", str(work), "--requirement", str(pins)],
         f"downloading the locked wheels ({files})", settings.time_limit,
-        uv_environment(work) | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
+        uv_environment(work) | index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
     )  # fmt: skip
     if done.returncode != 0:
         raise _kind(done, EnvironmentBuildError)(
@@ -238,7 +238,7 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
         )
 
 
-def _index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
+def index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
     """Where uv (UV) or pip (PIP) look for packages: in their environment, since every user of the machine can read
     a command line. pip takes the best version of all indexes; uv is told to (--index-strategy)."""
     variables = {}

@@ -126,7 +126,7 @@ def _result(made: Look, settings: Settings, rules: Rules) -> dg.SensorResult:
 
 
 def _key(rules: Rules, found: RegisteredVersion) -> ModelKey:
-    return ModelKey(rules.model_type, found.version)
+    return ModelKey(rules.model_type, found.number)
 
 
 def _tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:

@@ -56,7 +56,7 @@ def register_package(
     for _ in range(_MOST_RACES):
         # One look for both questions: had a version of this content appeared between two looks, the second would
         # count it and the first not.
-        known |= {version.version: version for version in registry.versions(Kind.MODEL, name)}
+        known |= {version.number: version for version in registry.versions(Kind.MODEL, name)}
         if (standing := _same_package(known.values(), tags)) is not None:
             return Registration(standing, None)
         stamp = _next_stamp(name, known, taken)
@@ -77,7 +77,7 @@ def register_package(
 
 def _same_package(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> RegisteredVersion | None:
     same = [each for each in known if all(each.tags.get(tag) == tags[tag] for tag in IDENTITY)]
-    return max(same, key=lambda each: each.version, default=None)
+    return max(same, key=lambda each: each.number, default=None)
 
 
 def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -> Stamp:
