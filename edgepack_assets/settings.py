@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.model_columns import ModelColumns, read_model_columns
 from edgepack_assets.partitions import is_model_type_name, is_version
 from edgepack_assets.tolerance import Tolerance, read_tolerance
 
@@ -296,12 +297,19 @@ class ModelTypeSettings(Section):
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
     requirements_file: _OptionalPath = None
     python_version: EdgePython | None = None
+    columns: Annotated[ModelColumns | None, BeforeValidator(read_model_columns)] = None
     keep_mlflow: bool = False
     run_whole_payload: bool = False
     gates: dict[str, GateSettings] = {}
     revalidate: bool = Field(default=False, description="validate the latest package again on new raw data")
     approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = {}
     """For each environment (`run.environment`) and, under `default`, for all others."""
+
+    @model_validator(mode="after")
+    def _columns_are_a_state_identifiers(self) -> ModelTypeSettings:
+        if self.columns is not None and self.implementation != "state_identifier":
+            raise ValueError(f"columns is a key of state identifiers; {self.implementation} has no use for it")
+        return self
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

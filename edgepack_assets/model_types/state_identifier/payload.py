@@ -9,10 +9,11 @@ from typing import Any
 from edgepack_assets.columns import to_numpy
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.evidence import Part
+from edgepack_assets.model_columns import PHASES
 from edgepack_assets.model_types.base import PayloadWriter
 from edgepack_assets.registry.base import files_of
 
-COLUMNS = ("ph1", "ph2", "ph3")
+COLUMNS = PHASES
 _BATCH = 65_536
 
 
