@@ -24,7 +24,8 @@ from edgepack_assets.runtime.isolation import Isolation, Way, isolation_for
 from edgepack_assets.runtime.made import open_output, take_output
 from edgepack_assets.settings import RuntimeSettings
 
-_RESULT_LIMIT = 64 << 20
+_RESULT_LIMIT = 8 << 20
+"""Bytes of JSON: as values of Python they take some twenty times that."""
 _GIB = 1 << 30
 
 
