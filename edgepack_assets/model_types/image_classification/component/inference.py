@@ -39,6 +39,8 @@ class NoAnswer(ValueError):
 class UnfitModel(ValueError):
     """The model cannot classify images as this component does; the text says what to change."""
 
+    is_for_user = True
+
 
 def decode(payload: object) -> Image.Image:
     """The RGB image in a vision_payload: JSON text whose `image` is a data URI of a PNG or JPEG."""
