@@ -25,6 +25,7 @@ from pydantic import (
 
 from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.image_settings import ImageInput
+from edgepack_assets.model_columns import ModelColumns, read_model_columns
 from edgepack_assets.partitions import is_model_type_name, is_version
 from edgepack_assets.section import Count, Number, Section
 from edgepack_assets.tolerance import Tolerance, read_tolerance
@@ -318,6 +319,7 @@ class ModelTypeSettings(Section):
     saved_versions: Literal["warn", "block"] = "warn"
     """What a library at another version than the model says it was saved with does to config_package.is_fit."""
     python_version: EdgePython | None = None
+    columns: Annotated[ModelColumns | None, BeforeValidator(read_model_columns)] = None
     keep_mlflow: bool = False
     run_whole_payload: bool = False
     input: ImageInput | None = None
@@ -335,6 +337,12 @@ class ModelTypeSettings(Section):
         if value is not None and implementation != "image_classification":
             raise ValueError(f"says how an image enters a model; {implementation} takes no images: remove it")
         return value
+
+    @model_validator(mode="after")
+    def _columns_are_a_state_identifiers(self) -> ModelTypeSettings:
+        if self.columns is not None and self.implementation != "state_identifier":
+            raise ValueError(f"columns is a key of state identifiers; {self.implementation} has no use for it")
+        return self
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

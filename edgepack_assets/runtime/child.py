@@ -37,8 +37,9 @@ _PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
-_BEYOND = 1 << 63
-"""The first number that an integer of the server cannot hold."""
+_BEYOND = 1 << 63  # the first number that an integer of the server cannot hold
+_FAILED_IMPORT: dict[str, Any] = {}
+"""Why a library could not be imported ahead: no job can do without it then."""
 
 
 def _load(name: str, path: Path) -> Any:
@@ -74,8 +75,7 @@ def _array_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _CHECKS = {**_SCALARS, **{f"{kind}Array": _array_of(is_item) for kind, is_item in _SCALARS.items()}}
-_ALWAYS_ALLOWED = frozenset({"timestamp"})
-"""The server may hand a record's time along without it being declared."""
+_ALWAYS_ALLOWED = frozenset({"timestamp"})  # the server may hand a record's time along without it being declared
 
 
 class RecordError(Exception):
@@ -139,8 +139,7 @@ class _Progress:
     def __init__(self, count: "int | None") -> None:
         self._of = "" if count is None else f" of {count:,}"
         self._next = time.monotonic() + _PROGRESS_EVERY
-        # The component may close or replace sys.stdout.
-        self._output = os.dup(1)
+        self._output = os.dup(1)  # the component may close or replace sys.stdout
 
     def tell(self, number: int, answered: int) -> None:
         if time.monotonic() >= self._next:
@@ -151,10 +150,8 @@ class _Progress:
 def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
     if not isinstance(record, dict):
         raise RecordError(number, f"the payload holds {_shown(record):.100}, not an object")
-    if not record.keys() <= inputs.keys():
-        undeclared = record.keys() - inputs.keys() - _ALWAYS_ALLOWED
-        if undeclared:
-            raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
+    if not record.keys() <= inputs.keys() and (undeclared := record.keys() - inputs.keys() - _ALWAYS_ALLOWED):
+        raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
     for name, kind in inputs.items():
         value = record.get(name)
         if value is not None and kind in _CHECKS and not _CHECKS[kind](value):
@@ -168,17 +165,14 @@ def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
     if not isinstance(answer, dict):
         raise RecordError(number, f"process_input returned {type(answer).__name__}, not a dict or None")
     if answer.keys() != outputs.keys():
-        raise RecordError(
-            number,
-            "the answer's outputs differ from those declared: "
-            f"missing {_listed(outputs.keys() - answer.keys())}; undeclared {_listed(answer.keys() - outputs.keys())}",
-        )
+        missing, undeclared = _listed(outputs.keys() - answer.keys()), _listed(answer.keys() - outputs.keys())
+        differing = f"missing {missing}; undeclared {undeclared}"
+        raise RecordError(number, f"the answer's outputs differ from those declared: {differing}")
     for name, kind in outputs.items():
         value = answer[name]
         if kind in _CHECKS and not _CHECKS[kind](value):
-            raise RecordError(
-                number, f"output {name!r} is declared {kind}, but is {_shown(value):.100} ({type(value).__name__})"
-            )
+            shown = f"{_shown(value):.100} ({type(value).__name__})"
+            raise RecordError(number, f"output {name!r} is declared {kind}, but is {shown}")
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
     try:
@@ -207,9 +201,9 @@ def _latency(times: "array.array[float]") -> dict[str, float]:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the code called sys.exit({_shown(error.code):.100})"
-    return _shown(error, str)
+    if not isinstance(error, SystemExit):
+        return _shown(error, str)
+    return f"the code called sys.exit({_shown(error.code):.100})"
 
 
 def _shown(value: object, how: Callable[[object], str] = repr) -> str:
@@ -226,6 +220,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
         "message": _words(error),
         "name": str(cause.name) if isinstance(cause, ImportError) and cause.name else None,
         "record": getattr(error, "record", None),
+        # a refusal of the component's own, whose text says all; its class ships to the edge, without this project
+        "for_user": getattr(type(cause), "is_for_user", False) is True,
         "traceback": "".join(traceback.format_exception(cause))[-_TRACEBACK:],
     }
 
@@ -262,7 +258,8 @@ def _do(told: str) -> None:
     sys.path.insert(0, job["folder"])
     child_limits.limit(_LIMITS)
     try:
-        text = json.dumps({"value": {"call": call, "run": run}[job["task"]](job)}, allow_nan=False)
+        answer = _FAILED_IMPORT or {"value": {"call": call, "run": run}[job["task"]](job)}
+        text = json.dumps(answer, allow_nan=False)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the model's code raises is told to the host
         text = json.dumps({"error": _failure(error)})
     aside = Path(f"{job['result']}.tmp")
@@ -343,11 +340,14 @@ def main() -> None:
     child_limits.refuse_calls(_LIMITS["filter"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop("PWD", None)  # bubblewrap's
-    cast(io.TextIOWrapper, sys.stdout).reconfigure(
-        line_buffering=True
-    )  # to be read while it runs, and not lost if it crashes
+    # to be read while it runs, and not lost if it crashes
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     for module in json.loads(sys.stdin.readline()):
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the host as the failure of each job
+            _FAILED_IMPORT["error"] = _failure(error) | {"importing": module}
+            break
     unchanged = child_limits.inherited()
     while line := sys.stdin.readline():
         code = _fork(json.loads(line))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 _OUTPUT_LIMIT = 256 << 10
@@ -20,8 +21,10 @@ _MARGIN = "\n| "
 class ChildOutput:
     """What a child prints: told to the log about once a second, up to a limit; its end is kept for errors."""
 
-    def __init__(self, what: str, log: Any) -> None:
+    def __init__(self, what: str, log: Any, folder: Path) -> None:
+        """`folder` is where the child works."""
         self._what = what
+        self._folder = folder
         self._log = log
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
@@ -44,14 +47,21 @@ class ChildOutput:
         self._told = time.monotonic()
         lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
         if lines.strip():
-            self._log.info(f"{self._what}: {quoted(lines)}")
+            self._log.info(f"{self._what}: {quoted(without_folder(lines, self._folder))}")
         if everything and self._dropped:
             self._log.warning(f"{self._what}: {self._dropped} further bytes of output were dropped")
 
     def last_words(self) -> str:
         """The end of the output, for an error message."""
-        lines = printable(self._tail.decode("utf-8", errors="replace")).splitlines()[-_TAIL_LINES:]
+        text = without_folder(self._tail.decode("utf-8", errors="replace"), self._folder)
+        lines = printable(text).splitlines()[-_TAIL_LINES:]
         return f"; its last output:{_MARGIN}{_MARGIN.join(lines)}" if lines else "; it printed nothing"
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """`text` without the work folder of a child and what is above a job's files in it: it is gone when the text is
+    read. `<folder>/3/in/folder/component/inference.py` becomes `component/inference.py`."""
+    return re.sub(rf"{re.escape(str(folder))}(?:/[0-9]+(?:/(?:in/\w+|out))?)?(?:/|(?![\w.-]))", "", text)
 
 
 def printable(text: str) -> str:

@@ -45,6 +45,14 @@ _ENVIRONMENT = {
 _GIB = 1 << 30
 
 
+class ChildDiedError(ComponentError):
+    """A job's process ended without a result. `signal` is what killed it, 0 if it exited."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.signal = code - 128 if 128 < code < 160 else max(0, -code)
+
+
 @dataclass(frozen=True)
 class Job:
     """A job's folder: `home` with what was put in for it, `result` and `outputs` that it is to write."""
@@ -185,7 +193,7 @@ class ChildProcess:
     def do(self, what: str, job: Job, log: Any) -> None:
         """Send a job and wait until it has written its result. Raises ComponentError if it took too long or too
         much of the disk, or ended without one."""
-        output = ChildOutput(what, log)
+        output = ChildOutput(what, log, self.work)
         self._send(str(job.file))
         code, excess = self._follow(output, time.monotonic() + self._settings.time_limit)
         if code is None or self.has_ended():
@@ -202,7 +210,7 @@ class ChildProcess:
                 f"(runtime.memory_limit in edgepack.yaml){output.last_words()}"
             )
         if not os.path.lexists(job.result):
-            raise ComponentError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}")
+            raise ChildDiedError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}", code)
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""

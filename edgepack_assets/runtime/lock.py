@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError, without_credentials
+from edgepack_assets.runtime.numpy_age import too_old_for_numpy
 from edgepack_assets.runtime.resolve import fetch_missing, resolve_wheels
 from edgepack_assets.runtime.wheels import PLATFORM, LockedPackage
 from edgepack_assets.settings import RuntimeSettings
@@ -138,11 +139,13 @@ def generation_for(
     known = newest_generation(key, store)
     if known is not None:
         _refuse_other(known.lock, key, python)
-        fetch_missing(known.lock.packages, store, python, settings)
-        return known, True
+        if not too_old_for_numpy(known.lock.packages, [*requirements, *constraints]):
+            fetch_missing(known.lock.packages, store, python, settings)
+            return known, True
+    # A lock of before NumPy 2 was ruled out for old libraries fails on import: the next generation takes its place.
     asked = _Asked(key, _normalised(requirements), _normalised(constraints), python)
     lock = _resolved(asked, store, settings)
-    return _publish(1, lock, store), False
+    return _publish(known.number + 1 if known else 1, lock, store), False
 
 
 def refresh_lock(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> tuple[Generation, Generation]:

@@ -30,6 +30,7 @@ from edgepack_assets.errors import (
 )
 from edgepack_assets.files import disk_errors, file_digest
 from edgepack_assets.runtime.commands import ran_out, run_command, shown
+from edgepack_assets.runtime.numpy_age import BOUND, too_old_for_numpy
 from edgepack_assets.runtime.uv import uv_command, uv_environment
 from edgepack_assets.runtime.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
 from edgepack_assets.scratch import scratch_folder
@@ -83,14 +84,21 @@ def resolve_wheels(
 
     uv passes over the upper bounds of Requires-Python, pip does not: a version that does not admit the component's
     Python (backports.strenum 1.3.1 on 3.11, say, which ai-edge-litert would get) is ruled out, and uv asked again.
+    So is NumPy 2 where a library was compiled before it.
     """
     ruled_out: list[str] = []
+    why = ""
     for _ in range(_MOST_ROUNDS):
         try:
             packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
+            if too_old := too_old_for_numpy(packages, [*requirements, *constraints, *ruled_out]):
+                ruled_out.append(BOUND)
+                why = f"{BOUND} was added, since {', '.join(too_old)} was compiled before NumPy 2; with that: "
+                packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
             wheels = _verified(packages, requirements, python, store, settings)
         except (EnvironmentBuildError, CorruptError) as error:
             if anew or isinstance(error, (_IndexError, IndexUnreachableError)):
+                error.args = (f"{why}{error}",)
                 raise
             anew = True  # uv may remember what the index told before it was mended or filled: the index itself decides
             continue

@@ -38,6 +38,7 @@ from edgepack_assets.yaml_text import load_yaml
 _WHEELS = "PythonPackages.zip"
 _RESULTS_LIMIT = 16 * 1000**3
 _LONGEST_LINE = 16 << 20
+_GZIP_OVERHEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class PackageRunner:
         count: int | None = None,
     ) -> PackageRun:
         """Feed `records` (gzipped JSON lines) to the component, all of them or until it gave that many answers.
-        `count` is how many there are, for telling how far it has come.
+        `count` is how many there are: for telling how far it has come, and because the child is not trusted to.
 
         Raises TaskFailedError with the component's traceback and the record, or ComponentError."""
         component = self.component
@@ -189,6 +190,8 @@ class PackageRunner:
             outputs={"results": results, "times": times},
         )
         counted = as_told(what, _Counted, value)
+        if count is not None and counted.records > count:
+            raise ComponentError(f"{what} told of {counted.records} records; the payload has {count}")
         answered = _check_results(what, results, counted.records, _declared(component["outputType"]))
         with open_output(times, 8 * counted.records, what) as stream:
             if os.fstat(stream.fileno()).st_size != 8 * counted.records or answered != counted.answered:
@@ -213,7 +216,7 @@ def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
 def _check_results(what: str, results: Path, records: int, outputs: dict[str, str]) -> int:
     """How many records were answered, if there is one line for each, in order, with what the component declares:
     whatever ran in the child may have written another one."""
-    lines = answered = 0
+    lines = answered = characters = 0
     try:
         with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(_LONGEST_LINE):
@@ -225,6 +228,10 @@ def _check_results(what: str, results: Path, records: int, outputs: dict[str, st
                     if line != told(entry["outputs"], outputs, lines):
                         raise ValueError(f"line {lines} is no answer to record {lines}")
                 lines += 1
+                characters += len(line)
+            # gzip passes over zeros at the end, and empty members: a sparse file would be stored in full
+            if os.fstat(stream.fileno()).st_size > characters + characters // 8 + _GZIP_OVERHEAD:
+                raise ValueError("the file is larger than what it holds")
     except RecordError as error:
         raise ComponentError(f"{what} left a false answer to record {lines}: {printable(str(error))}") from None
     except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:

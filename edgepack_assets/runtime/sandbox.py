@@ -17,26 +17,32 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.runtime.child_output import quoted
+from edgepack_assets.runtime.child_output import quoted, without_folder
 from edgepack_assets.runtime.child_process import ChildProcess
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Way, isolation_for
 from edgepack_assets.runtime.made import open_output, take_output
 from edgepack_assets.settings import RuntimeSettings
 
-_RESULT_LIMIT = 64 << 20
+_RESULT_LIMIT = 8 << 20
+"""Bytes of JSON: as values of Python they take some twenty times that."""
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class ChildFailure:
-    """What a child told of its failure: exception type, message, module name (ImportError), record, traceback."""
+    """What a child told of its failure: exception type, message, module name (ImportError), record, traceback.
+
+    `for_user`: the component's own code refuses something, in words for the user (its exception's class has
+    `is_for_user`). `importing`: the library that could not be imported ahead of the job."""
 
     type: str
     message: str
     name: str | None
     record: int | None
     traceback: str
+    for_user: bool = False
+    importing: str | None = None
 
 
 _FAILURE = TypeAdapter(ChildFailure)
@@ -48,7 +54,10 @@ class TaskFailedError(ComponentError):
     def __init__(self, what: str, failure: ChildFailure) -> None:
         at = "" if failure.record is None else f" at record {failure.record}"
         limit = " (runtime.memory_limit in edgepack.yaml)" if failure.type == "MemoryError" else ""
-        super().__init__(f"{what} failed{at}: {failure.message or failure.type}{limit}\n{failure.traceback}")
+        message = f"{what} failed{at}: {failure.message or failure.type}{limit}"
+        if failure.importing:
+            message = f"{what} failed: {failure.importing} cannot be imported: {failure.type}: {failure.message}"
+        super().__init__(message if failure.for_user else f"{message}\n{failure.traceback}")
         self.failure = failure
 
 
@@ -155,9 +164,10 @@ def _value(what: str, result: Path, work: Path) -> Any:
     raise TaskFailedError(
         what,
         ChildFailure(
-            type=quoted(failure.type[:200]), message=quoted(failure.message[:10_000]),
+            type=quoted(failure.type[:200]), message=quoted(without_folder(failure.message, work)[:10_000]),
             name=failure.name and quoted(failure.name[:200]), record=failure.record,
-            traceback=f"| {quoted(failure.traceback[-20_000:])}",
+            traceback=f"| {quoted(without_folder(failure.traceback, work)[-20_000:])}", for_user=failure.for_user,
+            importing=failure.importing and quoted(failure.importing[:200]),
         ),
     )  # fmt: skip
 

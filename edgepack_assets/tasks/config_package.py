@@ -17,12 +17,14 @@ from edgepack_assets.model_types.model_files import model_errors
 from edgepack_assets.model_types.saved_versions import saved_version_parts
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.runtime.child_process import ChildDiedError
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.lock import Generation, Lock, generation_for
 from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
+from edgepack_assets.runtime.sandbox import TaskFailedError
 from edgepack_assets.runtime.told import as_told
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
@@ -75,7 +77,7 @@ def make_config_package(
         component = work / "component"
         with model_errors(f"reading {model}"):
             _assemble(component, implementation, source)
-        inspection = _inspect(key, tools, implementation, environment, component)
+        inspection = _inspect(key, tools, environment, component, source)
         with model_errors(f"reading {model}"):
             _write_model_json(component, {**source.model, **inspection.get("component", {})})
             spec = implementation.component_spec(inspection)
@@ -139,15 +141,16 @@ def _write_model_json(component: Path, settings: Any) -> None:
 
 
 def _inspect(
-    key: ModelKey, tools: Tools, implementation: ModelType, environment: Environment, component: Path
+    key: ModelKey, tools: Tools, environment: Environment, component: Path, source: ModelSource
 ) -> dict[str, Any]:
     """Let the component's own environment tell what the packaging must know of the model."""
+    implementation, preload = tools.model_type(key), tools.preload(key, environment.lock)
     what = f"inspecting the model of {key}"
     try:
         told = tools.sandbox.run(
             what,
             environment,
-            tools.preload(key, environment.lock),
+            preload,
             {
                 "task": "call",
                 "folder": str(component),
@@ -156,25 +159,12 @@ def _inspect(
                 "arguments": {},
             },
         )
-    except TaskFailedError as error:
-        raise _explained(error.failure, what) from None
+    except (TaskFailedError, ChildDiedError) as error:
+        python = {"python": source.python_version} if source.python_version else {}
+        loading = Loading(environment, {**python, **source.saved_versions})
+        origin = origin_of(
+            component / str(source.model.get("file", "")), component, environment, preload, tools.sandbox
+        )
+        raise explained(error, what, loading, origin) from None
     with model_errors(what):
         return as_told(what, implementation.inspection, told).model_dump(exclude_unset=True)
-
-
-def _explained(failure: ChildFailure, what: str) -> ModelError:
-    if failure.type in ("ModuleNotFoundError", "ImportError") and failure.name:
-        top = failure.name.split(".")[0]
-        return ModelError(
-            f"the model needs the module {failure.name!r}, which the component does not hold: if it is the model's own "
-            f"code, save it with the model (MLflow code_paths) or name its folder under code_paths in edgepack.yaml; "
-            f"if it is a package, add {top} to the model type's requirements"
-        )
-    if failure.type == "AttributeError" and "__main__" in failure.message:
-        return ModelError(
-            f"the model names code of the script that trained it ({failure.message}): move that code into a module, "
-            "train again, and ship the module with the model"
-        )
-    if failure.type == "ValueError":
-        return ModelError(f"the model cannot be packaged: {failure.message}")
-    return ModelError(f"{what} failed: {failure.type}: {failure.message}\n{failure.traceback}")

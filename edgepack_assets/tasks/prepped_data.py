@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,12 @@ from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-_ARRAY_LIMIT = 16 * 1000**3
+_ARRAY_LIMIT = 2 << 30
+"""Bytes of features that this process reads: it holds them in memory, and scoring them does too."""
 _HEADER = 4096
-"""Bytes before the numbers; real headers have 128."""
+"""Bytes before the numbers at most; real headers have 128."""
 PARQUET = "application/vnd.apache.parquet"
 
 
@@ -86,7 +88,8 @@ def prepare_data(
                 outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )
         told = as_told(what, _Prepared, answer)
-        features = _to_parquet(work, inspection["feature_names"], payload.count, told.windows)
+        _check_counts(what, told, inspection, payload.count)
+        features = _to_parquet(work, inspection, payload.count, told)
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
@@ -119,33 +122,63 @@ def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
     return Prepped(tools.store.fetch(artefact.parts["features"])) if artefact.parts else None
 
 
-def _to_parquet(work: Path, names: list[str], records: int, told: int) -> Path:
-    import numpy as np
-
-    features = _load(work / "features.npy", np.float64, records * len(names))
-    windows = _load(work / "windows.npy", np.int64, records * 2)
-    if features.shape != (told, len(names)) or windows.shape != (told, 2):
+def _check_counts(what: str, told: _Prepared, inspection: Mapping[str, Any], records: int) -> None:
+    """Hold the counts to the payload and to what the inspection found, before anything of that size is read."""
+    size, step = inspection["window_size"], inspection["window_step"]
+    expected = max(0, (records - size) // step + 1)
+    if told.windows != expected or told.unfilled > told.windows:
         raise ComponentError(
-            f"the prepared data is not one row of {len(names)} features for each of {told} windows: features "
-            f"{features.shape}, windows {windows.shape}"
+            f"{what} gave {told.windows} windows, {told.unfilled} of them unfilled; {records} records have {expected} "
+            f"windows of {size}, {step} apart"
         )
-    columns = {"record": windows[:, 0], "model_prediction": windows[:, 1]}
+    if told.features != len(inspection["feature_names"]):
+        raise ComponentError(
+            f"{what} gave {told.features} features; the inspection found {len(inspection['feature_names'])}"
+        )
+
+
+def _to_parquet(work: Path, inspection: Mapping[str, Any], records: int, told: _Prepared) -> Path:
+    names = inspection["feature_names"]
+    features = _load(work / "features.npy", "float64", (told.windows, len(names)))
+    windows = _load(work / "windows.npy", "int64", (told.windows, 2))
+    numbers, predictions = windows[:, 0], windows[:, 1]
+    if (numbers[:1] < 0).any() or (numbers[-1:] >= records).any() or (numbers[1:] <= numbers[:-1]).any():
+        raise ComponentError(f"the prepared data: the windows' record numbers do not rise from 0 to {records - 1}")
+    if (predictions < -1).any() or (predictions >= inspection["clusters"]).any():
+        raise ComponentError(f"the prepared data: predictions are not states from 0 to {inspection['clusters'] - 1}")
+    if int((predictions == -1).sum()) != told.unfilled:
+        raise ComponentError(f"the prepared data: not {told.unfilled} windows are without a prediction, as told")
+    columns = {"record": numbers, "model_prediction": predictions}
     columns |= {name: features[:, i] for i, name in enumerate(names)}
     path = work / "features.parquet"
     write_columns(path, columns)
     return path
 
 
-def _load(path: Path, kind: type[np.generic], numbers: int) -> NDArray[Any]:
-    """An array that the child wrote, of at most so many numbers of that kind. It is not trusted: without pickles numpy
-    reads numbers and nothing else, and a header may tell of more than there is."""
-    import numpy as np
+def _load(path: Path, kind: str, shape: tuple[int, int]) -> NDArray[Any]:
+    """An array that the child wrote, of exactly that type and shape.
 
-    with open_output(path, min(_ARRAY_LIMIT, numbers * 8 + _HEADER), "the prepared data") as stream:
+    It is not trusted: the size of the file, which costs the child nothing if the file is sparse, and the header are
+    held to what is expected before memory is taken for a single number."""
+    import numpy as np
+    from numpy.lib import format as npy
+
+    what = f"the prepared data: {path.name}"
+    size = shape[0] * shape[1] * 8
+    if size > _ARRAY_LIMIT:
+        raise ComponentError(
+            f"{what} would have {size} bytes ({shape[0]} windows of {shape[1]} features); at most {_ARRAY_LIMIT} are "
+            "read: record less raw data, or let the windows lie further apart"
+        )
+    with open_output(path, size + _HEADER, "the prepared data") as stream:
         try:
-            found: NDArray[Any] = np.load(stream, allow_pickle=False)
-        except (ValueError, EOFError, OSError, MemoryError, OverflowError, RecursionError, TypeError) as error:
-            raise ComponentError(f"the prepared data: {path.name} is no array: {printable(str(error))}") from None
-    if not isinstance(found, np.ndarray) or found.dtype != kind:
-        raise ComponentError(f"the prepared data: {path.name} is no array of {kind.__name__}")
-    return found
+            readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+            found, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
+        except Exception as error:  # noqa: BLE001 - numpy parses a header as Python, and what it raises has no bound
+            raise ComponentError(f"{what} is no array: {printable(f'{type(error).__name__}: {error}')}") from None
+        if dtype != np.dtype(kind) or found != shape:
+            raise ComponentError(f"{what} holds {printable(str(dtype))} {found!s:.100}, not {kind} {shape}")
+        if os.fstat(stream.fileno()).st_size != stream.tell() + size:
+            raise ComponentError(f"{what} has not the bytes of {kind} {shape}")
+        numbers = np.fromfile(stream, np.dtype(kind), shape[0] * shape[1])
+    return numbers.reshape(shape, order="F" if by_column else "C")

@@ -262,6 +262,12 @@ def answer(record='0', y='1.0', text='"a"', seen='1', last='"b"'):
         ("results(gzip.compress(b'')); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(b' ' * (17 << 20))); times(1); told(GOOD)", "left results that cannot be read"),
         ("results(gzip.compress(LINE)); times(2); told(GOOD)", "times.f64 has 16 bytes; at most 8 are read"),
+        (
+            "results(gzip.compress(LINE * 2)); times(2); told({**GOOD, 'records': 2})",
+            "told of 2 records; the payload has 1",
+        ),
+        ("results(gzip.compress(LINE) + bytes(1 << 20)); times(1); told(GOOD)", "larger than what it holds"),
+        ("results(gzip.compress(LINE) + gzip.compress(b'') * 9999); times(1); told(GOOD)", "larger than what it holds"),
         ("results(gzip.compress(LINE)); os.mkfifo(job['times']); told(GOOD)", "times.f64 is not a file of its own"),
     ],
 )
@@ -271,7 +277,7 @@ def test_forged_results_are_refused(built: Built, sandbox: Sandbox, tmp_path: Pa
         source = f"{FORGERY}\n{body}\n"  # on import, before the child writes anything
         (runner.component_folder / "entrypoint.py").write_text(source)
         with pytest.raises(ComponentError, match=f"^running it.*{told}"):
-            runner.run("running it", records, [])
+            runner.run("running it", records, [], count=1)
 
 
 # Parity ------------------------------------------------------------------------------------------------

@@ -4,24 +4,42 @@
 record what it answers in one pass over a recording. `prepare` applies the fitted preprocessing to a payload.
 """
 
+import contextlib
 import gzip
 import importlib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import inference
 import numpy as np
 
+_NAMES_LOST = ".*does not have valid feature names"
+_NAMES_UNKNOWN = ".*has feature names, but"
+"""scikit-learn's warnings: a step that was fitted with names of columns gets none, and the other way round."""
+_MOST_SHOWN = 20
+_DEEPEST = 6
+
+
+class UnfitModelError(ValueError):
+    """The model cannot be packaged; the text says why."""
+
+    is_for_user = True
+
 
 def inspect_model(arguments: dict) -> dict:
-    """Facts of the model in the working directory. Raises ValueError saying why it is unfit."""
+    """Facts of the model in the working directory. Raises UnfitModelError saying why it is unfit."""
     model, settings = inference.load_model(Path.cwd())
     preprocessing, windowing, clustering = _known_steps(model)
     size, step = _positive(windowing, "window_size"), _positive(windowing, "window_step")
-    kind, features = _input_kind(model, size)
-    online = _online_equals_batch(model, preprocessing, kind, size, step)
-    component = {"input": kind}
+    with _names_are_kept():
+        component = _input_of(model, settings, size, step)
+        features = _transform(preprocessing, component, _recording(size, step, 1, 0))
+        if features.ndim != 2 or features.shape[0] != 1:
+            raise UnfitModelError(f"one window of {size} records gave features of shape {features.shape}, not one row")
+        fills = _online_equals_batch(model, component, size, step)
     if settings["format"] == "skops":
         skops_io = importlib.import_module("skops.io")
         component["trusted_types"] = sorted(skops_io.get_untrusted_types(file=settings["file"]))
@@ -29,12 +47,12 @@ def inspect_model(arguments: dict) -> dict:
         "window_size": size,
         "window_step": step,
         "steps": [name for name, _ in preprocessing.steps],
-        "features": features,
-        "feature_names": _feature_names(preprocessing, features),
+        "features": int(features.shape[1]),
+        "feature_names": _feature_names(preprocessing, int(features.shape[1])),
         "clusters": int(clustering.n_clusters),
         "clustering": type(clustering).__name__,
         "inertia": float(clustering.inertia_),
-        "fills_missing_values": online,
+        "fills_missing_values": fills,
         "component": component,
     }
 
@@ -50,18 +68,23 @@ def prepare(arguments: dict) -> dict:
     rows = _read_rows(Path(arguments["records"]), arguments["count"])
     size, step = int(windowing.window_size), int(windowing.window_step)
     if len(rows) < size:
-        raise ValueError(f"the payload has {len(rows)} records, fewer than one window of {size}")
-    features = _batch(preprocessing, settings["input"], rows)
-    windows = (len(rows) - size) // step + 1
-    if features.ndim != 2 or features.shape[0] != windows:
-        raise ValueError(
-            f"the preprocessing gave features of shape {features.shape} for {len(rows)} records; expected a row "
-            f"for each of the {windows} windows of {size} records, {step} apart"
-        )
-    finite = np.isfinite(features).all(axis=1)
-    predictions = np.full(windows, -1, dtype=np.int64)
-    if finite.any():
-        predictions[finite] = clustering.predict(features[finite])
+        raise UnfitModelError(f"the payload has {len(rows)} records, fewer than one window of {size}")
+    with _names_are_kept():
+        settings = _with_columns(model, settings, size, step)
+        prepared = preprocessing.transform(_reference_input(rows, settings))
+        features = inference.as_features(prepared)
+        windows = (len(rows) - size) // step + 1
+        if features.ndim != 2 or features.shape[0] != windows:
+            raise UnfitModelError(
+                f"the preprocessing gave features of shape {features.shape} for {len(rows)} records; expected a row "
+                f"for each of the {windows} windows of {size} records, {step} apart"
+            )
+        finite = np.isfinite(features).all(axis=1)
+        predictions = np.full(windows, -1, dtype=np.int64)
+        if finite.any():
+            # a frame keeps its names: the clustering may have been fitted with them
+            by_row = prepared if hasattr(prepared, "iloc") else np.asarray(prepared)
+            predictions[finite] = clustering.predict(by_row[finite])
     last_records = np.arange(windows, dtype=np.int64) * step + size - 1
     np.save(arguments["features"], features.astype(np.float64), allow_pickle=False)
     np.save(arguments["windows"], np.column_stack([last_records, predictions]), allow_pickle=False)
@@ -72,23 +95,200 @@ def _known_steps(model: Any) -> "tuple[Any, Any, Any]":
     steps = getattr(model, "named_steps", None)
     if steps is None or "preprocessing" not in steps or "clustering" not in steps:
         found = ", ".join(steps) if steps is not None else type(model).__name__
-        raise ValueError(
+        raise UnfitModelError(
             f"the model is not a scikit-learn Pipeline with the steps 'preprocessing' and 'clustering' (found: {found})"
+        )
+    working = [name for name, step in model.steps if step not in (None, "passthrough")]
+    if working != ["preprocessing", "clustering"]:
+        raise UnfitModelError(
+            f"the model has the steps {', '.join(working)}, but the component runs 'preprocessing' and then "
+            "'clustering' alone: move what the others do into 'preprocessing'"
         )
     preprocessing, clustering = steps["preprocessing"], steps["clustering"]
     inner = getattr(preprocessing, "named_steps", {})
     if "windowing" not in inner:
-        raise ValueError(f"the preprocessing has no step 'windowing' (found: {', '.join(inner) or 'no steps'})")
+        raise UnfitModelError(f"the preprocessing has no step 'windowing' (found: {', '.join(inner) or 'no steps'})")
     if not hasattr(clustering, "inertia_") or not hasattr(clustering, "predict"):
-        raise ValueError(f"the clustering step ({type(clustering).__name__}) is no fitted KMeans: it has no inertia_")
+        raise UnfitModelError(
+            f"the clustering step ({type(clustering).__name__}) is no fitted KMeans: it has no inertia_"
+        )
     return preprocessing, inner["windowing"], clustering
 
 
 def _positive(windowing: Any, name: str) -> int:
     value = getattr(windowing, name, None)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"the step 'windowing' has {name} = {value!r}; it must be an integer from 1 up")
+        raise UnfitModelError(f"the step 'windowing' has {name} = {value!r}; it must be an integer from 1 up")
     return int(value)
+
+
+@contextlib.contextmanager
+def _names_are_kept() -> "Iterator[None]":
+    """Columns without the names that a step was fitted with are taken by position: an error here, not a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_NAMES_LOST)
+        try:
+            yield
+        except UserWarning as warning:
+            raise UnfitModelError(
+                f"a step of the model was fitted with names of columns and would get data without them ({warning}): "
+                "it would take the columns by position. Let the steps before it keep the names "
+                '(set_output(transform="pandas")), or fit it on an array'
+            ) from warning
+
+
+def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
+    """What model.json says of the model's input: `input` ("frame" or "array"), `columns` (the payload's variables in
+    the model's own order) and, for a frame, the `names` that the model gives them.
+
+    Names decide wherever the model has some. Raises UnfitModelError where they are other than the payload's and the
+    configuration does not say which is which.
+    """
+    preprocessing = model.named_steps["preprocessing"]
+    raw = _steps_on_columns(preprocessing)
+    configured = settings.get("names")
+    ours = dict(zip(configured or inference.COLUMNS, settings.get("columns", inference.COLUMNS), strict=True))
+    own = _own_names(model, preprocessing, raw[0])
+    inside = [names for part in raw for names in _names_inside(part, set(), 0) if sorted(names) == sorted(ours)]
+    if own is not None and sorted(own) != sorted(ours):
+        raise UnfitModelError(_other_names(own, configured))
+    orders = [own] if own is not None else inside
+    if orders and "columns" in settings and not configured:
+        raise UnfitModelError(
+            f"the model was fitted on columns with names ({_listed(orders[0])}), and `columns` in edgepack.yaml lists "
+            "an order without names: leave it out, or let it map each name to ph1, ph2 or ph3"
+        )
+    if own is None and (orders or configured):
+        orders = [*orders, list(ours)]  # an inner step has names: scikit-learn itself refuses them in another order
+    frames = [{"input": "frame", "columns": [ours[name] for name in names], "names": names} for names in orders]
+    array = {"input": "array", "columns": list(ours.values())}
+    rows = _recording(size, step, 3, 0)
+    # scikit-learn's own steps keep the names that they were fitted with: without any it saw an array
+    saw_array = type(raw[0]).__module__.startswith("sklearn.") and hasattr(raw[0], "n_features_in_")
+    if frames or "columns" in settings or saw_array:
+        return _first_that_works(model, frames or [array], rows)
+    return _array_or_frame(model, array, {**array, "input": "frame", "names": list(ours)}, rows)
+
+
+def _steps_on_columns(preprocessing: Any) -> "list[Any]":
+    """The steps that take rows of columns: those up to the windowing."""
+    last = list(preprocessing.named_steps).index("windowing")
+    return [step for _, step in preprocessing.steps[: last + 1] if step not in (None, "passthrough")]
+
+
+def _own_names(*parts: Any) -> "list[str] | None":
+    """The names of the columns that the whole was fitted on, where it tells."""
+    for part in parts:
+        names = getattr(part, "feature_names_in_", None)
+        if names is not None:
+            return [str(name) for name in names]
+    return None
+
+
+def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str]]":
+    """The names that this step and the estimators inside it were fitted with, the outer ones first."""
+    if id(part) in seen or depth > _DEEPEST:
+        return
+    seen.add(id(part))
+    if isinstance(part, (list, tuple, dict)):
+        inner = list(part.values() if isinstance(part, dict) else part)
+    elif hasattr(part, "fit") and hasattr(part, "__dict__") and not isinstance(part, type):
+        names = _own_names(part)
+        if names is not None:
+            yield names
+        inner = list(vars(part).values())
+    else:
+        return
+    for value in inner:
+        yield from _names_inside(value, seen, depth + 1)
+
+
+def _other_names(own: "list[str]", configured: "list[str] | None") -> str:
+    ours = list(inference.COLUMNS)
+    told = f"the model was fitted on the columns {_listed(own)}"
+    if len(own) != len(ours) or len(set(own)) != len(own):
+        return f"{told}; the payload has {_listed(ours)}: train it on three columns with three different names"
+    example = ", ".join(f"{json.dumps(name)}: {column}" for name, column in zip(own, ours, strict=True))
+    theirs = f"`columns` maps {_listed(configured)}" if configured else f"the payload has {_listed(ours)}"
+    return (
+        f"{told}; {theirs}. Say under `columns` of its model type in edgepack.yaml which is which, in this form "
+        f"(the pairs are an example): columns: {{{example}}}"
+    )
+
+
+def _listed(names: Any) -> str:
+    shown = ", ".join(f"{name!s:.100}" for name in names[:_MOST_SHOWN])
+    return shown if len(names) <= _MOST_SHOWN else f"{shown}, ... ({len(names)} in all)"
+
+
+def _first_that_works(model: Any, inputs: "list[dict]", rows: "np.ndarray") -> dict:
+    failures = []
+    for component in inputs:
+        if not (failure := _tried(model, component, rows)[1]):
+            return component
+        failures.append(f"as {_described(component)}: {failure}")
+    raise UnfitModelError(
+        f"the model does not take windows of ph1, ph2, ph3: {'; '.join(failures)}. If its columns have other names or "
+        "another order, say so under `columns` of its model type in edgepack.yaml"
+    )
+
+
+def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") -> dict:
+    """For a model that tells no names: an array, or a frame where its code asks for names."""
+    by_position, no_array = _tried(model, array, rows)
+    by_name, no_frame = _tried(model, frame, rows, and_warnings=_NAMES_UNKNOWN)
+    if no_array or no_frame:
+        return _first_that_works(model, [array, frame], rows)
+    if by_name.shape != by_position.shape or not np.allclose(by_name, by_position, rtol=1e-9, equal_nan=True):
+        raise UnfitModelError(
+            "the model takes both an array and a frame with the columns ph1, ph2, ph3, gives other features for each, "
+            "and does not tell which one it was fitted on. Say so under `columns` of its model type in edgepack.yaml: "
+            "{ph1: ph1, ph2: ph2, ph3: ph3} for a frame, [ph1, ph2, ph3] for an array in that order"
+        )
+    return array
+
+
+def _described(component: dict) -> str:
+    names = component.get("names")
+    return f"a frame with the columns {_listed(names)}" if names else f"an array of {_listed(component['columns'])}"
+
+
+def _tried(model: Any, component: dict, rows: "np.ndarray", and_warnings: str = "$") -> "tuple[np.ndarray, str]":
+    """(features, "") of the rows, or (nothing, why the model does not take them so)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=and_warnings)
+            model.predict(_reference_input(rows, component))
+            return _transform(model.named_steps["preprocessing"], component, rows), ""
+    except Exception as error:  # noqa: BLE001 - the model's code may raise anything; the caller says so
+        return np.empty(0), f"{type(error).__name__}: {error}"
+
+
+def _reference_input(rows: "np.ndarray", component: dict) -> Any:
+    """The rows as the model was fitted on them. The component's own way to do that is checked against this."""
+    by_column = dict(zip(inference.COLUMNS, rows.T, strict=True))
+    if component["input"] == "frame":
+        pandas = importlib.import_module("pandas")
+        named = zip(component["names"], component["columns"], strict=True)
+        return pandas.DataFrame({name: by_column[column] for name, column in named})
+    return np.column_stack([by_column[column] for column in component["columns"]])
+
+
+def _with_columns(model: Any, settings: dict, size: int, step: int) -> dict:
+    """model.json with its columns. Raises UnfitModelError for a package of before they were recorded, if it gives the
+    model its columns in another way than the model was fitted on."""
+    if "columns" in settings:
+        return settings
+    kind = settings.get("input", "array")
+    columns = list(inference.COLUMNS)
+    given = {"input": kind, "columns": columns, **({"names": columns} if kind == "frame" else {})}
+    wanted = _input_of(model, {}, size, step)
+    if wanted != given:
+        raise UnfitModelError(
+            f"this package gives the model {_described(given)}, and the model takes {_described(wanted)}: "
+            "materialize config_package again"
+        )
+    return {**settings, **given}
 
 
 def _recording(size: int, step: int, windows: int, seed: int) -> "np.ndarray":
@@ -99,31 +299,14 @@ def _recording(size: int, step: int, windows: int, seed: int) -> "np.ndarray":
     return levels[:, None] * random.uniform(0.8, 1.2, (count, len(inference.COLUMNS)))
 
 
-def _input_kind(model: Any, size: int) -> "tuple[str, int]":
-    """Whether the preprocessing takes an array or a frame, and the number of its features."""
+def _online_equals_batch(model: Any, component: dict, size: int, step: int) -> bool:
+    """Whether the model fills missing values. Raises UnfitModelError if it cannot be answered record by record."""
     preprocessing = model.named_steps["preprocessing"]
-    named = hasattr(preprocessing.steps[0][1], "feature_names_in_")
-    failures = []
-    for kind in ("frame", "array") if named else ("array", "frame"):
-        try:
-            features = _batch(preprocessing, kind, _recording(size, 1, 1, 0))
-            model.named_steps["clustering"].predict(features)
-        except Exception as error:  # noqa: BLE001 - told below, for both kinds
-            failures.append(f"as {kind}: {type(error).__name__}: {error}")
-            continue
-        if features.ndim != 2 or features.shape[0] != 1:
-            raise ValueError(f"one window of {size} records gave features of shape {features.shape}, not one row")
-        return kind, int(features.shape[1])
-    raise ValueError("the model does not take one window of ph1, ph2, ph3: " + "; ".join(failures))
-
-
-def _online_equals_batch(model: Any, preprocessing: Any, kind: str, size: int, step: int) -> bool:
-    """Whether the model fills missing values. Raises ValueError if it cannot be answered record by record."""
     whole = _recording(size, step, 5, 1)
-    _compare(model, preprocessing, kind, whole, "")
+    _compare(model, component, whole, "")
     gaps = _with_gaps(whole, size, step)
     try:
-        batch = _batch(preprocessing, kind, gaps)
+        batch = _transform(preprocessing, component, gaps)
     except ValueError:
         return False  # it takes no missing values; the component leaves such windows unanswered
     if not np.isfinite(batch).all():
@@ -131,12 +314,12 @@ def _online_equals_batch(model: Any, preprocessing: Any, kind: str, size: int, s
     # A change after a window must not change the window: else its gaps were filled from the future.
     future = gaps.copy()
     future[size:] = _recording(size, step, 5, 2)[size:] * 3.0
-    if not np.allclose(_batch(preprocessing, kind, future)[0], batch[0], rtol=1e-9, atol=1e-9):
-        raise ValueError(
+    if not np.allclose(_transform(preprocessing, component, future)[0], batch[0], rtol=1e-9, atol=1e-9):
+        raise UnfitModelError(
             "the preprocessing looks ahead: what comes after a window changes how the window's missing values are "
             "filled (back-fill or interpolation). A device answers before that comes; fill forward or with a constant"
         )
-    _compare(model, preprocessing, kind, gaps, " that has missing values")
+    _compare(model, component, gaps, " that has missing values")
     return True
 
 
@@ -155,8 +338,8 @@ def _with_gaps(rows: "np.ndarray", size: int, step: int) -> "np.ndarray":
     return gaps
 
 
-def _batch(preprocessing: Any, kind: str, rows: "np.ndarray") -> "np.ndarray":
-    return inference.as_features(preprocessing.transform(inference.as_input(rows, kind)))
+def _transform(preprocessing: Any, component: dict, rows: "np.ndarray") -> "np.ndarray":
+    return inference.as_features(preprocessing.transform(_reference_input(rows, component)))
 
 
 class _Recorder:
@@ -167,27 +350,36 @@ class _Recorder:
         self.predict_with = clustering.predict
         self.seen: list[np.ndarray] = []
 
-    def predict(self, features: "np.ndarray") -> Any:
+    def predict(self, features: Any) -> Any:
         """Note the window's features and answer as the clustering does."""
-        self.seen.append(features[0])
+        self.seen.append(inference.as_features(features)[0])
         return self.predict_with(features)
 
 
-def _compare(model: Any, preprocessing: Any, kind: str, rows: "np.ndarray", suffix: str) -> None:
-    """Run the component itself over a made-up recording and hold its windows against one batch pass."""
-    batch = _batch(preprocessing, kind, rows)
-    component = inference.StateIdentifier(model, {"input": kind})
-    recorder = component.clustering = _Recorder(component.clustering)
-    for row in rows:
-        component.process(
+def _compare(model: Any, component: dict, rows: "np.ndarray", suffix: str) -> None:
+    """Run the component itself over a made-up recording and hold it against the model in one pass."""
+    batch = _transform(model.named_steps["preprocessing"], component, rows)
+    identifier = inference.StateIdentifier(model, component)
+    recorder = identifier.clustering = _Recorder(identifier.clustering)
+    answers = [
+        identifier.process(
             {name: None if np.isnan(v) else float(v) for name, v in zip(inference.COLUMNS, row, strict=True)}
         )
+        for row in rows
+    ]
     online = np.asarray(recorder.seen)
     if online.shape != batch.shape or not np.allclose(online, batch, rtol=1e-6, atol=1e-9):
-        raise ValueError(
+        raise UnfitModelError(
             f"answered record by record, a made-up recording{suffix} gives other features than in one pass "
             f"({online.shape[0]} windows online, {batch.shape[0]} in one pass): the preprocessing uses more than a "
             "window and the record before it, so it cannot run on the edge as it was trained"
+        )
+    states = [answer["prediction"] for answer in answers if answer is not None]
+    expected = [int(state) for state in model.predict(_reference_input(rows, component))]
+    if states != expected:
+        raise UnfitModelError(
+            f"answered record by record, a made-up recording{suffix} gives other states than the model's own predict: "
+            f"{states} instead of {expected}"
         )
 
 

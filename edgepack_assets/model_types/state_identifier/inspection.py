@@ -4,20 +4,43 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from edgepack_assets.model_types.state_identifier.payload import COLUMNS
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
+from edgepack_assets.runtime.child_output import printable
 from edgepack_assets.runtime.told import Text, Told
 
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Rows = Annotated[int, Field(ge=1, le=1 << 31)]
 
 
+def _unchanged(name: str) -> str:
+    if printable(name) != name:
+        raise ValueError("a column's name holds characters that cannot be shown: train the model with another one")
+    return name
+
+
+_ColumnName = Annotated[str, StringConstraints(max_length=500), AfterValidator(_unchanged)]
+"""A name that the model is given back as it is, so not one that is made printable."""
+
+
 class _Component(Told):
-    """What the component must know to load the model."""
+    """What the component must know to load the model and to feed it: `columns` are the payload's variables in the
+    model's own order, `names` what the model calls them (only for a frame)."""
 
     input: Literal["array", "frame"]
+    columns: Annotated[list[Text], Field(max_length=len(COLUMNS))]
+    names: Annotated[list[_ColumnName], Field(max_length=len(COLUMNS))] | None = None
     trusted_types: Annotated[list[Text], Field(max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _columns_are_those_of_the_payload(self) -> _Component:
+        if sorted(self.columns) != sorted(COLUMNS):
+            raise ValueError(f"columns are not {', '.join(COLUMNS)} in some order")
+        if (self.names is not None) != (self.input == "frame") or len(set(self.names or COLUMNS)) != len(COLUMNS):
+            raise ValueError("a frame has a different name for each column, an array has none")
+        return self
 
 
 class Inspection(Told):

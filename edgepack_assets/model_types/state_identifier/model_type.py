@@ -80,7 +80,7 @@ class StateIdentifier(ModelType):
         needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
         return ModelSource(
             files=model_code(root if in_folder else None, entry, {file.name: file}),
-            model={"file": file.name, "format": kind},
+            model={"file": file.name, "format": kind, **_columns(entry.columns)},
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
             constraints=saved.constraints,
@@ -125,3 +125,12 @@ class StateIdentifier(ModelType):
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """Power over time with the answered states behind it."""
         return drawing.states(payload, results, inspection, PERIOD_MS)
+
+
+def _columns(configured: Mapping[str, str] | tuple[str, ...] | None) -> dict[str, Any]:
+    """`columns` of the configuration as model.json has it until the inspection has looked at the model."""
+    if configured is None:
+        return {}
+    if isinstance(configured, Mapping):
+        return {"columns": list(configured.values()), "names": list(configured)}
+    return {"columns": list(configured)}

@@ -1,62 +1,121 @@
-"""From a Parquet recording to payload records: exactly ph1, ph2 and ph3, one record a row, in row order."""
+"""From a Parquet recording to payload records: exactly ph1, ph2 and ph3, one record a row, in row order.
+
+Which files a folder's recording consists of, and in which order, is part_files.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgepack_assets.columns import to_numpy
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.evidence import Part
-from edgepack_assets.files import is_leftover
+from edgepack_assets.model_columns import PHASES
 from edgepack_assets.model_types.base import PayloadWriter
-from edgepack_assets.registry.base import files_of
+from edgepack_assets.model_types.state_identifier.part_files import ORDER, recording_files
 
-COLUMNS = ("ph1", "ph2", "ph3")
+COLUMNS = PHASES
 _BATCH = 65_536
 
 
 def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
-    """Stream the rows of `raw` (a Parquet file, or a folder with one) into `writer`; facts about them.
+    """Stream the rows of `raw` (a Parquet file, or a folder with one or with its part files) into `writer`; facts
+    about them.
 
     A missing value (null or NaN) stays one (JSON null). Raises RawDataError naming file, column and row.
     """
+    paths = recording_files(raw)
+    found = _Found()
+    for path in paths:
+        found.check(path)
+        _write_rows(path, writer, found)
+    if writer.count == 0:
+        raise RawDataError(f"{paths[0].name}: the recording has no rows")
+    some = {name: found.missing[name] < writer.count for name in COLUMNS}
+    return {
+        "columns": list(COLUMNS),
+        "ignored_columns": found.ignored,
+        "missing_values": found.missing,
+        "smallest": {name: float(value) if some[name] else None for name, value in found.low.items()},
+        "largest": {name: float(value) if some[name] else None for name, value in found.high.items()},
+        **({"files": [path.name for path in paths], "file_order": ORDER} if len(paths) > 1 else {}),
+    }
+
+
+@dataclass
+class _Found:
+    """What the files hold, as far as they are read."""
+
+    missing: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
+    low: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, float("inf")))
+    high: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, float("-inf")))
+    ignored: list[str] = field(default_factory=list)
+    first: tuple[str, dict[str, str]] | None = None
+    """Name of the first file, and what its columns hold."""
+
+    def check(self, path: Path) -> None:
+        """Hold a file's columns to what is needed, and to those of the files before it. Raises RawDataError."""
+        with _opened(path) as file:
+            schema = file.schema_arrow
+            _check_schema(schema, path)
+            types = {name: str(schema.field(name).type) for name in COLUMNS}
+            self.ignored += [name for name in schema.names if name not in COLUMNS and name not in self.ignored]
+        if self.first is None:
+            self.first = (path.name, types)
+        differing = [name for name in COLUMNS if types[name] != self.first[1][name]]
+        if differing:
+            first = ", ".join(f"{name} {self.first[1][name]}" for name in differing)
+            ours = ", ".join(f"{name} {types[name]}" for name in differing)
+            raise RawDataError(
+                f"{self.first[0]} and {path.name} are part files of one recording, but their columns differ: {first} "
+                f"in the one, {ours} in the other. Write all of them with the same types"
+            )
+
+
+def _write_rows(path: Path, writer: PayloadWriter, found: _Found) -> None:
     import numpy as np
+
+    before = writer.count
+    with _opened(path) as file:
+        for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
+            columns = []
+            for name in COLUMNS:
+                values = to_numpy(_as_doubles(batch.column(name)))
+                if (infinite := np.flatnonzero(np.isinf(values))).size:
+                    row = writer.count - before + int(infinite[0])
+                    raise RawDataError(f"{path.name}: column {name} is infinite in row {row}")
+                present = values[~np.isnan(values)]
+                found.missing[name] += len(values) - len(present)
+                if len(present):
+                    found.low[name] = min(found.low[name], present.min())
+                    found.high[name] = max(found.high[name], present.max())
+                columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
+            writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = _parquet_file(raw)
     try:
         with pq.ParquetFile(path) as file:
-            _check_schema(file.schema_arrow, path)
-            missing = dict.fromkeys(COLUMNS, 0)
-            low, high = dict.fromkeys(COLUMNS, float("inf")), dict.fromkeys(COLUMNS, float("-inf"))
-            for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
-                columns = []
-                for name in COLUMNS:
-                    values = to_numpy(batch.column(name).cast(pa.float64(), safe=False))
-                    if (infinite := np.flatnonzero(np.isinf(values))).size:
-                        row = writer.count + int(infinite[0])
-                        raise RawDataError(f"{path.name}: column {name} is infinite in row {row}")
-                    present = values[~np.isnan(values)]
-                    missing[name] += len(values) - len(present)
-                    if len(present):
-                        low[name], high[name] = min(low[name], present.min()), max(high[name], present.max())
-                    columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
-                writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
-            ignored = [name for name in file.schema_arrow.names if name not in COLUMNS]
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise RawDataError(f"{path.name}: not a readable Parquet file: {error}") from error
-    if writer.count == 0:
-        raise RawDataError(f"{path.name}: the recording has no rows")
-    return {
-        "columns": list(COLUMNS),
-        "ignored_columns": ignored,
-        "missing_values": missing,
-        "smallest": {name: float(value) if missing[name] < writer.count else None for name, value in low.items()},
-        "largest": {name: float(value) if missing[name] < writer.count else None for name, value in high.items()},
-    }
+
+
+def _as_doubles(column: Any) -> Any:
+    """The column's numbers as the nearest doubles."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal(column.type):
+        # Arrow's own way multiplies by a power of ten, which rounds a second time; its way from text rounds once.
+        column = column.cast(pa.string())
+    return column.cast(pa.float64(), safe=False)
 
 
 def payload_parts(facts: Mapping[str, Any]) -> list[Part]:
@@ -71,20 +130,6 @@ def payload_parts(facts: Mapping[str, Any]) -> list[Part]:
             for name in COLUMNS
         ),
     ]  # fmt: skip
-
-
-def _parquet_file(raw: Path) -> Path:
-    if raw.is_file():
-        return raw
-    found = [
-        path
-        for name, path in files_of(raw)
-        if path.suffix.lower() in (".parquet", ".pq") and not is_leftover(Path(name))
-    ]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise RawDataError(f"the raw data folder must hold one Parquet file, it holds {len(found)} ({names})")
-    return found[0]
 
 
 def _check_schema(schema: Any, path: Path) -> None:

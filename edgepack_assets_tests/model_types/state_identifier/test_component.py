@@ -179,7 +179,8 @@ class TestInspection:
     """inspect_model refuses what could not run on the edge as it was trained."""
 
     def online(self, child_tasks, model, size, step):
-        return child_tasks._online_equals_batch(model, model.named_steps["preprocessing"], "array", size, step)
+        component = child_tasks._input_of(model, {}, size, step)
+        return child_tasks._online_equals_batch(model, component, size, step)
 
     @pytest.mark.parametrize("how", ["bfill", "interpolate"])
     @pytest.mark.parametrize(("size", "step"), [(6, 6), (30, 10), (4, 9)])

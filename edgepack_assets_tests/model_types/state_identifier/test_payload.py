@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,121 @@ def test_a_folder_must_hold_one_recording(tmp_path):
         written(tmp_path / "raw", tmp_path)
     (tmp_path / "raw/b.parquet").unlink()
     assert len(written(tmp_path / "raw", tmp_path)[1]) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from([pa.decimal32(9, 2), pa.decimal64(18, 7), pa.decimal128(38, 20), pa.decimal256(76, 30)]),
+    digits=st.lists(st.one_of(st.none(), st.integers(-(10**75), 10**75)), min_size=1, max_size=30),
+)
+def test_a_decimal_becomes_the_nearest_double(tmp_path_factory, kind, digits):
+    folder = tmp_path_factory.mktemp("decimals")
+    limit = 10**kind.precision
+    values = [
+        None if n is None else Decimal((n < 0, tuple(map(int, str(abs(n) % limit))), -kind.scale)) for n in digits
+    ]
+    column = pa.array(values, kind)
+    pq.write_table(pa.table({"ph1": column, "ph2": column, "ph3": column}), folder / "raw.parquet")
+    _, records = written(folder / "raw.parquet", folder)
+    assert [record["ph2"] for record in records] == [None if value is None else float(value) for value in values]
+
+
+def test_a_columns_place_in_the_file_does_not_matter(tmp_path):
+    frame(x=[0.0, 0.0])[["ph3", "x", "ph1", "ph2"]].to_parquet(tmp_path / "raw.parquet")
+    _, records = written(tmp_path / "raw.parquet", tmp_path)
+    assert records == [{"ph1": 1.0, "ph2": 3.0, "ph3": 5.0}, {"ph1": 2.0, "ph2": 4.0, "ph3": 6.0}]
+
+
+UUID, OTHER = "3f2a8c1e-9b7d-4e6f-8a5b-1c2d3e4f5a6b", "0b1c2d3e-4f5a-4b7c-8d9e-aabbccddeeff"
+LAYOUTS = {
+    "spark": ([f"part-{n:05}-{UUID}-c000.snappy.parquet" for n in range(12)],
+              ["_SUCCESS", "._SUCCESS.crc", f".part-00000-{UUID}-c000.snappy.parquet.crc"]),
+    "dask": ([f"part.{n}.parquet" for n in range(12)], ["_metadata", "_common_metadata"]),
+    "polars": ([f"{n:08x}.parquet" for n in range(12)], []),
+    "pyarrow": ([f"{UUID.replace('-', '')}-{n}.parquet" for n in range(12)], []),
+    "duckdb": ([f"data_{n}.parquet" for n in range(12)], [".DS_Store", "._data_0.parquet"]),
+    "uncommitted": ([f"part-{n:05}.parquet" for n in range(3)], ["_temporary/0/part-00003.parquet", "_SUCCESS"]),
+    "checkpoints": (["day1.parquet", "day2.parquet"], [".ipynb_checkpoints/day1-checkpoint.parquet", "notes.txt"]),
+    "one": ([f"part-00000-{UUID}-c000.parquet"], ["_SUCCESS", "__MACOSX/._part-00000.parquet"]),
+    "one below": (["inner/part-00000.parquet"], ["inner/_SUCCESS"]),
+    "two below": (["inner/part-0.parquet", "inner/part-1.parquet"], ["inner/_SUCCESS"]),
+    "only hidden": (["_recording.parquet"], []),
+}  # fmt: skip
+
+
+def parts(folder, names, beside=()):
+    """A part file for each name, the rows of part i having ph1 = i; some of them empty. Written in another order."""
+    for number, name in sorted(enumerate(names), key=lambda pair: pair[1], reverse=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = 0 if number % 5 == 4 else 3
+        table = pa.table({"ph1": np.full(rows, float(number)), "ph2": np.ones(rows), "ph3": np.arange(rows) * 1.0})
+        pq.write_table(table, path)
+    for name in beside:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"not Parquet")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_part_files_are_read_in_the_order_of_their_numbers(tmp_path, layout):
+    names, beside = LAYOUTS[layout]
+    parts(tmp_path / "raw", names, beside)
+    facts, records = written(tmp_path / "raw", tmp_path)
+    expected = [float(number) for number in range(len(names)) if number % 5 != 4 for _ in range(3)]
+    assert [record["ph1"] for record in records] == expected
+    assert [record["ph3"] for record in records] == [0.0, 1.0, 2.0] * (len(expected) // 3)
+    if len(names) > 1:
+        assert facts["files"] == [Path(name).name for name in names]
+        assert "part.2 before part.10" in facts["file_order"]
+    else:
+        assert "files" not in facts  # the payload of one file has the facts that it always had
+
+
+@pytest.mark.parametrize(
+    ("names", "beside", "message"),
+    [
+        (["recording.parquet", "recording (1).parquet"], [], "differ in more than a number"),
+        (["train_1.parquet", "test_2.parquet"], [], "differ in more than a number"),
+        ([f"part-00000-{UUID}.parquet", f"part-00001-{OTHER}.parquet"], [], "several writers"),
+        ([f"{UUID}.parquet", f"{OTHER}.parquet"], [], "several writers"),
+        (["part-1.parquet", "part-01.parquet"], [], "same number"),
+        (["day=1/part-0.parquet", "day=2/part-0.parquet"], ["_SUCCESS"], "in partitions"),
+        (["a/part-0.parquet", "b/part-1.parquet"], [], "several folders"),
+        (["part-0.parquet", "part-1.parquet"], ["_delta_log/00000.json"], "a Delta table"),
+        (["part-0.parquet"], [".hoodie/hoodie.properties"], "a Hudi table"),
+        (["data/part-0.parquet"], ["metadata/v1.metadata.json"], "an Iceberg table"),
+        ([], ["._recording.parquet", "_SUCCESS"], "holds 0"),
+    ],
+)
+def test_a_folder_whose_order_of_rows_is_not_certain_is_refused_with_advice(tmp_path, names, beside, message):
+    parts(tmp_path / "raw", names, beside)
+    with pytest.raises(RawDataError, match=message) as raised:
+        written(tmp_path / "raw", tmp_path)
+    assert not names or "as one file" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"ph2": pa.array([1, 2])}, r"part\.0\.parquet and part\.1\.parquet.*ph2 double.*ph2 int64"),
+        ({"ph2": pa.array(["a", "b"])}, r"part\.1\.parquet: column ph2 holds string"),
+        ({}, r"part\.1\.parquet: column ph2 is missing"),
+    ],
+)
+def test_part_files_whose_needed_columns_differ_are_refused_by_name(tmp_path, second, message):
+    values = pa.array([1.0, 2.0])
+    pq.write_table(pa.table({"ph1": values, "ph2": values, "ph3": values}), tmp_path / "part.0.parquet")
+    pq.write_table(pa.table({"ph1": values, **second, "ph3": values, "other": values}), tmp_path / "part.1.parquet")
+    with pytest.raises(RawDataError, match=message):
+        written(tmp_path, tmp_path)
+
+
+def test_a_defect_in_a_part_file_is_told_by_its_own_row(tmp_path):
+    for number, values in enumerate(([1.0, 2.0], [3.0, float("inf")])):
+        column = pa.array(values)
+        pq.write_table(pa.table({"ph1": column, "ph2": column, "ph3": column}), tmp_path / f"part.{number}.parquet")
+    with pytest.raises(RawDataError, match=r"part\.1\.parquet: column ph1 is infinite in row 1"):
+        written(tmp_path, tmp_path)
 
 
 def test_a_column_without_a_value_does_not_pass_the_check(tmp_path):

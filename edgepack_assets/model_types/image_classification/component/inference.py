@@ -28,6 +28,8 @@ _FLOATS = ("float16", "float32", "float64")
 class UnfitModel(ValueError):
     """The model cannot classify images as this component does; the text says what to change."""
 
+    is_for_user = True
+
 
 @dataclass(frozen=True)
 class Tensor:

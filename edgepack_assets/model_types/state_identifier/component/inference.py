@@ -37,16 +37,29 @@ def load_model(folder: Path) -> "tuple[Any, dict]":
     return joblib.load(path), settings
 
 
-def as_input(rows: "np.ndarray", kind: str) -> Any:
-    """Rows of ph1, ph2, ph3 as the model takes them: an "array", or a "frame" where it was fitted on one."""
-    if kind == "frame":
-        pandas = importlib.import_module("pandas")
-        return pandas.DataFrame(rows, columns=list(COLUMNS))
-    return rows
+class ModelInput:
+    """Turns rows of ph1, ph2, ph3 into what the model takes: its own columns, in its own order.
+
+    `settings` is model.json. `columns` lists the payload's variables in the model's order. `names` lists the names
+    under which the model knows them: with names it gets a frame, without an array.
+    """
+
+    def __init__(self, settings: dict) -> None:
+        columns = settings.get("columns", COLUMNS)
+        in_order = list(columns) == list(COLUMNS)
+        self._order = None if in_order else [COLUMNS.index(column) for column in columns]
+        self._names = settings.get("names") or (list(COLUMNS) if settings.get("input") == "frame" else None)
+
+    def __call__(self, rows: "np.ndarray") -> Any:
+        """The rows as the model takes them."""
+        ordered = rows if self._order is None else rows[:, self._order]
+        if self._names is None:
+            return ordered
+        return importlib.import_module("pandas").DataFrame(ordered, columns=self._names)
 
 
 def as_features(data: Any) -> "np.ndarray":
-    """What the preprocessing gave as an array, in its own floating type: the clustering may take no other."""
+    """What the preprocessing gave, as an array of floating numbers."""
     features = np.asarray(data)
     return features if features.dtype.kind == "f" else features.astype(np.float64)
 
@@ -65,7 +78,7 @@ class StateIdentifier:
         self._after = [preprocessing.named_steps[name] for name in names[at:] if _transforms(preprocessing, name)]
         self.clustering = model.named_steps["clustering"]
         self._inertia = float(self.clustering.inertia_)
-        self._kind = settings.get("input", "array")
+        self._as_input = ModelInput(settings)
         # the window, the record before it, and room for neither more nor less
         self._rows: deque[tuple[float, ...]] = deque(maxlen=self.window_size + 1)
         self._last_seen = [_MISSING] * len(COLUMNS)  # of all records that have left the buffer
@@ -109,33 +122,35 @@ class StateIdentifier:
         if len(context):
             context = np.vstack([np.asarray(self._last_seen)[None, :], context])
         try:
-            features = self._features(np.vstack([context, window]) if len(context) else window, len(context))
+            data = self._prepared(np.vstack([context, window]) if len(context) else window, len(context))
         except ValueError as error:
             if not np.isfinite(window).all():
                 _LOG.warning("no answer: the window has missing values that the model does not fill (%s)", error)
                 return None
             # The model fills nothing, and it is the context that has a missing value.
-            features = self._features(window, 0)
+            data = self._prepared(window, 0)
+        features = as_features(data)
         if features.shape[0] != 1 or not np.isfinite(features).all():
             _LOG.warning("no answer: the window has missing values with nothing before them to fill them with")
             return None
         known = window[np.isfinite(window)]
         return {
-            "prediction": int(self.clustering.predict(features)[0]),
+            "prediction": int(self.clustering.predict(data)[0]),
             "inertia": self._inertia,
             "model_input_min": _metric(known.min() if known.size else None),
             "model_input_max": _metric(known.max() if known.size else None),
             "model_input_mean": _metric(known.mean() if known.size else None),
         }
 
-    def _features(self, rows: "np.ndarray", context: int) -> "np.ndarray":
-        data = as_input(rows, self._kind)
+    def _prepared(self, rows: "np.ndarray", context: int) -> Any:
+        """The window's features as the preprocessing gives them: a frame keeps its names for the clustering."""
+        data = self._as_input(rows)
         for step in self._before:
             data = step.transform(data)
         data = data.iloc[context:] if hasattr(data, "iloc") else data[context:]
         for step in self._after:
             data = step.transform(data)
-        return as_features(data)
+        return data
 
 
 def _transforms(preprocessing: Any, name: str) -> bool:
