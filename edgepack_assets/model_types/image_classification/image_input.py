@@ -79,7 +79,7 @@ def _input_row(entered: Mapping[str, Any], configured: Mapping[str, Any]) -> Par
     ))  # fmt: skip
     return Part(
         "how images enter the model is known",
-        bool(configured) or pixels != "assumed",
+        pixels != "assumed",
         text,
         "what is assumed is as in training; if not, set `input` of the model type in edgepack.yaml: range or mean and "
         "std, channel_order, resize, interpolation (docs/images.md)",

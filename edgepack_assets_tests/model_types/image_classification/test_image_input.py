@@ -94,6 +94,14 @@ def test_what_is_configured_is_carried_out_and_known(folder: Path, tmp_path: Pat
     assert found["component"]["input"] == found["input"]["preprocessing"] == entry(input="imagenet").input.given  # type: ignore[union-attr]
 
 
+def test_what_is_configured_in_part_leaves_the_rest_assumed(folder: Path, tmp_path: Path) -> None:
+    configured = {"channel_order": "bgr"}
+    found = inspect(folder, build(tmp_path / "m.onnx", last="Softmax"), configured)
+    known = row(rows(found, configured), "how images enter")
+    assert not known.passed
+    assert "become 0 to 1 (assumed); channels in the order bgr (configured)" in known.found
+
+
 def test_metadata_is_taken_where_nothing_is_configured(folder: Path, tmp_path: Path) -> None:
     properties = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "NominalRange_0_255"}
     found = inspect(folder, build(tmp_path / "m.onnx", last="Softmax"), properties=properties)
