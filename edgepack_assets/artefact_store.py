@@ -27,7 +27,8 @@ from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manif
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.files import disk_errors, file_digest, published
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings, Settings
+from edgepack_assets.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
+from edgepack_assets.settings import Settings
 
 if TYPE_CHECKING:
     from edgepack_assets.azure_files import AzureFiles

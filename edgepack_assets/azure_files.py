@@ -27,7 +27,7 @@ from edgepack_assets.registry.azure_ml.clouds import check_storage_suffix, curre
 from edgepack_assets.registry.azure_ml.credential import make_credential
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, StoragePlace
 from edgepack_assets.registry.azure_ml.remote import Remote
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.section import Section
-from edgepack_assets.settings import AzureMLRegistrySettings, LocalRegistrySettings, Settings
+from edgepack_assets.settings import Settings
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"

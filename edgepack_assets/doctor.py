@@ -12,11 +12,12 @@ from edgepack_assets.certificates import trusted_authorities
 from edgepack_assets.errors import EdgepackError, without_credentials
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.runtime.index_check import ask_with_pip, ask_with_uv
 from edgepack_assets.runtime.protections import try_protections
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command
-from edgepack_assets.settings import EDGE_PYTHONS, AzureMLRegistrySettings, Settings
+from edgepack_assets.settings import EDGE_PYTHONS, Settings
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -22,3 +23,6 @@ def _no_boolean(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_boolean)]
+OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
+"""Optional values: an empty one, as `${NAME:-}` gives, is none."""

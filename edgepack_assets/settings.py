@@ -14,10 +14,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
     SecretStr,
-    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -27,7 +25,8 @@ from edgepack_assets.errors import ConfigError, without_credentials
 from edgepack_assets.image_settings import ImageInput
 from edgepack_assets.model_columns import ModelColumns, read_model_columns
 from edgepack_assets.partitions import is_model_type_name, is_version
-from edgepack_assets.section import Count, Number, Section
+from edgepack_assets.registry_settings import LocalRegistrySettings, RegistrySettings
+from edgepack_assets.section import Count, Number, OptionalPath, OptionalText, Section
 from edgepack_assets.tolerance import Tolerance, read_tolerance
 from edgepack_assets.versions import Version, is_version_text, read_version
 
@@ -125,115 +124,13 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
     return SecretStr(_web_address(secret.get_secret_value().strip()))
 
 
-def _id(text: str | None) -> str | None:
-    # Files from Windows and variables of pipelines bring a space or line end along.
-    found = (text or "").strip()
-    if not found.isprintable() or any(character.isspace() for character in found):
-        raise ValueError("an id or name in Azure holds no space, line end or invisible character")
-    return found or None
-
-
 AssetName = Annotated[str, AfterValidator(_asset_name)]
-_OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
-_OptionalId = Annotated[str | None, AfterValidator(_id)]
-_OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
-"""Optional values: an empty one, as `${NAME:-}` gives, is none."""
 _Folders = Annotated[
     tuple[Path, ...],
     BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
 ]
 """An empty path would be the folder of edgepack.yaml."""
 _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
-
-
-def _variable(name: str | None) -> str | None:
-    # Whoever writes the secret itself here must not read it again in an error message.
-    if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", name):
-        raise ValueError("must be the name of an environment variable such as AZURE_CLIENT_SECRET, not a secret")
-    return name or None
-
-
-_OptionalVariable = Annotated[str | None, AfterValidator(_variable)]
-
-
-class LocalRegistrySettings(Section):
-    """A registry in a folder of this machine (or a mounted share)."""
-
-    type: Literal["local"] = "local"
-    path: Path = Path(".edgepack/registry")
-
-
-class AzureCredentialSettings(Section):
-    """Who the project is in Azure. Secrets stay in environment variables, which are named here, never their values.
-
-    default: what azure-identity's DefaultAzureCredential finds. service_principal: a secret or a certificate.
-    managed_identity: of the machine; `client_id` chooses a user-assigned one. workload_identity: a pod's token.
-    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed identity's also from DEFAULT_IDENTITY_CLIENT_ID.
-    """
-
-    type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = "default"
-    tenant_id: _OptionalId = None
-    client_id: _OptionalId = None
-    client_secret_variable: _OptionalVariable = None
-    certificate_path: _OptionalPath = None
-    certificate_password_variable: _OptionalVariable = None
-    token_file_path: _OptionalPath = None
-
-    @model_validator(mode="after")
-    def _only_what_its_type_uses(self) -> AzureCredentialSettings:
-        used = {
-            "default": {"client_id"},
-            "service_principal": set(type(self).model_fields) - {"token_file_path"},
-            "managed_identity": {"client_id"},
-            "workload_identity": {"tenant_id", "client_id", "token_file_path"},
-        }[self.type]
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"type"}
-        if given - used:
-            raise ValueError(f"a credential of type {self.type} does not use {', '.join(sorted(given - used))}")
-        if self.certificate_path and self.client_secret_variable:
-            raise ValueError("a service principal has a certificate_path or a client_secret_variable, not both")
-        if self.certificate_password_variable and not self.certificate_path:
-            raise ValueError("certificate_password_variable goes with certificate_path")
-        return self
-
-
-class AzureMLRegistrySettings(Section):
-    """An Azure ML workspace, or an Azure ML registry (`registry_name`, which says where it is itself)."""
-
-    type: Literal["azure_ml"]
-    subscription_id: _OptionalId = None
-    resource_group: _OptionalId = None
-    workspace_name: _OptionalId = None
-    registry_name: _OptionalId = None
-    credential: AzureCredentialSettings = AzureCredentialSettings()
-    time_limit: Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
-
-    @model_validator(mode="after")
-    def _names_one_place(self) -> AzureMLRegistrySettings:
-        if (self.workspace_name is None) == (self.registry_name is None):
-            raise ValueError("name a workspace_name (with subscription_id and resource_group) or a registry_name")
-        if self.workspace_name and not (self.subscription_id and self.resource_group):
-            raise ValueError("workspace_name needs subscription_id and resource_group")
-        if self.registry_name and (self.subscription_id or self.resource_group):
-            raise ValueError("registry_name needs no subscription_id and no resource_group: a registry knows its own")
-        return self
-
-
-def registry_type(value: object) -> str:
-    """Which kind of registry a section is for; local unless it says otherwise."""
-    if isinstance(value, dict):
-        return str(value.get("type", "local"))
-    return str(getattr(value, "type", "local"))
-
-
-RegistrySettings = Annotated[
-    Annotated[LocalRegistrySettings, Tag("local")] | Annotated[AzureMLRegistrySettings, Tag("azure_ml")],
-    Discriminator(
-        registry_type,
-        custom_error_type="registry_type",
-        custom_error_message="a registry's type is local or azure_ml",
-    ),
-]
 
 
 class ArtefactSettings(Section):
@@ -249,7 +146,7 @@ class RuntimeSettings(Section):
 
     environments: Path = Path(".edgepack/environments")
     pythons: dict[EdgePython, Path] = Field(default_factory=dict)
-    index_url: _OptionalText = None
+    index_url: OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
     time_limit: Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
     memory_limit: Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
@@ -312,7 +209,7 @@ class ModelTypeSettings(Section):
     description: str = ""
     code_paths: tuple[Path, ...] = ()
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
-    requirements_file: _OptionalPath = None
+    requirements_file: OptionalPath = None
     replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = Field(default_factory=dict)
     """Line of the model's requirements.txt or conda.yaml, or name of a package in it -> what to install instead, None
     for nothing."""

@@ -25,7 +25,7 @@ from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manif
 from edgepack_assets.azure_files import AzureFiles, is_azure
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError
 from edgepack_assets.files import writing
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 

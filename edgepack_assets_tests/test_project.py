@@ -42,7 +42,9 @@ def test_setup_cfg_holds_tool_settings_only() -> None:
 
 FLOORS = [
     {"errors", "evidence", "certificates", "partitions", "versions", "tolerance", "section", "image_settings"}
-    | {"model_columns", "settings", "config", "config_digest", "files", "scratch", "columns", "yaml_text"},
+    | {"model_columns", "registry_settings", "settings", "config", "config_digest"}
+    | {"files", "scratch", "columns", "yaml_text"},
+    "model_columns",
     {"artefacts", "artefact_cache", "artefact_store", "azure_files", "registry"},
     {"runtime"},
     {"model_types"},

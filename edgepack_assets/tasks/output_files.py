@@ -19,7 +19,8 @@ from typing import IO
 
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.files import disk_errors
-from edgepack_assets.settings import LocalRegistrySettings, Settings
+from edgepack_assets.registry_settings import LocalRegistrySettings
+from edgepack_assets.settings import Settings
 
 IsOurs = Callable[[IO[bytes]], bool]
 """Whether an existing file is one that edgepack wrote, and may replace."""

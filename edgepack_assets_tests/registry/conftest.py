@@ -12,7 +12,7 @@ import pytest
 
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, remote
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 
 

@@ -15,7 +15,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, T
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, blobs, check_connection, remote
 from edgepack_assets.registry.azure_ml.faults import StoragePlace
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.faults import (
     Act,
     Exchange,

@@ -18,7 +18,7 @@ from edgepack_assets.quickstart import __main__ as quickstart
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, check_connection
 from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
 from edgepack_assets.registry.base import Kind, files_of, latest
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.certificates import key_pem, new_key, self_signed
 from edgepack_assets_tests.azure.identity import Principal
 from edgepack_assets_tests.azure.loopback import BLOB_CONTRIBUTOR, DATA_SCIENTIST, LoopbackAzure

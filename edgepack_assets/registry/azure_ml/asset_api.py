@@ -18,7 +18,7 @@ from edgepack_assets.registry.azure_ml.credential import redacted
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, where
 from edgepack_assets.registry.azure_ml.remote import Backoff, Remote, sleep
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.versions import Version
 
 if TYPE_CHECKING:

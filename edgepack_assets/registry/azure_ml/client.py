@@ -22,7 +22,7 @@ from edgepack_assets.registry.azure_ml.credential import make_credential
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, where
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.versions import Version
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from edgepack_assets.registry.azure_ml.faults import where
 from edgepack_assets.registry.azure_ml.places import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 
 _LONGEST_STEP = 30.0
 """Seconds for one call: whoever looks whether the connection holds waits for no outage to end."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.registry.azure_ml.answers import refuse_pages
 from edgepack_assets.registry.azure_ml.clouds import AUTHORITY_VARIABLE, current_cloud
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

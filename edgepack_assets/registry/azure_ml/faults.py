@@ -15,7 +15,7 @@ from edgepack_assets.registry.azure_ml.credential import (
     managed_identity_client_id,
     redacted,
 )
-from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 
 DATA_SCIENTIST = "AzureML Data Scientist"
 REGISTRY_USER = "AzureML Registry User"

@@ -56,7 +56,8 @@ from edgepack_assets.registry.base import (
     not_found,
     utf8_name,
 )
-from edgepack_assets.settings import AzureMLRegistrySettings, is_asset_name
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.settings import is_asset_name
 from edgepack_assets.versions import Version, is_version_text, read_version
 
 _MOST_RACES = 50
