@@ -80,7 +80,7 @@ def _parent() -> Path | None:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         own = next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
         parent = (_TOP / own).parent if own else _TOP
-        if "memory" not in (parent / "cgroup.subtree_control").read_text().split():
+        if "memory" not in (parent / "cgroup.subtree_control").read_text().split() or _is_limited(_TOP / own):
             return None
         _remove_left(parent)
         tried = parent / f"edgepack-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -94,6 +94,12 @@ def _parent() -> Path | None:
             MemoryGroup(tried).remove()
     except (OSError, StopIteration):
         return None
+
+
+def _is_limited(own: Path) -> bool:
+    """Whether this process's own group has limits, which one beside it would be free of."""
+    names = ("memory.max", "memory.high", "cpu.max")
+    return any((own / name).read_text().split()[0] != "max" for name in names if (own / name).exists())
 
 
 def _remove_left(parent: Path) -> None:

@@ -46,6 +46,15 @@ def test_a_folder_that_bounds_nothing_is_no_group(tmp_path: Path, monkeypatch: p
     assert cgroup.new_group(MEMORY) is None
 
 
+@pytest.mark.parametrize("name", ["memory.max", "memory.high", "cpu.max"])
+def test_nothing_leaves_the_limits_of_dagster_s_own_group(tmp_path: Path, name: str) -> None:
+    assert not cgroup._is_limited(tmp_path)
+    (tmp_path / name).write_text("max 100000\n" if name == "cpu.max" else "max\n")
+    assert not cgroup._is_limited(tmp_path)
+    (tmp_path / name).write_text("50000 100000\n")
+    assert cgroup._is_limited(tmp_path)
+
+
 def test_groups_that_killed_processes_left_are_removed(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
