@@ -1,7 +1,8 @@
 """Dagster's web server behind `guard.RequestGuard`, as `python -m edgepack_assets.ui.webserver` and in `dagster dev`.
 
 Dagster has no switch for allowed hosts or origins, and takes GraphQL mutations by GET. Only what Dagster's web server
-builds its app from is replaced here. Its command line, options and everything else stay Dagster's.
+builds its app from is replaced here. Its command line, options and everything else stay Dagster's. `patch.object`
+fails if a name that it replaces is not there: with another Dagster nothing starts, rather than without protection.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Server:
         self.port = port
         self.host = f"127.0.0.1:{port}"
 
-    def send(self, method: str, target: str, headers: Headers = (), body: str = "") -> tuple[int, str]:  # type: ignore[assignment]
+    def send(self, method: str, target: str, headers: Headers = (), body: str = "") -> tuple[int, str]:
         """One request, byte by byte as given: no client library tidies it up. A Host is added if none is given."""
         given = list(headers.items()) if isinstance(headers, dict) else list(headers)
         if not any(name.lower() == "host" for name, _ in given):
@@ -64,7 +64,7 @@ class Server:
         self.answered_headers = head.lower()
         return int(head.split()[1]), content
 
-    def takes_effect(self, method: str, target: str, headers: Headers = (), body: str = "") -> bool:  # type: ignore[assignment]
+    def takes_effect(self, method: str, target: str, headers: Headers = (), body: str = "") -> bool:
         """Whether a request changed something. One that did not is answered as the client's fault."""
         for key in self.instance.event_log_storage.get_concurrency_keys():
             self.instance.event_log_storage.delete_concurrency_limit(key)
@@ -265,7 +265,7 @@ def test_a_body_without_its_type_is_refused(server: Server) -> None:
 @pytest.mark.parametrize("origin", [None, "http://{host}"])
 def test_the_uis_own_websocket_is_served(server: Server, origin: str | None) -> None:
     address = f"ws://{server.host}/graphql"
-    with connect(address, origin=origin and origin.format(host=server.host), subprotocols=["graphql-ws"]) as socket_:  # type: ignore[arg-type]
+    with connect(address, origin=origin and origin.format(host=server.host), subprotocols=["graphql-ws"]) as socket_:
         socket_.send('{"type": "connection_init"}')
         assert json.loads(socket_.recv(60)) == {"type": "connection_ack"}
 
@@ -283,7 +283,7 @@ def test_the_uis_own_websocket_is_served(server: Server, origin: str | None) -> 
 )
 def test_a_foreign_pages_websocket_is_refused(server: Server, headers: dict[str, str]) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://{server.host}/graphql", additional_headers=headers, subprotocols=["graphql-ws"])  # type: ignore[list-item]
+        connect(f"ws://{server.host}/graphql", additional_headers=headers, subprotocols=["graphql-ws"])
     assert refused.value.response.status_code == 403
 
 
@@ -291,7 +291,7 @@ def test_a_websocket_of_a_foreign_host_is_refused(server: Server) -> None:
     with (
         socket.create_connection(("127.0.0.1", server.port)) as connection,
         pytest.raises(InvalidStatus) as refused,
-        connect(f"ws://evil.example:{server.port}/graphql", sock=connection, subprotocols=["graphql-ws"]),  # type: ignore[list-item]
+        connect(f"ws://evil.example:{server.port}/graphql", sock=connection, subprotocols=["graphql-ws"]),
     ):
         pass
     assert refused.value.response.status_code == 403
@@ -310,7 +310,7 @@ def _is_served(headers: list[tuple[bytes, bytes]], method: str = "POST") -> bool
         return {"type": "http.disconnect"}
 
     scope = {"type": "http", "method": method, "path": "/graphql", "headers": headers}
-    asyncio.run(RequestGuard(app, [PLANT_HOST])(scope, nothing, nothing))  # type: ignore[arg-type]
+    asyncio.run(RequestGuard(app, [PLANT_HOST])(scope, nothing, nothing))
     return bool(reached)
 
 
