@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ from edgepack_assets import approval, dagster_home
 from edgepack_assets.artefact_store import open_store
 from edgepack_assets.cli_lock import lock
 from edgepack_assets.cli_text import size_text, table
-from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
+from edgepack_assets.cli_ui import ui, webserver
+from edgepack_assets.config import load_settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.garbage import find_garbage
 from edgepack_assets.partitions import ModelKey, is_version
@@ -224,18 +224,7 @@ def sync() -> None:
 @main.command()
 def env() -> None:
     """Print the settings that Dagster's own commands need: eval "$(edgepack env)"."""
-    exports = {
-        dagster_home.HOME_VARIABLE: str(dagster_home.ensure()),
-        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
-        # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
-        # children die without a word and the UI never comes up. In this mode it hands them the module itself.
-        "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
-        CONFIG_VARIABLE: str(find_config()),
-        # The SDK refuses to work without an answer to this; the user's own answer stands.
-        "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-    }
-    for name, value in exports.items():
+    for name, value in dagster_home.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
@@ -280,7 +269,7 @@ def sensors() -> None:
     if not found.daemon_is_alive:
         seen = "never" if found.daemon is None else f"{found.daemon:.0f} s ago"
         raise click.ClickException(
-            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `dagster dev`, or `dagster-daemon run`"
+            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
     if faulty := [each.name for each in found.sensors if each.fault]:
         raise click.ClickException(f"not well: {', '.join(faulty)}")
@@ -328,4 +317,5 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
-main.add_command(lock)
+for _command in (lock, ui, webserver):
+    main.add_command(_command)

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack_assets.config import find_config
+from edgepack_assets.config import CONFIG_VARIABLE, find_config
 from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
 from edgepack_assets.files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
@@ -68,6 +68,21 @@ def ensure() -> Path:
         with writing(target) as stream:
             stream.write(wanted)
     return _writable(folder)
+
+
+def environment() -> dict[str, str]:
+    """The environment variables that Dagster's own commands need to work on this project; makes the home ready."""
+    return {
+        HOME_VARIABLE: str(ensure()),
+        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
+        # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
+        # children die without a word and the UI never comes up. In this mode it hands them the module itself.
+        "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
+        CONFIG_VARIABLE: str(find_config()),
+        # The SDK refuses to work without an answer to this; the user's own answer stands.
+        "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
 
 
 def _writable(folder: Path) -> Path:

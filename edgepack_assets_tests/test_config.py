@@ -11,10 +11,9 @@ from edgepack_assets.errors import ConfigError
 from edgepack_assets.image_settings import PRESETS
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
+from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.settings import (
     EDGE_PYTHONS,
-    AzureMLRegistrySettings,
-    LocalRegistrySettings,
     Settings,
     implementations,
 )

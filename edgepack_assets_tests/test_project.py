@@ -57,7 +57,8 @@ FLOORS = [
     {"jobs", "sensors"},
     {"definitions"},
     {"quickstart"},
-    {"cli", "cli_lock", "cli_text"},
+    {"ui"},
+    {"cli", "cli_lock", "cli_text", "cli_ui"},
 ]
 """From the ground up: a module imports from its own floor or one below."""
 
@@ -108,6 +109,7 @@ def test_dagster_and_the_sdk_stay_where_they_belong() -> None:
             "run_launcher",
             "dagster_home",
             "quickstart",
+            "ui",
         },
         "simaticai": {"packaging", "runtime"},
     }
