@@ -44,7 +44,6 @@ FLOORS = [
     {"errors", "evidence", "certificates", "partitions", "versions", "tolerance", "section", "image_settings"}
     | {"model_columns", "registry_settings", "settings", "config", "config_digest"}
     | {"files", "scratch", "columns", "yaml_text"},
-    "model_columns",
     {"artefacts", "artefact_cache", "artefact_store", "azure_files", "registry"},
     {"runtime"},
     {"model_types"},
