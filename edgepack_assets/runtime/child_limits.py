@@ -4,6 +4,7 @@ A part of child.py, which loads it by its path: the limits, the filter of system
 that those it forks inherit. Standard library only.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -15,6 +16,7 @@ _FILTER = 1
 _IO_PRIORITY = {"x86_64": 252, "aarch64": 31}
 _ONE_PROCESS = 1
 _KINDS_OF_LIMITS = 16
+_SCRATCH = Path("/dev/shm")  # noqa: S108 - of this namespace
 
 
 class _Program(ctypes.Structure):
@@ -60,10 +62,14 @@ def refuse_calls(filter_: "dict[str, Any] | None") -> None:
 
 
 def inherited() -> "list[object]":
-    """What the next job would inherit from this process, and another process of the same user could have changed.
+    """What the next job would inherit from this process, or find, and another of the same user could have changed.
 
-    The filter refuses that; who finds it changed all the same must not fork another job."""
+    The filter refuses most of that; who finds it changed all the same must not fork another job."""
     libc = ctypes.CDLL(None)
+    scratch = _SCRATCH.stat()  # where it belongs to the user of the jobs
+    attributes = []
+    with contextlib.suppress(OSError):
+        attributes = os.listxattr(_SCRATCH)
     io_priority = _IO_PRIORITY.get(os.uname().machine)
     return [
         os.getpriority(os.PRIO_PROCESS, 0),
@@ -73,5 +79,6 @@ def inherited() -> "list[object]":
         libc.syscall(io_priority, _ONE_PROCESS, 0) if io_priority else None,
         libc.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0),
         Path("/proc/self/oom_score_adj").read_text(),
+        [scratch.st_mode, scratch.st_uid, attributes],
         [resource.getrlimit(kind) for kind in range(_KINDS_OF_LIMITS)],
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -43,6 +44,7 @@ _ENVIRONMENT = {
 }
 """All that a child knows of this process's environment, with HOME and TMPDIR in its work folder."""
 _GIB = 1 << 30
+_GET_FLAGS = 0x80086601
 
 
 class ChildDiedError(ComponentError):
@@ -80,6 +82,7 @@ class ChildProcess:
             for folder in (room.work, room.mount_point):
                 folder.mkdir(mode=0o700)
             isolation.own(room.work)
+            self._flags = _flags(room.work)
             self._start(room)
         except (OSError, subprocess.SubprocessError) as error:
             self._scratch.remove()
@@ -174,6 +177,7 @@ class ChildProcess:
                 os.removexattr(self.work, name)
         for entry in list(self.work.iterdir()):
             remove_all(entry)
+        self._is_spent = self._is_spent or _flags(self.work) != self._flags
 
     def _give(self, source: Path, copy: Path) -> Path:
         """A copy that is the child's: what it makes of it is its own affair."""
@@ -305,6 +309,17 @@ class ChildProcess:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _flags(folder: Path) -> bytes:
+    """What ioctl_iflags(2) says of a folder: that writing to it is synchronous, and the like. Its owner may set it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError:
+        return b""  # the file system has none
+    finally:
+        os.close(descriptor)
 
 
 def _most_processes(isolation: Isolation) -> int | None:

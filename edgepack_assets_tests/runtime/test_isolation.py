@@ -209,6 +209,8 @@ BODIES = {
     "memory of many processes": "[os.fork() for n in range(4)]; b = b'x' * (200 << 20); time.sleep(600)",
     "the work folder without rights": "os.chmod(pathlib.Path.home().parent, 0)",
     "attributes": "os.setxattr(pathlib.Path.home().parent, 'user.left', b'x')",
+    "flags of the work folder": "set_flags(pathlib.Path.home().parent, 0x48)",
+    "shared memory without rights": "change('/dev/shm')",
     "a folder without rights": "os.makedirs('a/b/c'); os.chmod('a/b', 0); os.chmod('a', 0)",
     "shared memory": "f = open('/dev/shm/x', 'wb'); [f.write(bytes(1 << 20)) for n in range(100)]",
     "fork bomb": "\nwhile True:\n        try: os.fork()\n        except OSError: pass",
@@ -222,7 +224,16 @@ STOPPED = {
     "shared memory", "fork bomb", "closed streams", "output without end",
 }  # fmt: skip
 PROLOGUE = """
-import os, pathlib, subprocess, time
+import fcntl, os, pathlib, struct, subprocess, time
+def change(folder):
+    try: os.chmod(folder, 0o500)
+    except PermissionError: pass  # it is root's
+def set_flags(folder, flags):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try: fcntl.ioctl(descriptor, 0x40086602, struct.pack('l', flags | flags_of(folder)))
+    except OSError: pass  # the file system has none
+def flags_of(folder):
+    return struct.unpack('l', fcntl.ioctl(os.open(folder, os.O_RDONLY), 0x80086601, bytes(8)))[0]
 def write(*afterwards):
     files = []
     for n in range(10**9):
@@ -243,8 +254,14 @@ def test_the_next_job_works_after_any_harm(
     harm, peace = tmp_path / "harm.py", tmp_path / "peace.py"
     harm.write_text(f"{PROLOGUE}    {BODIES[name]}\n")
     peace.write_text(
-        "import os\n"
+        "import fcntl, os\n"
         "def go(arguments):\n"
+        "    open('/dev/shm/mine', 'w').close()\n"
+        "    os.unlink('/dev/shm/mine')\n"
+        "    work = os.open(os.path.dirname(os.environ['HOME']), os.O_RDONLY)\n"
+        "    try: flags = fcntl.ioctl(work, 0x80086601, bytes(8))\n"
+        "    except OSError: flags = b''\n"
+        "    assert not flags or not flags[0] & 0x48\n"
         "    pid = os.fork()\n"
         "    if pid == 0: os._exit(0)\n"
         "    os.waitpid(pid, 0)\n"
