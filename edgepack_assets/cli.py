@@ -28,7 +28,7 @@ from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
 from edgepack_assets.runtime.environments import idle_environments, remove_environment
-from edgepack_assets.settings import Settings
+from edgepack_assets.settings import LocalRegistrySettings, Settings
 from edgepack_assets.versions import Version, is_version_text, read_version
 
 
@@ -69,6 +69,14 @@ def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) ->
         example = "state_identifier:3" if is_model else "press_raw:3 or press_raw:2024-06-01"
         raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. {example}, or NAME:latest")
     return name, read_version(version)
+
+
+def _refuse_text_in_a_local_registry(name: str, version: Version, settings: Settings) -> None:
+    if isinstance(settings.registry, LocalRegistrySettings) and isinstance(version, str) and version != "latest":
+        raise click.BadParameter(
+            f"'{name}:{version}': write NAME:VERSION, e.g. {name}:3, or {name}:latest: a local registry counts its "
+            "versions from 1"
+        )
 
 
 def _group(kind: Kind, noun: str) -> click.Group:
@@ -116,7 +124,9 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
     def download(version: tuple[str, Version], dest: Path) -> None:
-        registry = open_registry(load_settings())
+        settings = load_settings()
+        _refuse_text_in_a_local_registry(*version, settings)
+        registry = open_registry(settings)
         click.echo(registry.download(resolve(registry, kind, *version), dest))
 
     return group
