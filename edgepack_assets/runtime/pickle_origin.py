@@ -17,9 +17,8 @@ _ARGUMENTS_BEFORE_3_11, _ARGUMENTS_SINCE_3_11 = 16, 18
 """Of types.CodeType: 3.8 to 3.10; since 3.11 with a qualified name and a table of exceptions."""
 _BYTECODE = 6
 _BEFORE_RESUME = {"COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP", "CACHE"}
-_VERSION_KEY = b"_sklearn_version"
-_VERSION = re.compile(_VERSION_KEY + rb"(?:\x94|q.|r.{4})?(?:\x8c.|X.{4})([0-9][0-9A-Za-z.]{2,19})", re.DOTALL)
-"""scikit-learn's own note in an estimator's state: the key, whether it is memoized, the value as short or long text."""
+_VERSION = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.)\0\0\0)([0-9][0-9A-Za-z.]{2,19})", re.DOTALL)
+"""scikit-learn's own note in an estimator's state: the key, memoized or not; the value's length and text."""
 
 
 def origin(arguments: "dict[str, Any]") -> "dict[str, Any]":
@@ -27,8 +26,9 @@ def origin(arguments: "dict[str, Any]") -> "dict[str, Any]":
     "scikit_learn": version or None} for the pickle at `file`."""
     data = Path(arguments["file"]).read_bytes()
     reader = _Reader(data)
-    version = _VERSION.search(data)
-    return {"bytecode": reader.bytecode(), "scikit_learn": version[1].decode("ascii") if version else None}
+    found = _VERSION.search(data)
+    version = found[3][: ord(found[1] or found[2])].decode("ascii") if found else None
+    return {"bytecode": reader.bytecode(), "scikit_learn": version}
 
 
 class _Nothing:
@@ -88,10 +88,11 @@ class _Reader(pickle.Unpickler):
         lengths = {len(arguments) for arguments in self.found}
         if _ARGUMENTS_BEFORE_3_11 in lengths:
             return "older"
-        codes = [arguments[_BYTECODE] for arguments in self.found if len(arguments) == _ARGUMENTS_SINCE_3_11]
+        since = [arguments[_BYTECODE] for arguments in self.found if len(arguments) == _ARGUMENTS_SINCE_3_11]
+        codes = [code for code in since if isinstance(code, bytes)]  # old protocols write bytes as something to call
         if not codes:
             return "none"
-        return "this" if all(isinstance(code, bytes) and is_of_this_python(code) for code in codes) else "other"
+        return "this" if all(map(is_of_this_python, codes)) else "other"
 
 
 def is_of_this_python(code: bytes) -> bool:

@@ -192,6 +192,40 @@ def test_a_failure_carries_the_code_s_own_words(call: Call) -> None:
     assert str(error.value).startswith("the job failed: No module named 'nosuchmodule'\n| Traceback")
 
 
+def test_a_refusal_with_the_mark_is_its_own_words_and_nothing_else(call: Call) -> None:
+    with pytest.raises(TaskFailedError) as error:
+        call("raise type('Unfit', (ValueError,), {'is_for_user': True})('it has 5 dimensions')")
+    assert error.value.failure.for_user
+    assert str(error.value) == "the job failed: it has 5 dimensions"
+
+
+@pytest.mark.parametrize("mark", ["{'is_for_user': 'yes'}", "{'is_for_user': 1}", "{}"])
+def test_an_error_without_the_mark_keeps_its_traceback(call: Call, mark: str) -> None:
+    with pytest.raises(TaskFailedError) as error:
+        call(f"raise type('Unfit', (ValueError,), {mark})('it has 5 dimensions')")
+    assert not error.value.failure.for_user
+    assert str(error.value).startswith("the job failed: it has 5 dimensions\n| Traceback")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise RuntimeError(f'{os.getcwd()}/model.onnx is no model')",
+        "raise RuntimeError(f'{__file__} and {os.getcwd()} and {HOME}/x and {HOME.parent}')",
+        "open('nothing/there')",
+        "print(f'reading {os.getcwd()}/model.onnx', flush=True); os._exit(7)",
+        "print(f'reading {__file__}', flush=True); os.kill(os.getpid(), signal.SIGSEGV)",
+    ],
+)
+def test_no_message_holds_the_folder_that_a_job_ran_in(
+    call: Call, body: str, work_folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), pytest.raises(ComponentError) as error:
+        call(body)
+    assert str(work_folders) not in str(error.value)
+    assert str(work_folders) not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -234,7 +268,7 @@ def test_a_failure_of_importing_ahead_is_told(sandbox: Sandbox, environment: Env
         ("os.mkfifo(RESULT)", "result.json is not a file of its own"),
         ("RESULT.mkdir()", "result.json is not a file of its own"),
         ("(HOME / 'other').write_text('{}'); os.link(HOME / 'other', RESULT)", "result.json is not a file of its own"),
-        ("f = RESULT.open('wb'); f.truncate(1 << 30)", "result.json has 1073741824 bytes; at most 67108864 are read"),
+        ("f = RESULT.open('wb'); f.truncate(1 << 30)", "result.json has 1073741824 bytes; at most 8388608 are read"),
         ("RESULT.write_text('')", "gave a result that is not one: JSONDecodeError"),
         ("RESULT.write_bytes(bytes([0xff]))", "gave a result that is not one: UnicodeDecodeError"),
         ("RESULT.write_text('[' * 100_000)", "gave a result that is not one: RecursionError"),

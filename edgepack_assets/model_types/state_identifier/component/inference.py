@@ -127,6 +127,8 @@ class StateIdentifier:
             if not np.isfinite(window).all():
                 _LOG.warning("no answer: the window has missing values that the model does not fill (%s)", error)
                 return None
+            if np.isfinite(context).all():
+                raise
             # The model fills nothing, and it is the context that has a missing value.
             data = self._prepared(window, 0)
         features = as_features(data)
