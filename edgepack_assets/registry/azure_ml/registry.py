@@ -34,6 +34,8 @@ from edgepack_assets.registry.azure_ml.places import Places, Target
 from edgepack_assets.registry.azure_ml.registry_api import UnfinishedError
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import (
+    DEEPEST_FOLDER,
+    MOST_FILES,
     Kind,
     RegisteredVersion,
     Registry,
@@ -131,6 +133,8 @@ class AzureMLRegistry(Registry):
         container, path = self._places.of(asset)
         is_folder, blobs = self._look(asset, container, path)
         self._check_listing(asset, blobs, digest, is_folder)
+        if len(blobs) > MOST_FILES:
+            raise CorruptError(f"{found}: holds more than {MOST_FILES:,} files; register a smaller one")
         made_here = not destination.exists()
         aside = destination / f".{uuid.uuid4().hex}.tmp"
         try:
@@ -349,6 +353,8 @@ def _below(copy: Path, blob: Blob) -> Path:
     if not blob.name:
         return copy
     parts = blob.name.split("/")
+    if len(parts) > DEEPEST_FOLDER:
+        raise CorruptError(f"{copy.name}: has folders more than {DEEPEST_FOLDER} deep; register a flatter one")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise CorruptError(f"{blob.full_name}: {blob.name!r} cannot be the name of a file")
     return copy.joinpath(*parts)
