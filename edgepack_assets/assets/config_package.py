@@ -42,7 +42,7 @@ def config_package(
             "package_digest": artefact.parts["package"].digest,
             "python": report.lock.python,
             "requirements": ", ".join(report.lock.requirements),
-            "constraints": ", ".join(report.lock.constraints) or "none",
+            "constraints": ", ".join(report.lock.constraints)[:2_000] or "none",
             "lock": table(wheels),
             "lock_key": report.lock.key,
             "lock_generation": report.generation.number,

@@ -105,6 +105,8 @@ def test_what_is_wrong_with_a_model_s_files_is_the_model_s_failure(
     model = tmp_path / "model"
     model.mkdir()
     (model / "model.pkl").write_bytes(b"x")
+    if name == "MLmodel":
+        (model / "requirements.txt").write_text("scikit-learn\n")
     (model / name).write_text(text)
     with pytest.raises(ModelError, match=message):
         packaged(tmp_path, model)
