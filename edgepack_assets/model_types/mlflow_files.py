@@ -155,7 +155,7 @@ def mlflow_root(model: Path) -> Path | None:
     if len(roots) > 1:
         raise ModelError(
             f"the model folder holds {len(roots)} MLflow models "
-            f"({', '.join(root.relative_to(model).as_posix() for root in roots)}); register one of them"
+            f"({', '.join(root.relative_to(model).as_posix() for root in roots[:20])}); register one of them"
         )
     return roots[0] if roots else None
 

@@ -89,8 +89,9 @@ def path_problem(root: Path, named: str) -> str:
     return ""
 
 
-def read_text(root: Path, path: Path) -> str:
-    """The text of a file of the model's folder `root`. Raises ModelError if it is no text, or too long."""
+def read_text(root: Path, path: Path, errors: str = "strict") -> str:
+    """The text of a file of the model's folder `root`. Raises ModelError if it is no text (unless `errors` says what
+    stands for bytes that are none), or too long."""
     shown = path.relative_to(root).as_posix()
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with disk_errors(path, "read"):
@@ -102,7 +103,7 @@ def read_text(root: Path, path: Path) -> str:
         raise ModelError(f"{shown}: is larger than {MOST_BYTES // 2**20} MiB, the most that is read of such a file")
     mark, encoding = next(((mark, name) for mark, name in _BOMS if content.startswith(mark)), (b"", "utf-8"))
     try:
-        return content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise ModelError(f"{shown}: is no {encoding.upper()} text ({error.reason} at byte {error.start})") from None
 
@@ -145,6 +146,6 @@ def _check_bounds(text: str, shown: str) -> None:
 
 
 def _fault(shown: str, fault: Any) -> str:
-    key = ".".join(str(step) for step in fault["loc"])
+    key = ".".join(str(step)[:100] for step in fault["loc"])
     found = f" (found {fault['input']!r:.100})" if not isinstance(fault["input"], dict) else ""
     return f"{shown}: {key}: {fault['msg'].removeprefix('Value error, ')}{found}"

@@ -46,7 +46,7 @@ def find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]
     root = mlflow_root(model) or _folder_with_models(model, suffixes)
     found = _models_in(root, suffixes)
     if len(found) > 1:
-        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in found))
+        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in found[:20]))
         raise ModelError(f"the model folder holds {len(found)} model files ({names}); register a folder with one")
     named = _named_by_mlflow(root)
     if named is not None and named.suffix.lower() in suffixes:

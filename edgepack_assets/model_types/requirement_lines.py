@@ -21,7 +21,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from edgepack_assets.errors import ModelError, without_credentials
 from edgepack_assets.model_types.model_files import path_problem, read_text
 
-_MOST_LINES = 5_000
+MOST_LINES = 5_000
 _LONGEST_LINE = 1_000
 _LONGEST_OPTIONS = 65_536  # a hash takes 80 characters, and a package may have hundreds of files
 _MOST_FILES = 20
@@ -60,7 +60,7 @@ IsReplaced = Callable[[str], bool]
 def read_requirements(root: Path, path: Path, is_replaced: IsReplaced = lambda _: False) -> list[SavedLine]:
     """The lines of a requirements file and of the files that it names, all inside `root`. Raises ModelError if one
     cannot be read, or there are too many."""
-    return read_lines(root, path, _numbered(read_text(root, path)), is_replaced)
+    return read_lines(root, path, _numbered(_text(root, path)), is_replaced)
 
 
 def read_lines(
@@ -90,6 +90,11 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     rest = re.sub(r"(^|\s)#.*$", "", "".join(parts)).strip()
     if rest:
         yield first, rest
+
+
+def _text(root: Path, path: Path) -> str:
+    # A comment may be in any encoding; a requirement is ASCII, and a line that is not gets refused by itself.
+    return read_text(root, path, errors="replace")
 
 
 def _numbered(text: str) -> Iterator[tuple[str, str]]:
@@ -139,8 +144,8 @@ class _Reading:
         if len(self._seen) > _MOST_FILES:
             raise ModelError(f"{name}: more than {_MOST_FILES} requirements files name each other")
         for place, text in lines:
-            if len(self.found) >= _MOST_LINES:
-                raise ModelError(f"{name}: more than {_MOST_LINES} lines of requirements")
+            if len(self.found) >= MOST_LINES:
+                raise ModelError(f"{name}: more than {MOST_LINES} lines of requirements")
             self._line(text, f"{name}: {place}", path, constraints)
 
     def _line(self, text: str, origin: str, path: Path, constraints: bool) -> None:
@@ -179,7 +184,7 @@ class _Reading:
             if not other.is_file():
                 problem = f"names {named!r}, which the folder does not hold"
             elif (other, constraints) not in self._seen:
-                self.read(other, _numbered(read_text(self._root, other)), constraints)
+                self.read(other, _numbered(_text(self._root, other)), constraints)
         if problem:
             self.found.append(SavedLine(LineKind.UNUSABLE, text, origin, problem=problem))
 

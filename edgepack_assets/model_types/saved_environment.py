@@ -21,6 +21,7 @@ from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.conda_lines import CondaKind, read_conda_line
 from edgepack_assets.model_types.mlflow_files import MLmodel, read_conda, read_mlmodel, read_python_env
 from edgepack_assets.model_types.requirement_lines import (
+    MOST_LINES,
     LineKind,
     SavedLine,
     logical_lines,
@@ -33,6 +34,7 @@ _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"
 _WHEELS = "the lock holds exact wheels, however they were chosen or built"
 _PATCHES = 40
+_MOST_KEYS = 100
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def saved_environment(
     python = None
     by_pip = {line.name for line in lines if line.name is not None}
     passed_over: dict[CondaKind, list[str]] = {}
+    if len(conda.conda) > MOST_LINES:
+        raise ModelError(f"{conda_name}: more than {MOST_LINES} packages")
     for text in conda.conda:
         found = read_conda_line(text)
         if found.kind is CondaKind.PYTHON:
@@ -208,7 +212,7 @@ def _refusal(lines: list[SavedLine]) -> ModelError:
     told = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
     more = f"\nand {len(lines) - 20} more lines" if len(lines) > 20 else ""
     # By name where there is one: that also holds for the next version that is saved.
-    keys = {line.name or _normal(line.text): None for line in lines}
+    keys = {line.name or _normal(line.text): None for line in lines[:_MOST_KEYS]}
     return ModelError(
         f"{told}{more}\nIf the model runs without them, put this into its model type in edgepack.yaml; else put a "
         f'requirement such as "scikit-learn==1.5.2" in place of null:\n'

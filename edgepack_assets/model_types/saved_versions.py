@@ -102,7 +102,7 @@ def saved_version_parts(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSe
 def _public(version: str) -> object:
     """A version without its local part: 2.1.0+cpu is the same code as 2.1.0."""
     try:
-        parsed = Version(version)
+        parsed = Version(version[:_LONGEST])
     except InvalidVersion:
         return version
     return Version(parsed.public)

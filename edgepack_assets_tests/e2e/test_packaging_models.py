@@ -130,7 +130,9 @@ def defective(folder: Path, variants: Path, defect: str) -> Path:
     elif defect == "main_class":
         (path / "model.pkl").write_bytes(b"c__main__\nMyModel\n.")
     elif defect == "requirement_option":
-        (path / "requirements.txt").write_text("--extra-index-url https://example.invalid\nscikit-learn==1.5.2\n")
+        (path / "requirements.txt").write_text("-e .\nscikit-learn==1.5.2\n")
+    elif defect == "code_of_the_host":
+        (path / "MLmodel").write_text((path / "MLmodel").read_text().replace("code: code", "code: /etc"))
     elif defect == "exits":
         (path / "model.pkl").write_bytes(b"cos\n_exit\n(I0\ntR.")
     elif defect == "hides_the_entrypoint":
@@ -147,7 +149,8 @@ def defective(folder: Path, variants: Path, defect: str) -> Path:
         ("no_such_python", "does not run on the edge"),
         ("not_a_pickle", "inspecting the model of defects:"),
         ("main_class", "names code of the script that trained it"),
-        ("requirement_option", "cannot be carried over"),
+        ("requirement_option", 'replace_requirements: {"-e .": null}'),
+        ("code_of_the_host", "code names '/etc', which lies outside the model folder"),
         ("exits", "before it gave a result"),
         ("hides_the_entrypoint", "would hide the component's own inference.py"),
     ],

@@ -207,3 +207,20 @@ def test_the_configuration_s_own_file_is_read_as_pip_reads_it(tmp_path: Path) ->
         (real / "r.txt").write_text(f"{line}\n")
         with pytest.raises(ModelError, match=rf"real/r.txt: line 1: .*{message}"):
             configured_requirements(entry(requirements_file=real / "r.txt"))
+
+
+def test_a_comment_may_be_in_any_encoding(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_bytes("numpy==1.25.2 # größer\n".encode("cp1252"))
+    assert saved_environment(tmp_path, entry()).requirements == ("numpy==1.25.2",)
+    (tmp_path / "requirements.txt").write_bytes("größe==1\n".encode("cp1252"))
+    with pytest.raises(ModelError, match=r"line 1: .* is not a requirement"):
+        saved_environment(tmp_path, entry())
+
+
+def test_a_refusal_is_short_however_much_is_wrong(tmp_path: Path) -> None:
+    conda = "dependencies:\n" + "".join(f"- r-{n}\n" for n in range(4_000))
+    with pytest.raises(ModelError, match="and 3980 more lines") as caught:
+        read(tmp_path, conda__yaml=conda)
+    assert len(str(caught.value)) < 10_000
+    with pytest.raises(ModelError, match=r"conda.yaml: more than 5000 packages"):
+        read(tmp_path, conda__yaml=conda + "- numpy\n" * 2_000)

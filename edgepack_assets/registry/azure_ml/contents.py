@@ -9,7 +9,7 @@ from edgepack_assets.errors import CorruptError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.registry.azure_ml.blobs import Blob
 from edgepack_assets.registry.azure_ml.client import Asset
-from edgepack_assets.registry.base import files_of
+from edgepack_assets.registry.base import DEEPEST_FOLDER, files_of
 
 DIGEST, SIZE, FILE, CONTENT, ATTEMPT = (
     "edgepack_digest",
@@ -47,6 +47,8 @@ def below(copy: Path, blob: Blob) -> Path:
     if not blob.name:
         return copy
     parts = blob.name.split("/")
+    if len(parts) > DEEPEST_FOLDER:
+        raise CorruptError(f"{copy.name}: has folders more than {DEEPEST_FOLDER} deep; register a flatter one")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise CorruptError(f"{blob.full_name}: {blob.name!r} cannot be the name of a file")
     return copy.joinpath(*parts)

@@ -46,6 +46,7 @@ from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.places import Places, Target
 from edgepack_assets.registry.azure_ml.remote import Backoff, Remote
 from edgepack_assets.registry.base import (
+    MOST_FILES,
     Kind,
     RegisteredVersion,
     Registry,
@@ -160,6 +161,8 @@ class AzureMLRegistry(Registry):
         container, path = self._places.of(asset)
         is_folder, blobs = self._look(asset, container, path)
         self._check_listing(asset, blobs, digest, is_folder)
+        if len(blobs) > MOST_FILES:
+            raise CorruptError(f"{found}: holds more than {MOST_FILES:,} files; register a smaller one")
         made_here = not destination.exists()
         aside = destination / f".{uuid.uuid4().hex}.tmp"
         try:
