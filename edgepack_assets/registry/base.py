@@ -6,7 +6,7 @@ Packages are registered models of their own name. A version is immutable but for
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,8 @@ from typing import Protocol
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.files import disk_errors, file_digest
 from edgepack_assets.settings import is_asset_name
+
+_DAMAGED_SHOWN = 5
 
 
 class Kind(StrEnum):
@@ -48,6 +50,34 @@ class RegisteredVersion:
         return f"{self.name}:{self.version}"
 
 
+@dataclass(frozen=True)
+class DamagedVersion:
+    """A version that stands in the registry and cannot be used. It keeps its number.
+
+    `reason` names the file, what is wrong and what to do. `tags` are empty, and not known, if they cannot be read."""
+
+    kind: Kind
+    name: str
+    version: int
+    reason: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tags_are_known: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Files of a registration that is in progress or was cut short. `idle` are the seconds since it last moved, by the
+    clock of the file system; `may_be_alive` says that this is too short a time to be sure that it was cut short."""
+
+    path: Path
+    size: int
+    idle: float
+    may_be_alive: bool
+
+
 class Registry(Protocol):
     """The interface. Every method raises EdgepackError with a message for the user."""
 
@@ -55,7 +85,12 @@ class Registry(Protocol):
         """Every registered name of a kind, sorted."""
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
-        """All versions of a name, lowest first; empty if there are none."""
+        """The versions of a name, lowest first; empty if there are none. Without the damaged ones: a damaged version
+        must not hide the others."""
+
+    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+        """The damaged versions of a name, lowest first. A registry that cannot tell has none."""
+        return []
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None, in one or two calls whatever the number of versions.
@@ -64,7 +99,8 @@ class Registry(Protocol):
         Whoever must not miss a version asks `versions` too, now and then."""
 
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
-        """One version. Raises NotFoundError, naming what there is. Its cost does not grow with their number."""
+        """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
+        grow with their number."""
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder
@@ -76,22 +112,44 @@ class Registry(Protocol):
     ) -> RegisteredVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
-        Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken.
-        Nothing is registered half."""
+        Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken, or was
+        taken by a version that somebody deleted. Nothing is registered half."""
 
     def set_tags(
         self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
+    def unfinished(self) -> list[Unfinished]:
+        """What registrations in progress, or cut short, have left in the registry."""
+        return []
+
+    def remove_unfinished(self, idle: float) -> list[Unfinished]:
+        """Remove what has not moved for `idle` seconds, and return it. Never removes a registration in progress."""
+        return []
+
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
-    """The highest version of a name. Raises NotFoundError."""
+    """The highest version of a name that is not damaged. Raises NotFoundError."""
     found = registry.versions(kind, name)
     if not found:
+        if damaged := registry.damaged(kind, name):
+            raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
         known = ", ".join(registry.names(kind)) or "none"
         raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
     return found[-1]
+
+
+def damaged_above(registry: Registry, found: RegisteredVersion) -> list[DamagedVersion]:
+    """The damaged versions that are higher than `found`: one of them would be the latest."""
+    return [each for each in registry.damaged(found.kind, found.name) if each.version > found.version]
+
+
+def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:
+    """Damaged versions with their reasons, in one line, the highest first."""
+    words = [f"{each} is damaged and passed over ({each.reason})" for each in reversed(damaged)]
+    more = f"; {len(words) - _DAMAGED_SHOWN} more are damaged" if len(words) > _DAMAGED_SHOWN else ""
+    return "; ".join(words[:_DAMAGED_SHOWN]) + more
 
 
 def resolve(registry: Registry, kind: Kind, name: str, version: int | str) -> RegisteredVersion:
@@ -117,11 +175,26 @@ def check_name(kind: Kind, name: str) -> None:
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """A copy of `tags`. Refuses keys and values that are not text: a registry would drop or change them."""
+    """A copy of `tags`. Refuses keys and values that are not UTF-8 text: a registry would drop or change them, or could
+    not read them again."""
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str) or not key:
             raise EdgepackError(f"tag {key!r}: {value!r} cannot be kept: keys and values of tags are text")
+        if not is_utf8(key) or not is_utf8(value):
+            raise EdgepackError(
+                f"tag {key!r}: {value!r} cannot be kept: it is not UTF-8 text; set the locale of the shell that gives "
+                "it to UTF-8"
+            )
     return dict(tags)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written as UTF-8. Bytes of another encoding that a shell passed on cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _noun(kind: Kind) -> str:
@@ -153,10 +226,8 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 def utf8_name(name: str) -> str:
     """`name`, unless it is no text: a registry keeps names of files as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise EdgepackError(f"{name!r}: a file name must be UTF-8 text; rename the file") from None
+    if not is_utf8(name):
+        raise EdgepackError(f"{name!r}: a file name must be UTF-8 text; rename the file")
     return name
 
 
