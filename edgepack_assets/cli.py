@@ -206,7 +206,6 @@ def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
         "digest": digest,
         "size": size,
         "location": version.location,
-        "damaged": None,
     }
 
 
