@@ -37,12 +37,7 @@ class NotFoundError(EdgepackError):
 
 
 class VersionTakenError(EdgepackError):
-    """Another registration took the version first; stamp the next one and try again. `highest` is the highest number
-    that was ever given under this name, 0 if the registry does not say."""
-
-    def __init__(self, message: str, highest: int = 0) -> None:
-        super().__init__(message)
-        self.highest = highest
+    """Another registration took the version first; stamp the next one and try again."""
 
 
 class CorruptError(EdgepackError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from edgepack_assets.approval import approval_of
-from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms, is_of, run_key, wait_before
 from edgepack_assets.new_models.state import AskedRun, Baseline, State
 from edgepack_assets.partitions import ModelKey, is_version
@@ -105,7 +105,8 @@ class _Looking:
         began = time.monotonic()
         found = self.sound(self.registry.versions(Kind.MODEL, self.rules.model_name))
         if damaged := self.registry.damaged(Kind.MODEL, self.rules.model_name):
-            self.say(damaged_in_words(damaged))
+            self.made.fault = CorruptError(damaged_in_words(damaged))
+            self.say(str(self.made.fault))
         state = self.state
         if state.baseline is None:
             if not found:

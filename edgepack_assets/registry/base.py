@@ -98,6 +98,11 @@ class Registry(Protocol):
         A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
         Whoever must not miss a version asks `versions` too, now and then."""
 
+    def highest_given(self, kind: Kind, name: str) -> int:
+        """The highest number that was ever given under a name, that of a deleted version too; 0 if the registry knows
+        no more than what `versions` and `damaged` list."""
+        return 0
+
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
         grow with their number."""
@@ -112,8 +117,8 @@ class Registry(Protocol):
     ) -> RegisteredVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
-        Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken, or was
-        taken by a version that somebody deleted. Nothing is registered half."""
+        Empty folders in it are no content and are dropped. The next version is above every number that was given,
+        that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered half."""
 
     def set_tags(
         self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()

@@ -129,6 +129,11 @@ class LocalRegistry(Registry):
             _NEWEST.pop(folder, None)
         return newest
 
+    def highest_given(self, kind: Kind, name: str) -> int:
+        """The highest number that was ever given under a name, that of a deleted version too."""
+        check_name(kind, name)
+        return max([*self._taken(kind, name), *self._given(kind, name).read()], default=0)
+
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
         source = self._content(found.kind, found.name, found.version)
@@ -265,16 +270,9 @@ class LocalRegistry(Registry):
             taken = self._taken(kind, name)
             given = self._given(kind, name)
             given.add(taken)  # a registry of an earlier release recorded none
-            highest = max({*taken, *given.read()}, default=0)
-            number = version if version is not None else highest + 1
+            number = version if version is not None else max({*taken, *given.read()}, default=0) + 1
             if number in taken:
-                raise _taken_error(kind, name, number, highest)
-            if number in given.read():
-                raise VersionTakenError(
-                    f"{kind} {name}:{number} was registered and deleted: a device may still hold it, so its number is "
-                    "not given again; take the next version",
-                    highest,
-                )
+                raise _taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
             with disk_errors(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +283,7 @@ class LocalRegistry(Registry):
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     if version is not None:
-                        raise _taken_error(kind, name, number, highest) from None
+                        raise _taken_error(kind, name, number) from None
                     continue
                 given.add([number])
                 for made in (folder.parent, folder.parent.parent, self.path):
@@ -312,8 +310,8 @@ class LocalRegistry(Registry):
             lock.release()
 
 
-def _taken_error(kind: Kind, name: str, version: int, highest: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version", highest)
+def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
 def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None) -> Path:

@@ -56,10 +56,24 @@ def register_package(
     if damaged:
         log.warning(damaged_in_words(damaged))
     taken = max((each.version for each in damaged), default=0)
+
+    def look_up(number: int) -> None:
+        """Learn of a version that a listing does not show, or not yet."""
+        try:
+            known[number] = registry.get(Kind.MODEL, name, number)
+        except TransientError:
+            raise
+        except EdgepackError as error:
+            log.info(f"{name}:{number} cannot be read, its number is passed over: {error}")
+
     for _ in range(_MOST_RACES):
         # One look for both questions: had a version of this content appeared between two looks, the second would
         # count it and the first not.
         known |= {version.version: version for version in registry.versions(Kind.MODEL, name)}
+        highest = registry.highest_given(Kind.MODEL, name)
+        for number in range(max([taken, *known]) + 1, highest + 1):
+            look_up(number)
+        taken = max(taken, highest)
         if (standing := _same_package(known.values(), tags)) is not None:
             return Registration(standing, None)
         stamp = _next_stamp(name, known, taken)
@@ -67,16 +81,11 @@ def register_package(
         stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), "packageid": str(stamp.package_id)}
         try:
             return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
-        except VersionTakenError as error:
-            taken = max(taken, stamp.version, error.highest)
+        except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()
-        try:  # a listing may lag behind what was registered a moment ago
-            known[stamp.version] = registry.get(Kind.MODEL, name, stamp.version)
-        except TransientError:
-            raise
-        except EdgepackError as error:
-            log.info(f"{name}:{stamp.version} cannot be read, its number is passed over: {error}")
+        taken = max(taken, stamp.version)
+        look_up(stamp.version)
     raise TransientError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
 
 

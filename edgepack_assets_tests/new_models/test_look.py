@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgepack_assets.errors import CorruptError
 from edgepack_assets.new_models.look import GONE_AFTER, LOST_AFTER, POLLS, Look, look
 from edgepack_assets.new_models.runs import Ended, Rules, SeenRun
 from edgepack_assets.new_models.state import State
@@ -102,7 +103,7 @@ def test_damaged_versions_are_told_of_and_hide_no_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(sensor.registry, "damaged", lambda kind, name: broken)
     made = sensor.look()
     assert [request.found.version for request in made.requests] == [1, 2, 3]
-    assert made.fault is None
+    assert isinstance(made.fault, CorruptError)
     (words,) = [words for words in made.words if "damaged" in words]
     assert words.startswith("press_model:11 is damaged and passed over (tags.json: is damaged); press_model:10 is")
     assert words.endswith("; 3 more are damaged")
