@@ -24,6 +24,7 @@ from edgepack_assets.cli_text import size_text, table
 from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.garbage import find_garbage
+from edgepack_assets.packaging.stamp import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import (
@@ -117,7 +118,11 @@ def _group(kind: Kind, noun: str) -> click.Group:
         else:
             click.echo(table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
 
-    @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
+    @group.command(
+        "download",
+        help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path. A deployment package gets "
+        "its .sha256 file beside it.",
+    )
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
     def download(version: tuple[str, str], dest: Path) -> None:
@@ -125,7 +130,10 @@ def _group(kind: Kind, noun: str) -> click.Group:
         found = resolve(registry, kind, *version)
         if version[1] == "latest" and (damaged := damaged_above(registry, found)):
             click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
-        click.echo(registry.download(found, dest))
+        path = registry.download(found, dest)
+        if "content_digest" in found.tags and not found.is_folder:
+            write_checksum(path, found.digest)
+        click.echo(path)
 
     return group
 

@@ -314,6 +314,23 @@ def test_the_command_loads_nothing_heavy(plant: Path) -> None:
     assert heavy & set(done.stdout.split()) == set()
 
 
+def test_a_downloaded_package_has_its_checksum_beside_it(plant: Path) -> None:
+    registry = LocalRegistry(plant / "registry")
+    (plant / "Press-edge_1.zip").write_bytes(b"zip")
+    for tags in ({"content_digest": "0" * 64}, {}):
+        registry.register(Kind.MODEL, "Press-edge", plant / "Press-edge_1.zip", tags)
+    path = Path(run("model", "download", "Press-edge:1", "out").stdout.strip())
+    assert path == Path("out/Press-edge_1.zip")
+    subprocess.run(["sha256sum", "--check", "--strict", "Press-edge_1.sha256"], cwd=path.parent, check=True)
+    path.unlink()
+    run("model", "download", "Press-edge:1", "out")
+    path.unlink()
+    path.with_suffix(".sha256").write_text("of another")
+    assert "Press-edge_1.sha256 is there already" in run("model", "download", "Press-edge:1", "out", exit_code=1).stderr
+    run("model", "download", "Press-edge:2", "plain")
+    assert [entry.name for entry in Path("plain").iterdir()] == ["Press-edge_1.zip"]
+
+
 # Garbage -------------------------------------------------------------------------------------------------
 
 
