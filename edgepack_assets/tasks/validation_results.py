@@ -62,6 +62,7 @@ def validate(
         inspection = tools.store.read_json(config_package.parts["inspection"])
         ahead.finish()
         picture = implementation.results_picture(payload, results, inspection)
+        keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
     parts = [
         Part(
@@ -72,7 +73,6 @@ def validate(
         ),
         Part("answers", run.answered > 0, str(run.answered), "at least 1"),
     ]
-    keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
     return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, tools.sandbox.isolation.words)
 
 

@@ -217,6 +217,7 @@ def test_an_origin_of_any_text_is_read_back(built: Built, tmp_path: Path, text: 
 def test_the_sdk_s_reader_takes_it_for_an_earlier_package(built: Built, tmp_path: Path) -> None:
     """Without pipeline_content.yml it dies: nobody could make a delta package on top of ours."""
     with quiet_import():
+        from simaticai.deploy.pipeline import _validate_with_schema
         from simaticai.deployment import Pipeline, PythonComponent
         from simaticai.helpers import calc_sha
 
@@ -230,8 +231,14 @@ def test_the_sdk_s_reader_takes_it_for_an_earlier_package(built: Built, tmp_path
     assert found is not None
     assert (found["packageId"], found["version"], found["type"]) == (str(tiny.PACKAGE_ID), "7", "full")
     assert not reader._did_python_env_change_in_any_component(found)
-    # It lists what the SDK's own functions count of the same component.
     outer = unpacked(built.deployment)
+    for name, schema in (
+        ("pipeline_config", "pipeline"),
+        ("runtime_config", "runtime"),
+        ("datalink_metadata", "datalink"),
+    ):
+        _validate_with_schema(name, yaml.safe_load(outer[f"{name}.yml"]), f"{schema}.schema.json")
+    # It lists what the SDK's own functions count of the same component.
     folder = tmp_path / "component"
     for name, data in unpacked(outer[COMPONENT]).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
