@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -324,3 +325,11 @@ def test_the_variable_wins_over_the_folders_above(
         find_config()
     other.touch()
     assert find_config() == other
+
+
+def test_a_variable_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "edgepack.yaml"
+    file.write_text("run: {build_reference: '${REFERENCE}'}\n")
+    monkeypatch.setenv("REFERENCE", os.fsdecode(b"gef\xe4hrlich"))
+    with pytest.raises(ConfigError, match=r"edgepack.yaml: the environment variable REFERENCE is not UTF-8 text"):
+        load_settings(file)
