@@ -24,11 +24,22 @@ from edgepack_assets.cli_ui import ui, webserver
 from edgepack_assets.config import load_settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.garbage import find_garbage
+from edgepack_assets.packaging.stamp import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    damaged_above,
+    damaged_in_words,
+    latest,
+    resolve,
+)
+from edgepack_assets.registry_settings import LocalRegistrySettings
 from edgepack_assets.runtime.environments import idle_environments, remove_environment
-from edgepack_assets.settings import LocalRegistrySettings, Settings
+from edgepack_assets.settings import Settings
+from edgepack_assets.uses import damaged_models
 from edgepack_assets.versions import Version, is_version_text, read_version
 
 
@@ -108,26 +119,36 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
     def list_(name: str | None, as_json: bool) -> None:
         registry = open_registry(load_settings())
-        if name is not None:
+        names = [name] if name is not None else registry.names(kind)
+        found: list[RegisteredVersion | DamagedVersion] = []
+        for each in names:
+            versions, damaged = registry.versions(kind, each), registry.damaged(kind, each)
+            found += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
+        if name is not None and not found:
             latest(registry, kind, name)  # a name that is not there is a mistake, not an empty list
-        found = [
-            version
-            for each in ([name] if name is not None else registry.names(kind))
-            for version in registry.versions(kind, each)
-        ]
         if as_json:
             click.echo(json.dumps([_as_json(version) for version in found], indent=2, ensure_ascii=False))
         else:
             click.echo(table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, found)))
 
-    @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
+    @group.command(
+        "download",
+        help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path. A deployment package gets "
+        "its .sha256 file beside it.",
+    )
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
     def download(version: tuple[str, Version], dest: Path) -> None:
         settings = load_settings()
         _refuse_text_in_a_local_registry(*version, settings)
         registry = open_registry(settings)
-        click.echo(registry.download(resolve(registry, kind, *version), dest))
+        found = resolve(registry, kind, *version)
+        if version[1] == "latest" and (damaged := damaged_above(registry, found)):
+            click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
+        path = registry.download(found, dest)
+        if "content_digest" in found.tags and not found.is_folder:
+            write_checksum(path, found.digest)
+        click.echo(path)
 
     return group
 
@@ -193,7 +214,11 @@ def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
         return None, None
 
 
-def _as_json(version: RegisteredVersion) -> dict[str, Any]:
+def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
+    if isinstance(version, DamagedVersion):
+        unknown = dict.fromkeys(("created", "digest", "size", "location"))
+        named = {"kind": version.kind.value, "name": version.name, "version": version.version}
+        return {**named, "tags": dict(version.tags), **unknown, "damaged": version.reason}
     digest, size = _content(version)
     return {
         "kind": version.kind.value,
@@ -207,7 +232,9 @@ def _as_json(version: RegisteredVersion) -> dict[str, Any]:
     }
 
 
-def _as_row(version: RegisteredVersion) -> tuple[str, ...]:
+def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
+    if isinstance(version, DamagedVersion):
+        return version.name, str(version.version), "damaged", "?", "?", version.reason
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
     digest, size = _content(version)
@@ -225,6 +252,9 @@ def sync() -> None:
     registry = open_registry(settings)
     names = sorted({entry.model_name for entry in settings.model_types.values()})
     keys = [key for name in names for key in _keys(registry.versions(Kind.MODEL, name), settings)]
+    for name in names:
+        if damaged := registry.damaged(Kind.MODEL, name):
+            click.echo(damaged_in_words(damaged), err=True)
     new = dagster_home.add_partitions(keys)
     for key in new:
         click.echo(key)
@@ -307,8 +337,8 @@ def sensors() -> None:
     metavar="DAYS",
 )
 def gc(delete: bool, grace: float, idle_days: float) -> None:
-    """Show or delete environments that no run uses any more, and artefacts that no manifest, registered package or
-    kept environment needs."""
+    """Show or delete environments that no run uses any more, artefacts that no manifest, registered package or kept
+    environment needs, and registrations that were cut short."""
     settings = load_settings()
     store = open_store(settings)
     environments = settings.runtime.environments
@@ -316,14 +346,29 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if delete:
         idle = [environment for environment in idle if remove_environment(environment)]
     gone = [environment.folder for environment in idle]
-    found = find_garbage(store, open_registry(settings), environments, grace, without=gone)
+    registry = open_registry(settings)
+    found = find_garbage(store, registry, environments, grace, without=gone)
+    if damaged := damaged_models(registry):
+        click.echo(damaged_in_words(damaged), err=True)
+    if unreadable := [str(each) for each in damaged if not each.tags_are_known]:
+        click.echo(f"every lock is kept with its wheels: {', '.join(unreadable)} may need any of them", err=True)
+    unfinished = registry.unfinished()
+    for entry in unfinished:
+        if entry.may_be_alive:
+            click.echo(
+                f"{entry.path} ({size_text(entry.size)}) is kept: a registration in progress, or one that was cut "
+                f"short {max(entry.idle, 0):.0f} s ago", err=True,
+            )  # fmt: skip
+    cut_short = [entry for entry in unfinished if entry.idle > grace and not entry.may_be_alive]
     if delete:
-        found = store.remove(found)
+        found, cut_short = store.remove(found), registry.remove_unfinished(grace)
     rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in found]
+    rows += [(str(entry.path), entry.size) for entry in cut_short]
     if rows:
         click.echo(table(("PATH", "SIZE"), [(path, size_text(size)) for path, size in rows]))
     total = size_text(sum(size for _, size in rows))
     told = f"{total} in {len(found)} files" + (f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else "")
+    told += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
     click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 

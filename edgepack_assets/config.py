@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.errors import ConfigError
+from edgepack_assets.masking import without_secrets
 from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.section import Section
 from edgepack_assets.settings import Settings
@@ -115,6 +116,13 @@ def _substitute(value: Any, file: Path) -> Any:
                 f"{file}: the environment variable {match['name']} is not set; "
                 f"set it or write ${{{match['name']}:-default}}"
             )
+        try:
+            found.encode()
+        except UnicodeEncodeError:  # it would end in tags and packages, which are UTF-8, and fail at the end of a run
+            raise ConfigError(
+                f"{file}: the environment variable {match['name']} is not UTF-8 text; set the locale of the shell "
+                "that sets it to UTF-8"
+            ) from None
         return found
 
     return _VARIABLE.sub(look_up, value)
@@ -236,7 +244,7 @@ def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     found = fault["input"]
     # A webhook's path is often its key, so not even a wrong one is shown.
     secret = any(word in key for word in ("secret", "password", "webhook"))
-    shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_credentials(repr(found))})"
+    shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_secrets(repr(found))})"
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
 
 

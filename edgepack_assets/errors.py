@@ -1,13 +1,6 @@
 """The errors this project raises on purpose. Their text is for the user: what is wrong, where, what to do."""
 
-import re
-
-_CREDENTIALS = re.compile(r"//[^/\s]+@")
-
-
-def without_credentials(text: str) -> str:
-    """`text`, a URL or something that holds one, without the user and password in it."""
-    return _CREDENTIALS.sub("//", text)
+from edgepack_assets.masking import without_credentials as without_credentials  # noqa: PLC0414 - imported from here too
 
 
 class EdgepackError(Exception):

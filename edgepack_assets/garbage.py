@@ -15,7 +15,7 @@ from edgepack_assets.artefact_cache import Garbage
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.runtime.lock import LOCKS, split_name
-from edgepack_assets.uses import LockUse, digest_of, lock_uses
+from edgepack_assets.uses import LockUse, damaged_models, digest_of, lock_uses
 
 
 def find_garbage(
@@ -24,11 +24,12 @@ def find_garbage(
     """Locks and blobs that nothing needs and nobody used for `grace` seconds; locks before their wheels.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`, of which those `without` need
-    nothing."""
+    nothing. While the tags of a registered version cannot be read, it may need any lock: all are kept."""
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
     uses = lock_uses(store, registry, environments, without)
-    kept = _needed_locks(locks, set(idle), uses)
+    may_need_any = [each for each in damaged_models(registry) if not each.tags_are_known]
+    kept = set(locks) if may_need_any else _needed_locks(locks, set(idle), uses)
     needed = {blob.digest for artefact in store.manifests() for blob in artefact.blobs()}
     for use in uses:
         needed |= _wheels(use.document or {})

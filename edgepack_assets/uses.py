@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.registry.base import Kind, Registry
+from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
 from edgepack_assets.runtime.environments import lock_of_environment
 from edgepack_assets.runtime.lock import Lock
 
@@ -47,12 +47,20 @@ def lock_uses(
         for version in registry.versions(Kind.MODEL, name):
             if LOCK_TAG in version.tags:
                 uses.append(LockUse(str(version), version.tags[LOCK_TAG], version.tags.get(DIGEST_TAG)))
+    for damaged in damaged_models(registry):
+        if LOCK_TAG in damaged.tags:
+            uses.append(LockUse(str(damaged), damaged.tags[LOCK_TAG], damaged.tags.get(DIGEST_TAG)))
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
         if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)
             key = folder.name.partition("-")[0]
             uses.append(LockUse(f"environment {folder.name}", key, lock.digest if lock else None))
     return uses
+
+
+def damaged_models(registry: Registry) -> list[DamagedVersion]:
+    """Every damaged version of a model or package. What one needs is not known if its tags cannot be read."""
+    return [each for name in registry.names(Kind.MODEL) for each in registry.damaged(Kind.MODEL, name)]
 
 
 def digest_of(document: Any) -> str | None:

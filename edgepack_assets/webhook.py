@@ -1,19 +1,18 @@
-"""Posting a JSON message to a configured address, in bounded time; and keeping secrets out of what is told.
+"""Posting a JSON message to a configured address, in bounded time.
 
-What is told, and when, is the caller's. A webhook's address is a secret as a whole, since many have their key in the
-path: only its scheme and host are ever named.
+What is sent, and when, is the caller's. A webhook's address is a secret as a whole, since many have their key in the
+path: only its scheme and host are ever named. It gets no credentials but those in its address.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgepack_assets.errors import EdgepackError, TransientError, without_credentials
+from edgepack_assets.errors import EdgepackError, TransientError
 
 CONNECT, ANSWER = 5.0, 10.0
 """Seconds for the connection, and for the answer after it."""
@@ -22,15 +21,6 @@ _WHOLE = CONNECT + ANSWER + 1
 
 _NOT_THIS_MESSAGE = frozenset({400, 413, 415, 422})
 """Answers that say the message is at fault: it would be refused for ever."""
-
-_SECRET_NAME = re.compile(
-    r"secret|token|passw|credential|api_?key|access_?key|account_?key|connection_?string|_sas$|webhook", re.I
-)
-_SECRET_VALUE = re.compile(
-    r"(?i)\b(bearer\s+|basic\s+|(?:sig|signature|token|password|passwd|pwd|secret|api_?key|access_?key|account_?key)=)"
-    r"[^\s&;,'\"]+"
-)
-_SHORTEST = 6
 
 
 class RefusedError(EdgepackError):
@@ -53,12 +43,22 @@ def post_json(address: str, message: Mapping[str, Any]) -> None:
 
 def _post(address: str, message: Mapping[str, Any]) -> EdgepackError | None:
     import requests
+    from requests.auth import AuthBase, HTTPBasicAuth
+    from requests.utils import get_auth_from_url
+
+    class NoCredentials(AuthBase):
+        """Keeps requests from looking up ~/.netrc; proxies and certificates still come from the environment."""
+
+        def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+            return request
 
     host = host_of(address)
+    user, password = get_auth_from_url(address)
+    auth = HTTPBasicAuth(user, password) if user or password else NoCredentials()
     try:
         # The body of the answer is never read: it may be endless.
         with requests.post(
-            address, json=dict(message), timeout=(CONNECT, ANSWER), allow_redirects=False, stream=True
+            address, json=dict(message), timeout=(CONNECT, ANSWER), allow_redirects=False, stream=True, auth=auth
         ) as answer:
             status = answer.status_code
     except requests.ConnectTimeout:
@@ -91,14 +91,6 @@ def host_of(address: str) -> str:
     """Scheme, host and port of an address: what may be shown of it."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
-
-def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` without credentials of URLs, what looks like a key, and the values of variables named like secrets."""
-    for value in sorted((v for k, v in environ.items() if _SECRET_NAME.search(k)), key=len, reverse=True):
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, "***")
-    return _SECRET_VALUE.sub(r"\1***", without_credentials(text))
 
 
 def bounded(text: str, longest: int, lines: int) -> str:

@@ -314,6 +314,23 @@ def test_the_command_loads_nothing_heavy(plant: Path) -> None:
     assert heavy & set(done.stdout.split()) == set()
 
 
+def test_a_downloaded_package_has_its_checksum_beside_it(plant: Path) -> None:
+    registry = LocalRegistry(plant / "registry")
+    (plant / "Press-edge_1.zip").write_bytes(b"zip")
+    for tags in ({"content_digest": "0" * 64}, {}):
+        registry.register(Kind.MODEL, "Press-edge", plant / "Press-edge_1.zip", tags)
+    path = Path(run("model", "download", "Press-edge:1", "out").stdout.strip())
+    assert path == Path("out/Press-edge_1.zip")
+    subprocess.run(["sha256sum", "--check", "--strict", "Press-edge_1.sha256"], cwd=path.parent, check=True)
+    path.unlink()
+    run("model", "download", "Press-edge:1", "out")
+    path.unlink()
+    path.with_suffix(".sha256").write_text("of another")
+    assert "Press-edge_1.sha256 is there already" in run("model", "download", "Press-edge:1", "out", exit_code=1).stderr
+    run("model", "download", "Press-edge:2", "plain")
+    assert [entry.name for entry in Path("plain").iterdir()] == ["Press-edge_1.zip"]
+
+
 # Garbage -------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +438,74 @@ def test_gc_deletes_nothing_where_it_cannot_read_a_manifest(plant: Path) -> None
     manifest.write_text("{")
     assert f"Error: {manifest}: not a manifest" in run("gc", "--delete", exit_code=1).stderr
     assert plant_store.texts() == {"part"}
+
+
+def damage_tags(plant: Path, name: str, version: int) -> Path:
+    """As an earlier release left a tag of a Latin-1 shell."""
+    path = plant / "registry" / "models" / name / str(version) / "tags.json"
+    path.write_text('{"by": "\\udce4"}')
+    return path
+
+
+def test_a_tag_of_a_latin_1_shell_is_refused_and_nothing_is_placed(plant: Path) -> None:
+    edgepack = Path(sys.executable).with_name("edgepack")
+    command = [edgepack, "model", "add", "press_model", "model", "--tag", b"by=J\xe4ger"]
+    done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 1
+    assert rb"tag 'by': 'J\udce4ger' cannot be kept: it is not UTF-8 text" in done.stderr
+    assert listed("model", "list") == []
+
+
+def test_a_damaged_version_is_listed_as_such_and_the_others_are_served(plant: Path) -> None:
+    for _ in range(3):
+        run("model", "add", "press_model", "model")
+    path = damage_tags(plant, "press_model", 3)
+    table = run("model", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [["press_model", str(n)] for n in (1, 2, 3)]
+    assert table[3].split()[2:5] == ["damaged", "?", "?"]
+    assert f"{path}: is damaged; restore it from a backup" in table[3]
+    found = listed("model", "list", "press_model")
+    assert [each.get("damaged") is None for each in found] == [True, True, False]
+    assert found[2]["digest"] is None
+    latest = run("model", "download", "press_model:latest", "out")
+    assert latest.stderr.startswith("press_model:2 is the latest that can be read: press_model:3 is damaged")
+    assert f"Error: {path}: is damaged" in run("model", "download", "press_model:3", "other", exit_code=1).stderr
+    assert f"Error: {path}: is damaged" in run("model", "approve", "press_model:3", exit_code=1).stderr
+    synced = run("sync")
+    assert "press_model:3 is damaged and passed over" in synced.stderr
+    assert run("model", "add", "press_model", "model").stdout == "press_model:4\n"
+
+
+def test_gc_keeps_what_a_damaged_package_may_need(plant: Path) -> None:
+    plant_store = Store(plant)
+    for name in ("package", "nobody"):
+        plant_store.lock(name)
+    registry = LocalRegistry(plant / "registry")
+    made = registry.register(Kind.MODEL, "Press-edge", plant / "model", {"lock_key": "package"})
+    shutil.rmtree(made.location)
+    plant_store.age(7200)
+    done = run("gc")
+    assert "Press-edge:1 is damaged and passed over" in done.stderr
+    assert "nobody" in done.stdout  # its tags tell that it needs the other lock
+    assert "package.json" not in done.stdout
+    damage_tags(plant, "Press-edge", 1)
+    done = run("gc", "--delete")
+    assert "every lock is kept with its wheels: Press-edge:1 may need any of them" in done.stderr
+    assert plant_store.texts() == {"wheel of package", "wheel of nobody"}
+
+
+def test_gc_shows_registrations_that_were_cut_short(plant: Path) -> None:
+    staging = plant / "registry" / "staging"
+    for name in ("old", "living"):
+        (staging / name / "content").mkdir(parents=True)
+        (staging / name / "content" / "weights").write_bytes(b"x" * 2000)
+    before = staging.stat().st_mtime - 7200
+    os.utime(staging / "old", (before, before))
+    shown = run("gc")
+    assert f"{staging / 'living'} (2.0 kB) is kept: a registration in progress" in shown.stderr
+    assert shown.stdout.splitlines()[-1].startswith("2.0 kB in 0 files and 1 unfinished registration can be deleted")
+    assert run("gc", "--delete", "--grace", "0").stdout.splitlines()[1].startswith(f"{staging / 'old'} ")
+    assert [entry.name for entry in staging.iterdir()] == ["living"]
 
 
 # The machine ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -432,3 +433,11 @@ def test_lines_of_a_model_s_requirements_are_replaced_by_requirements(file: Path
 def test_a_wrong_replacement_is_refused_with_its_line(file: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(file, ENTRY + f"    {line}\n")
+
+
+def test_a_variable_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "edgepack.yaml"
+    file.write_text("run: {build_reference: '${REFERENCE}'}\n")
+    monkeypatch.setenv("REFERENCE", os.fsdecode(b"gef\xe4hrlich"))
+    with pytest.raises(ConfigError, match=r"edgepack.yaml: the environment variable REFERENCE is not UTF-8 text"):
+        load_settings(file)

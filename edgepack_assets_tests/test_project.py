@@ -41,6 +41,7 @@ def test_setup_cfg_holds_tool_settings_only() -> None:
 
 
 FLOORS = [
+    {"masking"},
     {"errors", "evidence", "certificates", "partitions", "versions", "tolerance", "section", "image_settings"}
     | {"model_columns", "registry_settings", "settings", "config", "config_digest"}
     | {"files", "scratch", "columns", "yaml_text"},

@@ -19,8 +19,8 @@ PACE = "keep_up_with_cycle"
     **declared(
         CHECK, "Every payload record is accounted for, in order, and some are answered.",
         "validation_results", kinds={"python", "json"}, code_version="1",
-        warnings={PACE: "Each record is done before the next one comes, by the cycle time that the package declares, "
-                  "measured on this machine."},
+        warnings={PACE: "Records are done before the next one comes, by the cycle time that the package declares, "
+                  "measured on this machine: 99 % of them, so that one slow record on a busy machine does not warn."},
     ),
 )  # fmt: skip
 def validation_results(
@@ -40,6 +40,7 @@ def validation_results(
             "plot": picture(report.picture, "answers"),
             "latency_p50_ms": round(report.latency["p50"] * 1000, 4),
             "latency_p95_ms": round(report.latency["p95"] * 1000, 4),
+            "latency_p99_ms": round(report.latency["p99"] * 1000, 4),
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),

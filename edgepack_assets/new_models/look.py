@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from edgepack_assets.approval import approval_of
-from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms, is_of, run_key, wait_before
 from edgepack_assets.new_models.state import AskedRun, Baseline, State
 from edgepack_assets.partitions import ModelKey, is_version
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words
 
 POLLS = 10
 """Versions waiting for approval that one look asks the registry about."""
@@ -104,6 +104,9 @@ class _Looking:
     def sweep(self) -> None:
         began = time.monotonic()
         found = self.sound(self.registry.versions(Kind.MODEL, self.rules.model_name))
+        if damaged := self.registry.damaged(Kind.MODEL, self.rules.model_name):
+            self.made.fault = CorruptError(damaged_in_words(damaged))
+            self.say(str(self.made.fault))
         state = self.state
         if state.baseline is None:
             if not found:

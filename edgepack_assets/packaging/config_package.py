@@ -14,7 +14,7 @@ from edgepack_assets.errors import PackageError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.model_types.base import ComponentSpec
 from edgepack_assets.packaging.sdk import quiet_import
-from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_VERSION
+from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_TIME, UNSTAMPED_VERSION
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.runtime.zips import Content, write_zip
 from edgepack_assets.yaml_text import dump_yaml, load_yaml
@@ -27,7 +27,6 @@ LOCK_FILE = "requirements.lock"
 """In the component: the full lock with hashes, as pip's `--require-hashes` takes it."""
 
 _RESERVED = (REQUIREMENTS_TXT, LOCK_FILE, PYTHON_PACKAGES_ZIP)
-_TIME = "1980-01-01T00:00:00Z"
 _TIMES = ("createdOn", "updatedOn")
 
 
@@ -127,5 +126,5 @@ def normalised(text: bytes) -> bytes:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _TIME if key in _TIMES else _without_times(item) for key, item in value.items()}
+        return {key: UNSTAMPED_TIME if key in _TIMES else _without_times(item) for key, item in value.items()}
     return [_without_times(item) for item in value] if isinstance(value, list) else value

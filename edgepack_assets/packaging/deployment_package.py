@@ -15,17 +15,20 @@ from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import PackageError
 from edgepack_assets.evidence import Part
 from edgepack_assets.packaging.config_package import normalised
+from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import (
     COMPONENT,
-    COMPONENTS,
     CONFIG,
+    DATALINK,
     PACKAGES,
     RUNTIME,
     STAMPED_FILES,
     Stamp,
+    component_of,
     deployment_package_name,
     digest_of,
+    listed_content,
     project_of,
     read_yaml,
 )
@@ -48,8 +51,10 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         for name in STAMPED_FILES:
             outer[name] = stamp.apply(name, config.read(name), config.project)
         pipeline = load_yaml(stamp.apply(CONFIG, config.read(CONFIG), config.project))
-        runtime = _runtime_config(pipeline)
+        runtime = stamp.apply(RUNTIME, _runtime_config(pipeline), config.project)
         outer[RUNTIME] = runtime
+        if DATALINK in outer:
+            outer[DATALINK] = stamp.apply(DATALINK, config.read(DATALINK), config.project)
         for part in schema_parts(pipeline, load_yaml(runtime)):
             if not part.passed:
                 raise PackageError(f"{part.name}: {part.found}")
@@ -63,7 +68,10 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
             write_zip(work / PACKAGES, {package.file: store.fetch(package.blob) for package in lock.packages})
         write_zip(component, files)
         (work / PACKAGES).unlink(missing_ok=True)
-        write_zip(target, {**outer, f"{COMPONENTS}{_component_file(pipeline)}": component})
+        name, inside = component_of(pipeline, config.name)
+        if stamp.lists_content:
+            outer[PIPELINE_CONTENT] = listed_content(name, component)
+        write_zip(target, {**outer, inside: component})
         component.unlink()
     part = size_part(target.stat().st_size)
     if not part.passed:
@@ -75,7 +83,7 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
 def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
     """The contents that a deployment package of this config package and lock must have."""
     with _opened_config(config_package) as config:
-        inside = f"{COMPONENTS}{_component_file(config.pipeline)}/"
+        inside = f"{component_of(config.pipeline, config.name)[1]}/"
         found = {name: digest_of(member) for name, member in config.outside().items()}
         found |= {f"{inside}{name}": digest_of(member) for name, member in config.inside().items()}
         for package in lock.packages:
@@ -137,11 +145,6 @@ def _runtime_config(pipeline: dict[str, Any]) -> bytes:
         for component in pipeline["dataFlowPipeline"]["components"]
     ]
     return normalised(dump_yaml(runtime))
-
-
-def _component_file(pipeline: dict[str, Any]) -> str:
-    component = pipeline["dataFlowPipeline"]["components"][0]
-    return f"{component['name']}_{component['version']}.zip"
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,21 @@ out. Two packages of equal contents differ in their stamp only. Nothing of the S
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 import uuid
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from edgepack_assets.artefacts import canonical_json
-from edgepack_assets.errors import PackageError
+from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.files import disk_errors
+from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, FileEntry, pipeline_content
 from edgepack_assets.runtime.zips import Member, checked_names, opened_inside, opened_zip
 from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
@@ -24,45 +29,117 @@ COMPONENT = "inference"
 UNSTAMPED_VERSION = "0.0.0-unstamped"
 UNSTAMPED_ID = uuid.UUID(int=0)
 
+UNSTAMPED_TIME = "1980-01-01T00:00:00Z"
+
 CONFIG, RUNTIME, README = "pipeline_config.yml", "runtime_config.yml", "README.html"
+DATALINK = "datalink_metadata.yml"
 STAMPED_FILES = (CONFIG, README)
-"""The only files that a stamp changes: pipeline_config.yml (dataFlowPipelineVersion, packageId, and the version
-in the topics of the metrics) and README.html (the version in its title and first heading)."""
+"""The files that every stamp changes: pipeline_config.yml (dataFlowPipelineVersion, packageId, createdOn, the end of
+the description, and the version in the topics of the metrics) and README.html (the version in its title and first
+heading, and a paragraph below that heading)."""
+DATED_FILES = (RUNTIME, DATALINK)
+"""The files of which a stamp changes the times only."""
 
 PACKAGES = "PythonPackages.zip"
+REQUIREMENTS = "requirements.txt"
 COMPONENTS = "components/"
 _TOPICS = "/siemens/edge/aiinference/"
 _NAMESPACE = uuid.UUID("6b1f64b4-6a4c-5a0e-9a39-2f4d1d3c8a71")
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_MADE_FROM = "made from "
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a package was made from, in words (`text`), and when its model version was registered (`created`)."""
+
+    text: str
+    created: str
+
+    @classmethod
+    def of(cls, made_from: str, created: datetime) -> Origin:
+        """The origin of a package. Names and versions that others chose may hold anything: they are made plain, so that
+        the text can be found again in the description and means nothing in HTML."""
+        time = created.astimezone(UTC).strftime(_TIME_FORMAT)
+        if time == UNSTAMPED_TIME:  # else the package would read as one without an origin
+            time = UNSTAMPED_TIME.replace(":00Z", ":01Z")
+        return cls(_MADE_FROM + re.sub(r"[^A-Za-z0-9_.,:; +-]", "_", made_from), time)
+
+    @classmethod
+    def read(cls, description: str, created: str) -> Origin | None:
+        """The origin that a package's description and time tell of. Raises ValueError if they don't fit together."""
+        if created == UNSTAMPED_TIME:
+            return None
+        _, found, text = description.rpartition(f" ({_MADE_FROM}")
+        if not found or not text.endswith(")"):
+            raise ValueError("the description does not say what the package was made from")
+        return cls(_MADE_FROM + text.removesuffix(")"), created)
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells two versions of the same content apart."""
+    """What tells two versions of the same content apart.
+
+    Without an `origin` times and description stay as they are. A package of an earlier release has none, and no
+    `lists_content`: it holds no pipeline_content.yml."""
 
     version: int
     package_id: uuid.UUID
+    origin: Origin | None = None
+    lists_content: bool = True
 
     def apply(self, name: str, data: bytes, project: str) -> bytes:
-        """One of STAMPED_FILES of the pipeline `project`, with the placeholders replaced. A pure function.
+        """One of STAMPED_FILES or DATED_FILES of the pipeline `project`, with the placeholders replaced. A pure
+        function.
 
         Raises PackageError if the file does not carry the placeholders where they belong."""
-        return _restamp(name, data, project, (UNSTAMPED_VERSION, UNSTAMPED_ID), (str(self.version), self.package_id))
+        return _restamp(name, data, project, _UNSTAMPED, self._marks)
 
     def remove(self, name: str, data: bytes, project: str) -> bytes:
         """The inverse of `apply`."""
-        return _restamp(name, data, project, (str(self.version), self.package_id), (UNSTAMPED_VERSION, UNSTAMPED_ID))
+        return _restamp(name, data, project, self._marks, _UNSTAMPED)
+
+    @property
+    def _marks(self) -> _Marks:
+        return _Marks(str(self.version), str(self.package_id), self.origin)
 
     def __str__(self) -> str:
         return f"version {self.version}, package id {self.package_id}"
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """What a stamp writes."""
+
+    version: str
+    package_id: str
+    origin: Origin | None
+
+    @property
+    def created(self) -> str:
+        return self.origin.created if self.origin else UNSTAMPED_TIME
+
+    @property
+    def suffix(self) -> str:
+        return f" ({self.origin.text})" if self.origin else ""
+
+    @property
+    def paragraph(self) -> str:
+        return f"\n<p>{html.escape(self.origin.text)}</p>" if self.origin else ""
+
+
+_UNSTAMPED = _Marks(UNSTAMPED_VERSION, str(UNSTAMPED_ID), None)
+
+
 def read_stamp(package: Path) -> Stamp:
     """The stamp that a deployment package carries. Raises PackageError if it carries none."""
     with opened_zip(package, package.name) as archive:
-        checked_names(archive, package.name)
+        names = checked_names(archive, package.name)
         info = read_yaml(archive, CONFIG, package.name).get("dataFlowPipelineInfo", {})
     try:
-        return Stamp(int(info["dataFlowPipelineVersion"]), uuid.UUID(info["packageId"]))
+        origin = Origin.read(info["description"], info["createdOn"])
+        version, package_id = int(info["dataFlowPipelineVersion"]), uuid.UUID(info["packageId"])
+        return Stamp(version, package_id, origin, PIPELINE_CONTENT in names)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise PackageError(f"{package.name}: is not stamped with a version and a package id") from None
 
@@ -77,34 +154,85 @@ def deployment_package_name(registered_name: str, version: int) -> str:
     return f"{registered_name}_{version}.zip"
 
 
+def write_checksum(package: Path, digest: str) -> Path:
+    """Write the .sha256 file beside a package, as the SDK's `export` does; `digest` is the sha256 of its bytes. Raises
+    EdgepackError if another one is there."""
+    path, text = package.with_suffix(".sha256"), f"{digest}  {package.name}"
+    with disk_errors(path):
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise EdgepackError(f"{path} is there already, of another package; remove it")
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
 def contents(package: Path, stamp: Stamp) -> dict[str, str]:
-    """The contents of a stamped package, read from its bytes. Raises PackageError on a zip not to be trusted."""
+    """The contents of a stamped package, read from its bytes. Raises PackageError on a zip not to be trusted.
+
+    pipeline_content.yml is no part of them: it must say what follows from the component, and nothing else."""
     found: dict[str, str] = {}
+    components: dict[str, _Component] = {}
     with opened_zip(package, package.name) as outer:
         names = _only_files(outer, package.name)
-        project = project_of(read_yaml(outer, CONFIG, package.name), package.name)
+        pipeline = read_yaml(outer, CONFIG, package.name)
+        project = project_of(pipeline, package.name)
         for name in names:
             if name.startswith(COMPONENTS):
-                found |= _contents_inside(outer, name, package.name)
-            elif name in STAMPED_FILES:
+                what = f"{package.name}/{name}"
+                with opened_inside(outer, name, what) as component:
+                    components[name] = _read_component(component, outer.getinfo(name).file_size, what)
+                found |= components[name].contents(name)
+            elif name in STAMPED_FILES or name in DATED_FILES:
                 found[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
-            else:
+            elif name != PIPELINE_CONTENT:
                 found[name] = digest_of(Member(outer, name))
+        if (PIPELINE_CONTENT in names) != stamp.lists_content:
+            raise PackageError(f"{package.name}: {'holds no' if stamp.lists_content else 'holds a'} {PIPELINE_CONTENT}")
+        if stamp.lists_content:
+            component_name, inside = component_of(pipeline, package.name)
+            if inside not in components:
+                raise PackageError(f"{package.name}: holds no {inside}")
+            if outer.read(PIPELINE_CONTENT) != components[inside].listed(component_name):
+                raise PackageError(f"{package.name}: {PIPELINE_CONTENT} lists other files than the component holds")
     return found
 
 
-def _contents_inside(outer: zipfile.ZipFile, name: str, what: str) -> dict[str, str]:
-    found = {}
-    with opened_inside(outer, name, f"{what}/{name}") as component:
-        for file in _only_files(component, f"{what}/{name}"):
-            if file != PACKAGES:
-                found[f"{name}/{file}"] = digest_of(Member(component, file))
-                continue
-            inside = f"{what}/{name}/{file}"
-            with opened_inside(component, file, inside) as wheels:
-                for wheel in _only_files(wheels, inside):
-                    found[f"{name}/{file}/{wheel}"] = digest_of(Member(wheels, wheel))
-    return found
+@dataclass(frozen=True)
+class _Component:
+    """A component's zip: its bytes, its files and wheels, and its requirements.txt."""
+
+    size: int
+    files: dict[str, FileEntry]
+    wheels: dict[str, FileEntry]
+    requirements: bytes
+
+    def contents(self, name: str) -> dict[str, str]:
+        """Its part of a package's `contents`, where it lies under `name`. Wheels count one by one."""
+        found = {f"{name}/{file}": entry.digest for file, entry in self.files.items() if file != PACKAGES}
+        return found | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in self.wheels.items()}
+
+    def listed(self, name: str) -> bytes:
+        """pipeline_content.yml of the package of this component."""
+        return pipeline_content(name, self.size, self.files, self.wheels, self.requirements)
+
+
+def _read_component(component: zipfile.ZipFile, size: int, what: str) -> _Component:
+    files = _entries(component, what)
+    wheels = {}
+    if PACKAGES in files:
+        with opened_inside(component, PACKAGES, f"{what}/{PACKAGES}") as archive:
+            wheels = _entries(archive, f"{what}/{PACKAGES}")
+    return _Component(size, files, wheels, component.read(REQUIREMENTS) if REQUIREMENTS in files else b"")
+
+
+def listed_content(name: str, component: Path) -> bytes:
+    """pipeline_content.yml of the package of a component, whose zip is at hand."""
+    with opened_zip(component, component.name) as archive:
+        return _read_component(archive, component.stat().st_size, component.name).listed(name)
+
+
+def _entries(archive: zipfile.ZipFile, what: str) -> dict[str, FileEntry]:
+    members = {name: Member(archive, name) for name in _only_files(archive, what)}
+    return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
 
 
 def content_digest(found: dict[str, str]) -> str:
@@ -144,27 +272,61 @@ def project_of(pipeline: dict[str, Any], what: str) -> str:
         raise PackageError(f"{what}: {CONFIG} names no project") from None
 
 
-def _restamp(name: str, data: bytes, project: str, old: tuple[str, uuid.UUID], new: tuple[str, uuid.UUID]) -> bytes:
+def component_of(pipeline: dict[str, Any], what: str) -> tuple[str, str]:
+    """(the name of the package's component, the name of its zip in the package)."""
+    try:
+        component = pipeline["dataFlowPipeline"]["components"][0]
+        return str(component["name"]), f"{COMPONENTS}{component['name']}_{component['version']}.zip"
+    except (KeyError, IndexError, TypeError):
+        raise PackageError(f"{what}: {CONFIG} names no component") from None
+
+
+def _restamp(name: str, data: bytes, project: str, old: _Marks, new: _Marks) -> bytes:
     if name == README:
         # The SDK writes the name as it is. What comes first is its own: a description follows the heading.
-        for start in ("<title>", "<h1>Pipeline "):
-            data = _replaced_once(name, data, f"{start}{project} ({old[0]})<", f"{start}{project} ({new[0]})<")
-        return data
-    document = load_yaml(data)
+        data = _replaced_once(name, data, f"<title>{project} ({old.version})<", f"<title>{project} ({new.version})<")
+        was, now = (f"<h1>Pipeline {project} ({marks.version})</h1>{marks.paragraph}" for marks in (old, new))
+        return _replaced_once(name, data, was, now)
+    if name in DATED_FILES:
+        return data if old.created == new.created else _redated(name, data, old.created, new.created)
+    try:
+        return _restamped_config(name, load_yaml(data), project, old, new)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise PackageError(f"{name}: is no pipeline's configuration: {error}") from None
+
+
+def _restamped_config(name: str, document: dict[str, Any], project: str, old: _Marks, new: _Marks) -> bytes:
     info = document["dataFlowPipelineInfo"]
-    if (info["dataFlowPipelineVersion"], info["packageId"]) != (old[0], str(old[1])):
+    if (info["dataFlowPipelineVersion"], info["packageId"]) != (old.version, old.package_id):
         raise PackageError(
             f"{name}: carries version {info['dataFlowPipelineVersion']} and package id {info['packageId']}, "
-            f"not {old[0]} and {old[1]}"
+            f"not {old.version} and {old.package_id}"
         )
-    info["dataFlowPipelineVersion"], info["packageId"] = new[0], str(new[1])
+    info["dataFlowPipelineVersion"], info["packageId"] = new.version, new.package_id
+    if info["createdOn"] != old.created or not info["description"].endswith(old.suffix):
+        raise PackageError(f"{name}: does not carry the time {old.created} and the origin {old.suffix.strip()!r}")
+    info["createdOn"] = new.created
+    info["description"] = info["description"].removesuffix(old.suffix) + new.suffix
     for output in document["dataFlowPipeline"]["pipelineOutputs"]:
         if output.get("metric"):
-            topic = f"{_TOPICS}{project}/{old[0]}/metrics/"
+            topic = f"{_TOPICS}{project}/{old.version}/metrics/"
             if not output["topic"].startswith(topic):
                 raise PackageError(f"{name}: the topic of {output['name']} is {output['topic']}, not below {topic}")
-            output["topic"] = f"{_TOPICS}{project}/{new[0]}/metrics/{output['topic'].removeprefix(topic)}"
+            output["topic"] = f"{_TOPICS}{project}/{new.version}/metrics/{output['topic'].removeprefix(topic)}"
     return dump_yaml(document)
+
+
+def _redated(name: str, data: bytes, old: str, new: str) -> bytes:
+    """A file with its times replaced. They stand on lines of their own, as `dump_yaml` writes them."""
+    changed, count = re.subn(
+        rf"^( *(?:createdOn|updatedOn): '){re.escape(old)}('\n)".encode(),
+        lambda found: found[1] + new.encode() + found[2],
+        data,
+        flags=re.MULTILINE,
+    )
+    if not count:
+        raise PackageError(f"{name}: does not carry the time {old}")
+    return changed
 
 
 def _replaced_once(name: str, data: bytes, old: str, new: str) -> bytes:

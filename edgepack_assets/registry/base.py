@@ -22,6 +22,8 @@ MOST_FILES = 1_000_000
 DEEPEST_FOLDER = 100
 """What a folder may hold that is registered or downloaded."""
 
+_DAMAGED_SHOWN = 5
+
 
 class Kind(StrEnum):
     """What a registered name stands for."""
@@ -61,6 +63,39 @@ class RegisteredVersion:
         return self.version
 
 
+@dataclass(frozen=True)
+class DamagedVersion:
+    """A version that stands in the registry and cannot be used. It keeps its number.
+
+    `reason` names the file, what is wrong and what to do. `tags` are empty, and not known, if they cannot be read."""
+
+    kind: Kind
+    name: str
+    version: int
+    reason: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tags_are_known: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    @property
+    def number(self) -> int:
+        """`version`, under the name that usable versions have for it."""
+        return self.version
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Files of a registration that is in progress or was cut short. `idle` are the seconds since it last moved, by the
+    clock of the file system; `may_be_alive` says that this is too short a time to be sure that it was cut short."""
+
+    path: Path
+    size: int
+    idle: float
+    may_be_alive: bool
+
+
 class Registry(Protocol):
     """The interface. Every method raises EdgepackError with a message for the user."""
 
@@ -68,10 +103,15 @@ class Registry(Protocol):
         """Every registered name of a kind, sorted."""
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
-        """All versions of a name that can be used, the latest last; empty if there are none.
+        """All versions of a name that can be used, the latest last; empty if there are none. Without the damaged ones:
+        a damaged version must not hide the others.
 
         The latest model is the one with the highest number. Data assets whose versions may be text are in the order of
         their creation."""
+
+    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+        """The damaged versions of a name, lowest first. A registry that cannot tell has none."""
+        return []
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None, in one or two calls whatever the number of versions.
@@ -79,8 +119,14 @@ class Registry(Protocol):
         A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
         Whoever must not miss a version asks `versions` too, now and then."""
 
+    def highest_given(self, kind: Kind, name: str) -> int:
+        """The highest number that was ever given under a name, that of a deleted version too; 0 if the registry knows
+        no more than what `versions` and `damaged` list."""
+        return 0
+
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
-        """One version. Raises NotFoundError, naming what there is. Its cost does not grow with their number."""
+        """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
+        grow with their number."""
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder
@@ -92,22 +138,45 @@ class Registry(Protocol):
     ) -> RegisteredVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
-        Empty folders in it are no content and are dropped. Raises VersionTakenError if `version` is taken.
-        Nothing is registered half."""
+        Empty folders in it are no content and are dropped. The next version is above every number that was given,
+        that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered half."""
 
     def set_tags(
         self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
+    def unfinished(self) -> list[Unfinished]:
+        """What registrations in progress, or cut short, have left in the registry."""
+        return []
+
+    def remove_unfinished(self, idle: float) -> list[Unfinished]:
+        """Remove what has not moved for `idle` seconds, and return it. Never removes a registration in progress."""
+        return []
+
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
-    """The latest version of a name, see `Registry.versions`. Raises NotFoundError."""
+    """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError."""
     found = registry.versions(kind, name)
     if not found:
+        if damaged := registry.damaged(kind, name):
+            raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
         known = ", ".join(registry.names(kind)) or "none"
         raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
     return found[-1]
+
+
+def damaged_above(registry: Registry, found: RegisteredVersion) -> list[DamagedVersion]:
+    """The damaged versions that are higher than `found`: one of them would be the latest."""
+    damaged = registry.damaged(found.kind, found.name)
+    return [each for each in damaged if each.number > found.number]
+
+
+def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:
+    """Damaged versions with their reasons, in one line, the highest first."""
+    words = [f"{each} is damaged and passed over ({each.reason})" for each in reversed(damaged)]
+    more = f"; {len(words) - _DAMAGED_SHOWN} more are damaged" if len(words) > _DAMAGED_SHOWN else ""
+    return "; ".join(words[:_DAMAGED_SHOWN]) + more
 
 
 def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> RegisteredVersion:
@@ -133,11 +202,26 @@ def check_name(kind: Kind, name: str) -> None:
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """A copy of `tags`. Refuses keys and values that are not text: a registry would drop or change them."""
+    """A copy of `tags`. Refuses keys and values that are not UTF-8 text: a registry would drop or change them, or could
+    not read them again."""
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str) or not key:
             raise EdgepackError(f"tag {key!r}: {value!r} cannot be kept: keys and values of tags are text")
+        if not is_utf8(key) or not is_utf8(value):
+            raise EdgepackError(
+                f"tag {key!r}: {value!r} cannot be kept: it is not UTF-8 text; set the locale of the shell that gives "
+                "it to UTF-8"
+            )
     return dict(tags)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written as UTF-8. Bytes of another encoding that a shell passed on cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _noun(kind: Kind) -> str:
@@ -169,10 +253,8 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 def utf8_name(name: str) -> str:
     """`name`, unless it is no text: a registry keeps names of files as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise EdgepackError(f"{name!r}: a file name must be UTF-8 text; rename the file") from None
+    if not is_utf8(name):
+        raise EdgepackError(f"{name!r}: a file name must be UTF-8 text; rename the file")
     return name
 
 

@@ -4,39 +4,42 @@
                                    tags.json       replaced whole
                                    content/<file or folder as it was registered>
     <root>/data/...                                likewise
-    <root>/staging/                                registrations under way
+    <root>/numbers/models-<name>/<version>         empty: this number was given once (given_numbers.py)
+    <root>/staging/                                registrations in progress (staging.py)
     <root>/locks/
 
-A version is put together in staging/ and synced to disk before one rename makes it appear, so it is there
-whole or not at all. Which number it gets is decided under a lock; were the lock not to hold (some shares
+A version is put together in staging/, read back and synced to disk before one rename makes it appear, so it is
+there whole or not at all. Which number it gets is decided under a lock; were the lock not to hold (some shares
 don't honour locks), the rename still fails on a number that is taken, and the next one is tried.
+
+A version that cannot be read, or whose content is gone or of another size, is damaged: it keeps its number, is listed
+apart with the reason, and hides no other version.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import filelock
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.files import disk_errors, sync_folder, writing
+from edgepack_assets.files import disk_errors, sync_folder
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
+    DamagedVersion,
     Kind,
     RegisteredVersion,
     Registry,
+    Unfinished,
     check_name,
     check_tags,
     content_digest,
@@ -44,13 +47,14 @@ from edgepack_assets.registry.base import (
     not_found,
     utf8_name,
 )
+from edgepack_assets.registry.given_numbers import GivenNumbers
+from edgepack_assets.registry.staging import Staging
+from edgepack_assets.registry.version_folder import VersionFile, read_folder, read_tags, read_version_file, write_json
 from edgepack_assets.settings import is_asset_name
 from edgepack_assets.versions import Version
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process; a lock is held for milliseconds."""
-STALE_AFTER = 24 * 3600.0
-"""Seconds after which a registration that never finished is cleaned up."""
 
 _COPIERS = 8
 _SETTLED_AFTER_NS = 5_000_000_000
@@ -60,47 +64,53 @@ _NEWEST: dict[Path, tuple[int, int | None]] = {}
 _FOLDERS = {Kind.MODEL: "models", Kind.DATA: "data"}
 
 
-class _VersionFile(BaseModel):
-    """version.json: what never changes about a version."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    created: datetime
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=0)
-    is_folder: bool
-    entry: str
-    """Name of the one file or folder in content/."""
-
-
-_T = TypeVar("_T")
-_VERSION_FILE = TypeAdapter(_VersionFile)
-_TAGS = TypeAdapter(dict[str, str])
-
-
 class LocalRegistry(Registry):
     """The `Registry` interface (see base.py) on a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._staging = Staging(self.path / "staging")
 
     def names(self, kind: Kind) -> list[str]:
         """Every registered name of a kind, sorted."""
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
             found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in found if is_asset_name(name) and self._numbers(kind, name))
+        return sorted(name for name in found if is_asset_name(name) and self._taken(kind, name))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
+        return self._listed(kind, name)[0]
+
+    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+        """The damaged versions of a name, lowest first."""
+        return self._listed(kind, name)[1]
+
+    def _listed(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """(the sound versions, the damaged ones) of a name."""
         check_name(kind, name)
-        return [self._read(kind, name, number) for number in self._numbers(kind, name)]
+        sound, damaged = [], []
+        taken = self._taken(kind, name)
+        for number in taken:
+            try:
+                sound.append(self._read(kind, name, number))
+            except CorruptError as error:
+                tags = self._tags_at_hand(kind, name, number)
+                damaged.append(DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None))
+        # Whoever got a version from here has listed it before, so no number that is in use on a device is missed.
+        self._given(kind, name).add_if_possible(taken)
+        return sound, damaged
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
-        if not isinstance(version, int) or not is_version(str(version)) or not self._is_whole(kind, name, version):
-            raise not_found(kind, name, version, self._numbers(kind, name), self.names(kind))
-        return self._read(kind, name, version)
+        if not isinstance(version, int) or not is_version(str(version)):
+            raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
+        if not os.path.lexists(self._folder(kind, name, version)):
+            raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
+        found = self._read(kind, name, version)
+        self._given(kind, name).add_if_possible([version])
+        return found
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None: a hint, see base.py."""
@@ -121,6 +131,11 @@ class LocalRegistry(Registry):
         else:
             _NEWEST.pop(folder, None)
         return newest
+
+    def highest_given(self, kind: Kind, name: str) -> int:
+        """The highest number that was ever given under a name, that of a deleted version too."""
+        check_name(kind, name)
+        return max([*self._taken(kind, name), *self._given(kind, name).read()], default=0)
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
@@ -164,28 +179,28 @@ class LocalRegistry(Registry):
         tags = check_tags(tags)
         if version is not None and not is_version(str(version)):
             raise EdgepackError(f"{version!r} cannot be a version: a version is a whole number from 1 up")
-        self._remove_stale()
-        staging = self.path / "staging" / uuid.uuid4().hex
-        try:
+        with self._staging.new() as (staging, beat):
             with disk_errors(self.path):
-                (staging / "content").mkdir(parents=True)
-                content = _copy(path.resolve(), staging / "content", sync=True)
+                (staging / "content").mkdir()
+                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat)
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
             digest, size = content_digest(content)
-            _write_json(staging / "tags.json", tags)
+            beat()
+            write_json(staging / "tags.json", tags)
             with self._lock(kind, name):
-                fixed = _VersionFile(
+                fixed = VersionFile(
                     created=datetime.now(UTC),
                     digest=digest,
                     size=size,
                     is_folder=content.is_dir(),
                     entry=content.name,
                 )
-                _write_json(staging / "version.json", fixed.model_dump(mode="json"))
+                write_json(staging / "version.json", fixed.model_dump(mode="json"))
+                # What cannot be read back must not appear: it would be damaged for ever.
+                if read_folder(staging) != (fixed, tags):
+                    raise CorruptError(f"{staging}: the disk gives back something else than was written; try again")
                 number = self._place(kind, name, staging, version)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)  # gone from there if it was put in its place
         return self._read(kind, name, number)
 
     def set_tags(
@@ -196,8 +211,16 @@ class LocalRegistry(Registry):
         with self._lock(found.kind, found.name):
             known = self.get(found.kind, found.name, found.version).tags
             kept = {key: value for key, value in known.items() if key not in without}
-            _write_json(self._folder(found.kind, found.name, found.number) / "tags.json", {**kept, **tags})
+            write_json(self._folder(found.kind, found.name, found.number) / "tags.json", {**kept, **tags})
         return self.get(found.kind, found.name, found.version)
+
+    def unfinished(self) -> list[Unfinished]:
+        """What registrations in progress, or cut short, have left in the registry."""
+        return self._staging.entries()
+
+    def remove_unfinished(self, idle: float) -> list[Unfinished]:
+        """Remove what has not moved for `idle` seconds, an hour at least, and return it."""
+        return self._staging.remove(idle)
 
     # where things are -------------------------------------------------------------------------------
 
@@ -206,7 +229,7 @@ class LocalRegistry(Registry):
 
     def _content(self, kind: Kind, name: str, version: int) -> Path:
         folder = self._folder(kind, name, version)
-        return folder / "content" / self._version_file(folder).entry
+        return folder / "content" / read_version_file(folder).entry
 
     def _taken(self, kind: Kind, name: str) -> list[int]:
         """Every number that stands in a name's folder, whatever it is: none of them is given out again."""
@@ -215,17 +238,16 @@ class LocalRegistry(Registry):
             found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(entry) for entry in found if is_version(entry))
 
-    def _numbers(self, kind: Kind, name: str) -> list[int]:
-        """The versions of a name that are whole, lowest first."""
-        return [number for number in self._taken(kind, name) if self._is_whole(kind, name, number)]
+    def _given(self, kind: Kind, name: str) -> GivenNumbers:
+        return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
 
     def _is_whole(self, kind: Kind, name: str, version: int) -> bool:
         return (self._folder(kind, name, version) / "version.json").is_file()
 
     def _read(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+        """A version. Raises CorruptError if it is damaged."""
         folder = self._folder(kind, name, version)
-        fixed = self._version_file(folder)
-        tags = _read_json(folder / "tags.json", _TAGS)
+        fixed, tags = read_folder(folder)
         return RegisteredVersion(
             kind=kind,
             name=name,
@@ -238,9 +260,10 @@ class LocalRegistry(Registry):
             tags=tags,
         )
 
-    @staticmethod
-    def _version_file(folder: Path) -> _VersionFile:
-        return _read_json(folder / "version.json", _VERSION_FILE)
+    def _tags_at_hand(self, kind: Kind, name: str, version: int) -> dict[str, str] | None:
+        with contextlib.suppress(EdgepackError):
+            return read_tags(self._folder(kind, name, version))
+        return None
 
     # writing ----------------------------------------------------------------------------------------
 
@@ -248,8 +271,10 @@ class LocalRegistry(Registry):
         """Make a finished staging folder a version, and return its number. Call it under the lock."""
         while True:
             taken = self._taken(kind, name)
-            number = version if version is not None else max(taken, default=0) + 1
-            if version in taken:
+            given = self._given(kind, name)
+            given.add(taken)  # a registry of an earlier release recorded none
+            number = version if version is not None else max({*taken, *given.read()}, default=0) + 1
+            if number in taken:
                 raise _taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
             with disk_errors(folder):
@@ -263,6 +288,7 @@ class LocalRegistry(Registry):
                     if version is not None:
                         raise _taken_error(kind, name, number) from None
                     continue
+                given.add([number])
                 for made in (folder.parent, folder.parent.parent, self.path):
                     sync_folder(made)
             return number
@@ -286,27 +312,14 @@ class LocalRegistry(Registry):
         finally:
             lock.release()
 
-    def _remove_stale(self) -> None:
-        """Remove registrations that a crash cut short."""
-        folder = self.path / "staging"
-        with disk_errors(folder, "read"):
-            found = list(folder.iterdir()) if folder.is_dir() else []
-        for entry in found:
-            try:
-                age = time.time() - entry.stat().st_mtime
-            except FileNotFoundError:
-                continue  # finished, or removed by somebody else
-            if age > STALE_AFTER:
-                # What cannot be removed now is in nobody's way and is tried again the next time.
-                shutil.rmtree(entry, ignore_errors=True)
-
 
 def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
-def _copy(source: Path, folder: Path, sync: bool) -> Path:
-    """Copy a file or folder into `folder`; with `sync`, down to the disk. Returns the copy."""
+def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None) -> Path:
+    """Copy a file or folder into `folder`; with `sync`, down to the disk. Calls `copied` after each file. Returns the
+    copy."""
     if not source.name:
         raise EdgepackError(f"{source}: a whole file system cannot be registered")
     copy = folder / utf8_name(source.name)
@@ -322,6 +335,7 @@ def _copy(source: Path, folder: Path, sync: bool) -> Path:
             with pair[1].open("rb") as stream:
                 os.fsync(stream.fileno())
                 os.fchmod(stream.fileno(), 0o444)
+        copied()
 
     # Waiting for the disk is most of the time for folders of many small files.
     with ThreadPoolExecutor(_COPIERS) as pool:
@@ -330,15 +344,3 @@ def _copy(source: Path, folder: Path, sync: bool) -> Path:
         for made in folders:
             sync_folder(made)
     return copy
-
-
-def _write_json(path: Path, value: object) -> None:
-    with writing(path) as stream:
-        stream.write(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def _read_json(path: Path, content: TypeAdapter[_T]) -> _T:
-    try:
-        return content.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise CorruptError(f"{path}: is damaged; restore it from a backup: {error}") from None

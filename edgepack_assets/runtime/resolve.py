@@ -26,9 +26,9 @@ from edgepack_assets.errors import (
     EnvironmentBuildError,
     IndexUnreachableError,
     TransientError,
-    without_credentials,
 )
 from edgepack_assets.files import disk_errors, file_digest
+from edgepack_assets.masking import without_secrets
 from edgepack_assets.runtime.commands import ran_out, run_command, shown
 from edgepack_assets.runtime.numpy_age import BOUND, too_old_for_numpy
 from edgepack_assets.runtime.uv import uv_command, uv_environment
@@ -258,10 +258,10 @@ def index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
 
 
 def redact(text: str, settings: RuntimeSettings) -> str:
-    """`text` of a tool without the configured credentials, in any spelling, and without those in any URL."""
+    """`text` of a tool without the configured credentials, in any spelling, and without other secrets."""
     for url in (settings.index_url or "", *settings.extra_index_urls):
         user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
         # without a password the name is the secret: a token
         for secret in filter(None, (password or user, unquote(password or user))):
             text = text.replace(secret, "****")
-    return without_credentials(text)
+    return without_secrets(text)

@@ -16,10 +16,11 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field
@@ -35,21 +36,50 @@ from edgepack_assets.runtime.told import Told, as_told
 from edgepack_assets.runtime.zips import checked_names, opened_inside, opened_zip
 from edgepack_assets.yaml_text import load_yaml
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _WHEELS = "PythonPackages.zip"
 _RESULTS_LIMIT = 16 * 1000**3
 _LONGEST_LINE = 16 << 20
 _GZIP_OVERHEAD = 1 << 16
+_LONGEST_RECORD = 1e9
+"""Seconds for a record that nothing exceeds."""
 
 
 @dataclass(frozen=True)
 class PackageRun:
-    """What a run gave: files of results and per-record seconds, counts, latency (seconds: p50, p95, max, sum)."""
+    """What a run gave: files of results and per-record seconds, counts, latency (seconds: p50, p95, p99, max, sum), and
+    the numbers of the records that were answered."""
 
     results: Path
     times: Path
     records: int
     answered: int
     latency: dict[str, float]
+    answers: Sequence[int] = ()
+
+    def seconds(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The time of each record, in order."""
+        import numpy as np
+
+        return np.fromfile(self.times, dtype=np.float64)
+
+
+def p99(seconds: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """The time that 99 % of the records do not exceed. The slowest record of several never decides alone: on a machine
+    that also does other work, one record may take any time."""
+    if not len(seconds):
+        return 0.0
+    allowed = allowed_late(len(seconds))
+    import numpy as np
+
+    return float(np.partition(seconds, len(seconds) - 1 - allowed)[len(seconds) - 1 - allowed])
+
+
+def allowed_late(records: int) -> int:
+    """How many of so many records may be late: 1 %, or one of several."""
+    return max(records // 100, 1 if records > 1 else 0)
 
 
 class _Latency(Told):
@@ -192,11 +222,15 @@ class PackageRunner:
         counted = as_told(what, _Counted, value)
         if count is not None and counted.records > count:
             raise ComponentError(f"{what} told of {counted.records} records; the payload has {count}")
-        answered = _check_results(what, results, counted.records, _declared(component["outputType"]))
+        answers = _check_results(what, results, counted.records, _declared(component["outputType"]))
         with open_output(times, 8 * counted.records, what) as stream:
-            if os.fstat(stream.fileno()).st_size != 8 * counted.records or answered != counted.answered:
+            if os.fstat(stream.fileno()).st_size != 8 * counted.records or len(answers) != counted.answered:
                 raise ComponentError(f"{what} told of other records and answers than it left")
-        return PackageRun(results, times, counted.records, answered, counted.latency.model_dump())
+        run = PackageRun(results, times, counted.records, len(answers), counted.latency.model_dump(), answers)
+        seconds = run.seconds()
+        if not (seconds >= 0).all() or not (seconds < _LONGEST_RECORD).all():  # neither holds for a NaN
+            raise ComponentError(f"{what} left times of records that are no times")
+        return replace(run, latency={**run.latency, "p99": p99(seconds)})
 
 
 def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
@@ -213,17 +247,17 @@ def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {variable["name"]: variable["type"] for variable in variables}
 
 
-def _check_results(what: str, results: Path, records: int, outputs: dict[str, str]) -> int:
-    """How many records were answered, if there is one line for each, in order, with what the component declares:
+def _check_results(what: str, results: Path, records: int, outputs: dict[str, str]) -> array[int]:
+    """The records that were answered, if there is one line for each, in order, with what the component declares:
     whatever ran in the child may have written another one."""
-    lines = answered = characters = 0
+    lines, characters, answered = 0, 0, array("Q")
     try:
         with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(_LONGEST_LINE):
                 if lines == records:
                     raise ValueError(f"they are not one line for each of {records} records")
                 if line != b'{"record": %d, "outputs": null}\n' % lines:
-                    answered += 1
+                    answered.append(lines)
                     entry = json.loads(line)
                     if line != told(entry["outputs"], outputs, lines):
                         raise ValueError(f"line {lines} is no answer to record {lines}")

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgepack_assets.artefacts import Blob
 from edgepack_assets.errors import EnvironmentBuildError
+from edgepack_assets.runtime.zips import check_layout
 
 GLIBC_MINOR = 31
 """The server's platform: x86_64, glibc 2.31 (simaticai.packaging.constants.PLATFORMS)."""
@@ -81,6 +82,7 @@ def check_wheel(path: Path, package: LockedPackage, python: str) -> None:
     """Refuse a file that is no wheel, or one of another project, version or platform than its name tells.
 
     Raises EnvironmentBuildError."""
+    _check_layout(path, package)
     metadata = _part(path, package, "METADATA")
     told = f"{metadata.get('Name')} {metadata.get('Version')}"
     try:
@@ -155,6 +157,15 @@ def _markers(python: str) -> dict[str, str]:
         "python_version": python,
         "sys_platform": "linux",
     }
+
+
+def _check_layout(path: Path, package: LockedPackage) -> None:
+    """Refuse a wheel of which pip on the server could take other files than those that are read here."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_layout(archive)
+    except zipfile.BadZipFile as error:
+        raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_MEND}") from None
 
 
 def _part(path: Path, package: LockedPackage, part: str) -> Message:

@@ -23,6 +23,8 @@ from edgepack_assets.files import disk_errors
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _HEADER, _NAME_LENGTH = 30, 26
 """Bytes of an entry's header before its name and extra field, and where in it the lengths of these stand."""
+_UTF8, _SIZES_FOLLOW, _LARGE = 0x800, 8, 0xFFFFFFFF
+"""Flags of an entry: its name is UTF-8; its sizes stand behind it. The size that means: see the zip64 field."""
 _MAX_RATIO = 200
 _SMALL = 1 << 20
 """Bytes up to which anything may expand as it likes."""
@@ -119,12 +121,72 @@ class _Window(io.RawIOBase):
 
 @contextlib.contextmanager
 def opened_zip(file: Path | IO[bytes], what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive for reading. Raises PackageError, naming it as `what`, if it is no zip or its bytes are damaged."""
+    """An archive for reading. Raises PackageError, naming it as `what`, if it is no zip, if its bytes are damaged, or
+    if two readers could take different things from it (`check_layout`)."""
     try:
         with zipfile.ZipFile(file) as archive:
+            check_layout(archive)
             yield archive
     except zipfile.BadZipFile as error:
         raise PackageError(f"{what}: is not a zip file that can be read ({error})") from None
+
+
+def check_layout(archive: zipfile.ZipFile) -> None:
+    """Whether each entry has bytes of its own, under the one name that both of its headers give. Raises
+    zipfile.BadZipFile.
+
+    Entries that share bytes are how a small zip becomes petabytes; a name that stands twice, or headers that differ,
+    let the server's reader take another file than ours."""
+    file = archive.fp
+    assert file is not None
+    names: set[str] = set()
+    end, before = 0, ""
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        if entry.orig_filename in names:
+            raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} stands twice")
+        names.add(entry.orig_filename)
+        if entry.header_offset < end:
+            raise zipfile.BadZipFile(f"the entries {before!r} and {entry.orig_filename!r} overlap")
+        file.seek(entry.header_offset)
+        end, before = _end_of(entry, file), entry.orig_filename
+        if end > archive.start_dir:
+            raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} overlaps the directory")
+
+
+def _end_of(entry: zipfile.ZipInfo, file: IO[bytes]) -> int:
+    """Where an entry's bytes end at the earliest, if its own header, at which `file` stands, says what the directory
+    says."""
+    header = file.read(_HEADER)
+    if len(header) < _HEADER or header[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} has no header of its own")
+    _, flags, method, _, _, crc, packed, size, name_length, extra_length = struct.unpack("<5H3L2H", header[4:])
+    name, extra = file.read(name_length), file.read(extra_length)
+    if name.decode("utf-8" if entry.flag_bits & _UTF8 else "cp437", "replace") != entry.orig_filename:
+        raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} has another name in its own header")
+    encrypted_or_packed = (flags & 1, method) != (entry.flag_bits & 1, entry.compress_type)
+    if flags & _SIZES_FOLLOW:  # then they stand behind the bytes, and here is anything
+        differs = encrypted_or_packed
+    else:
+        size, packed = _large_sizes(size, packed, extra)
+        differs = encrypted_or_packed or (crc, packed, size) != (entry.CRC, entry.compress_size, entry.file_size)
+    if differs:
+        raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} differs from its own header")
+    return int(entry.header_offset + _HEADER + name_length + extra_length + entry.compress_size)
+
+
+def _large_sizes(size: int, packed: int, extra: bytes) -> tuple[int, int]:
+    """The sizes in a header: from its zip64 field, where they are too large for the usual place."""
+    if _LARGE not in (size, packed):
+        return size, packed
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<2H", extra[:4])
+        if kind == 1:
+            large = list(struct.unpack(f"<{min(length, len(extra) - 4) // 8}Q", extra[4 : 4 + length // 8 * 8]))
+            size = large.pop(0) if size == _LARGE and large else size
+            packed = large.pop(0) if packed == _LARGE and large else packed
+            break
+        extra = extra[4 + length :]
+    return size, packed
 
 
 def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:

@@ -16,11 +16,12 @@ from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilt
 
 from edgepack_assets.config import load_settings
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
+from edgepack_assets.masking import without_secrets
 from edgepack_assets.new_models.runs import Ended
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sensors.runs import PARTITION_TAG, TAGS, ended
 from edgepack_assets.settings import Settings
-from edgepack_assets.webhook import RefusedError, bounded, host_of, post_json, without_secrets
+from edgepack_assets.webhook import RefusedError, bounded, host_of, post_json
 
 NAME = "run_failures"
 KEPT = 24 * 3600

@@ -15,7 +15,14 @@ from edgepack_assets.assets.observed import current_raw_data, data_version, raw_
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.jobs import package_model
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    Registry,
+    damaged_above,
+    damaged_in_words,
+)
 from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.sensors.asking import TICK, Asked, Silence
 from edgepack_assets.settings import Settings
@@ -57,7 +64,7 @@ def raw_data_versions(
         # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
         # looked at keeps its place.
         try:
-            raw, found = asked.within(partial(_current, name, settings))
+            raw, found, damaged = asked.within(partial(_current, name, settings))
             before = seen.get(name, {})
             if before.get("version") != found:
                 before = {"version": found, "after": None}
@@ -77,6 +84,8 @@ def raw_data_versions(
             continue
         silence.ends()
         said.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+        if damaged:
+            said.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
         seen[name] = {"version": found, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
     words, cursor = "; ".join(said), json.dumps(seen, sort_keys=True)
@@ -92,10 +101,12 @@ def raw_data_versions(
     )
 
 
-def _current(name: str, settings: Settings, registry: Registry) -> tuple[RegisteredVersion, str]:
-    """The raw data of a model type and its data version, whose digest a registry may have to look up."""
+def _current(name: str, settings: Settings, registry: Registry) -> tuple[RegisteredVersion, str, list[DamagedVersion]]:
+    """The raw data of a model type, its data version, whose digest a registry may have to look up, and the damaged
+    versions that would be newer."""
     raw = current_raw_data(name, settings, registry)
-    return raw, data_version(raw.name, raw.version, raw.digest)
+    is_latest = settings.model_type(name).raw_data.version == "latest"
+    return raw, data_version(raw.name, raw.version, raw.digest), damaged_above(registry, raw) if is_latest else []
 
 
 def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance) -> list[ModelKey]:

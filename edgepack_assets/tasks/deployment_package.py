@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.config_digest import config_digest
-from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
 from edgepack_assets.evidence import Part, in_words
 from edgepack_assets.files import file_digest
-from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
+from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import RegisteredVersion
+from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.execution import execute
@@ -23,6 +23,9 @@ from edgepack_assets.tasks.metrics import Scored, configured_parts, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
+
+_SHOWN = 12
+"""Digits of a digest in a package's description; the tags have all of them."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ def deploy(
     expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
     content = content_digest(expected)
     tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, "content_digest": content}
+    origin = _origin(validated, lock, tools)
     executed = False
     with tools.work_folder() as work:
 
-        def build(stamp: Stamp) -> Path:
+        def build(unmarked: Stamp) -> Path:
             nonlocal executed
+            stamp = replace(unmarked, origin=origin)
             built: Path = tools.packaging.call(
                 "deployment_package.build_deployment_package", package, lock, tools.store, name, stamp, work
             )
@@ -106,6 +111,21 @@ def deploy(
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
     return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, parts)
+
+
+def _origin(validated: Validated, lock: Lock, tools: Tools) -> Origin | None:
+    """What the package says that it was made from. None if its model version has left the registry meanwhile."""
+    model, raw = validated.config_package.facts["model"], raw_data_of(validated.payload_data)
+    try:
+        registered = tools.registry.get(Kind.MODEL, model["name"], model["version"])
+    except NotFoundError as error:
+        tools.log.warning(f"the package does not say what it was made from, nor when that was registered: {error}")
+        return None
+    return Origin.of(
+        f"model {model['name']}:{model['version']}, sha256 {model['digest'][:_SHOWN]}, with lock "
+        f"{lock.digest[:_SHOWN]} for Python {lock.python}; validated on {raw['name']}:{raw['version']}",
+        registered.created,
+    )
 
 
 def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:

@@ -9,36 +9,40 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.gates import Reference
 from edgepack_assets.partitions import ModelKey, is_version
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
 from edgepack_assets.tasks.tools import Tools
+
+_Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
+"""A package, of which the tags are read and nothing else: those of a damaged one hold as long as they can be read."""
 
 _DATED = re.compile(r"metrics_[0-9]{8}T[0-9]{6}Z")
 DATED_NAME = "metrics_%Y%m%dT%H%M%SZ"
 """Tags that hold the metrics of an unchanged package on later raw data, as JSON; their time is in UTC."""
 
 
-def model_version_of(package: RegisteredVersion, model_name: str) -> int | None:
+def model_version_of(package: RegisteredVersion | DamagedVersion, model_name: str) -> int | None:
     """The version of that model that a package was made from; None if it was made from another or doesn't say."""
     version = package.tags.get("model_version", "")
     return int(version) if package.tags.get("model_name") == model_name and is_version(version) else None
 
 
-def by_model_version(packages: Iterable[RegisteredVersion], model_name: str) -> dict[int, RegisteredVersion]:
+def by_model_version(packages: Iterable[_Package], model_name: str) -> dict[int, _Package]:
     """The newest package of each version of a model: the order of packages says nothing about models."""
-    found: dict[int, RegisteredVersion] = {}
+    found: dict[int, _Package] = {}
     for package in sorted(packages, key=lambda each: each.number):
         if (version := model_version_of(package, model_name)) is not None:
             found[version] = package
     return found
 
 
-def dated_metrics(package: RegisteredVersion) -> dict[str, dict[str, Any]]:
+def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict[str, Any]]:
     """The dated metrics of a package, oldest first: tag -> {"metrics", "raw_data", "payload_digest", ...}."""
     found = {}
     for tag, text in sorted(package.tags.items()):
@@ -65,10 +69,15 @@ def references(metrics: Artefact, key: ModelKey, tools: Tools) -> dict[str, Refe
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
     if not wanted:
         return {}
-    packages: dict[int, RegisteredVersion] = {}
+    packages: dict[int, RegisteredVersion | DamagedVersion] = {}
+    unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
-        versions = tools.registry.versions(Kind.MODEL, entry.registered_package_name)
-        packages = by_model_version(versions, entry.model_name)
+        name = entry.registered_package_name
+        damaged = tools.registry.damaged(Kind.MODEL, name)
+        packages = by_model_version([*tools.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
+        if unknown := [each for each in damaged if not each.tags_are_known]:
+            unreadable = f" ({damaged_in_words(unknown)})"
+            tools.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
     model = None
     if "training" in wanted.values():
         model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
@@ -81,12 +90,19 @@ def references(metrics: Artefact, key: ModelKey, tools: Tools) -> dict[str, Refe
             told = f"training, in the tags of {model}"
             found[name] = Reference(told if value is not None else f"{model} has no tag {name} with a number", value)
         else:
-            found[name] = _package_reference(name, reference, key, packages, payload)
+            compared = _package_reference(name, reference, key, packages, payload)
+            # A package that cannot be read may be the one to compare with: that is not the same as none.
+            nothing_yet = compared.nothing_yet and not (unreadable and reference == "previous")
+            found[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
     return found
 
 
 def _package_reference(
-    name: str, reference: int | str, key: ModelKey, packages: Mapping[int, RegisteredVersion], payload: str
+    name: str,
+    reference: int | str,
+    key: ModelKey,
+    packages: Mapping[int, RegisteredVersion | DamagedVersion],
+    payload: str,
 ) -> Reference:
     if reference == "previous":
         lower = [version for version in packages if version < key.version]
@@ -105,7 +121,7 @@ def _package_reference(
     return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
 
 
-def _metric_of(package: RegisteredVersion, name: str, payload: str) -> tuple[float | None, str]:
+def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
     """A metric of a package, on the same payload if it was ever validated on that, and the raw data it is on."""
     if package.tags.get("payload_digest") != payload:
         for entry in reversed(dated_metrics(package).values()):

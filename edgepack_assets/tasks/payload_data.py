@@ -13,7 +13,7 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, resolve
+from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.output_files import OutputFile
 from edgepack_assets.tasks.tools import Tools
@@ -45,6 +45,8 @@ def make_payload(key: ModelKey, tools: Tools, copy_to: OutputFile | None = None)
     entry, implementation = tools.entry(key), tools.model_type(key)
     raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version)
     tools.log.info(f"raw data {raw}, {raw.size} bytes")
+    if entry.raw_data.version == "latest" and (damaged := damaged_above(tools.registry, raw)):
+        tools.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
     with tools.work_folder() as work:
         path = tools.registry.download(raw, work / "raw")
         writer = PayloadWriter(work / "records", work / "sources")

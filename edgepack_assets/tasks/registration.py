@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry, damaged_in_words
 from edgepack_assets.tasks.packages import DATED_NAME, by_model_version, dated_metrics
 
 IDENTITY = ("content_digest", "model_name", "model_version")
@@ -52,26 +52,40 @@ def register_package(
     took one version after the other.
     """
     known: dict[int, RegisteredVersion] = {}
-    taken = 0
+    damaged = registry.damaged(Kind.MODEL, name)
+    if damaged:
+        log.warning(damaged_in_words(damaged))
+    taken = max((each.version for each in damaged), default=0)
+
+    def look_up(number: int) -> None:
+        """Learn of a version that a listing does not show, or not yet."""
+        try:
+            known[number] = registry.get(Kind.MODEL, name, number)
+        except TransientError:
+            raise
+        except EdgepackError as error:
+            log.info(f"{name}:{number} cannot be read, its number is passed over: {error}")
+
     for _ in range(_MOST_RACES):
         # One look for both questions: had a version of this content appeared between two looks, the second would
         # count it and the first not.
         known |= {version.number: version for version in registry.versions(Kind.MODEL, name)}
+        highest = registry.highest_given(Kind.MODEL, name)
+        for number in range(max([taken, *known]) + 1, highest + 1):
+            look_up(number)
+        taken = max(taken, highest)
         if (standing := _same_package(known.values(), tags)) is not None:
             return Registration(standing, None)
         stamp = _next_stamp(name, known, taken)
         built = build(stamp)
-        stamped = {**tags, **_older_tag(known.values(), tags), "packageid": str(stamp.package_id)}
+        stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), "packageid": str(stamp.package_id)}
         try:
             return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
         except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()
-        taken = stamp.version
-        try:  # a listing may lag behind what was registered a moment ago
-            known[taken] = registry.get(Kind.MODEL, name, taken)
-        except NotFoundError:
-            log.info(f"{name}:{taken} cannot be read: its number is passed over")
+        taken = max(taken, stamp.version)
+        look_up(stamp.version)
     raise TransientError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
 
 
@@ -93,7 +107,7 @@ def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -
     return Stamp(max([taken, *known]) + 1, shared)
 
 
-def _older_tag(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> dict[str, str]:
+def _older_tag(known: Iterable[RegisteredVersion | DamagedVersion], tags: Mapping[str, str]) -> dict[str, str]:
     newest = max(by_model_version(known, tags["model_name"]), default=0)
     return {OLDER_TAG: str(newest)} if newest > int(tags["model_version"]) else {}
 

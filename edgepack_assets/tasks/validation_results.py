@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.errors import ComponentError
@@ -13,11 +13,14 @@ from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import Results, Trial
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.runner import PackageRun, PackageRunner
+from edgepack_assets.runtime.runner import PackageRun, PackageRunner, allowed_late, p99
 from edgepack_assets.tasks import ahead
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def validate(
         inspection = tools.store.read_json(config_package.parts["inspection"])
         ahead.finish()
         picture = implementation.results_picture(payload, results, inspection)
+        keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
         trial = implementation.trial(payload, results, inspection, tools.entry(key), work)
         warnings, tried = try_out(key, trial, runner.component_folder, environment, tools) if trial else ([], [])
@@ -79,7 +83,6 @@ def validate(
         Part("answers", run.answered > 0, str(run.answered), "at least 1"),
         *warnings,
     ]
-    keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
     isolation = tools.sandbox.isolation.words
     return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, isolation, tried)
 
@@ -102,11 +105,35 @@ def try_out(
 
 
 def pace(run: PackageRun, cycle: int | None) -> list[Part]:
-    """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes."""
+    """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes.
+
+    Judged by figures that one slow record does not decide, since this machine may be busy with other work. Records that
+    give an answer are also judged by themselves: in a model with windows they are few and take longest."""
     if cycle is None:
         return [Part("cycle time", True, "the package declares none", "a cycle time, if records come in one")]
-    times = {"mean": run.latency["sum"] / max(run.records, 1), "p95": run.latency["p95"], "longest": run.latency["max"]}
+    seconds = run.seconds()
+    figures = [("mean time for a record, without the slowest", _mean_without_slowest(seconds))]
+    figures.append(("p99 time for a record", p99(seconds)))
+    answers = seconds[list(run.answers)]
+    if 0 < len(answers) < len(seconds):
+        figures.append(("p99 time for a record with an answer", p99(answers)))
+    late, allowed = int((seconds * 1000 > cycle).sum()), allowed_late(len(seconds))
+    longest = f", the longest took {seconds.max() * 1000:.3f} ms" if late else ""
     return [
-        Part(f"{name} time for a record", value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
-        for name, value in times.items()
+        *(
+            Part(name, value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
+            for name, value in figures
+        ),
+        Part(
+            f"records that took longer than {cycle} ms",
+            late <= allowed,
+            f"{late} of {len(seconds)}{longest}",
+            f"at most {allowed} (1 %, or one of several: this machine may be busy)",
+        ),
     ]
+
+
+def _mean_without_slowest(seconds: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    if len(seconds) < 2:
+        return float(seconds.sum())
+    return float((seconds.sum() - seconds.max()) / (len(seconds) - 1))

@@ -17,7 +17,7 @@ from edgepack_assets.errors import NotFoundError
 from edgepack_assets.new_models.look import look
 from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms
 from edgepack_assets.new_models.state import State
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
 
 START = 1_700_000_000
 
@@ -53,6 +53,9 @@ class SimulatedRegistry:
         if self.mood == "empty":
             return []
         return [n for n in self.versions_there if n not in self.archived and self.visible_from[n] <= self.now]
+
+    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+        return []
 
     def _called(self) -> None:
         self.calls += 1

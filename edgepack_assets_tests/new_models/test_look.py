@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from edgepack_assets.errors import CorruptError
 from edgepack_assets.new_models.look import GONE_AFTER, LOST_AFTER, POLLS, Look, look
 from edgepack_assets.new_models.runs import Ended, Rules, SeenRun
 from edgepack_assets.new_models.state import State
+from edgepack_assets.registry.base import DamagedVersion, Kind
 from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
 
 RULES = Rules(model_type="press", model_name="press_model", start="all")
@@ -93,6 +95,18 @@ def test_versions_that_are_no_numbers_are_told_of_and_passed_over() -> None:
     assert "passed over press_model:final: no whole number from 1 up" in made.words
     sensor.registry.newest_version = lambda kind, name: "final"  # type: ignore[assignment,method-assign,return-value]
     assert sensor.requested() == []
+
+
+def test_damaged_versions_are_told_of_and_hide_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    sensor = Sensor(versions=3)
+    broken = [DamagedVersion(Kind.MODEL, "press_model", number, "tags.json: is damaged") for number in range(4, 12)]
+    monkeypatch.setattr(sensor.registry, "damaged", lambda kind, name: broken)
+    made = sensor.look()
+    assert [request.found.version for request in made.requests] == [1, 2, 3]
+    assert isinstance(made.fault, CorruptError)
+    (words,) = [words for words in made.words if "damaged" in words]
+    assert words.startswith("press_model:11 is damaged and passed over (tags.json: is damaged); press_model:10 is")
+    assert words.endswith("; 3 more are damaged")
 
 
 def test_a_request_that_came_to_nothing_is_made_again_under_its_key() -> None:

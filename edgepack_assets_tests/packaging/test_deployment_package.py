@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import uuid
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack_assets.errors import CorruptError, EdgepackError, PackageError
 from edgepack_assets.packaging import deployment_package as packaging
 from edgepack_assets.packaging.deployment_package import expected_contents, size_part
-from edgepack_assets.packaging.stamp import STAMPED_FILES, Stamp, content_digest, contents, package_id_for, read_stamp
+from edgepack_assets.packaging.sdk import quiet_import
+from edgepack_assets.packaging.stamp import (
+    DATED_FILES,
+    STAMPED_FILES,
+    Origin,
+    Stamp,
+    content_digest,
+    contents,
+    package_id_for,
+    read_stamp,
+)
 from edgepack_assets.runtime.zips import write_zip
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built
 
-STAMP = Stamp(7, tiny.PACKAGE_ID)
+STAMP = Stamp(7, tiny.PACKAGE_ID, tiny.ORIGIN)
 COMPONENT = "components/inference_0.0.1.zip"
 Rewrite = Callable[[dict[str, bytes]], None]
 
@@ -54,6 +67,7 @@ def test_it_holds_the_validated_files_the_wheels_and_the_runtime(built: Built) -
         "README.html",
         "datalink_metadata.yml",
         "pipeline_config.yml",
+        "pipeline_content.yml",
         "runtime_config.yml",
         COMPONENT,
     }
@@ -78,7 +92,7 @@ def test_a_lock_without_packages_makes_a_package_without_wheels(built: Built, tm
     config = tiny.build_config(tmp_path, empty)
     deployment = tiny.build_deployment(config, empty, built.store, 1, tmp_path)
     assert "PythonPackages.zip" not in unpacked(unpacked(deployment)[COMPONENT])
-    assert contents(deployment, Stamp(1, tiny.PACKAGE_ID)) == expected_contents(config, empty)
+    assert contents(deployment, Stamp(1, tiny.PACKAGE_ID, tiny.ORIGIN)) == expected_contents(config, empty)
 
 
 # Stamping ----------------------------------------------------------------------------------------------
@@ -89,16 +103,27 @@ def test_two_stamps_differ_in_the_stamped_files_only(built: Built, tmp_path: Pat
     ours, theirs = unpacked(built.deployment), unpacked(other)
     assert ours.keys() == theirs.keys()
     assert {name for name in ours if ours[name] != theirs[name]} == set(STAMPED_FILES)
-    assert contents(built.deployment, STAMP) == contents(other, Stamp(8, tiny.PACKAGE_ID))
-    assert (read_stamp(built.deployment), read_stamp(other)) == (STAMP, Stamp(8, tiny.PACKAGE_ID))
+    assert contents(built.deployment, STAMP) == contents(other, Stamp(8, tiny.PACKAGE_ID, tiny.ORIGIN))
+    assert (read_stamp(built.deployment), read_stamp(other)) == (STAMP, Stamp(8, tiny.PACKAGE_ID, tiny.ORIGIN))
 
 
-@given(st.integers(1, 10**9), st.uuids())
-def test_stamping_is_pure_and_has_an_inverse(built: Built, version: int, package_id: uuid.UUID) -> None:
-    stamp = Stamp(version, package_id)
+ORIGINS = st.none() | st.builds(
+    Origin.of, st.text(), st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**9), st.uuids(), ORIGINS)
+def test_stamping_is_pure_and_has_an_inverse(
+    built: Built, version: int, package_id: uuid.UUID, origin: Origin | None
+) -> None:
+    stamp = Stamp(version, package_id, origin)
     with packaging._opened_config(built.config) as config:
-        for name in STAMPED_FILES:
-            before = config.read(name)
+        dated = (*DATED_FILES,) if origin else ()
+        files = {name: config.read(name) for name in (*STAMPED_FILES, "datalink_metadata.yml")}
+        files["runtime_config.yml"] = packaging._runtime_config(config.pipeline)
+        for name in (*STAMPED_FILES, *dated):
+            before = files[name]
             stamped = stamp.apply(name, before, tiny.NAME)
             assert stamped == stamp.apply(name, before, tiny.NAME)
             assert stamped != before
@@ -124,7 +149,9 @@ def test_odd_names_and_descriptions_are_stamped_and_proven(
     deployment = tiny.build_deployment(config, built.lock, built.store, 7, tmp_path)
     assert contents(deployment, STAMP) == expected_contents(config, built.lock)
     pipeline = yaml.safe_load(unpacked(deployment)["pipeline_config.yml"])
-    assert pipeline["dataFlowPipelineInfo"]["description"] == (description or "Created by AI SDK")
+    assert pipeline["dataFlowPipelineInfo"]["description"] == (
+        f"{description or 'Created by AI SDK'} ({tiny.ORIGIN.text})"
+    )
     assert f"<title>{name.replace('/', '-')} (7)</title>".encode() in unpacked(deployment)["README.html"]
 
 
@@ -139,11 +166,102 @@ def test_what_carries_another_stamp_is_refused(built: Built) -> None:
     with pytest.raises(PackageError, match="the topic of input_last is /elsewhere/7, not below /siemens/edge"):
         STAMP.remove("pipeline_config.yml", yaml.safe_dump(document).encode(), tiny.NAME)
     with pytest.raises(PackageError):
-        contents(built.deployment, Stamp(8, tiny.PACKAGE_ID))
+        contents(built.deployment, Stamp(8, tiny.PACKAGE_ID, tiny.ORIGIN))
 
 
 def test_a_package_id_belongs_to_a_name() -> None:
     assert package_id_for("a-edge") == package_id_for("a-edge") != package_id_for("b-edge")
+
+
+def test_a_package_says_what_it_was_made_from_and_when_the_model_was_registered(built: Built) -> None:
+    outer = unpacked(built.deployment)
+    documents = {name: yaml.safe_load(data) for name, data in outer.items() if name.endswith(".yml")}
+    info = documents["pipeline_config.yml"]["dataFlowPipelineInfo"]
+    text = "made from model echo:3, sha256 0123456789ab"
+    assert info["description"] == f"Echoes ({text})"
+    datalink = documents["datalink_metadata.yml"]
+    times = {info["createdOn"], documents["runtime_config.yml"]["runtimeInfo"]["createdOn"], datalink["createdOn"],
+             datalink["updatedOn"]}  # fmt: skip
+    assert times == {"2026-03-04T05:06:07Z"}
+    assert f"<h1>Pipeline Tiny Echo (7)</h1>\n<p>{text}</p>\n<p>Echoes</p>".encode() in outer["README.html"]
+    assert not any(b"1980" in data for name, data in outer.items() if name != COMPONENT)
+
+
+def test_the_digest_of_contents_is_that_of_earlier_releases(built: Built, tmp_path: Path) -> None:
+    """Else the first run after an upgrade would register every package once more. Neither origin nor list count."""
+    stamp = Stamp(7, tiny.PACKAGE_ID, lists_content=False)
+    old = packaging.build_deployment_package(built.config, built.lock, built.store, tiny.REGISTERED, stamp, tmp_path)
+    outer = unpacked(old)
+    assert "pipeline_content.yml" not in outer
+    assert b"1980-01-01T00:00:00Z" in outer["datalink_metadata.yml"]
+    assert read_stamp(old) == stamp
+    assert contents(old, stamp) == contents(built.deployment, STAMP) == expected_contents(built.config, built.lock)
+    assert "pipeline_content.yml" not in contents(built.deployment, STAMP)
+    # What an earlier release did, in its own words: the sha256 of each file without its stamp.
+    with packaging._opened_config(built.config) as config:
+        for name in ("pipeline_config.yml", "README.html", "datalink_metadata.yml"):
+            assert contents(old, stamp)[name] == hashlib.sha256(config.read(name)).hexdigest()
+
+
+@pytest.mark.parametrize("text", ["a (made from b)", "x) (made from y", "<script>", "é\n\x00", "", "(" * 500])
+def test_an_origin_of_any_text_is_read_back(built: Built, tmp_path: Path, text: str) -> None:
+    config = tiny.build_config(tmp_path, built.lock, description="Old (made from x, y) (made from")
+    origin = Origin.of(text, datetime(1980, 1, 1, tzinfo=UTC))
+    stamp = Stamp(7, tiny.PACKAGE_ID, origin)
+    made = packaging.build_deployment_package(config, built.lock, built.store, tiny.REGISTERED, stamp, tmp_path)
+    assert read_stamp(made) == stamp
+    assert contents(made, stamp) == expected_contents(config, built.lock)
+    assert b"<script>" not in unpacked(made)["README.html"]
+
+
+def test_the_sdk_s_reader_takes_it_for_an_earlier_package(built: Built, tmp_path: Path) -> None:
+    """Without pipeline_content.yml it dies: nobody could make a delta package on top of ours."""
+    with quiet_import():
+        from simaticai.deploy.pipeline import _validate_with_schema
+        from simaticai.deployment import Pipeline, PythonComponent
+        from simaticai.helpers import calc_sha
+
+    shutil.copy(built.deployment, tmp_path)
+    component = PythonComponent(name="inference", python_version=built.lock.python)
+    pins = tmp_path / "requirements.txt"
+    pins.write_text(built.lock.as_requirements())
+    component.set_requirements(pins)
+    reader = Pipeline.from_components([component], name=tiny.NAME)
+    found = reader._find_latest_full_package_and_version(tmp_path)
+    assert found is not None
+    assert (found["packageId"], found["version"], found["type"]) == (str(tiny.PACKAGE_ID), "7", "full")
+    assert not reader._did_python_env_change_in_any_component(found)
+    outer = unpacked(built.deployment)
+    for name, schema in (
+        ("pipeline_config", "pipeline"),
+        ("runtime_config", "runtime"),
+        ("datalink_metadata", "datalink"),
+    ):
+        _validate_with_schema(name, yaml.safe_load(outer[f"{name}.yml"]), f"{schema}.schema.json")
+    # It lists what the SDK's own functions count of the same component.
+    folder = tmp_path / "component"
+    for name, data in unpacked(outer[COMPONENT]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for name, data in unpacked((folder / "PythonPackages.zip").read_bytes()).items():
+        (wheels / name).write_bytes(data)
+
+    def listed(path: Path) -> list[dict[str, Any]]:
+        return sorted(component._collect_file_sizes_and_hashes(path), key=lambda entry: entry["path"])
+
+    (tmp_path / "component.zip").write_bytes(outer[COMPONENT])
+    manifest = {
+        "sizeInBytes": len(outer[COMPONENT]),
+        "files": listed(folder),
+        "dependencies": listed(wheels),
+        "requirements": [str(each) for each in component.python_dependencies.dependencies.values()],
+    }
+    assert found["contents"] == {"totalSizeInBytes": len(outer[COMPONENT]), "components": {"inference": manifest}}
+    assert manifest["dependencies"][0]["hash"] == calc_sha(wheels / manifest["dependencies"][0]["path"])
+    reader.save_pipeline_manifest(tmp_path, {"inference": manifest})
+    assert yaml.safe_load((tmp_path / "pipeline_content.yml").read_bytes()) == found["contents"]
 
 
 # Proof -------------------------------------------------------------------------------------------------

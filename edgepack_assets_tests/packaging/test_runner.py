@@ -258,6 +258,10 @@ def answer(record='0', y='1.0', text='"a"', seen='1', last='"b"'):
         ("results(gzip.compress(LINE * 2)); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(LINE + LINE[:-1])); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(LINE[:-1])); times(1); told(GOOD)", "left a false answer to record 0"),
+        (
+            "results(gzip.compress(LINE)); open(job['times'], 'wb').write(b'\\xff' * 8); told(GOOD)",
+            "left times of records that are no times",
+        ),
         ("results(gzip.compress(LINE)); times(0); told(GOOD)", "told of other records and answers than it left"),
         ("results(gzip.compress(b'')); times(1); told(GOOD)", "not one line for each of 1 records"),
         ("results(gzip.compress(b' ' * (17 << 20))); times(1); told(GOOD)", "left results that cannot be read"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.model_types.base import ComponentSpec, Parameter, Variable
+from edgepack_assets.packaging.stamp import Origin, Stamp
 from edgepack_assets.runtime.lock import Lock
 
 NAME = "Tiny Echo"
 REGISTERED = "Tiny-Echo-edge"
 DESCRIPTION = "Echoes"
+ORIGIN = Origin.of("model echo:3, sha256 0123456789ab", datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))
 PACKAGE_ID = uuid.UUID("11111111-2222-3333-4444-555555555555")
 
 ENTRYPOINT = """\
@@ -82,9 +85,8 @@ def build_config(work: Path, lock: Lock, *, name: str = NAME, description: str =
 def build_deployment(config: Path, lock: Lock, store: ArtefactStore, version: int, work: Path) -> Path:
     """The deployment package, in `work`."""
     from edgepack_assets.packaging.deployment_package import build_deployment_package
-    from edgepack_assets.packaging.stamp import Stamp
 
-    return build_deployment_package(config, lock, store, REGISTERED, Stamp(version, PACKAGE_ID), work)
+    return build_deployment_package(config, lock, store, REGISTERED, Stamp(version, PACKAGE_ID, ORIGIN), work)
 
 
 def main(lock: str, store: str, out: str) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import multiprocessing
 import os
+import re
+import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.registry import base
-from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
-from edgepack_assets.registry.local import STALE_AFTER, LocalRegistry
+from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of, latest
+from edgepack_assets.registry.given_numbers import GivenNumbers
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.registry.staging import STALE_AFTER
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
 
@@ -69,22 +76,250 @@ def test_foreign_files_are_no_versions_and_their_numbers_are_not_given_out(local
     (local.path / "models" / "not a name" / "1").mkdir(parents=True)
     (local.path / "models" / "not a name" / "1" / "version.json").touch()
     assert local.versions(Kind.MODEL, "press") == [first]
+    assert [str(each) for each in local.damaged(Kind.MODEL, "press")] == ["press:3", "press:7"]
     assert local.names(Kind.MODEL) == ["press"]
     with pytest.raises(VersionTakenError):
         local.register(Kind.MODEL, "press", model, {}, version=7)
     assert local.register(Kind.MODEL, "press", model, {}).version == 8
 
 
-@pytest.mark.parametrize("file", ["version.json", "tags.json"])
-@pytest.mark.parametrize("content", ["", "[]", '{"created": 1}', '{"created": null}'])
-def test_a_damaged_description_is_told_not_passed_over(
-    local: LocalRegistry, model: Path, file: str, content: str
+LATIN = os.fsdecode(b"gef\xe4hrlich")
+"""What a shell with a Latin-1 locale gives."""
+
+
+def damage(made: RegisteredVersion, how: str) -> Path:
+    """Damage a version in one way; returns the path that the reason must name."""
+    folder = Path(made.location).parent.parent
+    file, _, content = how.partition(" ")
+    path = content_of(made) if file == "content" else folder / file
+    if content == "gone":
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif content == "file":
+        shutil.rmtree(path)
+        path.write_text("x")
+    elif content == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif content == "folder":
+        path.unlink()
+        path.mkdir()
+    elif content == "huge":
+        path.write_bytes(b'{"a": "' + b"x" * (17 << 20) + b'"}')
+    else:
+        path.write_bytes(content.encode())
+    return path
+
+
+VERSION_FILE = '{"digest": "%s", "size": 1, "is_folder": true, "entry": "press model", "created": %s}'
+DAMAGES = [
+    *(f"{file} {how}" for file in ("version.json", "tags.json") for how in ("gone", "pipe", "folder", "huge")),
+    *(f"{file} {text}" for file in ("version.json", "tags.json") for text in ("", "[]", '{"created": 1}', "\0" * 64)),
+    r'tags.json {"by": "\udce4"}',
+    'tags.json {"by": null}',
+    "tags.json " + '{"a":' * 5000,
+    "version.json " + VERSION_FILE % ("0" * 64, "null"),
+    "version.json " + VERSION_FILE % ("0" * 64, '"2026-01-01T00:00:00"'),
+    "version.json " + VERSION_FILE % ("x", '"2026-01-01T00:00:00Z"'),
+    "version.json " + (VERSION_FILE % ("0" * 64, '"2026-01-01T00:00:00Z"')).replace("press model", "../../2"),
+    "content gone",
+    "content file",
+]
+
+
+@pytest.mark.parametrize(
+    ("how", "which"), [*((how, 1) for how in DAMAGES), ("tags.json []", 0), ("content gone", 0), ("version.json ", 0)]
+)
+def test_a_damaged_version_keeps_its_number_and_hides_no_other(
+    local: LocalRegistry, model: Path, tmp_path: Path, how: str, which: int
 ) -> None:
-    made = local.register(Kind.MODEL, "press", model, {})
-    path = content_of(made).parent.parent / file
-    path.write_text(content)
-    with pytest.raises(CorruptError, match=str(path)):
+    made = [local.register(Kind.MODEL, "press", model, {"n": str(n)}) for n in range(2)]
+    other = local.register(Kind.MODEL, "other", model, {})
+    path = damage(made[which], how)
+    sound = [each for each in made if each is not made[which]]
+    assert local.versions(Kind.MODEL, "press") == sound
+    (found,) = local.damaged(Kind.MODEL, "press")
+    assert (str(found), found.version) == (f"press:{which + 1}", which + 1)
+    assert str(path) in found.reason
+    assert "\n" not in found.reason
+    assert found.tags_are_known is (path.name != "tags.json")
+    assert found.tags == ({"n": str(which)} if found.tags_are_known else {})
+    assert local.names(Kind.MODEL) == ["other", "press"]
+    assert latest(local, Kind.MODEL, "press") == sound[-1]
+    assert local.versions(Kind.MODEL, "other") == [other]
+    assert local.damaged(Kind.MODEL, "other") == []
+    assert local.download(sound[-1], tmp_path / "out").is_dir()
+    with pytest.raises(CorruptError, match=re.escape(str(path))):
+        local.get(Kind.MODEL, "press", which + 1)
+    with pytest.raises(VersionTakenError):
+        local.register(Kind.MODEL, "press", model, {}, version=which + 1)
+    assert local.register(Kind.MODEL, "press", model, {}).version == 3
+
+
+def test_where_every_version_is_damaged_the_reason_is_told(local: LocalRegistry, model: Path) -> None:
+    path = damage(local.register(Kind.DATA, "press", model, {}), "tags.json []")
+    with pytest.raises(NotFoundError, match=rf"every version of the data asset 'press' is damaged: press:1 .*{path}"):
+        latest(local, Kind.DATA, "press")
+
+
+def test_a_share_that_is_gone_is_no_damage(local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `latest` would be an older version for as long as the share is away."""
+    local.register(Kind.MODEL, "press", model, {})
+    local.register(Kind.MODEL, "press", model, {})
+    opened = Path.open
+
+    def stale(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self.parent.name == "2":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", stale)
+    for ask in (local.versions, local.damaged):
+        with pytest.raises(TransientError, match=r"2/version\.json"):
+            ask(Kind.MODEL, "press")
+
+
+@pytest.mark.parametrize("tags", [{"by": LATIN}, {LATIN: "by"}, {"ok": "ok", "by": "a\ud800b"}])
+def test_what_is_no_utf_8_is_refused_before_anything_is_placed(
+    local: LocalRegistry, model: Path, tags: dict[str, str]
+) -> None:
+    with pytest.raises(EdgepackError, match=r"tag .* cannot be kept: it is not UTF-8 text") as refusal:
+        local.register(Kind.MODEL, "press", model, tags)
+    str(refusal.value).encode()  # it can be printed
+    assert not local.path.exists()
+    made = local.register(Kind.MODEL, "press", model, {"größe": "ä \U0001f600 \0"})
+    with pytest.raises(EdgepackError, match="UTF-8"):
+        local.set_tags(made, tags)
+    assert local.get(Kind.MODEL, "press", 1) == made
+
+
+def test_what_cannot_be_read_back_never_appears(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_badly(path: Path, value: object) -> None:
+        path.write_text(json.dumps(value)[:-2])
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgepack_assets.registry.local.write_json", write_badly)
+        with pytest.raises(CorruptError, match="staging"):
+            local.register(Kind.MODEL, "press", model, {"n": "1"})
+    assert local.names(Kind.MODEL) == []
+    assert everything_below(local.path / "staging") == []
+    assert local.register(Kind.MODEL, "press", model, {}).version == 1
+
+
+# Numbers -----------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_version_s_number_is_not_given_again(local: LocalRegistry, model: Path) -> None:
+    assert local.highest_given(Kind.MODEL, "press") == 0
+    for _ in range(3):
+        local.register(Kind.MODEL, "press", model, {})
+    for number in (3, 2):
+        shutil.rmtree(local.path / "models" / "press" / str(number))
+    with pytest.raises(NotFoundError):
+        local.get(Kind.MODEL, "press", 3)
+    assert local.highest_given(Kind.MODEL, "press") == 3
+    assert local.register(Kind.MODEL, "press", model, {}).version == 4
+    shutil.rmtree(local.path / "models" / "press")
+    assert local.names(Kind.MODEL) == []
+    assert local.register(Kind.MODEL, "press", model, {}).version == 5
+    # numbers belong to a kind and name
+    assert local.register(Kind.DATA, "press", model, {}).version == 1
+    assert local.register(Kind.MODEL, "pres", model, {}).version == 1
+
+
+@pytest.mark.parametrize("seen_by", ["versions", "get", "register"])
+def test_a_registry_of_an_earlier_release_gets_its_numbers_recorded(
+    local: LocalRegistry, model: Path, seen_by: str
+) -> None:
+    for _ in range(3):
+        local.register(Kind.MODEL, "press", model, {})
+    shutil.rmtree(local.path / "numbers")
+    if seen_by == "versions":
         local.versions(Kind.MODEL, "press")
+    elif seen_by == "get":
+        local.get(Kind.MODEL, "press", 3)
+    else:
+        local.register(Kind.MODEL, "press", model, {})
+        shutil.rmtree(local.path / "models" / "press" / "4")
+    shutil.rmtree(local.path / "models" / "press" / "3")
+    assert local.register(Kind.MODEL, "press", model, {}).version == (5 if seen_by == "register" else 4)
+
+
+def test_a_registry_that_may_not_be_written_is_read(local: LocalRegistry, model: Path) -> None:
+    made = local.register(Kind.MODEL, "press", model, {})
+    shutil.rmtree(local.path / "numbers")
+    (local.path / "numbers").touch()  # nobody can make a folder there, not even root
+    assert local.versions(Kind.MODEL, "press") == [made]
+    assert local.get(Kind.MODEL, "press", 1) == made
+
+
+def test_two_hosts_that_record_numbers_at_once_lose_none(tmp_path: Path) -> None:
+    """Whatever is interleaved: the record only ever grows."""
+    numbers = GivenNumbers(tmp_path / "numbers" / "press")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: numbers.add([n, n + 1, n + 2]), range(1, 60)))
+    assert numbers.read() == set(range(1, 62))
+
+
+# Staging -----------------------------------------------------------------------------------------------
+
+
+def test_a_host_whose_clock_is_ahead_removes_no_registration_in_progress(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = local.path / "staging" / "living"
+    living.mkdir(parents=True)
+    years = 10 * 365 * 24 * 3600.0
+    now = time.time
+    for off in (years, -years):
+        monkeypatch.setattr(time, "time", lambda off=off: now() + off)
+        local.register(Kind.MODEL, "press", model, {})
+        (entry,) = local.unfinished()
+        assert entry.path == living
+        assert entry.may_be_alive
+        assert abs(entry.idle) < 600
+        assert local.remove_unfinished(0) == []
+    assert living.is_dir()
+
+
+def test_what_a_registration_left_is_shown_and_removed_when_it_is_old(local: LocalRegistry, model: Path) -> None:
+    assert local.unfinished() == []
+    left = local.path / "staging" / "left"
+    (left / "content" / "model").mkdir(parents=True)
+    (left / "content" / "model" / "weights").write_bytes(b"x" * 1000)
+    (local.path / "staging" / "file").write_bytes(b"x" * 10)
+    for path in (left, local.path / "staging" / "file"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    assert [(entry.path.name, entry.size, entry.may_be_alive) for entry in local.unfinished()] == [
+        ("file", 10, False),
+        ("left", 1000, False),
+    ]
+    assert local.remove_unfinished(8000) == []
+    local.register(Kind.MODEL, "press", model, {})
+    assert left.exists()  # a registration alone removes what is a day old
+    assert [entry.path.name for entry in local.remove_unfinished(0)] == ["file", "left"]
+    assert everything_below(local.path / "staging") == []
+
+
+def test_a_registration_that_copies_for_long_shows_that_it_lives(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepack_assets.registry.staging._BEAT", 0.0)
+    ages = []
+    copy = shutil.copyfile
+
+    def slow(source: Path, to: Path) -> None:
+        copy(source, to)
+        (staging,) = (local.path / "staging").iterdir()
+        ages.append(staging.stat().st_mtime > 1_000_000)
+        os.utime(staging, (1, 1))  # as if it were long ago
+
+    monkeypatch.setattr(shutil, "copyfile", slow)
+    monkeypatch.setattr("edgepack_assets.registry.local._COPIERS", 1)
+    local.register(Kind.MODEL, "press", model, {})
+    assert len(ages) > 1
+    assert all(ages)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(local: LocalRegistry, model: Path, tmp_path: Path) -> None:

@@ -6,17 +6,19 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import subprocess
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_zip, write_zip
+from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_inside, opened_zip, write_zip
 from edgepack_assets_tests.crashes import full_disk
 
 FILES = {"b/2.txt": b"two", "a.txt": b"one", "b/": b"", "ä.bin": bytes(range(256))}
@@ -156,3 +158,148 @@ def test_damaged_bytes_are_refused_on_reading(tmp_path: Path) -> None:
     data = (tmp_path / "good.zip").read_bytes().replace(b"precious", b"previous", 1)
     with pytest.raises(PackageError, match="Bad CRC"), opened_zip(io.BytesIO(data), "it") as archive:
         archive.read("a")
+
+
+# Layout ------------------------------------------------------------------------------------------------
+
+
+def central(data: bytearray, number: int) -> int:
+    """Where the directory's entry of that number begins."""
+    at = -1
+    for _ in range(number + 1):
+        at = data.index(b"PK\x01\x02", at + 1)
+    return at
+
+
+def two(tmp_path: Path, compression: int = zipfile.ZIP_STORED) -> bytearray:
+    return bytearray(
+        write(tmp_path / "two.zip", ("a.txt", b"x" * 100), ("b.txt", b"y" * 100), compression=compression).read_bytes()
+    )
+
+
+def same_bytes(data: bytearray) -> None:
+    """Both entries of the directory name the first one's bytes."""
+    struct.pack_into("<L", data, central(data, 1) + 42, 0)
+
+
+def same_bytes_and_name(data: bytearray) -> None:
+    same_bytes(data)
+    at = central(data, 1)
+    data[at + 46 : at + 51] = b"a.txt"
+    data[at + 16 : at + 28] = data[central(data, 0) + 16 : central(data, 0) + 28]
+
+
+def quoted(data: bytearray) -> None:
+    """The first entry reaches over the second one's header."""
+    for at, where in ((0, 18), (central(data, 0), 20)):
+        struct.pack_into("<2L", data, at + where, 150, 150)
+
+
+def reaches_into_the_directory(data: bytearray) -> None:
+    second = data.index(b"PK\x03\x04", 4)
+    for at, where in ((second, 18), (central(data, 1), 20)):
+        struct.pack_into("<2L", data, at + where, 150, 150)
+
+
+def header_says(offset: int, value: bytes) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        data[offset : offset + len(value)] = value
+
+    return change
+
+
+LAYOUTS: dict[str, tuple[Callable[[bytearray], None], str]] = {
+    "same bytes": (same_bytes, "overlap"),
+    "same bytes and name": (same_bytes_and_name, "'a.txt' stands twice"),
+    "quoted": (quoted, "'a.txt' and 'b.txt' overlap"),
+    "directory": (reaches_into_the_directory, "'b.txt' overlaps the directory"),
+    "another name": (header_says(30, b"c.txt"), "another name in its own header"),
+    "encrypted": (header_says(6, b"\x01"), "differs from its own header"),
+    "another method": (header_says(8, b"\x08"), "differs from its own header"),
+    "another checksum": (header_says(14, b"\0\0\0\0"), "differs from its own header"),
+    "another packed size": (header_says(18, b"\x01"), "differs from its own header"),
+    "another size": (header_says(22, b"\x01"), "differs from its own header"),
+    "no header": (header_says(0, b"XX"), "no header of its own"),
+    "sizes of a field that is not there": (header_says(18, b"\xff" * 8), "differs from its own header"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_zip_that_two_readers_take_differently_is_refused(tmp_path: Path, name: str) -> None:
+    change, told = LAYOUTS[name]
+    data = two(tmp_path)
+    change(data)
+    for file in (io.BytesIO(data), tmp_path / "changed.zip"):
+        (tmp_path / "changed.zip").write_bytes(data)
+        with pytest.raises(PackageError, match=r"^it: is not a zip") as refusal, opened_zip(file, "it"):
+            pass
+        assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_zip_in_a_zip_is_looked_at_as_well(tmp_path: Path, name: str) -> None:
+    data = two(tmp_path)
+    LAYOUTS[name][0](data)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        outer = write(tmp_path / "outer.zip", ("inner.zip", bytes(data)), compression=compression)
+        with (
+            opened_zip(outer, "it") as archive,
+            pytest.raises(PackageError, match=r"^inner: is not a zip"),
+            opened_inside(archive, "inner.zip", "inner"),
+        ):
+            pass
+
+
+def streamed(path: Path) -> None:
+    """As a writer that cannot go back: sizes follow the bytes."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            return int(self._file.write(data))
+
+    with path.open("wb") as file, zipfile.ZipFile(Pipe(file), "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
+        archive.writestr("ä.txt", b"x" * 1000)
+        archive.writestr("b.txt", b"y" * 1000)
+
+
+def large_fields(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("ä.txt", "b.txt"):
+            with archive.open(name, "w", force_zip64=True) as stream:
+                stream.write(b"x" * 1000)
+
+
+def with_text_around(path: Path) -> None:
+    write(path, ("ä.txt", b"x" * 1000), ("b.txt", b"y"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"PK\x01\x02 a comment"
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+
+
+def empty(path: Path) -> None:
+    write(path)
+
+
+@pytest.mark.parametrize("make", [streamed, large_fields, with_text_around, empty])
+def test_what_other_writers_make_is_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "other.zip")
+    expected = [] if make is empty else ["ä.txt", "b.txt"]
+    assert names_of(tmp_path / "other.zip") == expected
+
+
+def test_a_bomb_of_overlapping_entries_is_refused_at_once(tmp_path: Path) -> None:
+    """Every entry of the directory names the same kernel of bytes: 65,000 of them from one."""
+    data = bytes(write(tmp_path / "one.zip", ("0", bytes(1 << 20)), compression=zipfile.ZIP_DEFLATED).read_bytes())
+    start = data.index(b"PK\x01\x02")
+    record, tail = bytearray(data[start : data.index(b"PK\x05\x06")]), bytearray(data[data.index(b"PK\x05\x06") :])
+    count = 60_000
+    struct.pack_into("<2H2L", tail, 8, count, count, count * len(record), start)
+    (tmp_path / "bomb.zip").write_bytes(data[:start] + bytes(record) * count + tail)
+    with pytest.raises(PackageError, match="stands twice"):
+        names_of(tmp_path / "bomb.zip")

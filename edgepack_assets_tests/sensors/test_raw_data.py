@@ -59,6 +59,20 @@ def package(plant: Plant, model_version: int, raw_data: str, **tags: str) -> Non
     )
 
 
+def test_damaged_raw_data_is_never_the_latest_and_said(plant: Plant) -> None:
+    daemon = Daemon(plant)
+    daemon.tick()
+    plant.record("press", 2.0)
+    (plant.registry.path / "data" / "press_raw" / "2" / "tags.json").write_text("")
+    runs, observed, said = daemon.tick()
+    assert (runs, observed) == ([], 0)
+    assert "press: press_raw:1, nothing new; press: press_raw:2 is damaged and passed over" in said
+    plant.record("press", 3.0)
+    runs, observed, said = daemon.tick()
+    assert observed == 2
+    assert "damaged" not in said  # an older one that nothing would use
+
+
 def test_new_raw_data_is_observed_once_and_shows_partitions_as_stale(plant: Plant) -> None:
     daemon = Daemon(plant)
     assert daemon.tick()[:2] == ([], 3)

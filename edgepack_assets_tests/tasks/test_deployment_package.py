@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from edgepack_assets.config_digest import config_digest
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.packaging.stamp import package_id_for, read_stamp
+from edgepack_assets.packaging.deployment_package import build_deployment_package
+from edgepack_assets.packaging.stamp import Stamp, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.runtime.sandbox import Sandbox
@@ -115,6 +117,47 @@ def test_the_package_id_is_that_of_the_newest_version_that_has_one(plant: Plant,
     made = plant.deploy(1).registered
     assert (made.version, made.tags["packageid"]) == (5, str(given))
     assert read_stamp(plant.registry.download(made, tmp_path / "got")).package_id == given
+
+
+def test_a_package_says_what_it_was_made_from(plant: Plant, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pkl").write_bytes(b"x")
+    model = plant.registry.register(Kind.MODEL, MODEL, tmp_path / "model", {})
+    path = plant.registry.download(plant.deploy(1).registered, tmp_path / "got")
+    origin = read_stamp(path).origin
+    assert origin is not None
+    assert origin.created == model.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert origin.text == (
+        f"made from model {MODEL}:1, sha256 000000000000, with lock {plant.built.lock.digest[:12]} for Python "
+        f"{plant.built.lock.python}; validated on press_raw:1"
+    )
+
+
+def test_the_same_package_has_the_same_bytes_wherever_it_is_registered(plant: Plant, tmp_path: Path) -> None:
+    """Origin and list are functions of the inputs: on another registry, which got the model from this one."""
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    plant.registry.register(Kind.MODEL, MODEL, tmp_path / "model.pkl", {})
+    other = Plant(plant.built, tmp_path / "other")
+    shutil.copytree(plant.folder / "registry", other.folder / "registry")
+    first, second = plant.deploy(1), other.deploy(1, run_id="another")
+    assert (first.registered.digest, first.registered.version) == (second.registered.digest, second.registered.version)
+
+
+def test_a_package_of_an_earlier_release_is_found_and_not_registered_again(plant: Plant, tmp_path: Path) -> None:
+    """It has no origin and no pipeline_content.yml."""
+    reference = Plant(plant.built, tmp_path / "reference")
+    reference.folder.mkdir()
+    tags = reference.deploy(1).registered.tags
+    stamp = Stamp(1, package_id_for(PACKAGE), lists_content=False)
+    built = plant.built
+    old = build_deployment_package(built.config, built.lock, built.store, PACKAGE, stamp, tmp_path)
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    plant.registry.register(Kind.MODEL, MODEL, tmp_path / "model.pkl", {})
+    made = plant.registry.register(Kind.MODEL, PACKAGE, old, tags)
+    report = plant.deploy(1)
+    assert report.was_registered_before
+    assert report.registered.version == made.version
+    assert all(part.passed for part in report.parts)
 
 
 # Gates ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import traceback
@@ -21,7 +22,7 @@ from edgepack_assets.packaging.deployment_package import build_deployment_packag
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.tasks.registration import Registration, register_package
+from edgepack_assets.tasks.registration import OLDER_TAG, Registration, register_package
 from edgepack_assets_tests.crashes import killed_at_each_step
 from edgepack_assets_tests.tasks.plant import MODEL, PACKAGE, Plant
 
@@ -125,6 +126,35 @@ def test_numbers_that_are_taken_by_what_is_no_version_are_passed_over(plant: Pla
     for name in ("1/content", "2"):
         (plant.folder / "registry/models" / PACKAGE / name).mkdir(parents=True)
     assert register(plant, plant.registry, 1, tmp_path / "work").registered.version == 3
+
+
+def test_damaged_and_deleted_packages_keep_their_numbers_and_stop_nothing(plant: Plant, tmp_path: Path) -> None:
+    builds = []
+    for model_version in (1, 2, 3, 4, 5, 6):
+        register(plant, plant.registry, model_version, tmp_path / "work")
+    packages = plant.folder / "registry" / "models" / PACKAGE
+    for number in (4, 5, 6):
+        shutil.rmtree(packages / str(number))
+    (packages / "3" / "tags.json").write_text('{"by": "\\udce4"}')
+    shutil.rmtree(packages / "2" / "content")
+
+    class Counting(LocalRegistry):
+        def register(
+            self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        ) -> RegisteredVersion:
+            builds.append(version)
+            return super().register(kind, name, path, tags, version)
+
+    registry = Counting(plant.folder / "registry")
+    assert register(plant, registry, 1, tmp_path / "work").registered.version == 1
+    assert builds == []
+    # What a damaged version holds cannot be used, so it is packaged again.
+    assert register(plant, registry, 2, tmp_path / "work").registered.version == 7
+    assert builds == [7]
+    shutil.rmtree(packages / "7" / "content")
+    (packages / "1" / "version.json").write_text("")
+    again = register(plant, registry, 1, tmp_path / "work").registered
+    assert (again.version, again.tags[OLDER_TAG]) == (8, "2")  # as the tags of a damaged package say
 
 
 class Busy(LocalRegistry):
