@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgepack_assets.errors import CorruptError, TransientError
+from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.files import is_passing, writing
 
 _LARGEST = 16 << 20
@@ -49,11 +47,13 @@ def read_folder(folder: Path) -> tuple[VersionFile, dict[str, str]]:
     """(version.json, tags.json) of a version that can be used. Raises CorruptError if it is damaged."""
     fixed, tags = read_version_file(folder), read_tags(folder)
     content = folder / "content" / fixed.entry
-    with _damage(content):
+    try:
         status = content.lstat()
         as_registered = stat.S_ISDIR(status.st_mode) if fixed.is_folder else stat.S_ISREG(status.st_mode)
         if not as_registered or (not fixed.is_folder and status.st_size != fixed.size):
             raise ValueError("it is not the file or folder that was registered")
+    except (OSError, ValueError) as error:
+        raise _damage(content, error) from None
     return fixed, tags
 
 
@@ -64,7 +64,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def _read_json(path: Path, content: TypeAdapter[_T]) -> _T:
-    with _damage(path):
+    try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise ValueError("it is not a file")
         with path.open("rb") as stream:
@@ -72,22 +72,20 @@ def _read_json(path: Path, content: TypeAdapter[_T]) -> _T:
         if len(data) > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST} bytes")
         return content.validate_json(data)
+    except (OSError, ValueError) as error:
+        raise _damage(path, error) from None
 
 
-@contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """What one version suffers from. A share that is gone is no damage: it is a TransientError."""
-    try:
-        yield
-    except OSError as error:
+def _damage(path: Path, error: OSError | ValueError) -> EdgepackError:
+    """What a version suffers from, in words. A share that is gone is no damage: it is a TransientError."""
+    if isinstance(error, OSError):
         if is_passing(error):
-            raise TransientError(f"{path}: cannot be read: {error.strerror}") from error
-        raise CorruptError(f"{path}: is damaged; restore it from a backup: {error.strerror}") from None
-    except ValidationError as error:
+            return TransientError(f"{path}: cannot be read: {error.strerror}")
+        reason = error.strerror or str(error)
+    elif isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
-        raise CorruptError(
-            f"{path}: is damaged; restore it from a backup: {where + ': ' if where else ''}{fault['msg']}"
-        ) from None
-    except ValueError as error:
-        raise CorruptError(f"{path}: is damaged; restore it from a backup: {error}") from None
+        reason = f"{where + ': ' if where else ''}{fault['msg']}"
+    else:
+        reason = str(error)
+    return CorruptError(f"{path}: is damaged; restore it from a backup: {reason}")
