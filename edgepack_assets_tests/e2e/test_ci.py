@@ -80,8 +80,10 @@ def test_a_pipelines_script_hands_the_package_over(plant: Plant, model: Path, tm
 
 def test_the_commands_work_as_written(plant: Plant, model: Path) -> None:
     """The second one only helps where a gate does not hold, so it gets one."""
-    assert bash(plant, COMMANDS[0]).returncode == 0
-    told = json.loads((plant.folder / "package.json").read_text())
+    done = bash(plant, COMMANDS[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((plant.folder / ".edgepack" / "outputs" / "package.json").read_text())
+    assert json.dumps(told, indent=2) in done.stdout  # the command ends with showing it
     assert told["model_version"] == 2
     before = plant.config.read_text()
     plant.config.write_text(before.replace("silhouette: {min: 0.2}", "silhouette: {min: 1.0}"))
