@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.saved_environment import (
@@ -224,3 +228,44 @@ def test_a_refusal_is_short_however_much_is_wrong(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 10_000
     with pytest.raises(ModelError, match=r"conda.yaml: more than 5000 packages"):
         read(tmp_path, conda__yaml=conda + "- numpy\n" * 2_000)
+
+
+SOUND = {
+    "MLmodel": "flavors:\n  python_function:\n    code: code\n    env: {conda: conda.yaml, virtualenv: v.yaml}\n"
+    "    python_version: 3.11.7\n  sklearn:\n    pickled_model: model.pkl\n    sklearn_version: 1.4.2\n",
+    "requirements.txt": "mlflow==2.20.1\nnumpy==1.25.2 \\\n  --hash=sha256:00\n-c constraints.txt\n",
+    "constraints.txt": "threadpoolctl==3.4.0\n",
+    "conda.yaml": "dependencies:\n- python=3.11.7\n- scipy=1.11\n- pip\n- pip:\n  - -r requirements.txt\n",
+    "v.yaml": "python: 3.11.7\nbuild_dependencies:\n- pip\n",
+}
+PIECES = (
+    "\n", "- ", "  ", ": ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!x ", "\t", "#", "\\", "-r ", "-c ", "-e ",
+    "==",
+    "@ ", "://", "${X}", "../", "/etc", "null", "~", "|\n", "%", "\0", "pip:", "flavors:", "code:", "env:", "*",
+    "(", ";",
+    "::", "|",
+)  # fmt: skip
+
+
+@hypothesis_settings(deadline=None, max_examples=300)
+@given(
+    name=st.sampled_from(sorted(SOUND)),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(PIECES), st.integers(0, 20)), min_size=1, max_size=6),
+)
+def test_a_folder_of_damaged_files_is_read_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, name: str, changes: list[tuple[float, str, int]]
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "damaged"
+    root.mkdir(exist_ok=True)
+    text = SOUND[name]
+    for at, piece, removed in changes:
+        place = round(at * len(text))
+        text = text[:place] + piece + text[place + removed :]
+    for file, content in {**SOUND, name: text}.items():
+        (root / file).write_text(content)
+    try:
+        found = saved_environment(root, entry())
+    except ModelError as error:
+        assert str(error)
+    else:
+        assert all(Requirement(line) for line in (*found.requirements, *found.constraints))
