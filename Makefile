@@ -31,7 +31,7 @@ quickstart: $(BIN)/edgepack
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/python" -m edgepack_assets.quickstart
 
 ui: $(BIN)/edgepack
-	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" dev
+	@"$(BIN)/edgepack" ui
 
 lint: $(VENV)/dev-installed
 	"$(BIN)/ruff" check .

@@ -17,18 +17,18 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
-from pydantic import ValidationError
 
 from edgepack_assets.artefact_cache import BlobCache, Garbage, remove_unused
-from edgepack_assets.artefacts import Artefact, Blob, canonical_json
+from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manifest
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.files import disk_errors, file_digest, published
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings, Settings
+from edgepack_assets.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
+from edgepack_assets.settings import Settings
 
 if TYPE_CHECKING:
     from edgepack_assets.azure_files import AzureFiles
@@ -162,23 +162,22 @@ class ArtefactStore:
         for blob in artefact.blobs():
             if not self._use(self._blob_path(blob.digest), blob.size):
                 raise self._missing(blob)
-        self._write(path, canonical_json(artefact.model_dump()))
+        self._write(path, artefact.manifest())
 
     def load(self, asset: str, partition: str) -> Artefact:
-        """The value of an asset's partition. Raises EdgepackError if there is none."""
+        """The value of an asset's partition. Raises EdgepackError if there is none, CorruptError if it was changed."""
         path = self._manifest_path(asset, ModelKey.parse(partition))
         try:
-            found = _manifest(path, self._fs.cat_file(path))
+            data = self._fs.cat_file(path)
         except FileNotFoundError:
             raise EdgepackError(f"{asset} of {partition} is not in {self.root_url}: materialize it first") from None
-        if (found.asset, found.partition) != (asset, partition):
-            raise CorruptError(f"{path}: is the manifest of {found.asset} of {found.partition}")
-        return found
+        return read_manifest(data, path, asset, partition)
 
     def manifests(self) -> Iterator[Artefact]:
-        """Every artefact in the store. Raises CorruptError on one that cannot be read."""
+        """Every artefact in the store. Raises CorruptError on one that cannot be read or was changed."""
         for path, _ in self._documents("manifests"):
-            yield _manifest(path, self._fs.cat_file(path))
+            asset, model_type, version = PurePosixPath(path).with_suffix("").parts[-3:]
+            yield read_manifest(self._fs.cat_file(path), path, asset, f"{model_type}:{version}")
 
     def put_named(self, kind: str, key: str, value: object) -> Any:
         """Publish a document under `kind`/`key` unless there is one; the one that stands is returned."""
@@ -354,15 +353,6 @@ def _pieces(path: Path, blob: Blob, length: int) -> Iterator[bytes]:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _manifest(path: str, data: bytes) -> Artefact:
-    try:
-        return Artefact.model_validate_json(data)
-    except ValidationError as error:
-        raise CorruptError(
-            f"{path}: not a manifest of this version; delete it and materialize again: {error}"
-        ) from None
 
 
 def _document(path: str, data: bytes) -> Any:

@@ -1,19 +1,20 @@
 """The value of an asset: an `Artefact`, which says what its bytes are and what they were made from.
 
 It has named parts (each a blob of the artefact store), small facts, the digests of its inputs, and observations
-such as timings that are kept but are no part of its identity. The bytes themselves are in artefact_store.py.
+such as timings that are kept but are no part of its identity. The manifest is its stored form, with a digest over all
+of it. Which artefacts must have been made from which others is in tasks/chain.py. The bytes themselves are in
+artefact_store.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from edgepack_assets.errors import StaleError
+from edgepack_assets.errors import CorruptError
 
 
 def canonical_json(value: object) -> bytes:
@@ -25,6 +26,9 @@ def _as_json(value: dict[str, Any]) -> dict[str, Any]:
     # Keys that are numbers and tuples come back from JSON as something else, and the digest must not change.
     plain: dict[str, Any] = json.loads(canonical_json(value))
     return plain
+
+
+_MANIFEST_DIGEST = "manifest_digest"
 
 
 class Blob(BaseModel):
@@ -50,6 +54,12 @@ class Artefact(BaseModel):
     facts: Annotated[dict[str, Any], AfterValidator(_as_json)] = {}
     made_from: dict[str, str] = {}
     observations: dict[str, Blob] = {}
+    _has_own_digest: bool = PrivateAttr(default=True)
+
+    @property
+    def has_own_digest(self) -> bool:
+        """Whether its manifest has a digest of its own. Those that earlier versions wrote have none."""
+        return self._has_own_digest
 
     @property
     def digest(self) -> str:
@@ -66,16 +76,43 @@ class Artefact(BaseModel):
         """Every blob that this artefact needs kept."""
         return [*self.parts.values(), *self.observations.values()]
 
+    def manifest(self) -> bytes:
+        """The stored form: canonical JSON of every field, and a digest over all of them."""
+        fields = self.model_dump()
+        return canonical_json({**fields, _MANIFEST_DIGEST: _digest(fields)})
 
-def check_chain(artefact: Artefact, inputs: Mapping[str, Artefact]) -> None:
-    """Refuse an artefact that was made from other bytes than those at hand. Raises StaleError.
 
-    An input that the artefact was not made from proves nothing and is passed over."""
-    for name, given in inputs.items():
-        recorded = artefact.made_from.get(name)
-        if recorded is not None and recorded != given.digest:
-            raise StaleError(
-                f"{artefact.asset} of {artefact.partition} was made from another {name} "
-                f"({recorded[:12]}) than the one at hand ({given.digest[:12]}): "
-                f"materialize {artefact.asset} of {artefact.partition} again"
-            )
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+
+def read_manifest(data: bytes, place: str, asset: str, partition: str) -> Artefact:
+    """The artefact of a stored manifest. `place`, in words, is where it was read.
+
+    Raises CorruptError if it is not whole, was changed, or belongs to another asset or partition. A manifest without
+    a digest of its own was written by an earlier version and is accepted here: the IO manager compares every manifest
+    with what Dagster recorded.
+    """
+
+    def refuse(why: str) -> NoReturn:
+        raise CorruptError(f"{place}: {why}; materialize {asset} of {partition} again")
+
+    try:
+        # The validator ignores a repeated key, so what it reads is compared with the digest, not with the text.
+        stored = _StoredManifest.model_validate_json(data)
+        fields = stored.model_dump(exclude={_MANIFEST_DIGEST})
+        artefact = Artefact.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        refuse(f"not a manifest of this version ({where + ': ' if where else ''}{first['msg']})")
+    if stored.manifest_digest is not None and stored.manifest_digest != _digest(fields):
+        refuse("the manifest was changed after it was written (its digest differs)")
+    if (artefact.asset, artefact.partition) != (asset, partition):
+        refuse(f"is the manifest of {artefact.asset} of {artefact.partition}")
+    artefact._has_own_digest = stored.manifest_digest is not None
+    return artefact
+
+
+class _StoredManifest(Artefact):
+    manifest_digest: str | None = None

@@ -23,10 +23,11 @@ from fsspec import AbstractFileSystem
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import quiet
+from edgepack_assets.registry.azure_ml.clouds import check_storage_suffix, current_cloud
 from edgepack_assets.registry.azure_ml.credential import make_credential
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, StoragePlace
 from edgepack_assets.registry.azure_ml.remote import Remote
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -46,13 +47,15 @@ def is_azure(url: str) -> bool:
 
 
 def parse(url: str) -> tuple[str, str, str, str]:
-    """(account, endpoint suffix, container, path) of an `abfs://` URL. Raises ConfigError; what the URL holds is not
-    repeated then, since it may be a key or signature."""
-    match = _URL.fullmatch(url)
+    """(account, endpoint suffix, container, path) of an `abfs://` URL; without an account in it, of the one that the
+    environment names, in the cloud that is configured. Raises ConfigError; what the URL holds is not repeated then,
+    since it may be a key or signature."""
+    match = _URL.fullmatch(url.strip())
     if match is None:
         raise ConfigError(f"artefacts.root is no URL of the form {_FORM}{ACCOUNT_VARIABLE}; keys do not belong in it")
     if match["container"] is None:
-        container, account, suffix = match["host"], os.environ.get(ACCOUNT_VARIABLE, ""), "core.windows.net"
+        container, account = match["host"], os.environ.get(ACCOUNT_VARIABLE, "").strip()
+        suffix = current_cloud().storage
         if not account:
             raise ConfigError(f"artefacts.root names no storage account: write {_FORM}{ACCOUNT_VARIABLE}")
         if not _ACCOUNT.fullmatch(account):
@@ -63,6 +66,7 @@ def parse(url: str) -> tuple[str, str, str, str]:
             raise ConfigError(f"artefacts.root names no host such as account.dfs.core.windows.net: write {_FORM}"
                               f"{ACCOUNT_VARIABLE}")  # fmt: skip
         container, account, suffix = match["container"], host["account"], host["suffix"]
+        check_storage_suffix(suffix)
     if not _CONTAINER.fullmatch(container):
         raise ConfigError(
             "artefacts.root: a container's name has 3 to 63 lower-case letters, digits and single hyphens"

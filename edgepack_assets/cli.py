@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,14 +20,16 @@ from edgepack_assets import approval, dagster_home
 from edgepack_assets.artefact_store import open_store
 from edgepack_assets.cli_lock import lock
 from edgepack_assets.cli_text import size_text, table
-from edgepack_assets.config import CONFIG_VARIABLE, find_config, load_settings
+from edgepack_assets.cli_ui import ui, webserver
+from edgepack_assets.config import load_settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.garbage import find_garbage
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, latest, resolve
 from edgepack_assets.runtime.environments import idle_environments, remove_environment
-from edgepack_assets.settings import Settings
+from edgepack_assets.settings import LocalRegistrySettings, Settings
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 
 class _Group(click.Group):
@@ -61,11 +62,21 @@ def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
     return tags
 
 
-def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, str]:
-    name, _, version = given.rpartition(":")
-    if not name or not (version == "latest" or is_version(version)):
-        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. state_identifier:3, or NAME:latest")
-    return name, version
+def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
+    name, _, version = given.partition(":")  # a version of a data asset may hold a colon, a name none
+    is_model = ctx.parent is not None and ctx.parent.info_name == Kind.MODEL.value
+    if not name or not (version == "latest" or (is_version if is_model else is_version_text)(version)):
+        example = "state_identifier:3" if is_model else "press_raw:3 or press_raw:2024-06-01"
+        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. {example}, or NAME:latest")
+    return name, read_version(version)
+
+
+def _refuse_text_in_a_local_registry(name: str, version: Version, settings: Settings) -> None:
+    if isinstance(settings.registry, LocalRegistrySettings) and isinstance(version, str) and version != "latest":
+        raise click.BadParameter(
+            f"'{name}:{version}': write NAME:VERSION, e.g. {name}:3, or {name}:latest: a local registry counts its "
+            "versions from 1"
+        )
 
 
 def _group(kind: Kind, noun: str) -> click.Group:
@@ -112,8 +123,10 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @group.command("download", help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path.")
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
-    def download(version: tuple[str, str], dest: Path) -> None:
-        registry = open_registry(load_settings())
+    def download(version: tuple[str, Version], dest: Path) -> None:
+        settings = load_settings()
+        _refuse_text_in_a_local_registry(*version, settings)
+        registry = open_registry(settings)
         click.echo(registry.download(resolve(registry, kind, *version), dest))
 
     return group
@@ -126,14 +139,14 @@ data = _group(Kind.DATA, "data asset")
 @model.command("approve")
 @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
 @click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
-def approve(version: tuple[str, str], by: str | None) -> None:
+def approve(version: tuple[str, Version], by: str | None) -> None:
     """Approve a version of a model: where the configuration asks for it, a sensor packages it only then."""
     name, number = version
-    if number == "latest":
+    if isinstance(number, str):
         raise click.BadParameter("approve the version that was looked at, by its number", param_hint="NAME:VERSION")
     settings = load_settings()
     registry = open_registry(settings)
-    found = registry.get(Kind.MODEL, name, int(number))
+    found = registry.get(Kind.MODEL, name, number)
     types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
     if not types:
         click.echo(f"no model type of {settings.file} has the model_name {name}: nothing waits for it", err=True)
@@ -163,7 +176,7 @@ def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
 def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[ModelKey]:
     """The partition keys of model versions: one for each model type that packages the model."""
     return [
-        ModelKey(name, version.version)
+        ModelKey(name, version.number)
         for version in versions
         for name, entry in settings.model_types.items()
         if entry.model_name == version.name
@@ -221,18 +234,7 @@ def sync() -> None:
 @main.command()
 def env() -> None:
     """Print the settings that Dagster's own commands need: eval "$(edgepack env)"."""
-    exports = {
-        dagster_home.HOME_VARIABLE: str(dagster_home.ensure()),
-        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
-        # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
-        # children die without a word and the UI never comes up. In this mode it hands them the module itself.
-        "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
-        CONFIG_VARIABLE: str(find_config()),
-        # The SDK refuses to work without an answer to this; the user's own answer stands.
-        "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-    }
-    for name, value in exports.items():
+    for name, value in dagster_home.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
@@ -277,7 +279,7 @@ def sensors() -> None:
     if not found.daemon_is_alive:
         seen = "never" if found.daemon is None else f"{found.daemon:.0f} s ago"
         raise click.ClickException(
-            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `dagster dev`, or `dagster-daemon run`"
+            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
     if faulty := [each.name for each in found.sensors if each.fault]:
         raise click.ClickException(f"not well: {', '.join(faulty)}")
@@ -325,4 +327,5 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
-main.add_command(lock)
+for _command in (lock, ui, webserver):
+    main.add_command(_command)

@@ -135,6 +135,7 @@ def _as_json(generation: Generation, users: list[str]) -> dict[str, object]:
         "python": lock.python,
         "platform": lock.platform,
         "requirements": list(lock.requirements),
+        "constraints": list(lock.constraints),
         "packages": {package.name: package.version for package in lock.packages},
         "used_by": users,
     }
@@ -143,8 +144,9 @@ def _as_json(generation: Generation, users: list[str]) -> dict[str, object]:
 def _as_row(generation: Generation, users: list[str]) -> tuple[str, ...]:
     lock, resolved = generation.lock, generation.resolved
     age = age_text((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
+    within = f" (within {', '.join(lock.constraints)})" if lock.constraints else ""
     told = (
-        ", ".join(lock.requirements) or "-",
+        (", ".join(lock.requirements) or "-") + within,
         str(len(lock.packages)),
         ", ".join(users).replace(lock.key, lock.key[:_SHOWN]) or "nothing",
     )

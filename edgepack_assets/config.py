@@ -17,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgepack_assets.errors import ConfigError, without_credentials
-from edgepack_assets.settings import AzureMLRegistrySettings, LocalRegistrySettings, Section, Settings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
+from edgepack_assets.section import Section
+from edgepack_assets.settings import Settings
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
@@ -52,13 +54,14 @@ def load_settings(file: Path | None = None) -> Settings:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        document = _constructed(root)
     except yaml.YAMLError as error:
         hint = "\nInside {} and [], quote a value that holds ${NAME}." if "${" in text else ""
         raise ConfigError(f"{file}: not valid YAML: {error}{hint}") from error
     if root is None or not isinstance(document, dict):
         raise ConfigError(f"{file}: must be a mapping with keys such as registry, artefacts and model_types")
     _refuse_duplicate_keys(root, file)
+    _keep_versions_as_written(document, root)
     values = _substitute(document, file)
     if "file" in values:
         raise ConfigError(f"{file}:{_line(root, ('file',))}: unknown key 'file'")
@@ -66,7 +69,33 @@ def load_settings(file: Path | None = None) -> Settings:
         settings = Settings.model_validate({**values, "file": file})
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(fault, root, file) for fault in error.errors())) from None
+    _refuse_text_versions_in_a_local_registry(settings, root)
     return _with_absolute_paths(settings, root)
+
+
+def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
+    # YAML makes a date of 2024-06-01, the number 1 of 1.0 and 8 of 010: each is another version than the one written.
+    entries = document.get("model_types")
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
+        if not isinstance(raw_data, dict) or raw_data.get("version") is None:
+            continue
+        node = _value_node(root, ("model_types", str(name), "raw_data", "version"))
+        if isinstance(node, yaml.ScalarNode):
+            raw_data["version"] = node.value
+
+
+def _refuse_text_versions_in_a_local_registry(settings: Settings, root: yaml.Node) -> None:
+    if not isinstance(settings.registry, LocalRegistrySettings):
+        return
+    for name, entry in settings.model_types.items():
+        version = entry.raw_data.version
+        if isinstance(version, str) and version != "latest":
+            at = ("model_types", name, "raw_data", "version")
+            raise ConfigError(
+                f"{settings.file}:{_line(root, at)}: {'.'.join(at)}: a version is latest or a whole number from 1 up "
+                f"in a local registry (found {version!r})"
+            )
 
 
 def _substitute(value: Any, file: Path) -> Any:
@@ -89,6 +118,43 @@ def _substitute(value: Any, file: Path) -> Any:
         return found
 
     return _VARIABLE.sub(look_up, value)
+
+
+def _constructed(root: yaml.Node | None) -> Any:
+    """The document of composed YAML, where versions of Python are text: 3.10 is no number, which would be 3.1."""
+    if root is None:
+        return None
+    for node in _all_nodes(root):
+        for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value == "python_version":
+                _read_as_text(item)
+            elif key.value == "pythons" and isinstance(item, yaml.MappingNode):
+                for version, _ in item.value:
+                    _read_as_text(version)
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _read_as_text(node: yaml.Node) -> None:
+    if node.tag in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int"):
+        node.tag = "tag:yaml.org,2002:str"
+
+
+def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def _refuse_duplicate_keys(node: yaml.Node, file: Path) -> None:
@@ -117,6 +183,14 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             yield node
+
+
+def _value_node(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    """What stands under keys within keys; None if it does not stand there itself (a merged mapping)."""
+    for key in keys:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((item for name, item in entries if name.value == key), None)
+    return node
 
 
 def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:
@@ -172,6 +246,9 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
     def absolute(path: Path) -> Path:
         return (base / path.expanduser()).absolute()
 
+    def normal(path: Path) -> Path:
+        return Path(os.path.normpath(absolute(path)))
+
     def existing(path: Path, loc: Sequence[int | str], kind: str) -> Path:
         found = absolute(path)
         if not (found.exists() if kind == "file or folder" else found.is_file()):
@@ -206,6 +283,9 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
         update={
             "model_types": entries,
             "registry": registry,
+            "run": settings.run.model_copy(
+                update={"output_folders": tuple(normal(path) for path in settings.run.output_folders)}
+            ),
             "artefacts": settings.artefacts.model_copy(
                 update={
                     "root": settings.artefacts.root

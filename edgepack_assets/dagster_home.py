@@ -6,18 +6,27 @@ beside edgepack.yaml, with the dagster.yaml that lies beside edgepack.yaml (else
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgepack_assets.config import find_config
-from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.config import CONFIG_VARIABLE, find_config
+from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
 from edgepack_assets.files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
 HOME_VARIABLE = "DAGSTER_HOME"
 _FILE = "dagster.yaml"
+_MOST_FAILURES = 3
+_LONGEST = 1000
+"""Characters of an error that are shown."""
 
 
 def default_home() -> Path:
@@ -61,6 +70,21 @@ def ensure() -> Path:
     return _writable(folder)
 
 
+def environment() -> dict[str, str]:
+    """The environment variables that Dagster's own commands need to work on this project; makes the home ready."""
+    return {
+        HOME_VARIABLE: str(ensure()),
+        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
+        # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
+        # children die without a word and the UI never comes up. In this mode it hands them the module itself.
+        "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
+        CONFIG_VARIABLE: str(find_config()),
+        # The SDK refuses to work without an answer to this; the user's own answer stands.
+        "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+
+
 def _writable(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
@@ -70,20 +94,69 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[DagsterInstance]:
+    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
+    from dagster import DagsterInstance
+
+    try:
+        with contextlib.ExitStack() as stack:
+            with _locked(folder):
+                instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
+                instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
+            yield instance
+    except EdgepackError:
+        raise
+    except Exception as error:
+        # Errors of a database go on with the statement and a link.
+        reason = " ".join(f"{type(error).__name__}: {error}".partition("[SQL:")[0].split())
+        raise EdgepackError(
+            f"the Dagster instance in {folder} cannot be used: {without_credentials(reason[:_LONGEST])}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of ours at a time: those that create the tables of a new home at once leave it unusable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a network share that locks no folder
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def add_partitions(keys: Iterable[ModelKey]) -> list[ModelKey]:
     """Add partition keys to the instance in use, and return those that were new to it, sorted."""
     wanted = sorted(set(keys))
     if not wanted:
         return []
-    from dagster import DagsterError, DagsterInstance
+    with opened(ensure()) as instance:
+        return add_keys(instance, wanted)
 
-    folder = ensure()
-    try:
-        with DagsterInstance.from_config(str(folder)) as instance:
-            known = set(instance.get_dynamic_partitions(PARTITIONS_NAME))
-            new = [key for key in wanted if str(key) not in known]
-            if new:
-                instance.add_dynamic_partitions(PARTITIONS_NAME, [str(key) for key in new])
-    except DagsterError as error:
-        raise EdgepackError(f"the Dagster instance in {folder} cannot be used: {error}") from error
+
+def add_keys(instance: DagsterInstance, keys: Iterable[ModelKey]) -> list[ModelKey]:
+    """Add partition keys that are not there yet, and return those, sorted.
+
+    Dagster looks which keys there are and then inserts the others, all or none: it fails if another process adds one of
+    them in between. What counts is that they are there, so it is tried again as long as others add some, and a few
+    times more. Raises what the storage raises."""
+    wanted = sorted(set(keys))
+
+    def missing() -> list[ModelKey]:
+        known = set(instance.get_dynamic_partitions(PARTITIONS_NAME))
+        return [key for key in wanted if str(key) not in known]
+
+    new = left = missing()
+    failures = 0
+    while left:
+        try:
+            instance.add_dynamic_partitions(PARTITIONS_NAME, [str(key) for key in left])
+            break
+        except Exception:  # each storage raises errors of its own
+            before, left = left, missing()
+            failures += len(left) == len(before)
+            if failures == _MOST_FAILURES:
+                raise
     return new

@@ -11,10 +11,10 @@ import dagster as dg
 from edgepack_assets.assets import ALL_ASSETS
 from edgepack_assets.config import load_settings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.io_manager import ArtefactIOManager
+from edgepack_assets.io_manager import artefact_io_manager
 from edgepack_assets.jobs import package_model
 from edgepack_assets.model_types import model_type
-from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.resources import edgepack_resource
 from edgepack_assets.sensors import registry_sensors
 from edgepack_assets.sensors.failures import failure_sensor
 from edgepack_assets.sensors.raw_data import raw_data_versions
@@ -25,14 +25,13 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
     """The definitions for a configuration file (the one in force by default). Raises ConfigError."""
     settings = load_settings(config_file)
     _check_gates(settings)
-    edgepack = EdgepackResource(config_file=str(settings.file))
     return dg.Definitions(
         assets=ALL_ASSETS,
         jobs=[package_model],
         sensors=[*registry_sensors(settings), raw_data_versions, failure_sensor(settings)],
         resources={
-            "edgepack": edgepack,
-            "artefact_io": ArtefactIOManager(edgepack=edgepack),
+            "edgepack": edgepack_resource(settings.file),
+            "artefact_io": artefact_io_manager,
             **(resource_overrides or {}),
         },
         # Steps are light: what is heavy runs in children. A process for each would cost seconds a step.

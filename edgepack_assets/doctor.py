@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from edgepack_assets.artefact_store import open_store
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.certificates import trusted_authorities
+from edgepack_assets.errors import EdgepackError, without_credentials
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.runtime.index_check import ask_with_pip, ask_with_uv
 from edgepack_assets.runtime.protections import try_protections
 from edgepack_assets.runtime.pythons import find_python
 from edgepack_assets.runtime.uv import uv_command
-from edgepack_assets.settings import EDGE_PYTHONS, AzureMLRegistrySettings, Settings
+from edgepack_assets.settings import EDGE_PYTHONS, Settings
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,11 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Try everything that a run needs; takes about 10 s, most of it for what shuts model code in."""
+    """Try everything that a run needs; takes about 15 s, most of it for what shuts model code in."""
     yield from _pythons(settings)
     yield _tried("machine", "uv, which locks and installs", lambda: uv_command()[0])
+    yield from _index(settings)
+    yield from _authorities(settings)
     yield _tried("storage", "artefact store", lambda: _store(settings))
     yield from _registry(settings)
     yield from _isolation(settings)
@@ -50,11 +56,26 @@ def _pythons(settings: Settings) -> Iterator[Finding]:
             yield Finding("machine", f"Python {version} for components", True, found[version])
 
 
-def _tried(section: str, name: str, attempt: Callable[[], str]) -> Finding:
+def _tried(section: str, name: str, attempt: Callable[[], str], vital: bool = True) -> Finding:
     try:
-        return Finding(section, name, True, attempt())
+        return Finding(section, name, True, attempt(), vital)
     except EdgepackError as error:
-        return Finding(section, name, False, str(error))
+        return Finding(section, name, False, str(error), vital)
+
+
+def _index(settings: Settings) -> Iterator[Finding]:
+    """What was locked before needs no index, so a machine without one is no failure of its own."""
+    address = without_credentials(settings.runtime.index_url or "https://pypi.org/simple")
+    for ask in (ask_with_uv, ask_with_pip):
+        yield _tried("package index", address, partial(ask, settings.runtime), vital=False)
+
+
+def _authorities(settings: Settings) -> Iterator[Finding]:
+    in_storage = settings.artefacts.root.startswith(("abfs://", "abfss://"))
+    with_azure = in_storage or isinstance(settings.registry, AzureMLRegistrySettings)
+    for row in trusted_authorities(with_azure):  # a part that cannot do without fails in its own section
+        words = f"{row.source}{': ' * bool(row.problem)}{row.problem}"
+        yield Finding("trusted certificate authorities", row.part, not row.problem, words, vital=False)
 
 
 def _store(settings: Settings) -> str:

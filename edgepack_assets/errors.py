@@ -19,6 +19,9 @@ class TransientError(EdgepackError):
     """What a run stands on is not there at the moment: a registry, a storage or an index that cannot be reached or is
     busy, a disk that is full. Nothing is wrong with the model, and the same again may well succeed."""
 
+    wait: float | None = None
+    """Seconds after which to try again, where the answer says so."""
+
 
 class ConfigError(EdgepackError):
     """edgepack.yaml, or a value in it, cannot be used."""

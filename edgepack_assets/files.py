@@ -40,12 +40,14 @@ _PASSING = {
 _LEFTOVER_NAMES = frozenset(
     {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints", ".spotlight-v100"}
     | {".trashes", ".fseventsd", ".directory", "$recycle.bin", "system volume information"}
+    | {"__pycache__", ".git"}
 )
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Whether an operating system or a notebook left this file behind (`._x`, `.DS_Store`, `Thumbs.db`, anything in
-    `__MACOSX` or `.ipynb_checkpoints`). `path` is relative to the folder that is read: folders above do not count."""
+    """Whether an operating system, a notebook, Python or git left this file behind (`._x`, `.DS_Store`, `Thumbs.db`,
+    anything in `__MACOSX`, `.ipynb_checkpoints` or `__pycache__`). `path` is relative to the folder that is read:
+    folders above do not count."""
     return any(part.startswith("._") or part.lower() in _LEFTOVER_NAMES for part in path.parts)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import PrivateAttr
 
 from edgepack_assets.artefact_store import ArtefactStore, open_store
 from edgepack_assets.config import load_settings
@@ -22,22 +20,28 @@ from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.tools import Tools
 
 
-class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The configured deployment, opened once per run. `config_file` is an absolute path to edgepack.yaml."""
+class EdgepackResource:
+    """The configured deployment, opened once per run.
 
-    config_file: str
-    _settings: Settings | None = PrivateAttr(default=None)
-    _store: ArtefactStore | None = PrivateAttr(default=None)
-    _registry: Registry | None = PrivateAttr(default=None)
-    _environments: dict[str, Environment] = PrivateAttr(default_factory=dict)
-    _sandbox: Sandbox | None = PrivateAttr(default=None)
-    _packaging: PackagingWorker = PrivateAttr(default_factory=PackagingWorker)
+    No `dg.ConfigurableResource`: its fields can be set in the configuration of a run, and whoever may launch a run
+    would choose the gates, the isolation and the registry with another edgepack.yaml. `config_file` is an absolute
+    path.
+    """
+
+    def __init__(self, config_file: Path) -> None:
+        self._config_file = config_file
+        self._settings: Settings | None = None
+        self._store: ArtefactStore | None = None
+        self._registry: Registry | None = None
+        self._environments: dict[str, Environment] = {}
+        self._sandbox: Sandbox | None = None
+        self._packaging = PackagingWorker()
 
     @property
     def settings(self) -> Settings:
         """The configuration as it is now, read once per run."""
         if self._settings is None:
-            self._settings = load_settings(Path(self.config_file))
+            self._settings = load_settings(self._config_file)
         return self._settings
 
     @property
@@ -61,16 +65,26 @@ class EdgepackResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._sandbox.log = log
         return Tools(self.settings, self.registry, self.store, self._sandbox, self._packaging, log, self._environments)
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
-        """End the child and the packaging worker, if any, when the run is over."""
+    def close(self) -> None:
+        """End the child and the packaging worker, if any."""
+        self._packaging.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+
+
+def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
+    """The resource `edgepack` for a configuration file. It takes no configuration from a run, and refuses any."""
+
+    @dg.resource(config_schema={}, description=EdgepackResource.__doc__)
+    def edgepack(context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
         # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of
         # a run.
         gc.freeze()
+        opened = EdgepackResource(config_file)
         try:
-            yield self
+            yield opened
         finally:
-            self._packaging.close()
-            if self._sandbox is not None:
-                self._sandbox.close()
-                self._sandbox = None
+            opened.close()
+
+    return edgepack

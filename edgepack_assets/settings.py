@@ -13,20 +13,22 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     SecretStr,
-    Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.image_settings import ImageInput
 from edgepack_assets.model_columns import ModelColumns, read_model_columns
 from edgepack_assets.partitions import is_model_type_name, is_version
+from edgepack_assets.registry_settings import LocalRegistrySettings, RegistrySettings
+from edgepack_assets.section import Count, Number, OptionalPath, OptionalText, Section
 from edgepack_assets.tolerance import Tolerance, read_tolerance
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -71,31 +73,36 @@ def _requirement(line: str) -> str:
         raise ValueError(told) from None
 
 
-def _latest_or_number(value: object) -> object:
-    if value == "latest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+def _replacement(line: str | None) -> str | None:
+    return _requirement(line) if line else None
+
+
+def _model_version(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     # A value from an environment variable is text.
     if isinstance(value, str) and is_version(value):
         return int(value)
-    raise ValueError("a version is latest or a whole number from 1 up")
+    raise ValueError("a version is a whole number from 1 up")
+
+
+def _data_version(value: object) -> Version:
+    if isinstance(value, str) and is_version_text(value):
+        return read_version(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
 def _by_environment(value: object) -> object:
     return {"default": value} if isinstance(value, str) else value
 
 
-def _no_boolean(value: object) -> object:
-    # YAML reads `yes` and `on` as true, which would pass for the number 1.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
 def _reference(value: object) -> object:
     if value in ("previous", "training"):
         return value
     try:
-        return _latest_or_number(None if value == "latest" else value)
+        return _model_version(value)
     except ValueError:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
@@ -118,105 +125,12 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
 
 
 AssetName = Annotated[str, AfterValidator(_asset_name)]
-_Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
-_Count = Annotated[int, BeforeValidator(_no_boolean)]
-_OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
-_OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
-"""Optional values: an empty one, as `${NAME:-}` gives, is none."""
-_OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
-
-
-def _variable(name: str | None) -> str | None:
-    # Whoever writes the secret itself here must not read it again in an error message.
-    if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", name):
-        raise ValueError("must be the name of an environment variable such as AZURE_CLIENT_SECRET, not a secret")
-    return name or None
-
-
-_OptionalVariable = Annotated[str | None, AfterValidator(_variable)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalRegistrySettings(Section):
-    """A registry in a folder of this machine (or a mounted share)."""
-
-    type: Literal["local"] = "local"
-    path: Path = Path(".edgepack/registry")
-
-
-class AzureCredentialSettings(Section):
-    """Who the project is in Azure. Secrets stay in environment variables, which are named here, never their values.
-
-    default: what azure-identity's DefaultAzureCredential finds. service_principal: a secret or a certificate.
-    managed_identity: of the machine; `client_id` chooses a user-assigned one. workload_identity: a pod's token.
-    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID."""
-
-    type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = "default"
-    tenant_id: _OptionalText = None
-    client_id: _OptionalText = None
-    client_secret_variable: _OptionalVariable = None
-    certificate_path: _OptionalPath = None
-    certificate_password_variable: _OptionalVariable = None
-    token_file_path: _OptionalPath = None
-
-    @model_validator(mode="after")
-    def _only_what_its_type_uses(self) -> AzureCredentialSettings:
-        used = {
-            "default": {"client_id"},
-            "service_principal": set(type(self).model_fields) - {"token_file_path"},
-            "managed_identity": {"client_id"},
-            "workload_identity": {"tenant_id", "client_id", "token_file_path"},
-        }[self.type]
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"type"}
-        if given - used:
-            raise ValueError(f"a credential of type {self.type} does not use {', '.join(sorted(given - used))}")
-        if self.certificate_path and self.client_secret_variable:
-            raise ValueError("a service principal has a certificate_path or a client_secret_variable, not both")
-        if self.certificate_password_variable and not self.certificate_path:
-            raise ValueError("certificate_password_variable goes with certificate_path")
-        return self
-
-
-class AzureMLRegistrySettings(Section):
-    """An Azure ML workspace, or an Azure ML registry (`registry_name`, which says where it is itself)."""
-
-    type: Literal["azure_ml"]
-    subscription_id: _OptionalText = None
-    resource_group: _OptionalText = None
-    workspace_name: _OptionalText = None
-    registry_name: _OptionalText = None
-    credential: AzureCredentialSettings = AzureCredentialSettings()
-    time_limit: _Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
-
-    @model_validator(mode="after")
-    def _names_one_place(self) -> AzureMLRegistrySettings:
-        if (self.workspace_name is None) == (self.registry_name is None):
-            raise ValueError("name a workspace_name (with subscription_id and resource_group) or a registry_name")
-        if self.workspace_name and not (self.subscription_id and self.resource_group):
-            raise ValueError("workspace_name needs subscription_id and resource_group")
-        if self.registry_name and (self.subscription_id or self.resource_group):
-            raise ValueError("registry_name needs no subscription_id and no resource_group: a registry knows its own")
-        return self
-
-
-def registry_type(value: object) -> str:
-    """Which kind of registry a section is for; local unless it says otherwise."""
-    if isinstance(value, dict):
-        return str(value.get("type", "local"))
-    return str(getattr(value, "type", "local"))
-
-
-RegistrySettings = Annotated[
-    Annotated[LocalRegistrySettings, Tag("local")] | Annotated[AzureMLRegistrySettings, Tag("azure_ml")],
-    Discriminator(
-        registry_type,
-        custom_error_type="registry_type",
-        custom_error_message="a registry's type is local or azure_ml",
-    ),
+_Folders = Annotated[
+    tuple[Path, ...],
+    BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
 ]
+"""An empty path would be the folder of edgepack.yaml."""
+_OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
 class ArtefactSettings(Section):
@@ -231,12 +145,12 @@ class RuntimeSettings(Section):
     """How component environments are made, and how long model code may run."""
 
     environments: Path = Path(".edgepack/environments")
-    pythons: dict[EdgePython, Path] = {}
-    index_url: _OptionalText = None
+    pythons: dict[EdgePython, Path] = Field(default_factory=dict)
+    index_url: OptionalText = None
     extra_index_urls: tuple[str, ...] = ()
-    time_limit: _Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
-    memory_limit: _Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
-    disk_limit: _Number = Field(default=8.0, gt=0, description="GiB that one job may write")
+    time_limit: Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
+    memory_limit: Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
+    disk_limit: Number = Field(default=8.0, gt=0, description="GiB that one job may write")
     isolation: Literal["required", "best_effort"] = "best_effort"
     readable_folders: tuple[Path, ...] = ()
 
@@ -244,22 +158,22 @@ class RuntimeSettings(Section):
 class SensorSettings(Section):
     """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
 
-    interval: _Count = Field(default=30, ge=1, description="from one look to the next")
-    sweep_interval: _Count = Field(default=900, ge=1, description="from one look at every version to the next")
+    interval: Count = Field(default=30, ge=1, description="from one look to the next")
+    sweep_interval: Count = Field(default=900, ge=1, description="from one look at every version to the next")
     start: Literal["all", "none", "latest"] = Field(default="latest", description="what there is at the first start")
-    batch: _Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
-    attempts: _Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
-    failure_after: _Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
+    batch: Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
+    attempts: Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
+    failure_after: Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
     webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = None
     """Where a failed run is told of. Secret as a whole: many a webhook has its key in the path."""
     ui_url: _OptionalAddress = Field(default=None, description="address of Dagster's UI, for links to runs")
 
 
 class DataAssetSettings(Section):
-    """A data asset of the registry: its name and version."""
+    """A data asset of the registry: its name and version. A version that is text is for registries that know such."""
 
     name: AssetName
-    version: Annotated[Literal["latest"] | int, BeforeValidator(_latest_or_number)] = "latest"
+    version: Annotated[Version, BeforeValidator(_data_version)] = "latest"
 
 
 class GateSettings(Section):
@@ -269,8 +183,8 @@ class GateSettings(Section):
     version's tags) or a model version, whose package is meant. Which direction is worse the metric's model type knows.
     """
 
-    min: _Number | None = None
-    max: _Number | None = None
+    min: Number | None = None
+    max: Number | None = None
     reference: Annotated[Literal["previous", "training"] | int | None, BeforeValidator(_reference)] = None
     tolerance: Annotated[Tolerance, BeforeValidator(read_tolerance)] = Tolerance(0.0)
 
@@ -295,15 +209,31 @@ class ModelTypeSettings(Section):
     description: str = ""
     code_paths: tuple[Path, ...] = ()
     requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
-    requirements_file: _OptionalPath = None
+    requirements_file: OptionalPath = None
+    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = Field(default_factory=dict)
+    """Line of the model's requirements.txt or conda.yaml, or name of a package in it -> what to install instead, None
+    for nothing."""
+    saved_versions: Literal["warn", "block"] = "warn"
+    """What a library at another version than the model says it was saved with does to config_package.is_fit."""
     python_version: EdgePython | None = None
     columns: Annotated[ModelColumns | None, BeforeValidator(read_model_columns)] = None
     keep_mlflow: bool = False
     run_whole_payload: bool = False
-    gates: dict[str, GateSettings] = {}
+    input: ImageInput | None = None
+    gates: dict[str, GateSettings] = Field(default_factory=dict)
     revalidate: bool = Field(default=False, description="validate the latest package again on new raw data")
-    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = {}
+    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = Field(
+        default_factory=dict
+    )
     """For each environment (`run.environment`) and, under `default`, for all others."""
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input_is_for_images(cls, value: object, info: ValidationInfo) -> object:
+        implementation = info.data.get("implementation", "image_classification")
+        if value is not None and implementation != "image_classification":
+            raise ValueError(f"says how an image enters a model; {implementation} takes no images: remove it")
+        return value
 
     @model_validator(mode="after")
     def _columns_are_a_state_identifiers(self) -> ModelTypeSettings:
@@ -322,12 +252,14 @@ class ModelTypeSettings(Section):
 
 
 class RunSettings(Section):
-    """Where a run belongs; each ends in the run's and the package's tags."""
+    """Where a run belongs; each ends in the run's and the package's tags. `output_folders`: the folders in which the
+    configuration of a run may name files to write."""
 
     environment: str = "dev"
     build_reference: str = ""
     experiment_name: str = ""
     display_name: str = ""
+    output_folders: _Folders = (Path(".edgepack/outputs"),)
 
 
 class Settings(Section):

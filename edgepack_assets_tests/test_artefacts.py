@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import uuid
@@ -15,16 +16,16 @@ from typing import Any, NoReturn
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgepack_assets import artefact_store, files
 from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import Artefact, Blob, canonical_json, check_chain
+from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manifest
 from edgepack_assets.azure_files import AzureFiles, is_azure
-from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError, StaleError
+from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError
 from edgepack_assets.files import writing
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
@@ -290,16 +291,95 @@ def test_a_manifest_in_the_wrong_place_is_refused(local: Root) -> None:
         store.load("metrics", "press:2")
 
 
-def test_the_chain_refuses_other_bytes_and_names_the_asset_to_make_again() -> None:
-    def artefact(asset: str, text: str, **made_from: str) -> Artefact:
-        return Artefact(asset=asset, partition="press:1", parts={}, facts={"t": text}, made_from=made_from)
+def old_manifest(made: Artefact) -> bytes:
+    """What earlier versions stored: the same fields without a digest."""
+    return canonical_json(made.model_dump())
 
-    payload, config = artefact("payload_data", "p"), artefact("config_package", "c")
-    results = artefact("validation_results", "r", payload_data=payload.digest, config_package=config.digest)
-    check_chain(results, {"payload_data": payload, "config_package": config})
-    check_chain(results, {"payload_data": payload, "metrics": artefact("metrics", "m")})
-    with pytest.raises(StaleError, match=r"materialize validation_results of press:1 again"):
-        check_chain(results, {"payload_data": payload, "config_package": artefact("config_package", "c2")})
+
+def test_a_manifest_of_an_earlier_version_is_read(root: Root) -> None:
+    store = root.store()
+    made = publish(store, "text")
+    assert store.load("metrics", "press:1").has_own_digest
+    [path] = root.files("manifests")
+    root.overwrite(path, old_manifest(made))
+    found = root.store().load("metrics", "press:1")
+    assert not found.has_own_digest
+    assert (found.model_dump(), found.digest) == (made.model_dump(), made.digest)
+    assert [each.digest for each in store.manifests()] == [made.digest]
+    store.save(found)
+    assert root.store().load("metrics", "press:1") == made
+
+
+def one_byte_changes(data: bytes) -> Iterator[bytes]:
+    """Every single bit flipped, every byte left out, every byte doubled, every digit raised, every end cut off."""
+    for at, byte in enumerate(data):
+        for other in {*(byte ^ (1 << bit) for bit in range(8)), *([byte + 1] if chr(byte).isdigit() else [])}:
+            yield data[:at] + bytes([other]) + data[at + 1 :]
+        yield data[:at] + data[at + 1 :]
+        yield data[: at + 1] + data[at:]
+        yield data[:at]
+
+
+def full_artefact() -> Artefact:
+    blob = Blob(digest="a" * 64, size=3, media_type="text/plain")
+    other = Blob(digest="b" * 64, size=30, media_type="x")
+    return Artefact(
+        asset="metrics", partition="press:1", parts={"m": blob, "n": other}, facts={"metrics": {"s": 0.7, "d": None}},
+        made_from={"payload_data": "c" * 64, "config_package": "d" * 64}, observations={"times": other},
+    )  # fmt: skip
+
+
+def test_a_change_of_one_byte_in_a_manifest_is_refused_or_means_the_same() -> None:
+    made = full_artefact()
+    refused = 0
+    for changed in one_byte_changes(made.manifest()):
+        try:
+            found = read_manifest(changed, "m.json", "metrics", "press:1")
+        except CorruptError as error:
+            assert str(error).startswith("m.json: ")
+            assert str(error).endswith("; materialize metrics of press:1 again")
+            refused += 1
+        else:
+            assert found == made
+    assert refused > 1000
+
+
+@given(st.data())
+def test_a_change_of_any_field_in_a_manifest_is_refused(data: st.DataObject) -> None:
+    """One value of the JSON tree is replaced, left out or added, and the text is written as canonically as before."""
+    document = json.loads(full_artefact().manifest())
+    place: Any = document
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not (isinstance(place[key], dict) and place[key] and data.draw(st.booleans())):
+            break
+        place = place[key]
+    before = canonical_json(document)
+    change = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    if change == "remove":
+        del place[key]
+    else:
+        place[key if change == "replace" else data.draw(texts)] = data.draw(json_values)
+    # Without its digest it is a manifest of an earlier version, which the IO manager compares with Dagster's record.
+    assume(canonical_json(document) != before and document.get("manifest_digest") is not None)
+    with pytest.raises(CorruptError):
+        read_manifest(canonical_json(document), "m.json", "metrics", "press:1")
+
+
+@pytest.mark.parametrize("other", [("metrics", "press:2"), ("payload_data", "press:1")])
+def test_manifests_that_are_swapped_are_refused(root: Root, other: tuple[str, str]) -> None:
+    store = root.store()
+    publish(store, "one")
+    publish(store, "two", *other)
+    paths = root.files("manifests")
+    contents = [root.fs.cat_file(path) for path in paths]
+    for path, content in zip(paths, reversed(contents), strict=True):
+        root.overwrite(path, content)
+    for asset, partition in (("metrics", "press:1"), other):
+        with pytest.raises(CorruptError, match=rf"is the manifest of .*; materialize {asset} of {partition} again"):
+            root.store().load(asset, partition)
+    with pytest.raises(CorruptError, match="is the manifest of"):
+        list(root.store().manifests())
 
 
 def test_a_crash_at_any_step_leaves_the_old_artefact_or_the_new_one(local: Root) -> None:

@@ -22,6 +22,7 @@ from edgepack_assets_tests.azure import faults
 from edgepack_assets_tests.azure.faults import Exchange
 from edgepack_assets_tests.azure.http import Response
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
+from edgepack_assets_tests.registry.conftest import Clock
 
 HOST = "plantstorage.dfs.core.windows.net"
 BIG = artefact_store.PIECE * 2 + 12_345
@@ -66,6 +67,59 @@ def test_a_url_names_account_container_and_path(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(ConfigError) as caught:
             parse(wrong)
         assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "suffix"),
+    [("AzureChinaCloud", "core.chinacloudapi.cn"), ("AzureUSGovernment", "core.usgovcloudapi.net"),
+     ("AzureCloud", "core.windows.net")],
+)  # fmt: skip
+def test_artefacts_lie_in_the_cloud_that_is_configured(
+    azure: LoopbackAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cloud: str, suffix: str
+) -> None:
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", cloud)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "plantstorage\r\n")
+    container = azure.azure_ml.container
+    roots = (f"abfs://{container}/x", f"abfs://{container}@plantstorage.dfs.{suffix}/x", f"abfs://{container}/x\r")
+    for number, root in enumerate(roots):
+        store = ArtefactStore(root, tmp_path / f"cache-{number}", time_limit=20)
+        assert store.fetch(store.put_bytes(b"bytes", "x")).read_bytes() == b"bytes"
+    seen = [(text.split()[0], text.split()[1].split("/")[0]) for text, _ in azure.proxy.seen]
+    assert {host for _, host in seen if "plantstorage" in host} == {f"plantstorage.blob.{suffix}"}
+    login = {"AzureChinaCloud": "login.chinacloudapi.cn", "AzureUSGovernment": "login.microsoftonline.us"}
+    tokens = {host for method, host in seen if method == "POST" and host.startswith("login.")}
+    assert tokens == {login.get(cloud, "login.microsoftonline.com")}
+
+
+def test_artefacts_in_another_cloud_than_the_one_signed_in_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = "abfs://box@plantstorage.dfs.core.chinacloudapi.cn/x"
+    with pytest.raises(
+        ConfigError, match=r"lies in AzureChinaCloud.*set the environment variable AZUREML_CURRENT_CLOUD"
+    ):
+        parse(root)
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://login.chinacloudapi.cn")
+    assert parse(root)[1] == "core.chinacloudapi.cn"
+    monkeypatch.delenv("AZURE_AUTHORITY_HOST")
+    assert parse("abfs://box@plantstorage.dfs.storage.plant.example/x")[1] == "storage.plant.example"
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "Elsewhere")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "plantstorage")
+    with pytest.raises(ConfigError, match="AZUREML_CURRENT_CLOUD is 'Elsewhere'"):
+        parse("abfs://box/x")
+
+
+def test_a_page_of_a_proxy_in_front_of_storage_is_told_as_one(
+    azure: LoopbackAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    store = ArtefactStore(url(azure), tmp_path / "cache", time_limit=20)
+    for method in ("PUT", "GET", "HEAD"):
+        azure.faults.add(rf"^{method} plantstorage\.blob", faults.page(200))
+        azure.faults.add(rf"^{method} plantstorage\.blob", faults.page(403))
+    blob = store.put_bytes(b"bytes", "x")
+    assert again(store, tmp_path / "other").fetch(blob).read_bytes() == b"bytes"
+    azure.faults.add(r"plantstorage\.blob", faults.page(200), times=1000)
+    with pytest.raises(TransientError, match=r"an HTML page with status 200 from plantstorage\.blob"):
+        again(store, tmp_path / "third").fetch(blob)
 
 
 def test_a_file_of_many_pieces_appears_whole(store: ArtefactStore, big: Path, tmp_path: Path) -> None:

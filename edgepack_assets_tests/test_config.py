@@ -8,12 +8,12 @@ import pytest
 
 from edgepack_assets.config import find_config, load_settings
 from edgepack_assets.errors import ConfigError
+from edgepack_assets.image_settings import PRESETS
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
+from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.settings import (
     EDGE_PYTHONS,
-    AzureMLRegistrySettings,
-    LocalRegistrySettings,
     Settings,
     implementations,
 )
@@ -230,6 +230,48 @@ FAULTS = {
 }
 
 
+IMAGES = ENTRY.replace("state_identifier", "image_classification")
+INPUT = r":7: model_types.press.input"
+FAULTS |= {
+    "an input of a state identifier": (ENTRY + "    input: {range: [0, 1]}\n", INPUT + ": .*takes no images"),
+    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", INPUT + ": .*takes no images"),
+    "an unknown preset": (IMAGES + "    input: cifar\n", INPUT + ": no such preset; there is imagenet"),
+    "a list as input": (IMAGES + "    input: [0, 1]\n", INPUT + ": must be a mapping; .* channel_order"),
+    "an empty input": (IMAGES + "    input: {}\n", INPUT + ": is empty; name range"),
+    "an unknown key of input": (
+        IMAGES + "    input: {order: bgr}\n",
+        r":7: unknown key .*input.order'; allowed .*mean",
+    ),
+    "a range backwards": (IMAGES + "    input: {range: [1, 0]}\n", INPUT + ".range: .*the lower one first"),
+    "a range of three": (IMAGES + "    input: {range: [0, 1, 2]}\n", INPUT + ".range: must be two numbers"),
+    "a range of yes and no": (IMAGES + "    input: {range: [no, yes]}\n", INPUT + ".range.0: must be a number"),
+    "a range without end": (IMAGES + "    input: {range: [0, .inf]}\n", INPUT + ".range.1: .*finite number"),
+    "a range and a mean": (IMAGES + "    input: {range: [0, 1], mean: 0, std: 1}\n", INPUT + ": name range, or mean"),
+    "a mean alone": (IMAGES + "    input: {mean: 0.5}\n", INPUT + ": mean and std go together"),
+    "a mean for two channels": (
+        IMAGES + "    input: {mean: [0, 1], std: 1}\n",
+        INPUT + ".mean: must be 1 number, or 3",
+    ),
+    "no deviation": (IMAGES + "    input: {mean: 0, std: [1, 0, 1]}\n", INPUT + ".std: each must be above 0"),
+    "a negative deviation": (IMAGES + "    input: {mean: 0, std: -1}\n", INPUT + ".std: each must be above 0"),
+    "channels in no order": (IMAGES + "    input: {channel_order: brg}\n", INPUT + ".channel_order: .*'rgb' or 'bgr'"),
+    "a filter that Pillow lacks": (
+        IMAGES + "    input: {interpolation: area}\n",
+        INPUT + ".interpolation: .*'bilinear'",
+    ),
+    "a side without crop": (IMAGES + "    input: {shorter_side: 256}\n", INPUT + ": shorter_side and .*resize: crop"),
+    "both sizes of a crop": (
+        IMAGES + "    input: {resize: crop, shorter_side: 256, crop_fraction: 0.875}\n",
+        INPUT + ": name shorter_side or crop_fraction",
+    ),
+    "a part above one": (
+        IMAGES + "    input: {resize: crop, crop_fraction: 1.1}\n",
+        INPUT + ".crop_fraction: .*or equal",
+    ),
+    "a colour for nothing": (IMAGES + "    input: {fill: 0}\n", INPUT + ": fill goes with resize: letterbox"),
+    "a colour beyond": (IMAGES + "    input: {resize: letterbox, fill: 256}\n", INPUT + ".fill.0: .*or equal to 255"),
+}
+
 AZURE = "registry: {type: azure_ml, "
 FAULTS |= {
     "a registry of another kind": (ENTRY + "registry: {type: azureml}\n", r":7: registry: .*type is local or azure_ml"),
@@ -272,6 +314,26 @@ def test_a_fault_is_told_with_its_line_and_what_is_allowed(file: Path, fault: st
         load(file, text)
     assert str(caught.value).startswith(str(file))
     assert "cana~ry" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("{range: [-1, 1]}", {"range": [-1, 1]}),
+        ("{mean: 0.5, std: [1, 2, 3]}", {"mean": [0.5], "std": [1, 2, 3]}),
+        ("{resize: letterbox, fill: 114}", {"resize": "letterbox", "fill": [114]}),
+        ("imagenet", dict(PRESETS["imagenet"])),
+        ("{resize: crop, shorter_side: 256}", {"resize": "crop", "shorter_side": 256}),
+    ],
+)
+def test_how_images_enter(file: Path, text: str, given: dict[str, object]) -> None:
+    section = load(file, IMAGES + f"    input: {text}\n").model_types["press"].input
+    assert section is not None
+    assert section.given == given
+
+
+def test_how_images_enter_need_not_be_said(file: Path) -> None:
+    assert load(file, IMAGES).model_types["press"].input is None
 
 
 def test_a_workspace_and_who_we_are_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,3 +386,49 @@ def test_the_variable_wins_over_the_folders_above(
         find_config()
     other.touch()
     assert find_config() == other
+
+
+def test_a_python_version_needs_no_quotes(file: Path, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.touch()
+    text = ENTRY + "    python_version: 3.12\n"
+    settings = load(file, f"{text}runtime: {{pythons: {{3.11: {interpreter}, '3.12': {interpreter}}}}}\n")
+    assert settings.model_type("press").python_version == "3.12"
+    assert list(settings.runtime.pythons) == ["3.11", "3.12"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ENTRY + "    python_version: 3.10\n", r":7: model_types.press.python_version: .*'3.11' or '3.12' .*'3.10'"),
+        (ENTRY + "    python_version: 3\n", r":7: model_types.press.python_version: .*'3'"),
+        (ENTRY + "runtime:\n  pythons: {3.10: /usr/bin/python3}\n", r":8: runtime.pythons.3.10: "),
+    ],
+)
+def test_an_unquoted_python_is_refused_as_it_is_written(file: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(file, text)
+
+
+def test_lines_of_a_model_s_requirements_are_replaced_by_requirements(file: Path) -> None:
+    text = (
+        ENTRY
+        + '    replace_requirements: {"-e .": null, plant: "Plant == 1.0", "a b": ""}\n    saved_versions: block\n'
+    )
+    press = load(file, text).model_type("press")
+    assert press.replace_requirements == {"-e .": None, "plant": "Plant==1.0", "a b": None}
+    assert press.saved_versions == "block"
+    assert load(file, ENTRY).model_type("press").saved_versions == "warn"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('replace_requirements: {"-e .": "-e other"}', r":7: .*'-e other' is not a requirement"),
+        ("replace_requirements: [numpy]", r":7: model_types.press.replace_requirements: .*dictionary"),
+        ("saved_versions: strict", r":7: model_types.press.saved_versions: .*'warn' or 'block'"),
+    ],
+)
+def test_a_wrong_replacement_is_refused_with_its_line(file: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(file, ENTRY + f"    {line}\n")

@@ -11,6 +11,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part, all_pass, in_words
+from edgepack_assets.io_manager import MADE_FROM
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.retries import failures
 
@@ -73,7 +74,7 @@ def result(
         metadata={
             **metadata,
             "digest": artefact.digest,
-            "made_from": dg.MetadataValue.json(artefact.made_from),
+            MADE_FROM: dg.MetadataValue.json(artefact.made_from),
         },
         data_version=dg.DataVersion(artefact.digest),
         tags=tags,

@@ -16,11 +16,14 @@ CHECK = "is_fit"
     description="The pipeline configuration package of the registered model, not yet stamped with a version; the full "
     "lock of its component's environment; and what inspecting the model told.",
     **declared(
-        CHECK, "The package has the structure of the SDK's schema, and its size is within the server's limits.",
+        CHECK, "The package has the structure of the SDK's schema, its size is within the server's limits, and its "
+        "libraries have the versions that the model was saved with (which only warns, unless configured otherwise).",
         "config_package", kinds={"python"}, code_version="1",
     ),
 )  # fmt: skip
-def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource) -> dg.MaterializeResult:
+def config_package(
+    context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[EdgepackResource]
+) -> dg.MaterializeResult:
     """Make the config package of a partition."""
     with user_errors(context) as key:
         artefact, report = make_config_package(
@@ -39,6 +42,7 @@ def config_package(context: dg.AssetExecutionContext, edgepack: EdgepackResource
             "package_digest": artefact.parts["package"].digest,
             "python": report.lock.python,
             "requirements": ", ".join(report.lock.requirements),
+            "constraints": ", ".join(report.lock.constraints)[:2_000] or "none",
             "lock": table(wheels),
             "lock_key": report.lock.key,
             "lock_generation": report.generation.number,

@@ -20,8 +20,9 @@ POOL = "registration"
 
 class DeploymentConfig(dg.Config):
     """Run configuration. `output_file`: where to tell a calling pipeline the package's name and version, as JSON or,
-    if it ends in .env, as KEY=VALUE lines; default $EDGEPACK_OUTPUT_FILE. `override_gates_reason`: why the package is
-    registered although its gates do not hold; kept in the package's tags."""
+    if it ends in .env, as KEY=VALUE lines; a file in one of `run.output_folders`; default $EDGEPACK_OUTPUT_FILE.
+    `override_gates_reason`: why the package is registered although its gates do not hold; kept in the package's tags.
+    """
 
     output_file: str | None = None
     override_gates_reason: str | None = None
@@ -44,11 +45,11 @@ def deployment_package(
     payload_data: Artefact,
     validation_results: Artefact,
     metrics: Artefact,
-    edgepack: EdgepackResource,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Register the package of a partition."""
     with user_errors(context) as key:
-        target = output_file(config.output_file)
+        target = output_file(config.output_file, edgepack.settings)
         run = edgepack.settings.run
         run_tags = {
             "run_id": context.run_id,
@@ -68,7 +69,8 @@ def deployment_package(
         if report.was_registered_before:
             context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
         if target is not None and all_pass(report.parts):
-            write_hand_over(target, _told(key, artefact, report), metrics.facts["metrics"])
+            write_hand_over(target, _told(key, artefact, report), report.metrics)
+            context.log.info(f"name and version of the package are in {target.path}")
         return result(artefact, CHECK, report.parts, {
             "package": str(registered),
             "name": registered.name,

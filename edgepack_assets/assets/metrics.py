@@ -8,7 +8,7 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.assets.common import declared, picture, result, table, user_errors
 from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.tasks.metrics import configured_parts, make_metrics, sound_parts
+from edgepack_assets.tasks.metrics import configured_parts, make_metrics, open_metrics
 
 CHECK = "pass_gates"
 
@@ -26,18 +26,19 @@ def metrics(
     payload_data: Artefact,
     prepped_data: Artefact,
     validation_results: Artefact,
-    edgepack: EdgepackResource,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Score the answers of a partition."""
     with user_errors(context) as key:
         tools = edgepack.tools(context.log)
         artefact, score = make_metrics(key, payload_data, prepped_data, validation_results, tools)
+        scored = open_metrics(artefact, tools)
         numbers: dict[str, Any] = {
-            name: value if value is not None else "not defined" for name, value in artefact.facts["metrics"].items()
+            name: value if value is not None else "not defined" for name, value in scored.numbers.items()
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        parts = [*configured_parts(artefact, key, tools), *sound_parts(artefact)]
+        parts = [*configured_parts(scored, key, tools), *scored.sound_parts]
         # What does not hold first, then gates: their numbers are what a person looks for.
         parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)

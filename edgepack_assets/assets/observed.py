@@ -14,6 +14,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
 from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.payload_data import raw_data_of
+from edgepack_assets.versions import Version
 
 RAW_DATA, REGISTERED_MODEL = dg.AssetKey("raw_data"), dg.AssetKey("registered_model")
 
@@ -24,7 +25,7 @@ _RECENT = 50
 """Observations among which that of a version is looked for; one that lies further back is made again."""
 
 
-def data_version(name: str, version: int, digest: str) -> str:
+def data_version(name: str, version: Version, digest: str) -> str:
     """The data version of what the registry holds under a name and version: `press_raw:3@<sha256>`."""
     return f"{name}:{version}@{digest}"
 
@@ -90,8 +91,8 @@ def raw_data_tags(
 
 def _observe(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, found: str) -> int:
     """Make `found` the newest observation of a partition, and return that observation's storage id."""
-    told, _, digest = found.partition("@")
-    instance.report_runless_asset_event(observation(asset, key, found, {"version": told, "digest": digest}))
+    version, _, digest = found.rpartition("@")  # a version may hold an @, a digest none
+    instance.report_runless_asset_event(observation(asset, key, found, {"version": version, "digest": digest}))
     return next(storage_id for storage_id, version in _observations(instance, asset, key) if version == found)
 
 

@@ -1,19 +1,19 @@
 """payload_data: the records that the inference server would receive."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
 from edgepack_assets.assets.observed import RAW_DATA, current_raw_data, data_version, raw_data_tags
 from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.tasks.output_files import allowed_file
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
 
 CHECK = "is_sound"
 
 
 class PayloadConfig(dg.Config):
-    """Run configuration. `payload_path`: where to write a copy of the records (gzipped JSON lines), if anywhere."""
+    """Run configuration. `payload_path`: where to write a copy of the records (gzipped JSON lines), if anywhere: a file
+    in one of `run.output_folders`."""
 
     payload_path: str | None = None
 
@@ -28,12 +28,13 @@ class PayloadConfig(dg.Config):
     ),
 )  # fmt: skip
 def payload_data(
-    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: EdgepackResource
+    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: dg.ResourceParam[EdgepackResource]
 ) -> dg.MaterializeResult:
     """Make the payload of a partition."""
     with user_errors(context) as key:
-        copy_to = Path(config.payload_path) if config.payload_path else None
         tools = edgepack.tools(context.log)
+        named = (config.payload_path or "").strip()
+        copy_to = allowed_file("payload_path", named, tools.settings) if named else None
         artefact, report = make_payload(key, tools, copy_to)
         raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
         current = data_version(newest.name, newest.version, newest.digest)

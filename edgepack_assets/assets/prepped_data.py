@@ -23,7 +23,10 @@ CHECK = "is_sound"
     ),
 )  # fmt: skip
 def prepped_data(
-    context: dg.AssetExecutionContext, payload_data: Artefact, config_package: Artefact, edgepack: EdgepackResource
+    context: dg.AssetExecutionContext,
+    payload_data: Artefact,
+    config_package: Artefact,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Prepare the data of a partition."""
     with user_errors(context) as key:

@@ -24,7 +24,10 @@ PACE = "keep_up_with_cycle"
     ),
 )  # fmt: skip
 def validation_results(
-    context: dg.AssetExecutionContext, payload_data: Artefact, config_package: Artefact, edgepack: EdgepackResource
+    context: dg.AssetExecutionContext,
+    payload_data: Artefact,
+    config_package: Artefact,
+    edgepack: dg.ResourceParam[EdgepackResource],
 ) -> dg.MaterializeResult:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:
@@ -40,4 +43,5 @@ def validation_results(
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),
+            **({"tried": table(report.tried)} if report.tried else {}),
         }, warnings={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

@@ -66,13 +66,18 @@ class ModelSource:
 
     `files`: path inside the component -> file to ship (the model and its own code). `model`: what the
     component must know to load it, shipped as model.json. `requirements`: PEP 508 lines. `python_version`:
-    the `3.x` the model was saved with, or None where it does not say.
+    the `3.x` the model was saved with, or None where it does not say. `constraints`: PEP 508 lines that bound the
+    packages which others need. `saved_versions`: distribution, or `python` -> the version that the model says it was
+    saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
     """
 
     files: Mapping[str, Path]
     model: Mapping[str, Any]
     requirements: tuple[str, ...]
     python_version: str | None
+    constraints: tuple[str, ...] = ()
+    saved_versions: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass
@@ -189,11 +194,26 @@ class Score:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
+class Trial(ABC):
+    """Something to try with the packaged model in the sandbox: `function` of child_tasks.py with `arguments` and the
+    files `inputs`, and what its answer means."""
+
+    function: ClassVar[str]
+    arguments: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+
+    @abstractmethod
+    def rows(self, told: object) -> tuple[list[Part], list[dict[str, Any]]]:
+        """Rows of the check, which only warn, and a table. Raises ComponentError where `told` is not what the function
+        returns."""
+
+
 class ModelType(ABC):
     """A use case. `folder` holds component/ (ships to the edge) and child_tasks.py (runs in the child).
 
-    child_tasks.py defines `inspect_model(arguments) -> dict` and, where `prepares_data`, `prepare(arguments)
-    -> dict`; both run with the component's folder as working directory and first on sys.path, and return JSON.
+    child_tasks.py defines `inspect_model(arguments) -> dict`, where `prepares_data` also `prepare(arguments) -> dict`,
+    and the functions of its trials. They run with the component's folder as working directory and first on sys.path,
+    and return JSON.
     """
 
     name: ClassVar[str]
@@ -232,6 +252,16 @@ class ModelType(ABC):
     @abstractmethod
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """What the component declares, given what `inspect_model` told."""
+
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+        """Rows of the config package's check on what inspecting the model told: what is only assumed, for example."""
+        return []
+
+    def trial(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
+        return None
 
     @abstractmethod
     def score(

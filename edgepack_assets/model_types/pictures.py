@@ -1,8 +1,13 @@
-"""How pictures for the UI are drawn: matplotlib without a display, returned as PNG bytes."""
+"""How pictures for the UI are drawn: matplotlib without a display, returned as PNG bytes.
+
+Names of classes, files and features come from users and models. Whatever they hold, they are drawn as they are read:
+`name_text` for each of them, and `png` for all text of a figure.
+"""
 
 from __future__ import annotations
 
 import io
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +24,31 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
+def name_text(name: str, length: int) -> str:
+    """A name in one line of at most so many characters: its beginning and its end, as names of one series differ at
+    either. What cannot be drawn, such as control characters and the halves of a file name that is not UTF-8, becomes
+    a mark."""
+    if len(name) > 4 * length:  # names have no limit, and only the ends are looked at
+        name = f"{name[: 2 * length]}{name[-2 * length :]}"
+    text = "".join("\N{REPLACEMENT CHARACTER}" if _is_undrawable(character) else character for character in name)
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def _is_undrawable(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, 110 dots an inch."""
+    """The figure as PNG, 110 dots an inch. Dollar signs in its text are no mathematics."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -121,7 +121,7 @@ class _Looking:
         """By number, the latest registration of each; without what is no version of ours."""
         found: dict[int, RegisteredVersion] = {}
         for version in versions:
-            number = version.version
+            number = version.number
             if not _is_version(number):
                 self.say(f"passed over {version.name}:{number}: no whole number from 1 up")
             elif number not in found or created_ms(version) > created_ms(found[number]):
@@ -265,7 +265,7 @@ class _Looking:
                 del self.state.runs[number]
 
     def request(self, found: RegisteredVersion, attempt: int) -> None:
-        state, number, created = self.state, found.version, created_ms(found)
+        state, number, created = self.state, found.number, created_ms(found)
         state.record.add(number, created)
         state.pending.discard(number)
         state.waiting.pop(number, None)
@@ -321,7 +321,7 @@ class _Looking:
     def start(self, candidates: Sequence[RegisteredVersion], also_look_at: Iterable[int] = ()) -> None:
         """Request the candidates' first runs, but for those that a person has launched."""
         state = self.state
-        by_number = {found.version: found for found in candidates}
+        by_number = {found.number: found for found in candidates}
         asked_about = sorted({*by_number, *also_look_at})
         launched: dict[int, set[Ended]] = {}
         for run in self.runs_of(asked_about) if asked_about else ():
@@ -358,7 +358,7 @@ class _Looking:
     def sum_up(self) -> None:
         state, made = self.state, self.made
         if made.requests:
-            self.say(f"requested {_listed([self.name(request.found.version) for request in made.requests])}")
+            self.say(f"requested {_listed([self.name(request.found.number) for request in made.requests])}")
         elif not made.words:
             self.say(f"nothing new: the highest version of {self.rules.model_name} is {state.top}")
         if state.waiting:

@@ -14,7 +14,8 @@ from edgepack_assets.quickstart.register import SampleModel, add_samples
 from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.settings import LocalRegistrySettings, Settings
+from edgepack_assets.registry_settings import LocalRegistrySettings
+from edgepack_assets.settings import Settings
 
 PACKAGE_ASSET = "deployment_package"
 

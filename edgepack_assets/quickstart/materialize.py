@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.config import CONFIG_VARIABLE
-from edgepack_assets.dagster_home import HOME_VARIABLE
+from edgepack_assets.dagster_home import HOME_VARIABLE, opened
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import ModelKey
 
@@ -129,12 +129,10 @@ def _failure(event: DagsterEvent) -> str | None:
 def materialize(keys: Iterable[ModelKey], home: Path, config: Path, tell: Callable[[str], None]) -> None:
     """Materialize all assets of these partitions, side by side, on the Dagster instance in `home` and with
     the configuration file `config`. Logs are kept in `home`. Raises EdgepackError when all have ended."""
-    from dagster import DagsterInstance
-
     environment = {**os.environ, HOME_VARIABLE: str(home), CONFIG_VARIABLE: str(config)}
     runs = [PartitionRun(key, home / "quickstart" / f"{key.path}.log", environment) for key in keys]
     try:
-        with DagsterInstance.from_config(str(home)) as instance:
+        with opened(home) as instance:
             waiting = list(runs)
             while waiting:
                 ended = [run for run in waiting if run.ended()]
@@ -152,9 +150,9 @@ def materialize(keys: Iterable[ModelKey], home: Path, config: Path, tell: Callab
 
 def is_materialized(asset: str, key: ModelKey, home: Path) -> bool:
     """Whether the Dagster instance in `home` has a materialization of this asset and partition."""
-    from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
+    from dagster import AssetKey, AssetRecordsFilter
 
-    with DagsterInstance.from_config(str(home)) as instance:
+    with opened(home) as instance:
         wanted = AssetRecordsFilter(asset_key=AssetKey(asset), asset_partitions=[str(key)])
         return bool(instance.fetch_materializations(wanted, limit=1).records)
 

@@ -71,7 +71,7 @@ def add_samples(settings: Settings, registry: Registry, tell: Tell) -> list[Samp
             if entry.implementation == sample.implementation:
                 _add_data(sample, entry, registry, tell)
                 model = _add_model(sample, entry, registry, settings, tell)
-                found.append(SampleModel(ModelKey(name, model.version), entry, model))
+                found.append(SampleModel(ModelKey(name, model.number), entry, model))
                 break
     if not found:
         wanted = " or ".join(sample.implementation for sample in SAMPLES)

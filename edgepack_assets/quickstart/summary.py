@@ -59,8 +59,8 @@ def next_steps(sample: SampleModel, registry: Registry) -> str:
     on_path = shutil.which("edgepack")
     if on_path is None or Path(on_path).parent != binaries:
         commands.insert(0, f". {shlex.quote(str(_from_here(binaries / 'activate')))}")
-    user_interface = ["make ui"] if Path("Makefile").is_file() else [*commands, "dagster dev"]
-    following = registry.versions(Kind.MODEL, sample.model.name)[-1].version + 1
+    user_interface = ["make ui"] if Path("Makefile").is_file() else [*commands, "edgepack ui"]
+    following = registry.versions(Kind.MODEL, sample.model.name)[-1].number + 1
     own_model = [
         *commands,
         f"edgepack model add {sample.model.name} PATH",

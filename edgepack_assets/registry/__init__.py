@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgepack_assets.settings import LocalRegistrySettings
+from edgepack_assets.registry_settings import LocalRegistrySettings
 
 if TYPE_CHECKING:
     from edgepack_assets.registry.base import Registry

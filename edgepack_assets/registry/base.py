@@ -6,7 +6,7 @@ Packages are registered models of their own name. A version is immutable but for
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,11 @@ from typing import Protocol
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.files import disk_errors, file_digest
 from edgepack_assets.settings import is_asset_name
+from edgepack_assets.versions import Version
+
+MOST_FILES = 1_000_000
+DEEPEST_FOLDER = 100
+"""What a folder may hold that is registered or downloaded."""
 
 
 class Kind(StrEnum):
@@ -29,6 +34,7 @@ class Kind(StrEnum):
 class RegisteredVersion:
     """One version of a model or data asset.
 
+    `version` of a model is a number (`number`); that of a data asset may be text, in a registry that knows such.
     `digest` is `content_digest` of its files, `size` their bytes, `is_folder` whether it is a folder,
     `location` where a person finds it (a path or URI); it may be told differently each time, so two versions are
     equal whatever it is.
@@ -36,7 +42,7 @@ class RegisteredVersion:
 
     kind: Kind
     name: str
-    version: int
+    version: Version
     created: datetime
     digest: str
     size: int
@@ -47,6 +53,13 @@ class RegisteredVersion:
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
 
+    @property
+    def number(self) -> int:
+        """`version` of a model, or of what else is counted. Raises EdgepackError for a version that is text."""
+        if isinstance(self.version, str):
+            raise EdgepackError(f"{self}: {self.version!r} is no whole number")
+        return self.version
+
 
 class Registry(Protocol):
     """The interface. Every method raises EdgepackError with a message for the user."""
@@ -55,7 +68,10 @@ class Registry(Protocol):
         """Every registered name of a kind, sorted."""
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
-        """All versions of a name, lowest first; empty if there are none."""
+        """All versions of a name that can be used, the latest last; empty if there are none.
+
+        The latest model is the one with the highest number. Data assets whose versions may be text are in the order of
+        their creation."""
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None, in one or two calls whatever the number of versions.
@@ -63,7 +79,7 @@ class Registry(Protocol):
         A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
         Whoever must not miss a version asks `versions` too, now and then."""
 
-    def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+    def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is. Its cost does not grow with their number."""
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
@@ -86,7 +102,7 @@ class Registry(Protocol):
 
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
-    """The highest version of a name. Raises NotFoundError."""
+    """The latest version of a name, see `Registry.versions`. Raises NotFoundError."""
     found = registry.versions(kind, name)
     if not found:
         known = ", ".join(registry.names(kind)) or "none"
@@ -94,12 +110,12 @@ def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
     return found[-1]
 
 
-def resolve(registry: Registry, kind: Kind, name: str, version: int | str) -> RegisteredVersion:
-    """`version` of a name, where "latest" is the highest."""
-    return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, int(version))
+def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> RegisteredVersion:
+    """`version` of a name, or its latest one."""
+    return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, version)
 
 
-def not_found(kind: Kind, name: str, version: int, known: list[int], names: list[str]) -> NotFoundError:
+def not_found(kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str]) -> NotFoundError:
     """The error of `Registry.get`, the same for every registry."""
     if not known:
         return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")
@@ -131,8 +147,8 @@ def _noun(kind: Kind) -> str:
 def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     """(relative POSIX path, file) of a file or of everything in a folder, sorted.
 
-    Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), and if there is
-    no file at all."""
+    Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), if there is no file at
+    all, and if there are too many or too deep."""
     if not path.exists() and not path.is_symlink():
         raise EdgepackError(f"{path}: no such file or folder")
     with disk_errors(path, "read"):
@@ -174,9 +190,19 @@ def content_digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    # Path.rglob passes over folders it may not read, and their files would be missing without a word.
-    for entry in folder.iterdir():
-        yield entry
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _entries(entry)
+def _entries(top: Path) -> Iterator[Path]:
+    # Path.rglob passes over folders it may not read, and their files would be missing without a word. A deep folder
+    # would also be more than Python's stack, or than a path may be long, so this is a loop that ends.
+    count = 0
+    waiting = [(top, 1)]
+    while waiting:
+        folder, depth = waiting.pop()
+        for entry in folder.iterdir():
+            count += 1
+            if count > MOST_FILES:
+                raise EdgepackError(f"{top}: holds more than {MOST_FILES:,} files and folders; register a smaller one")
+            yield entry
+            if entry.is_dir() and not entry.is_symlink():
+                if depth >= DEEPEST_FOLDER:
+                    raise EdgepackError(f"{top}: has folders more than {DEEPEST_FOLDER} deep; register a flatter one")
+                waiting.append((entry, depth + 1))

@@ -45,6 +45,7 @@ from edgepack_assets.registry.base import (
     utf8_name,
 )
 from edgepack_assets.settings import is_asset_name
+from edgepack_assets.versions import Version
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process; a lock is held for milliseconds."""
@@ -94,10 +95,10 @@ class LocalRegistry(Registry):
         check_name(kind, name)
         return [self._read(kind, name, number) for number in self._numbers(kind, name)]
 
-    def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+    def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
-        if not is_version(str(version)) or not self._is_whole(kind, name, version):
+        if not isinstance(version, int) or not is_version(str(version)) or not self._is_whole(kind, name, version):
             raise not_found(kind, name, version, self._numbers(kind, name), self.names(kind))
         return self._read(kind, name, version)
 
@@ -123,7 +124,7 @@ class LocalRegistry(Registry):
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
-        source = self._content(found.kind, found.name, found.version)
+        source = self._content(found.kind, found.name, found.number)
         target = destination / source.name
         if target.exists() or target.is_symlink():
             raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
@@ -195,7 +196,7 @@ class LocalRegistry(Registry):
         with self._lock(found.kind, found.name):
             known = self.get(found.kind, found.name, found.version).tags
             kept = {key: value for key, value in known.items() if key not in without}
-            _write_json(self._folder(found.kind, found.name, found.version) / "tags.json", {**kept, **tags})
+            _write_json(self._folder(found.kind, found.name, found.number) / "tags.json", {**kept, **tags})
         return self.get(found.kind, found.name, found.version)
 
     # where things are -------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ this process takes another one (1) or the next job needs a room of its own (0). 
 
 import array
 import contextlib
-import ctypes
 import gzip
 import importlib
 import importlib.util
@@ -21,7 +20,6 @@ import io
 import json
 import math
 import os
-import resource
 import select
 import shutil
 import signal
@@ -37,12 +35,22 @@ from typing import Any, NoReturn, cast
 _TRACEBACK = 20_000
 _PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
 _BEYOND = 1 << 63  # the first number that an integer of the server cannot hold
 _FAILED_IMPORT: dict[str, Any] = {}
 """Why a library could not be imported ahead: no job can do without it then."""
+
+
+def _load(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+child_limits = _load("edgepack_child_limits", Path(__file__).with_name("child_limits.py"))
 
 
 def _is_integer(value: Any) -> bool:
@@ -80,11 +88,7 @@ class RecordError(Exception):
 
 def call(job: dict[str, Any]) -> object:
     """Call a function of a file that does not ship with the component."""
-    spec = importlib.util.spec_from_file_location("edgepack_child_tasks", job["file"])
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = _load("edgepack_child_tasks", Path(job["file"]))
     return getattr(module, job["function"])(job["arguments"] | job["paths"] if job["paths"] else job["arguments"])
 
 
@@ -241,33 +245,18 @@ def _end_with_host(watched: bool) -> None:
     threading.Thread(target=watch, name="watch host", daemon=True).start()
 
 
-def _limit(limits: "dict[str, Any]") -> None:
-    """Bound what the process and those it starts may use. Without privileges nobody can raise these again."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for kind, name in (
-        (resource.RLIMIT_AS, "memory"),
-        (resource.RLIMIT_FSIZE, "file"),
-        (resource.RLIMIT_NPROC, "processes"),
-    ):
-        wanted = limits[name]
-        if wanted is not None:
-            _, most = resource.getrlimit(kind)
-            limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-            resource.setrlimit(kind, (limit, limit))
-
-
 def _do(told: str) -> None:
     """Do one job and write its result. Runs in a fork, in a session of its own."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _dumpable(True)
+    child_limits.set_dumpable(True)
     _end_with_host(watched=_LIMITS["isolated"])
     job = json.loads(Path(told).read_bytes())
     job |= job["paths"]
     os.environ["HOME"] = os.environ["TMPDIR"] = job["home"]
     os.chdir(job["folder"])
     sys.path.insert(0, job["folder"])
-    _limit(_LIMITS)
+    child_limits.limit(_LIMITS)
     try:
         answer = _FAILED_IMPORT or {"value": {"call": call, "run": run}[job["task"]](job)}
         text = json.dumps(answer, allow_nan=False)
@@ -330,30 +319,6 @@ def _cleared() -> bool:
     return not os.listdir(_SCRATCH)  # noqa: PTH208
 
 
-def _dumpable(allowed: bool) -> None:
-    """Whether a process of the same user may look into this one, and change it."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(allowed), 0, 0, 0)
-
-
-class _Program(ctypes.Structure):
-    """struct sock_fprog of prctl(2)."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
-
-
-def _refuse_calls(told: "dict[str, Any] | None") -> None:
-    """From here on the kernel refuses the calls that system_calls.py lists, to all that this process starts too."""
-    if told is None:
-        return
-    steps = bytes.fromhex(told["program"])
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    set_filter = 1
-    if libc.syscall(told["call"], set_filter, told["flags"], ctypes.byref(_Program(len(steps) // 8, steps))) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"this kernel takes no filter of system calls ({os.strerror(code)})")
-
-
 def _exit_after(work: Callable[[], None]) -> NoReturn:
     status = 1
     try:
@@ -370,12 +335,9 @@ def _exit_after(work: Callable[[], None]) -> NoReturn:
 
 def main() -> None:
     """Import ahead, then do a job for each line."""
-    # If memory runs out it is this process, not the host, that the system ends.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
     # A job must not look into, change or end the process that forks the next one.
-    _dumpable(False)
-    _refuse_calls(_LIMITS["filter"])
+    child_limits.set_dumpable(False)
+    child_limits.refuse_calls(_LIMITS["filter"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop("PWD", None)  # bubblewrap's
     # to be read while it runs, and not lost if it crashes
@@ -386,9 +348,10 @@ def main() -> None:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the host as the failure of each job
             _FAILED_IMPORT["error"] = _failure(error) | {"importing": module}
             break
+    unchanged = child_limits.inherited()
     while line := sys.stdin.readline():
         code = _fork(json.loads(line))
-        again = not _LIMITS["isolated"] or _cleared()
+        again = child_limits.inherited() == unchanged and (not _LIMITS["isolated"] or _cleared())
         os.write(_STATUS, b"%d %d\n" % (code, again))
         if not again:
             return

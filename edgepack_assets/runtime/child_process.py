@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -17,19 +18,22 @@ from typing import Any
 
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.files import disk_errors
+from edgepack_assets.runtime.cgroup import new_group
 from edgepack_assets.runtime.child_output import ChildOutput
-from edgepack_assets.runtime.consumption import descendants, excess
+from edgepack_assets.runtime.consumption import Consumption, descendants
 from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
 from edgepack_assets.runtime.system_calls import refusing_filter
 from edgepack_assets.scratch import Scratch, remove_all
 from edgepack_assets.settings import RuntimeSettings
 
-_CHILD = Path(__file__).with_name("child.py")
+_CHILD, _CHILD_LIMITS = (Path(__file__).with_name(name) for name in ("child.py", "child_limits.py"))
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0
 _MOST_PROCESSES = 256
+_MOST_DESCRIPTORS = 4096
+"""Of each process. The kernel's memory for what they stand for is not counted."""
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
@@ -40,6 +44,7 @@ _ENVIRONMENT = {
 }
 """All that a child knows of this process's environment, with HOME and TMPDIR in its work folder."""
 _GIB = 1 << 30
+_GET_FLAGS = 0x80086601
 
 
 class ChildDiedError(ComponentError):
@@ -70,13 +75,14 @@ class ChildProcess:
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
         self._scratch = Scratch()
-        readable = [environment.folder, *settings.readable_folders, _CHILD]
+        readable = [environment.folder, *settings.readable_folders, _CHILD, _CHILD_LIMITS]
         try:
             room = Room(self._scratch.path, [*python_folders(environment.python), *readable])
             self.work = room.work
             for folder in (room.work, room.mount_point):
                 folder.mkdir(mode=0o700)
             isolation.own(room.work)
+            self._flags = _flags(room.work)
             self._start(room)
         except (OSError, subprocess.SubprocessError) as error:
             self._scratch.remove()
@@ -95,23 +101,28 @@ class ChildProcess:
 
     def _start(self, room: Room) -> None:
         self._status, status = os.pipe()
+        self._group = new_group(int(self._settings.memory_limit * _GIB))
         limits = {
             "isolated": self._isolation.way != "none",
             "memory": int(self._settings.memory_limit * _GIB),
             "file": int(self._settings.disk_limit * _GIB),
             "processes": _most_processes(self._isolation),
+            "descriptors": _MOST_DESCRIPTORS,
             "filter": refusing_filter(),
         }
         command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
+        line = self._isolation.command(room, command)
         variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}
         try:
             self.process = subprocess.Popen(
-                self._isolation.command(room, command), cwd=self.work, stdin=subprocess.PIPE,
+                self._group.command(line) if self._group else line, cwd=self.work, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
                 pass_fds=(status,), env=variables,
             )  # fmt: skip
         except BaseException:
             os.close(self._status)
+            if self._group:
+                self._group.remove()
             raise
         finally:
             os.close(status)
@@ -166,6 +177,7 @@ class ChildProcess:
                 os.removexattr(self.work, name)
         for entry in list(self.work.iterdir()):
             remove_all(entry)
+        self._is_spent = self._is_spent or _flags(self.work) != self._flags
 
     def _give(self, source: Path, copy: Path) -> Path:
         """A copy that is the child's: what it makes of it is its own affair."""
@@ -196,12 +208,19 @@ class ChildProcess:
         output.tell(everything=True)
         if code is None:
             raise ComponentError(f"{what} was stopped: {excess}{output.last_words()}")
+        if self._group and self._group.is_exceeded():
+            raise ComponentError(
+                f"{what} was stopped by the kernel: it took more than {self._settings.memory_limit:g} GiB of memory "
+                f"(runtime.memory_limit in edgepack.yaml){output.last_words()}"
+            )
         if not os.path.lexists(job.result):
             raise ChildDiedError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}", code)
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""
         self.kill(log)
+        if self._group:
+            self._group.remove()
         self._stdin.close()
         self._stdout.close()
         os.close(self._status)
@@ -219,6 +238,7 @@ class ChildProcess:
         """Pass on what the job prints until it has ended: its exit status, or None and which limit it ran into."""
         pause = 0.001
         measure = time.monotonic() + _MEASURE_EVERY
+        consumption = Consumption(self.work, self._settings)
         while True:
             code = self._job_status()
             now = time.monotonic()
@@ -229,7 +249,7 @@ class ChildProcess:
                     f"it ran longer than {self._settings.time_limit:g} s (runtime.time_limit in edgepack.yaml)"
                 )
             if now >= measure:
-                too_much = self._excess()
+                too_much = consumption.excess(self._job_processes)
                 if too_much:
                     return None, too_much
                 measure = time.monotonic() + _MEASURE_EVERY
@@ -242,12 +262,10 @@ class ChildProcess:
                 pause = min(pause * 2, _LOOK_EVERY)
             output.tell()
 
-    def _excess(self) -> str:
-        """What the job took too much of, in words."""
+    def _job_processes(self) -> list[int]:
         below = descendants(self.process.pid)
         # The child itself is this process's own child, or that of the one that built its room.
-        jobs = below if self._isolation.way == "none" else below[1:]
-        return excess(self.work, jobs, self._settings)
+        return below if self._isolation.way == "none" else below[1:]
 
     def _job_status(self) -> int | None:
         """What the child told of its fork, or how the child itself ended; None while the job runs."""
@@ -291,6 +309,17 @@ class ChildProcess:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _flags(folder: Path) -> bytes:
+    """What ioctl_iflags(2) says of a folder: that writing to it is synchronous, and the like. Its owner may set it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError:
+        return b""  # the file system has none
+    finally:
+        os.close(descriptor)
 
 
 def _most_processes(isolation: Isolation) -> int | None:

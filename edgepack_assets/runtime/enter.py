@@ -15,7 +15,6 @@ _MOUNT_SETATTR = 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,17 +68,18 @@ def build(plan: dict[str, Any]) -> None:
     Path(root, "proc").mkdir()
     _mount("proc", f"{root}/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     Path(root, "dev").mkdir()
-    for name in _DEVICES:
+    for name in plan["devices"]:
         _show(f"/dev/{name}", f"{root}/dev/{name}", _NOSUID)
-    for name, to in {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
-        Path(root, "dev", name).symlink_to(f"/proc/self/{to}")
+    for name, to in plan["streams"].items():
+        Path(root, "dev", name).symlink_to(to)
     scratch = Path(root, "dev", "shm")
     scratch.mkdir()
     _mount("tmpfs", str(scratch), "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={plan['scratch']}")
     for source, path in plan["binds"].items():
         _show(source, root + path, 1 | _NOSUID | _NODEV)
     _show(plan["work"], root + plan["work"], _NOSUID | _NODEV)
-    _restrict(root, 1, recursive=False)
+    for path in ("/proc", "/"):
+        _restrict(root + path, 1, recursive=False)
     os.chdir(root)
     _checked(_libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", _DETACH), "the machine's root")  # it lies over the new one

@@ -46,6 +46,15 @@ _PARTS = ("bin", "lib", "lib32", "lib64", "ssl", "share/zoneinfo")
 """Of an interpreter's prefix: what it, and conda's, has there."""
 _SCRATCH = 64 << 20
 """Bytes of /dev/shm, which lies in memory and is emptied after each job."""
+_DEVICES = ("null", "full", "random", "urandom")
+"""Not zero: mapped as shared it is memory without a bound. And no terminals."""
+_STREAMS = {
+    "fd": "/proc/self/fd",
+    **{f"std{name}": f"/proc/self/fd/{n}" for n, name in enumerate(("in", "out", "err"))},
+}
+_FIRST_TO_END = ("/bin/sh", "-c", 'echo 1000 > /proc/self/oom_score_adj; exec "$@"', "sh")
+"""The beginning of a command that, with all it starts, is the first that the system ends when memory runs out. Done
+outside of the room: in there nobody can write to /proc, and so not take it back."""
 _USERS = range(61184, 65520)
 """Users that nobody is: systemd's range for passing ones."""
 _TRY_FOR = 30.0
@@ -90,8 +99,10 @@ class Isolation:
         """The command line that runs `command` in that room, as the first process there: with it all others end, and
         none of them can stop or kill it."""
         if self.way == "bubblewrap":
-            return _bubblewrap(self.user, room, command)
-        return _unshare(self.user, room, command) if self.way == "unshare" else list(command)
+            command = _bubblewrap(self.user, room, command)
+        elif self.way == "unshare":
+            command = _unshare(self.user, room, command)
+        return [*_FIRST_TO_END, *command]
 
     def own(self, path: Path) -> None:
         """Make a file or folder the child's, whatever umask it was made with."""
@@ -209,7 +220,11 @@ def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[st
             "setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps", "-all",
             "--no-new-privs", *command,
         ]  # fmt: skip
-    line += ["--as-pid-1", "--proc", "/proc", "--dev", "/dev"]
+    line += ["--as-pid-1", "--proc", "/proc", "--tmpfs", "/dev"]
+    for name in _DEVICES:
+        line += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, to in _STREAMS.items():
+        line += ["--symlink", to, f"/dev/{name}"]
     line += ["--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/dev/shm"]  # noqa: S108 - the child's own
     for path, to in _links().items():
         line += ["--symlink", to, path]
@@ -218,13 +233,15 @@ def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[st
     for source, path in _binds(room).items():
         line += ["--ro-bind", source, path]
     line += ["--bind", str(room.work), str(room.work)]
-    return [*line, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--", *command]
+    for path in ("/proc", "/dev", "/"):
+        line += ["--remount-ro", path]
+    return [*line, "--chdir", "/", "--", *command]
 
 
 def _unshare(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
     plan: Mapping[str, object] = {
         "root": str(room.mount_point), "work": str(room.work), "binds": _binds(room), "links": _links(),
-        "user": user, "scratch": _SCRATCH, "command": list(command),
+        "devices": _DEVICES, "streams": _STREAMS, "user": user, "scratch": _SCRATCH, "command": list(command),
     }  # fmt: skip
     mapped = ["--user", "--map-root-user"] if user is None else []
     return [

@@ -17,7 +17,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.artefacts import canonical_json
@@ -40,7 +40,17 @@ class Lock(BaseModel):
     python: str
     platform: str
     requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    """Bounds on packages that the requirements need, beside them."""
     packages: tuple[LockedPackage, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_empty_constraints(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The bytes of a lock end in packages, and those of one without constraints must stay what they were.
+        document: dict[str, Any] = serialize(self)
+        if not self.constraints:
+            document.pop("constraints", None)
+        return document
 
     @property
     def digest(self) -> str:
@@ -69,6 +79,16 @@ class _Document(Lock):
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What a lock is to be resolved for."""
+
+    key: str
+    requirements: list[str]
+    constraints: list[str]
+    python: str
+
+
+@dataclass(frozen=True)
 class Generation:
     """A published lock: which resolution of its key it is, from 1 up, and when that was (UTC, if it was told)."""
 
@@ -82,12 +102,17 @@ class Generation:
         return f"{self.resolved.astimezone(UTC):%Y-%m-%d %H:%M}Z" if self.resolved else "not told"
 
 
-def lock_key(requirements: Sequence[str], python: str, settings: RuntimeSettings) -> str:
-    """What a lock is published under: digest of the requirements, the Python, the platform and the index.
+def lock_key(
+    requirements: Sequence[str], python: str, settings: RuntimeSettings, constraints: Sequence[str] = ()
+) -> str:
+    """What a lock is published under: digest of the requirements and constraints, the Python, the platform and the
+    index.
 
     Raises EnvironmentBuildError on a line that is not a requirement."""
     indexes = [without_credentials(url) for url in (settings.index_url or "", *settings.extra_index_urls)]
     asked = [_FORMAT, _normalised(requirements), python, PLATFORM, indexes]
+    if constraints:  # without any, the key is what it was before there were constraints
+        asked.append(_normalised(constraints))
     return hashlib.sha256(canonical_json(asked)).hexdigest()
 
 
@@ -103,18 +128,23 @@ def lock_for(
 
 
 def generation_for(
-    requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings
+    requirements: Sequence[str],
+    python: str,
+    store: ArtefactStore,
+    settings: RuntimeSettings,
+    constraints: Sequence[str] = (),
 ) -> tuple[Generation, bool]:
-    """As `lock_for`, with the generation that is in force."""
-    key = lock_key(requirements, python, settings)
+    """As `lock_for`, with the generation that is in force. `constraints` bound the versions of what is needed."""
+    key = lock_key(requirements, python, settings, constraints)
     known = newest_generation(key, store)
     if known is not None:
         _refuse_other(known.lock, key, python)
-        if not too_old_for_numpy(known.lock.packages, requirements):
+        if not too_old_for_numpy(known.lock.packages, [*requirements, *constraints]):
             fetch_missing(known.lock.packages, store, python, settings)
             return known, True
     # A lock of before NumPy 2 was ruled out for old libraries fails on import: the next generation takes its place.
-    lock = _resolved(key, _normalised(requirements), python, store, settings)
+    asked = _Asked(key, _normalised(requirements), _normalised(constraints), python)
+    lock = _resolved(asked, store, settings)
     return _publish(known.number + 1 if known else 1, lock, store), False
 
 
@@ -123,15 +153,14 @@ def refresh_lock(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) ->
 
     They are the same where the index has nothing else to offer. Of refreshes at the same time one publishes, and all
     return its generation. Raises EnvironmentBuildError, also if the index is configured otherwise by now."""
-    requirements, python = list(lock.requirements), lock.python
-    key = lock_key(requirements, python, settings)
-    if key != lock.key:
+    asked = _Asked(lock.key, list(lock.requirements), list(lock.constraints), lock.python)
+    if lock_key(asked.requirements, asked.python, settings, asked.constraints) != lock.key:
         raise EnvironmentBuildError(
             f"the lock {lock.key[:12]} was made with other indexes than runtime.index_url and extra_index_urls name "
             "today: materialize config_package, which makes a lock of its own with these"
         )
-    before, _ = generation_for(requirements, python, store, settings)
-    found = _resolved(key, requirements, python, store, settings, anew=True)
+    before, _ = generation_for(asked.requirements, asked.python, store, settings, asked.constraints)
+    found = _resolved(asked, store, settings, anew=True)
     if found == before.lock:
         return before, before
     return before, _publish(before.number + 1, found, store)
@@ -210,12 +239,13 @@ def _name(key: str, number: int) -> str:
     return key if number == 1 else f"{key}.{number}"
 
 
-def _resolved(  # noqa: PLR0917 - what is asked for, and where
-    key: str, requirements: list[str], python: str, store: ArtefactStore, settings: RuntimeSettings, anew: bool = False
-) -> Lock:
-    packages = resolve_wheels(requirements, python, store, settings, anew=anew)
+def _resolved(asked: _Asked, store: ArtefactStore, settings: RuntimeSettings, anew: bool = False) -> Lock:
+    packages = resolve_wheels(
+        asked.requirements, asked.python, store, settings, constraints=asked.constraints, anew=anew
+    )
     return Lock(
-        key=key, python=python, platform=PLATFORM, requirements=tuple(requirements), packages=tuple(packages)
+        key=asked.key, python=asked.python, platform=PLATFORM, requirements=tuple(asked.requirements),
+        constraints=tuple(asked.constraints), packages=tuple(packages),
     )  # fmt: skip
 
 

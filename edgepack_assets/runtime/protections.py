@@ -26,7 +26,33 @@ from edgepack_assets.scratch import scratch_folder
 from edgepack_assets.settings import RuntimeSettings
 
 _HARM = Path(__file__).with_name("harm.py")
-_LIMITS = {"time_limit": 5.0, "memory_limit": 1.0, "disk_limit": 0.05, "isolation": "best_effort"}
+_LIMITS = {"time_limit": 60.0, "memory_limit": 0.25, "disk_limit": 0.05, "isolation": "best_effort"}
+_SHORT = {**_LIMITS, "time_limit": 1.0}
+_TOO_MUCH = 384 << 20
+"""Bytes, beyond both limits."""
+_ENFORCED, _SAMPLED = "enforced by the kernel", "sampled twice a second: the code was ended"
+_BY_KERNEL = "was stopped by the kernel: it took more than"
+_NOTICED = ("was stopped: it took more than", "was stopped: it wrote more than")
+_BY_LIMIT = {
+    "memory_limit": {
+        "allocate": "memory of one process",
+        "allocate_in_parts": "memory of many processes",
+        "allocate_without_first_thread": "memory of processes without their first thread",
+        "map_file_in_memory": "a file in memory behind one mapped page",
+        "map_without_file": "shared memory behind one mapped page",
+        "map_device": "shared memory of a device behind one mapped page",
+        "send_memory": "a file in memory on its way through a socket",
+        "fill_sockets": "what sockets hold",
+    },
+    "disk_limit": {
+        "fill": "one file",
+        "fill_in_parts": "many files",
+        "keep_removed_open": "removed files that are open",
+        "keep_removed_mapped": "removed files behind one mapped page",
+        "send_removed": "removed files on their way through a socket",
+    },
+}
+"""What code can take beyond a limit, by the function in harm.py that tries it."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +65,18 @@ class Tried:
 
 
 def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) -> Tried:
-    """Try each protection once, in about 10 s. `ways` are those to isolate a child that come into question."""
+    """Try each protection and limit once, in about 10 s. `ways` are those to shut code in that come into question."""
     with (
         _Bait() as bait,
         scratch_folder() as folder,
         Sandbox(settings.model_copy(update=_LIMITS), ways=ways) as sandbox,
+        Sandbox(settings.model_copy(update=_SHORT), ways=[sandbox.isolation.way]) as hurried,
     ):
 
-        def harm(name: str, **arguments: Any) -> Any:
+        def harm(name: str, using: Sandbox = sandbox, **arguments: Any) -> Any:
             job = {"task": "call", "file": str(_HARM), "function": name, "folder": folder, "arguments": arguments}
             try:
-                return sandbox.run(f"trying to {name}", _plain_python(), [], job)
+                return using.run(f"trying to {name}", _plain_python(), [], job)
             except ComponentError as error:
                 return str(error).splitlines()[0]
 
@@ -63,12 +90,17 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
             _part("system calls that reach past the room", harm("call_kernel")),
             _part("being root", harm("be_root")),
             _part("regaining rights", harm("regain_rights", path=str(bait.file))),
-            _part("memory beyond runtime.memory_limit", harm("allocate", size=4 << 30)),
-            _part("disk beyond runtime.disk_limit", harm("fill", size=1 << 30)),
+            _part("changing the process that forks the jobs", harm("change_child")),
+            _part("outliving others when memory runs out", harm("outlive_others")),
+            *(
+                _limit(f"runtime.{limit}: {taken}", harm(name, size=_TOO_MUCH))
+                for limit, each in _BY_LIMIT.items()
+                for name, taken in each.items()
+            ),
             _part("processes without end", harm("fork", count=2000)),
             _part("outliving its job", _left(bait, harm("leave_behind", marker=bait.marker))),
         ]
-        told = harm("hang")
+        told = harm("hang", using=hurried)
         held = "ran longer than" in str(told)
         parts.append(Part("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
         return Tried(sandbox.isolation.way, sandbox.isolation.missing, parts)
@@ -77,6 +109,14 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
 def _part(name: str, got: object) -> Part:
     """`got` is what the code gained: nothing, if the protection holds."""
     return Part(name, got is None, "refused" if got is None else str(got), "refused")
+
+
+def _limit(name: str, got: object) -> Part:
+    """As `_part`, of a limit: it also holds if the sandbox found too much and ended the code."""
+    if got is None or _BY_KERNEL in str(got):
+        return Part(name, True, _ENFORCED, "enforced or sampled")
+    is_sampled = any(words in str(got) for words in _NOTICED)
+    return Part(name, is_sampled, _SAMPLED if is_sampled else f"does not hold: {got}", "enforced or sampled")
 
 
 class _Bait:

@@ -70,10 +70,17 @@ def _kind(done: subprocess.CompletedProcess[str], otherwise: type[EdgepackError]
 
 
 def resolve_wheels(
-    requirements: Sequence[str], python: str, store: ArtefactStore, settings: RuntimeSettings, *, anew: bool = False
+    requirements: Sequence[str],
+    python: str,
+    store: ArtefactStore,
+    settings: RuntimeSettings,
+    *,
+    constraints: Sequence[str] = (),
+    anew: bool = False,
 ) -> list[LockedPackage]:
-    """Packages that the server's pip will take, their wheels in the store. `anew`: whatever uv remembers of the
-    index is asked for again. Raises EnvironmentBuildError, CorruptError.
+    """Packages that the server's pip will take, their wheels in the store. `constraints` bound the versions of what
+    the requirements need. `anew`: whatever uv remembers of the index is asked for again. Raises EnvironmentBuildError,
+    CorruptError.
 
     uv passes over the upper bounds of Requires-Python, pip does not: a version that does not admit the component's
     Python (backports.strenum 1.3.1 on 3.11, say, which ai-edge-litert would get) is ruled out, and uv asked again.
@@ -83,11 +90,11 @@ def resolve_wheels(
     why = ""
     for _ in range(_MOST_ROUNDS):
         try:
-            packages = _resolve(requirements, ruled_out, python, settings, anew)
-            if too_old := too_old_for_numpy(packages, [*requirements, *ruled_out]):
+            packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
+            if too_old := too_old_for_numpy(packages, [*requirements, *constraints, *ruled_out]):
                 ruled_out.append(BOUND)
                 why = f"{BOUND} was added, since {', '.join(too_old)} was compiled before NumPy 2; with that: "
-                packages = _resolve(requirements, ruled_out, python, settings, anew)
+                packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
             wheels = _verified(packages, requirements, python, store, settings)
         except (EnvironmentBuildError, CorruptError) as error:
             if anew or isinstance(error, (_IndexError, IndexUnreachableError)):
@@ -145,7 +152,7 @@ def fetch_missing(
 
 
 def _resolve(
-    requirements: Sequence[str], ruled_out: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
+    requirements: Sequence[str], bounds: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
 ) -> list[LockedPackage]:
     what = f"({', '.join(requirements) or 'none'})"
     with scratch_folder() as work:
@@ -153,7 +160,7 @@ def _resolve(
         constraints = work / "constraints.txt"
         with disk_errors(asked):
             asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-            constraints.write_text("\n".join(ruled_out) + "\n", encoding="utf-8")
+            constraints.write_text("\n".join(bounds) + "\n", encoding="utf-8")
         done = run_command(
             # --python: any interpreter will do, and looking for one takes seconds
             uv_command("pip", "compile", "--quiet", "--format", "pylock.toml", "--python", sys.executable,
@@ -161,7 +168,7 @@ def _resolve(
                        "--no-header", "--index-strategy", "unsafe-best-match", "--constraints", str(constraints),
                        *(["--refresh"] if anew else []), "--output-file", str(answer), str(asked)),
             f"resolving the component's requirements {what}", settings.time_limit,
-            uv_environment(work) | _index_variables(settings, "UV")
+            uv_environment(work) | index_variables(settings, "UV")
             | {"UV_HTTP_RETRIES": str(RETRIES), "UV_HTTP_TIMEOUT": str(_ANSWER_TIME)},
         )  # fmt: skip
         if done.returncode != 0:
@@ -173,8 +180,8 @@ def _resolve(
                 )
             raise EnvironmentBuildError(
                 f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "
-                "what the model, or `requirements` in edgepack.yaml, asks for; if the index should have it, look at "
-                f"what it answers (runtime.index_url):\n{reason}"
+                "what the model asks for, by `requirements` or `replace_requirements` in edgepack.yaml; if the index "
+                f"should have it, look at what it answers (runtime.index_url):\n{reason}"
             )
         document = tomllib.loads(answer.read_text(encoding="utf-8"))
     tags = edge_tags(python)
@@ -230,7 +237,7 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
          "--no-deps", "--require-hashes", "--ignore-requires-python", "--only-binary", ":all:",
          "--python-version", python, *options, "--dest", str(work), "--requirement", str(pins)],
         f"downloading the locked wheels ({files})", settings.time_limit,
-        uv_environment(work) | _index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
+        uv_environment(work) | index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
     )  # fmt: skip
     if done.returncode != 0:
         raise _kind(done, EnvironmentBuildError)(
@@ -239,7 +246,7 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
         )
 
 
-def _index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
+def index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:
     """Where uv (UV) or pip (PIP) look for packages: in their environment, since every user of the machine can read
     a command line. pip takes the best version of all indexes; uv is told to (--index-strategy)."""
     variables = {}

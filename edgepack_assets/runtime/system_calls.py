@@ -1,8 +1,9 @@
 """System calls that model code has no use for and namespaces do not tame, refused by a seccomp filter.
 
 What a room leaves open without it: the keys that the kernel holds for this process's user (Kerberos tickets, share
-passwords), the virtual machine's host through AF_VSOCK, memory and messages that outlive their process, limits of
-the process that forks the jobs, and the parts of the kernel that only a user namespace of one's own leads to.
+passwords), the virtual machine's host through AF_VSOCK, memory and messages that outlive their process, memory and
+files that no look at a process finds (consumption.py), attributes of the process that forks the jobs, and the parts of
+the kernel that only a user namespace of one's own leads to.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import struct
 
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
-_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _MACHINE, _FIRST, _SECOND, _THIRD, _FOURTH = 0, 4, 16, 24, 32, 40
 """Where struct seccomp_data has the call's number, the machine, and the lower halves of its arguments."""
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _X32 = 0x40000000
@@ -47,7 +48,34 @@ _REFUSED = {
     "io_uring_setup": (425, 425),
 }
 """By number on x86_64 and aarch64."""
+_UNKNOWN = {
+    # Memory that belongs to no process: kept by one mapped page, it is many times what its process has.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    # What it queues in a pipe or a socket stays the kernel's, whatever its size, after it was unmapped or removed.
+    "vmsplice": (278, 75),
+    "splice": (275, 76),
+    "tee": (276, 77),
+    "sendfile": (40, 71),
+    "landlock_create_ruleset": (444, 444),
+}
+"""Refused as by a kernel that does not know them: libraries that use them then take another way."""
+_SEND = {"sendmsg": (46, 211), "sendmmsg": (307, 269)}
+"""These can carry descriptors, and those lie in memory, which a filter cannot see. A file that is on its way between
+two processes is in neither's list. multiprocessing, joblib and asyncio send with others."""
 _SOCKET, _CLONE, _CLONE3, _LIMIT, _PRCTL = (41, 198), (56, 220), (435, 435), (302, 261), (157, 167)
+_MMAP, _SET_OPTION, _SET_PRIORITY, _SET_IO_PRIORITY = (9, 222), (54, 208), (141, 140), (251, 30)
+_SCHEDULING = {
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+}
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGE = 0x1, 0x20, 0x40000
+_PROCESS, _IO_PROCESS = 0, 1
+"""How setpriority(2) and ioprio_set(2) name one process, and not all of a group or a user."""
+_FIRST_PROCESS = 1
+"""The child, in its room. A job's threads may set what is theirs, and name themselves by numbers that differ."""
 
 
 def why_unfiltered() -> str | None:
@@ -89,8 +117,10 @@ def refusing_filter() -> dict[str, int | str] | None:
         _if(_ANY_BIT, _X32, 0, 1),
         _refuse(errno.ENOSYS),
     ]
-    for numbers in _REFUSED.values():
+    for numbers in (*_REFUSED.values(), *_SEND.values()):
         program += [_if(_EQUAL, numbers[at], 0, 1), _refuse(errno.EPERM)]
+    for numbers in _UNKNOWN.values():
+        program += [_if(_EQUAL, numbers[at], 0, 1), _refuse(errno.ENOSYS)]
     # Its flags lie in memory, which a filter cannot see: with this answer the C library takes clone.
     program += [_if(_EQUAL, _CLONE3[at], 0, 1), _refuse(errno.ENOSYS)]
     families = [_if(_EQUAL, family, len(_FAMILIES) - place, 0) for place, family in enumerate(_FAMILIES)]
@@ -104,8 +134,39 @@ def refusing_filter() -> dict[str, int | str] | None:
         [_do(_LOAD, _FIRST), _if(_EQUAL, _SET_DUMPABLE, 0, 3), _do(_LOAD, _SECOND), _if(_EQUAL, 0, 0, 1),
          _refuse(errno.EPERM)],
     )  # fmt: skip
+    program += _bounding_memory(at) + _sparing_the_child(at)
     steps = b"".join([*program, _do(_RETURN, _ALLOW)])
     return {"call": _SECCOMP[at], "flags": flags, "program": steps.hex()}
+
+
+def _bounding_memory(at: int) -> list[bytes]:
+    """Steps that refuse memory of which only a part shows in its process."""
+    return [
+        # Shared memory without a file is a memfd of another name. That of /dev/shm has a bound.
+        *_for(
+            _MMAP[at],
+            [_do(_LOAD, _FOURTH), _if(_ANY_BIT, _MAP_HUGE, 0, 1), _refuse(errno.ENOMEM),
+             _if(_ANY_BIT, _MAP_ANONYMOUS, 0, 2), _if(_ANY_BIT, _MAP_SHARED, 0, 1), _refuse(errno.EPERM)],
+        ),
+        # What a socket holds is counted by the default size of its buffers.
+        *_for(
+            _SET_OPTION[at],
+            [_do(_LOAD, _SECOND), _if(_EQUAL, socket.SOL_SOCKET, 0, 4), _do(_LOAD, _THIRD),
+             _if(_EQUAL, socket.SO_SNDBUF, 1, 0), _if(_EQUAL, socket.SO_RCVBUF, 0, 1), _refuse(errno.EPERM)],
+        ),
+    ]  # fmt: skip
+
+
+def _sparing_the_child(at: int) -> list[bytes]:
+    """Steps that refuse to change how the process that forks the next job, and so that job, is scheduled."""
+    the_child = [_if(_EQUAL, _FIRST_PROCESS, 0, 1), _refuse(errno.EPERM)]
+    program = []
+    for numbers in _SCHEDULING.values():
+        program += _for(numbers[at], [_do(_LOAD, _FIRST), *the_child])
+    for numbers, one in ((_SET_PRIORITY, _PROCESS), (_SET_IO_PRIORITY, _IO_PROCESS)):
+        only_one = [_do(_LOAD, _FIRST), _if(_EQUAL, one, 1, 0), _refuse(errno.EPERM)]
+        program += _for(numbers[at], [*only_one, _do(_LOAD, _SECOND), *the_child])
+    return program
 
 
 def _do(what: int, value: int) -> bytes:

@@ -11,10 +11,12 @@ from edgepack_assets.errors import EnvironmentBuildError
 PASSED_ON = (
     "PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "UV_CACHE_DIR", "PYENV_ROOT",
+    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "UV_CACHE_DIR",
+    "PYENV_ROOT",
 )  # fmt: skip
-"""What uv may know of this process: where things lie and how to reach the network. No PIP_*, UV_INDEX* or
-PYTHON* variable, which would make a lock depend on the shell it was made in; the index is configuration."""
+"""What uv and pip may know of this process: where things lie, how to reach the network and whom to trust there. No
+other PIP_*, UV_INDEX* or PYTHON* variable, which would make a lock depend on the shell it was made in; the index is
+configuration."""
 
 
 @cache

@@ -39,7 +39,9 @@ VALIDATED_AGAIN = [
     description="Observes raw_data when the registry has a new version of it, which shows downstream partitions as "
     "stale; with `revalidate: true` it also has the latest package of the model type validated on it.",
 )
-def raw_data_versions(context: dg.SensorEvaluationContext, edgepack: EdgepackResource) -> dg.SensorResult:
+def raw_data_versions(
+    context: dg.SensorEvaluationContext, edgepack: dg.ResourceParam[EdgepackResource]
+) -> dg.SensorResult:
     """One look at every model type's raw data."""
     settings = edgepack.settings
     end = time.monotonic() + TICK

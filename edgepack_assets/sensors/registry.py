@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.assets.common import MODELS
 from edgepack_assets.config import load_settings
+from edgepack_assets.dagster_home import add_keys
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.jobs import package_model
 from edgepack_assets.new_models.look import Look, look
@@ -97,31 +97,36 @@ def _tick(
     if made.requests:  # else the tick shows them as the reason why it requests nothing
         for words in made.words:
             context.log.info(words)
+    # Dagster would add the keys itself, and fail the tick if another process adds one of them at the same time.
+    add_keys(context.instance, [_key(rules, found) for found in _of_keys(made)])
     return _result(made, settings, rules)
+
+
+def _of_keys(made: Look) -> list[RegisteredVersion]:
+    """The versions that need a partition: those that wait, and those that are packaged."""
+    return [*made.waits, *(request.found for request in made.requests)]
 
 
 def _result(made: Look, settings: Settings, rules: Rules) -> dg.SensorResult:
     requests = [
         dg.RunRequest(
             run_key=request.run_key,
-            partition_key=_key(rules, request.found),
+            partition_key=str(_key(rules, request.found)),
             tags=_tags(request, settings, rules),
         )
         for request in made.requests
     ]
-    keys = sorted({_key(rules, found) for found in [*made.waits, *(request.found for request in made.requests)]})
     approved = [request for request in made.requests if request.approval is not None and request.attempt == 1]
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(made.words),
         cursor=made.state.to_cursor(),
-        dynamic_partitions_requests=[MODELS.build_add_request(keys)] if keys else [],
         asset_events=[*_waiting(made.waits, rules), *_approved(approved, rules)],
     )
 
 
-def _key(rules: Rules, found: RegisteredVersion) -> str:
-    return str(ModelKey(rules.model_type, found.version))
+def _key(rules: Rules, found: RegisteredVersion) -> ModelKey:
+    return ModelKey(rules.model_type, found.number)
 
 
 def _tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
@@ -145,7 +150,7 @@ def _waiting(waits: Sequence[RegisteredVersion], rules: Rules) -> list[dg.AssetO
         dg.AssetObservation(
             "registered_model",
             description=f"{found} waits for approval",
-            partition=_key(rules, found),
+            partition=str(_key(rules, found)),
             metadata={
                 "approval": "waiting",
                 "model": str(found),
@@ -163,7 +168,7 @@ def _approved(requests: Sequence[Request], rules: Rules) -> list[dg.AssetObserva
         dg.AssetObservation(
             "registered_model",
             description=f"{request.found} is approved by {request.approval}",
-            partition=_key(rules, request.found),
+            partition=str(_key(rules, request.found)),
             metadata={"approval": f"approved by {request.approval}", "model": str(request.found)},
         )
         for request in requests

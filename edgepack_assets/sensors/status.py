@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
 
+from edgepack_assets.dagster_home import opened
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.state import State
 from edgepack_assets.sensors import failures, raw_data
@@ -58,21 +60,18 @@ def sensors_status(settings: Settings, home: str) -> Status:
         raw_data.raw_data_versions.name: raw_data.INTERVAL,
         failures.NAME: settings.sensors.interval,
     }
-    try:
-        with dg.DagsterInstance.from_config(home) as instance:
-            beat = instance.get_daemon_heartbeats().get(_DAEMON)
-            states: dict[str, InstigatorState] = {}
-            for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-                # A location that was renamed leaves its states behind: the latest to look is the one in use.
-                other = states.get(state.instigator_name)
-                if other is None or _looked(state) > _looked(other):
-                    states[state.instigator_name] = state
-            sensors = [
-                _one(name, interval, states.get(name), registry.get(name), settings, instance, now)
-                for name, interval in intervals.items()
-            ]
-    except dg.DagsterError as error:
-        raise EdgepackError(f"the Dagster instance in {home} cannot be used: {error}") from error
+    with opened(Path(home)) as instance:
+        beat = instance.get_daemon_heartbeats().get(_DAEMON)
+        states: dict[str, InstigatorState] = {}
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+            # A location that was renamed leaves its states behind: the latest to look is the one in use.
+            other = states.get(state.instigator_name)
+            if other is None or _looked(state) > _looked(other):
+                states[state.instigator_name] = state
+        sensors = [
+            _one(name, interval, states.get(name), registry.get(name), settings, instance, now)
+            for name, interval in intervals.items()
+        ]
     return Status(None if beat is None else now - beat.timestamp, sensors)
 
 

@@ -13,6 +13,8 @@ from edgepack_assets.artefacts import Artefact
 from edgepack_assets.errors import ModelError
 from edgepack_assets.evidence import Part
 from edgepack_assets.model_types.base import ModelSource, ModelType
+from edgepack_assets.model_types.model_files import model_errors
+from edgepack_assets.model_types.saved_versions import saved_version_parts
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.runtime.child_process import ChildDiedError
@@ -26,6 +28,8 @@ from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
+_MODULE_SUFFIXES = (".py", ".pyc", ".so")
+"""Files with these are importable; those of .so may have the interpreter's name before it."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +63,30 @@ def make_config_package(
     tools.packaging.start()
     with tools.work_folder() as work:
         path = tools.registry.download(model, work / "model")
-        source = implementation.read_model(path, entry)
+        with model_errors(f"reading {model}"):
+            source = implementation.read_model(path, entry)
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
-        generation, lock_was_kept = generation_for(source.requirements, python, tools.store, tools.settings.runtime)
+        generation, lock_was_kept = generation_for(
+            source.requirements, python, tools.store, tools.settings.runtime, source.constraints
+        )
         lock = generation.lock
         environment = tools.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
         tools.sandbox.prepare(environment, tools.preload(key, lock))
         ahead.start(implementation.works_with)
         component = work / "component"
-        _assemble(component, implementation, source)
+        with model_errors(f"reading {model}"):
+            _assemble(component, implementation, source)
         inspection = _inspect(key, tools, environment, component, source)
-        _write_model_json(component, {**source.model, **inspection.get("component", {})})
-        spec = implementation.component_spec(inspection)
+        with model_errors(f"reading {model}"):
+            _write_model_json(component, {**source.model, **inspection.get("component", {})})
+            spec = implementation.component_spec(inspection)
         package: Path = tools.packaging.call(
             "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
         )
         parts: list[Part] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
+        parts = [*parts, *saved_version_parts(source.saved_versions, lock, entry), *source.parts]
+        parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -98,21 +109,31 @@ def make_config_package(
 def _assemble(component: Path, implementation: ModelType, source: ModelSource) -> None:
     own = implementation.folder / "component"
     component.mkdir()
-    ours = {"model.json": own}
+    ours = {"model.json"}
     for file in sorted(own.glob("*.py")):
         shutil.copyfile(file, component / file.name)
-        ours[file.name] = file
+        ours.add(file.name)
     for name, file in source.files.items():
         top = name.split("/")[0]
-        if top in ours or Path(top).stem in {Path(n).stem for n in ours if n.endswith(".py")}:
+        hidden = top if top in ours else f"{_module(name)}.py"
+        if hidden in ours:
             raise ModelError(
-                f"the model ships {name}, which would hide the component's own {top}; rename the module or move it "
+                f"the model ships {name}, which would hide the component's own {hidden}; rename the module or move it "
                 "into a package"
             )
         target = component / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     _write_model_json(component, source.model)
+
+
+def _module(name: str) -> str | None:
+    """The module or package that Python would import from a file of this name at the top of the component."""
+    top, _, below = name.partition("/")
+    if below:
+        return top
+    suffix = next((suffix for suffix in _MODULE_SUFFIXES if top.endswith(suffix)), None)
+    return top.split(".")[0] if suffix else None
 
 
 def _write_model_json(component: Path, settings: Any) -> None:
@@ -140,9 +161,10 @@ def _inspect(
         )
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}
-        loading = Loading(environment, {**python, **getattr(source, "saved_versions", {})})
+        loading = Loading(environment, {**python, **source.saved_versions})
         origin = origin_of(
             component / str(source.model.get("file", "")), component, environment, preload, tools.sandbox
         )
         raise explained(error, what, loading, origin) from None
-    return as_told(what, implementation.inspection, told).model_dump(exclude_unset=True)
+    with model_errors(what):
+        return as_told(what, implementation.inspection, told).model_dump(exclude_unset=True)

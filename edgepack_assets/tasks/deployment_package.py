@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack_assets import __version__
-from edgepack_assets.artefacts import Artefact, check_chain
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.config_digest import config_digest
 from edgepack_assets.errors import EdgepackError, PackageError
 from edgepack_assets.evidence import Part, in_words
 from edgepack_assets.files import file_digest
@@ -16,8 +17,9 @@ from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, rea
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.execution import execute
-from edgepack_assets.tasks.metrics import configured_parts, sound_parts
+from edgepack_assets.tasks.metrics import Scored, configured_parts, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
 from edgepack_assets.tasks.tools import Tools
@@ -36,11 +38,6 @@ class Validated:
         """The artefacts by asset name."""
         return {artefact.asset: artefact for artefact in vars(self).values()}
 
-    def check(self) -> None:
-        """Raises StaleError if one was made from other bytes than those at hand."""
-        check_chain(self.validation_results, self.inputs())
-        check_chain(self.metrics, self.inputs())
-
 
 @dataclass(frozen=True)
 class DeploymentReport:
@@ -50,6 +47,7 @@ class DeploymentReport:
     package_id: str
     content_digest: str
     was_registered_before: bool
+    metrics: Mapping[str, float | None]
     parts: list[Part]
 
 
@@ -61,13 +59,14 @@ def deploy(
     `override` is a person's reason to register although gates do not hold; empty where there is none. It is kept in
     the package's tags. Raises StaleError, EdgepackError (gates), PackageError, ComponentError, TransientError.
     """
-    validated.check()
-    overridden = _refuse_failed_gates(validated.metrics, key, override, tools)
+    check_chain("deployment_package", key, validated.inputs().values())
+    metrics = open_metrics(validated.metrics, tools)
+    overridden = _refuse_failed_gates(metrics, key, override, tools)
     name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
     package = tools.store.fetch(validated.config_package.parts["package"])
     expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
     content = content_digest(expected)
-    tags = {**_tags(key, validated, lock, run_tags), **overridden, "content_digest": content}
+    tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, "content_digest": content}
     executed = False
     with tools.work_folder() as work:
 
@@ -88,7 +87,7 @@ def deploy(
         registered, before = registration.registered, registration.built is None
         parts = _registered_parts(registration, expected, work, tools)
         if before:
-            dated, too_old = metrics_tag(registered, validated.metrics.facts["metrics"], tags)
+            dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
                 registered = tools.registry.set_tags(registered, added, without=too_old)
     package_id = registered.tags.get("packageid", "")
@@ -106,18 +105,18 @@ def deploy(
         },
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
-    return artefact, DeploymentReport(registered, package_id, content, before, parts)
+    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, parts)
 
 
 def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Artefact, key: ModelKey, override: str, tools: Tools) -> dict[str, str]:
+def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: Tools) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: no reason makes answers of other windows right."""
-    unsound = [part for part in sound_parts(metrics) if not part.passed]
-    failed = [part for part in configured_parts(metrics, key, tools) if not part.passed]
+    unsound = [part for part in metrics.sound_parts if not (part.passed or part.warns)]
+    failed = [part for part in configured_parts(metrics, key, tools) if not (part.passed or part.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:
@@ -134,7 +133,9 @@ def _refuse_failed_gates(metrics: Artefact, key: ModelKey, override: str, tools:
     return {"gates_overridden": override, "gates_overridden_failed": words}
 
 
-def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str, str]) -> dict[str, str]:
+def _tags(  # noqa: PLR0917 - what the tags are made from
+    key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], tools: Tools
+) -> dict[str, str]:
     raw, model = raw_data_of(validated.payload_data), validated.config_package.facts["model"]
     tags = {
         "model_name": model["name"],
@@ -146,10 +147,10 @@ def _tags(key: ModelKey, validated: Validated, lock: Lock, run_tags: Mapping[str
         "raw_data_digest": raw["digest"],
         "payload_digest": validated.payload_data.digest,
         "edgepack_version": __version__,
+        "config_digest": config_digest(tools.settings),
         **{name: value for name, value in run_tags.items() if value},
     }
-    numbers = validated.metrics.facts["metrics"]
-    return tags | {name: repr(value) for name, value in numbers.items() if value is not None}
+    return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
 
 
 def _registered_parts(registration: Registration, expected: dict[str, str], work: Path, tools: Tools) -> list[Part]:

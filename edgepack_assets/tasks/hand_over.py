@@ -5,51 +5,72 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from edgepack_assets.errors import ConfigError
-from edgepack_assets.files import writing
+from edgepack_assets.settings import Settings
+from edgepack_assets.tasks.output_files import OutputFile, allowed_file, operators_file
 
 OUTPUT_VARIABLE = "EDGEPACK_OUTPUT_FILE"
 
+KEYS = frozenset(
+    {"package_name", "package_version", "package_id", "content_digest", "digest", "model_type", "model_name"}
+    | {"model_version", "registered_before"}
+)
+"""What every hand-over holds beside the metrics."""
+_LONGEST = 1 << 20
+"""Bytes of a hand-over, far more than any has."""
 
-def output_file(configured: str | None) -> Path | None:
+
+def output_file(configured: str | None, settings: Settings) -> OutputFile | None:
     """Where to write, or None: the run's configuration, else $EDGEPACK_OUTPUT_FILE.
 
-    An older file there is removed, so that a run that fails leaves none. Raises ConfigError if no file can be
-    written there: that must be known before anything is registered."""
-    named = (configured or "").strip() or os.environ.get(OUTPUT_VARIABLE, "").strip()
-    if not named:
-        return None
-    path, said = Path(named).expanduser().absolute(), "output_file" if configured else OUTPUT_VARIABLE
-    if path.is_dir() or named.endswith(os.sep):
-        raise ConfigError(f"{said}: {named} is a folder: name a file in it, such as {path / 'package.json'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.try")
-        aside.touch()
-        aside.unlink()
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{said}: {path} cannot be written: {error.strerror or error}; nothing was registered. "
-            "Name a file in a folder that this process may write to"
-        ) from None
-    return path
+    An older hand-over there is removed, so that a run that fails leaves none. Raises ConfigError if the file may not
+    or cannot be written: that must be known before anything is registered."""
+    if named := (configured or "").strip():
+        file = allowed_file("output_file", named, settings)
+        file.prepare(is_hand_over, remove=True)
+        return file
+    if named := os.environ.get(OUTPUT_VARIABLE, "").strip():
+        file = operators_file(OUTPUT_VARIABLE, named)
+        file.prepare(is_hand_over_or_empty, remove=True)
+        return file
+    return None
 
 
-def write_hand_over(path: Path, told: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+def write_hand_over(file: OutputFile, told: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
     """Write `told` (text, numbers, booleans) and the metrics whole or not at all. Raises EdgepackError.
 
     JSON, with the metrics under `metrics`; KEY=VALUE lines with `metric_<name>` if the name ends in .env."""
-    if path.name.endswith(".env"):
+    assert told.keys() == KEYS
+    if file.name.endswith(".env"):
         flat = {**told, **{f"metric_{name}": value for name, value in metrics.items() if value is not None}}
         text = "".join(f"{key}={_plain(value)}\n" for key, value in flat.items())
     else:
         text = json.dumps({**told, "metrics": dict(metrics)}, indent=2) + "\n"
-    with writing(path) as stream:
-        stream.write(text.encode())
+    file.write(is_hand_over, lambda stream: stream.write(text.encode()))
+
+
+def is_hand_over(stream: IO[bytes]) -> bool:
+    """Whether a file is what `write_hand_over` writes, of whatever run."""
+    data = stream.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        return False
+    try:
+        text = data.decode()
+        names = set(json.loads(text)) if text.startswith("{") else _names_of_lines(text)
+    except (ValueError, RecursionError):
+        return False
+    return names >= KEYS and all(name in KEYS or name == "metrics" or name.startswith("metric_") for name in names)
+
+
+def is_hand_over_or_empty(stream: IO[bytes]) -> bool:
+    """The same, or an empty file, such as `mktemp` makes."""
+    return os.fstat(stream.fileno()).st_size == 0 or is_hand_over(stream)
+
+
+def _names_of_lines(text: str) -> set[str]:
+    parts = [line.partition("=") for line in text.splitlines()]
+    return {name for name, _, _ in parts} if all(equals for _, equals, _ in parts) else set()
 
 
 def _plain(value: object) -> str:

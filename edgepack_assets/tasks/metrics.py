@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from edgepack_assets.artefacts import Artefact, check_chain
-from edgepack_assets.errors import StaleError
+from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import CorruptError
 from edgepack_assets.evidence import Part
 from edgepack_assets.gates import gate_parts
 from edgepack_assets.model_types.base import Results, Score
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.packages import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
@@ -24,13 +27,7 @@ def make_metrics(
 
     Raises StaleError if the inputs were not made from each other.
     """
-    check_chain(validation_results, {"payload_data": payload_data})
-    check_chain(prepped_data, {"payload_data": payload_data})
-    if prepped_data.made_from["config_package"] != validation_results.made_from["config_package"]:
-        raise StaleError(
-            f"prepped_data and validation_results of {key} were made from different config packages: "
-            f"materialize both again"
-        )
+    check_chain("metrics", key, (payload_data, prepped_data, validation_results))
     ahead.finish()
     score = tools.model_type(key).score(
         open_payload(payload_data, tools),
@@ -42,22 +39,44 @@ def make_metrics(
     numbers = {name: value if math.isfinite(value) else None for name, value in score.metrics.items()}
     facts = {
         "metrics": numbers,
-        "parts": [[part.name, part.passed, part.found, part.wanted] for part in score.parts],
+        "parts": [_as_row(part) for part in score.parts],
     }
     artefact = Artefact(
         asset="metrics", partition=str(key), parts={"metrics": tools.store.put_json(facts)}, facts=facts,
         made_from={"payload_data": payload_data.digest, "prepped_data": prepped_data.digest,
-                   "validation_results": validation_results.digest},
+                   "validation_results": validation_results.digest,
+                   "config_package": validation_results.made_from["config_package"]},
     )  # fmt: skip
     return artefact, score
 
 
-def sound_parts(metrics: Artefact) -> list[Part]:
-    """The rows of metrics.pass_gates that no configuration changes, such as as many answers as windows."""
-    return [Part(*row) for row in metrics.facts["parts"]]
+def _as_row(part: Part) -> list[str | bool]:
+    return [part.name, part.passed, part.found, part.wanted, *([True] if part.warns else [])]
 
 
-def configured_parts(metrics: Artefact, key: ModelKey, tools: Tools) -> list[Part]:
+@dataclass(frozen=True)
+class Scored:
+    """What a metrics artefact holds, read from its verified bytes: `numbers` (None where a metric is not defined), and
+    the rows of metrics.pass_gates that no configuration changes, such as as many answers as windows."""
+
+    artefact: Artefact
+    numbers: Mapping[str, float | None]
+    sound_parts: list[Part]
+
+
+def open_metrics(artefact: Artefact, tools: Tools) -> Scored:
+    """The numbers of a metrics artefact. Raises CorruptError if its manifest shows others than its bytes hold."""
+    held = tools.store.read_json(artefact.parts["metrics"])
+    if held != artefact.facts:
+        raise CorruptError(
+            f"metrics of {artefact.partition}: the numbers in the manifest differ from those in the blob "
+            f"{artefact.parts['metrics'].digest}; materialize metrics of {artefact.partition} again"
+        )
+    rows = [replace(Part(*row[:4]), warns=bool(row[4:])) for row in held["parts"]]
+    return Scored(artefact, held["metrics"], rows)
+
+
+def configured_parts(metrics: Scored, key: ModelKey, tools: Tools) -> list[Part]:
     """The gates' rows, recomputed from the artefact, today's configuration and today's registry."""
-    numbers, gates = metrics.facts["metrics"], tools.entry(key).gates
-    return gate_parts(numbers, gates, tools.model_type(key).lower_is_better, references(metrics, key, tools))
+    gates, lower_is_better = tools.entry(key).gates, tools.model_type(key).lower_is_better
+    return gate_parts(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, tools))

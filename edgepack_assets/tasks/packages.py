@@ -32,7 +32,7 @@ def model_version_of(package: RegisteredVersion, model_name: str) -> int | None:
 def by_model_version(packages: Iterable[RegisteredVersion], model_name: str) -> dict[int, RegisteredVersion]:
     """The newest package of each version of a model: the order of packages says nothing about models."""
     found: dict[int, RegisteredVersion] = {}
-    for package in sorted(packages, key=lambda each: each.version):
+    for package in sorted(packages, key=lambda each: each.number):
         if (version := model_version_of(package, model_name)) is not None:
             found[version] = package
     return found

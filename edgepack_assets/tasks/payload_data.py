@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
 from edgepack_assets.artefacts import Artefact
 from edgepack_assets.evidence import Part
-from edgepack_assets.files import writing
 from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, resolve
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.output_files import OutputFile
 from edgepack_assets.tasks.tools import Tools
 
 JSON_LINES = "application/x-ndjson+gzip"
@@ -28,12 +29,19 @@ class PayloadReport:
     preview: list[Record]
 
 
-def make_payload(key: ModelKey, tools: Tools, copy_to: Path | None = None) -> tuple[Artefact, PayloadReport]:
+def make_payload(key: ModelKey, tools: Tools, copy_to: OutputFile | None = None) -> tuple[Artefact, PayloadReport]:
     """Download the configured raw data and turn it into records, each with its number.
 
-    "latest" is resolved here, once, and pinned in the facts. `copy_to` gets the records too, if given.
-    Raises RawDataError, NotFoundError, CorruptError.
+    "latest" is resolved here, once, and pinned in the facts. `copy_to` gets the records too, if given; only a file
+    whose bytes are in the artefact store, as those of an earlier copy are, is replaced.
+    Raises RawDataError, NotFoundError, CorruptError, ConfigError.
     """
+
+    def is_a_copy(stream: IO[bytes]) -> bool:
+        return tools.store.has(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
+
+    if copy_to is not None:
+        copy_to.prepare(is_a_copy)
     entry, implementation = tools.entry(key), tools.model_type(key)
     raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version)
     tools.log.info(f"raw data {raw}, {raw.size} bytes")
@@ -60,8 +68,8 @@ def make_payload(key: ModelKey, tools: Tools, copy_to: Path | None = None) -> tu
             made_from={"raw_data": raw.digest},
         )
         if copy_to is not None:
-            with writer.records.open("rb") as source, writing(copy_to.absolute()) as target:
-                shutil.copyfileobj(source, target)
+            with writer.records.open("rb") as source:
+                copy_to.write(is_a_copy, partial(shutil.copyfileobj, source))
     return artefact, PayloadReport(implementation.payload_parts(facts), writer.preview)
 
 

@@ -21,6 +21,7 @@ from edgepack_assets.runtime.made import open_output
 from edgepack_assets.runtime.runner import PackageRunner
 from edgepack_assets.runtime.told import Told, as_told
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.tools import Tools
 
@@ -54,6 +55,7 @@ def prepare_data(
     key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: Tools
 ) -> tuple[Artefact, PreppedReport]:
     """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
+    check_chain("prepped_data", key, (payload_data, config_package))
     implementation = tools.model_type(key)
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     if not implementation.prepares_data:

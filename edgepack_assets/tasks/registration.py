@@ -27,7 +27,7 @@ OLDER_TAG = "older_than_model_version"
 
 DATED_KEPT = 12
 """Dated metrics that a package keeps, the newest: Azure ML documents 50 tags of up to 1000 characters for what it
-keeps, and a package has some 28 others."""
+keeps, and a package has some 29 others."""
 LONGEST_TAG = 1000
 
 _MOST_RACES = 50
@@ -56,7 +56,7 @@ def register_package(
     for _ in range(_MOST_RACES):
         # One look for both questions: had a version of this content appeared between two looks, the second would
         # count it and the first not.
-        known |= {version.version: version for version in registry.versions(Kind.MODEL, name)}
+        known |= {version.number: version for version in registry.versions(Kind.MODEL, name)}
         if (standing := _same_package(known.values(), tags)) is not None:
             return Registration(standing, None)
         stamp = _next_stamp(name, known, taken)
@@ -77,7 +77,7 @@ def register_package(
 
 def _same_package(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> RegisteredVersion | None:
     same = [each for each in known if all(each.tags.get(tag) == tags[tag] for tag in IDENTITY)]
-    return max(same, key=lambda each: each.version, default=None)
+    return max(same, key=lambda each: each.number, default=None)
 
 
 def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -> Stamp:
@@ -108,6 +108,7 @@ def metrics_tag(
         "raw_data": tags["raw_data"],
         "payload_digest": tags["payload_digest"],
         "run_id": tags.get("run_id", ""),
+        "config_digest": tags.get("config_digest", ""),
     }
     first = {
         "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},

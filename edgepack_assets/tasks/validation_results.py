@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from edgepack_assets.artefacts import Artefact
+from edgepack_assets.errors import ComponentError
 from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Results
+from edgepack_assets.model_types.base import Results, Trial
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.runtime.environments import Environment
 from edgepack_assets.runtime.runner import PackageRun, PackageRunner
 from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.tools import Tools
 
@@ -19,7 +23,8 @@ from edgepack_assets.tasks.tools import Tools
 @dataclass(frozen=True)
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
-    the component keeps up with the cycle that its package declares; `isolation` how it was shut in."""
+    the component keeps up with the cycle that its package declares; `isolation` how it was shut in; `tried` what else
+    was tried with the model."""
 
     parts: list[Part]
     preview: list[dict[str, Any]]
@@ -27,6 +32,7 @@ class ValidationReport:
     picture: bytes
     pace: list[Part]
     isolation: str
+    tried: list[dict[str, Any]]
 
 
 def validate(
@@ -36,6 +42,7 @@ def validate(
 
     Raises TaskFailedError with the component's own traceback and the record, or ComponentError.
     """
+    check_chain("validation_results", key, (payload_data, config_package))
     lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
     implementation = tools.model_type(key)
     with tools.work_folder() as work:
@@ -60,6 +67,8 @@ def validate(
         ahead.finish()
         picture = implementation.results_picture(payload, results, inspection)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
+        trial = implementation.trial(payload, results, inspection, tools.entry(key), work)
+        warnings, tried = try_out(key, trial, runner.component_folder, environment, tools) if trial else ([], [])
     parts = [
         Part(
             "records accounted for",
@@ -68,9 +77,28 @@ def validate(
             f"{payload.count}, as in the payload",
         ),
         Part("answers", run.answered > 0, str(run.answered), "at least 1"),
+        *warnings,
     ]
     keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
-    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, tools.sandbox.isolation.words)
+    isolation = tools.sandbox.isolation.words
+    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, isolation, tried)
+
+
+def try_out(
+    key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: Tools
+) -> tuple[list[Part], list[dict[str, Any]]]:
+    """What trying it says: rows that only warn, and a table."""
+    job = {
+        "task": "call", "folder": str(component), "file": str(tools.model_type(key).folder / "child_tasks.py"),
+        "function": trial.function, "arguments": trial.arguments,
+    }  # fmt: skip
+    preload = tools.preload(key, environment.lock)
+    try:
+        told = tools.sandbox.run(f"{trial.function} of {key}", environment, preload, job, inputs=trial.inputs)
+        return trial.rows(told)
+    except ComponentError as error:  # the package itself was validated
+        tools.log.warning(f"{error}")
+        return [], []
 
 
 def pace(run: PackageRun, cycle: int | None) -> list[Part]:

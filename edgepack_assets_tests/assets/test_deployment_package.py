@@ -15,11 +15,16 @@ from dagster._core.instance.config import PoolGranularity
 from edgepack_assets import __file__ as package_file
 from edgepack_assets import retries
 from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts import canonical_json
 from edgepack_assets.assets.deployment_package import POOL
+from edgepack_assets.config_digest import config_digest
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.errors import TransientError
+from edgepack_assets.errors import StaleError, TransientError
+from edgepack_assets.io_manager import check_recorded
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets_tests.tasks.plant import Plant
+from edgepack_assets.resources import EdgepackResource
+from edgepack_assets_tests.assets.recorded import record
+from edgepack_assets_tests.tasks.plant import METRICS, Plant
 
 PROJECT = Path(package_file).parents[1]
 
@@ -42,6 +47,15 @@ def launch(
     tools, validated = plant.tools(), plant.validated(version)
     for artefact in validated.inputs().values():
         tools.store.save(artefact)
+        record(instance, artefact)
+    return run(plant, instance, version, **config)
+
+
+def run(
+    plant: Plant, instance: dg.DagsterInstance, version: int = 1, **config: str
+) -> tuple[dg.ExecuteInProcessResult, str]:
+    """The same on what lies in the artefact store."""
+    tools = plant.tools()
     job = build_defs(tools.settings.file).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         instance=instance,
@@ -57,11 +71,18 @@ def launch(
 # Hand-over -----------------------------------------------------------------------------------------------
 
 
+HAND_OVER = {
+    "package_name": "Press-edge", "package_version": 7, "package_id": "x", "content_digest": "0" * 64,
+    "digest": "0" * 64, "model_type": "press", "model_name": "press_model", "model_version": 1,
+    "registered_before": False, "metrics": {},
+}  # fmt: skip
+
+
 def test_the_package_is_told_to_the_caller_whether_new_or_not(
     plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "made" / "package.json"
-    assert launch(plant, instance, output_file=str(target))[0].success
+    target = tmp_path / "outputs" / "made" / "package.json"
+    assert launch(plant, instance, output_file="made/package.json")[0].success
     told = json.loads(target.read_text())
     (package,) = plant.packages()
     assert told == {
@@ -70,33 +91,187 @@ def test_the_package_is_told_to_the_caller_whether_new_or_not(
         "model_name": "press_model", "model_version": 1, "registered_before": False,
         "metrics": {"silhouette": 0.5, "dunn_index": 0.25, "inertia": 100.0},
     }  # fmt: skip
-    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(tmp_path / "package.env"))
-    assert launch(plant, instance)[0].success
+    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(tmp_path / "package.env"))  # the operator's: anywhere
+    (tmp_path / "package.env").touch()
+    for _ in range(2):
+        assert launch(plant, instance)[0].success
     lines = dict(line.split("=", 1) for line in (tmp_path / "package.env").read_text().splitlines())
     assert lines == {
         **{key: str(value) for key, value in told.items() if key != "metrics"}, "registered_before": "true",
         "metric_silhouette": "0.5", "metric_dunn_index": "0.25", "metric_inertia": "100.0",
     }  # fmt: skip
+    assert launch(plant, instance, output_file=str(target))[0].success
+    assert json.loads(target.read_text()) == {**told, "registered_before": True}
     assert [path.name for path in target.parent.iterdir()] == ["package.json"]
 
 
 @pytest.mark.parametrize("bad", ["", "file/package.json", "/proc/package.json", "folder/"])
-def test_a_path_that_cannot_be_written_is_told_before_anything_is_registered(
-    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, bad: str
+@pytest.mark.parametrize("by", ["output_file", "EDGEPACK_OUTPUT_FILE"])
+def test_a_path_that_cannot_be_written_is_told_before_anything_is_registered(  # noqa: PLR0917 - fixtures
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, by: str
 ) -> None:
+    plant.output_folders = (".",)
     (tmp_path / "file").touch()
-    result, said = launch(plant, instance, output_file=os.path.join(tmp_path, bad))  # noqa: PTH118 - keeps the last /
+    named = os.path.join(tmp_path, bad)  # noqa: PTH118 - keeps the last /
+    if by == "EDGEPACK_OUTPUT_FILE":
+        monkeypatch.setenv(by, named)
+        result, said = launch(plant, instance)
+    else:
+        result, said = launch(plant, instance, output_file=named)
     assert not result.success
-    assert "deployment_package of press:1: output_file: " in said
+    assert f"deployment_package of press:1: {by}: " in said
     assert plant.packages() == []
 
 
 def test_a_run_that_fails_leaves_no_older_hand_over(plant: Plant, instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    target = tmp_path / "package.json"
-    target.write_text('{"package_version": 7}')
+    target = tmp_path / "outputs" / "package.json"
+    target.parent.mkdir()
+    target.write_text(json.dumps(HAND_OVER))
     plant.gates = {"silhouette": {"min": 0.9}}
     assert not launch(plant, instance, output_file=str(target))[0].success
     assert not target.exists()
+
+
+@pytest.mark.parametrize("by", ["output_file", "EDGEPACK_OUTPUT_FILE"])
+def test_a_file_that_is_no_hand_over_is_never_replaced(
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    target = tmp_path / "outputs" / "package.json"
+    target.parent.mkdir()
+    target.write_text('{"package_version": 7}')
+    monkeypatch.setenv("EDGEPACK_OUTPUT_FILE", str(target))
+    result, said = launch(plant, instance, **({"output_file": "package.json"} if by == "output_file" else {}))
+    assert not result.success
+    assert f"{by}: {target} exists and is not known to be written by edgepack" in said
+    assert target.read_text() == '{"package_version": 7}'
+    assert plant.packages() == []
+
+
+# Manifests that are not those that Dagster recorded --------------------------------------------------------
+
+
+def forge(plant: Plant, asset: str, with_digest: bool = True, **fields: Any) -> None:
+    """Change the stored manifest of press:1. Whoever can write the store can also compute its digest."""
+    store = plant.tools().store
+    changed = store.load(asset, "press:1").model_copy(update=fields)
+    data = changed.manifest() if with_digest else canonical_json(changed.model_dump())
+    Path(store.root_url, "manifests", asset, "press", "1.json").write_bytes(data)
+
+
+def forgeries(plant: Plant) -> dict[str, tuple[str, dict[str, Any]]]:
+    """One change each of what decides which package is registered, and with which tags."""
+    made = {artefact.asset: artefact for artefact in plant.validated(1).inputs().values()}
+    better = {**made["metrics"].facts, "metrics": {**METRICS, "silhouette": 0.9}}
+    store = plant.tools().store
+    answers = {**made["validation_results"].parts, "results": store.put_json(1)}
+    return {
+        "a number": ("metrics", {"facts": better}),
+        "a number and its bytes": ("metrics", {"facts": better, "parts": {"metrics": store.put_json(better)}}),
+        "nothing it was made from": ("metrics", {"made_from": {}}),
+        "other things it was made from": ("validation_results", {"made_from": made["metrics"].made_from}),
+        "the raw data": ("payload_data", {"facts": {**made["payload_data"].facts, "records": 1}}),
+        "the model": ("config_package", {"facts": {"model": {"name": "other", "version": 1, "digest": "0" * 64}}}),
+        "the answers": ("validation_results", {"parts": answers}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("with_digest", [True, False])
+def test_a_changed_manifest_registers_nothing(plant: Plant, instance: dg.DagsterInstance, with_digest: bool) -> None:
+    for what, (asset, fields) in forgeries(plant).items():
+        for artefact in plant.validated(1).inputs().values():
+            plant.tools().store.save(artefact)
+            record(instance, artefact)
+        forge(plant, asset, with_digest, **fields)
+        result, said = run(plant, instance)
+        assert not result.success, what
+        assert f"reading {asset} of press:1: " in said, what
+        assert "is not the one that Dagster recorded last" in said, what
+        assert f"materialize {asset} of press:1 again" in said, what
+        assert plant.packages() == [], what
+
+
+def test_an_older_manifest_that_is_put_back_is_refused(plant: Plant, instance: dg.DagsterInstance) -> None:
+    better = {**METRICS, "silhouette": 0.9}
+    for metrics in (better, METRICS):
+        for artefact in plant.validated(1, metrics).inputs().values():
+            plant.tools().store.save(artefact)
+            record(instance, artefact)
+    plant.tools().store.save(plant.validated(1, better).metrics)
+    result, said = run(plant, instance)
+    assert not result.success
+    assert "materialize metrics of press:1 again" in said
+    assert plant.packages() == []
+
+
+def test_what_dagster_has_no_record_of_is_refused(plant: Plant, instance: dg.DagsterInstance) -> None:
+    for artefact in plant.validated(1).inputs().values():
+        plant.tools().store.save(artefact)
+        if artefact.asset != "metrics":
+            record(instance, artefact)
+    record(instance, plant.validated(2).metrics)
+    result, said = run(plant, instance)
+    assert not result.success
+    assert "Dagster has no record of materializing it" in said
+    # A person can report a materialization in the UI: that one says nothing of ours.
+    instance.report_runless_asset_event(dg.AssetMaterialization("metrics", partition="press:1"))
+    result, said = run(plant, instance)
+    assert not result.success
+    assert "is not the one that Dagster recorded last" in said
+    assert plant.packages() == []
+
+
+def test_manifests_of_an_earlier_version_are_packaged_where_dagster_recorded_them(
+    plant: Plant, instance: dg.DagsterInstance
+) -> None:
+    for artefact in plant.validated(1).inputs().values():
+        plant.tools().store.save(artefact)
+        record(instance, artefact)
+        forge(plant, artefact.asset, with_digest=False)
+    assert run(plant, instance)[0].success
+    assert len(plant.packages()) == 1
+
+
+def test_a_real_materialization_can_be_loaded_again(plant: Plant, instance: dg.DagsterInstance) -> None:
+    """What the IO manager compares with is what an asset records, not only what a test does."""
+    assert launch(plant, instance)[0].success
+    made = plant.tools().store.load("deployment_package", "press:1")
+    check_recorded(made, instance)
+    [event] = instance.fetch_materializations(dg.AssetKey("deployment_package"), limit=1).records
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata["config_digest"].value
+    assert shown == config_digest(plant.tools().settings) == plant.packages()[0].tags["config_digest"]
+    with pytest.raises(StaleError, match="materialize deployment_package of press:1 again"):
+        check_recorded(made.model_copy(update={"made_from": {}}), instance)
+
+
+# The configuration -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [
+    {"edgepack": {"config": {"config_file": "FILE"}}},
+    {"artefact_io": {"config": {"edgepack": {"config_file": "FILE"}}}},
+    {"artefact_io": {"config": {"edgepack": {"config": {"config_file": "FILE"}}}}},
+])  # fmt: skip
+def test_no_run_chooses_another_configuration(
+    plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    plant.gates = {"silhouette": {"min": 0.9}}
+    job = build_defs(plant.tools().settings.file).resolve_implicit_global_asset_job_def()
+    lenient = tmp_path / "lenient.yaml"
+    lenient.write_text((tmp_path / "edgepack.yaml").read_text().replace("0.9", "0.1"))
+    resources = json.loads(json.dumps(config).replace("FILE", str(lenient)))
+    with pytest.raises(dg.DagsterInvalidConfigError, match="Received unexpected config entry"):
+        job.execute_in_process(
+            instance=instance, partition_key="press:1", run_config={"resources": resources},
+            asset_selection=[dg.AssetKey("deployment_package")],
+        )  # fmt: skip
+    assert plant.packages() == []
+
+
+def test_resources_can_be_replaced_where_definitions_are_built(plant: Plant) -> None:
+    other = EdgepackResource(plant.tools().settings.file)
+    defs = build_defs(plant.tools().settings.file, {"edgepack": other})
+    assert defs.resources == {**defs.resources, "edgepack": other}
 
 
 # Gates ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ HOSTS = (
     "management.chinacloudapi.cn",
     "login.chinacloudapi.cn",
     "*.api.ml.azure.cn",
+    "*.blob.core.chinacloudapi.cn",
+    "*.blob.core.usgovcloudapi.net",
+    "login.microsoftonline.us",
+    "pypi.loopback",
     "localhost",
 )
 

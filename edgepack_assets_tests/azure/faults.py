@@ -80,6 +80,14 @@ def status(code: int, error: str = "UserError", message: str = "injected", **hea
     return act
 
 
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in to the plant's network</title></head><body>...</body></html>"
+
+
+def page(code: int = 200, content_type: str = "text/html; charset=utf-8") -> Act:
+    """An HTML page of a proxy, gateway or captive portal in place of the service's answer."""
+    return lambda exchange: Response(code, PAGE, {"Content-Type": content_type})
+
+
 def reset(exchange: Exchange) -> Response:
     """The connection breaks before anything is done."""
     raise Reset

@@ -41,6 +41,8 @@ class Identity:
     principals: dict[str, Principal] = field(default_factory=dict)
     token_lifetime: float = 3600.0
     tokens: list[str] = field(default_factory=list)
+    asked_for: list[str | None] = field(default_factory=list)
+    """The client ids of the managed identities that were asked for."""
 
     def add(self, principal: Principal) -> Principal:
         self.principals[principal.client_id] = principal
@@ -52,6 +54,7 @@ class Identity:
         principal.roles = {"AzureML Data Scientist", "Storage Blob Data Contributor"}
         principal.expired_secret = False
         self.token_lifetime = 3600.0
+        self.asked_for.clear()
 
     def of(self, authorization: str) -> tuple[Principal | None, str]:
         """(who a Bearer token names, or None if it is missing, expired or forged; its audience)."""
@@ -71,7 +74,7 @@ class Identity:
         if parts[0] != self.tenant_id:
             return self._refusal(400, "invalid_tenant", f"AADSTS90002: Tenant '{parts[0]}' not found.")
         if request.path.endswith("/.well-known/openid-configuration"):
-            base = f"https://{LOGIN}/{self.tenant_id}"
+            base = f"https://{request.host}/{self.tenant_id}"
             return answer(
                 200,
                 {
@@ -88,10 +91,17 @@ class Identity:
         return answer(404, {"error": "not_found"})
 
     def imds(self, request: Request) -> Response:
-        """The metadata service of a virtual machine."""
+        """The metadata service of a virtual machine, and on the path /MSI/auth that of a compute of Azure ML, which
+        wants a secret header and calls the parameter `clientid` (azure-identity's AzureMLCredential)."""
+        self.asked_for.append(request.query.get("client_id") or request.query.get("clientid"))
+        if request.path == "/MSI/auth":
+            return self._managed(request, "clientid") if request.headers.get("secret") else answer(401, {})
         if request.headers.get("metadata", "").lower() != "true":
             return answer(400, {"error": "invalid_request", "error_description": "Required metadata header missing"})
-        wanted = request.query.get("client_id")
+        return self._managed(request, "client_id")
+
+    def _managed(self, request: Request, parameter: str) -> Response:
+        wanted = request.query.get(parameter)
         for principal in self.principals.values():
             if principal.managed and wanted in (None, principal.client_id):
                 token = self._mint(principal, request.query["resource"])

@@ -19,6 +19,7 @@ from edgepack_assets_tests.azure.storage import Storage
 
 DATA_SCIENTIST = "AzureML Data Scientist"
 BLOB_CONTRIBUTOR = "Storage Blob Data Contributor"
+SOVEREIGN_STORAGE = ("core.chinacloudapi.cn", "core.usgovcloudapi.net")
 
 
 class LoopbackAzure:
@@ -43,9 +44,11 @@ class LoopbackAzure:
         for region in (".api.azureml.ms", ".experiments.azureml.net", ".api.ml.azure.cn"):
             self.proxy.route(region, self.azure_ml.regional)
         self.proxy.route(LOGIN, self.identity.login)
-        self.proxy.route("login.chinacloudapi.cn", self.identity.login)
+        for login in ("login.chinacloudapi.cn", "login.microsoftonline.us"):
+            self.proxy.route(login, self.identity.login)
         self.proxy.route(IMDS, self.identity.imds)
-        for host in (self.storage.host, self.storage.mirror):
+        sovereign = [f"{self.storage.account}.blob.{suffix}" for suffix in SOVEREIGN_STORAGE]
+        for host in (self.storage.host, self.storage.mirror, *sovereign):
             self.proxy.stream(host, self.storage.serve)
 
     def start(self) -> None:
@@ -68,6 +71,7 @@ class LoopbackAzure:
         self.proxy.refused.clear()
         self.proxy.errors.clear()
         self.proxy.passes_on = False
+        self.proxy.sign_ins = 0
 
     @property
     def environ(self) -> dict[str, str]:

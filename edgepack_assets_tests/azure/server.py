@@ -23,7 +23,8 @@ Stream = Callable[[Request, Any, int], tuple[int, Mapping[str, str], Iterator[by
 
 class Proxy:
     """Routes by host name. `seen` lists what was asked and answered; unknown hosts are refused and kept apart,
-    or with `passes_on` reached, through the proxy `upstream` if there is one (a package index, by hand)."""
+    or with `passes_on` reached, through the proxy `upstream` if there is one (a package index, by hand). The next
+    `sign_ins` connections are refused, as by a proxy that wants a sign-in."""
 
     def __init__(self, context: ssl.SSLContext, faults: Faults) -> None:
         self.faults = faults
@@ -32,6 +33,7 @@ class Proxy:
         self.errors: list[str] = []
         self.passes_on = False
         self.upstream = ""
+        self.sign_ins = 0
         self._routes: list[tuple[str, Route]] = []
         self._streams: list[tuple[str, Stream]] = []
         self._context = context
@@ -89,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         host = self.path.rpartition(":")[0]
+        if self.proxy.sign_ins > 0:
+            self.proxy.sign_ins -= 1
+            self.send_error(407, "Proxy Authentication Required")
+            return
         if not self.proxy.knows(host) and self.proxy.passes_on:
             self._tunnel()
             return

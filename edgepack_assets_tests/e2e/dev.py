@@ -1,4 +1,4 @@
-"""A real `dagster dev`: web server, daemon and code location, started, watched through its instance, and ended."""
+"""A real `edgepack ui`: web server, daemon and code location, started, watched through its instance, and ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -20,9 +20,15 @@ PATIENCE = 150.0
 
 
 class Dev:
-    """`dagster dev` in a folder, with everything it starts in one process group; environment as it is given."""
+    """`edgepack ui` or another command in a folder, all it starts in one process group; environment as it is given."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *arguments: str,
+        command: Sequence[str] = ("edgepack", "ui"),
+    ) -> None:
         self.home = environment["DAGSTER_HOME"]
         self.log = folder / "dagster-dev.log"
         with socket.socket() as probe:
@@ -40,7 +46,7 @@ class Dev:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), *arguments],
+                [str(Path(sys.executable).with_name(command[0])), *command[1:], "--port", str(port), *arguments],
                 cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
 

@@ -8,7 +8,7 @@ import flatbuffers
 import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 8
 TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9}
@@ -67,20 +67,23 @@ class Lite:
         path.write_bytes(bytes(builder.Output()))
 
 
-def write_onnx(path: Path, channels_first: bool) -> None:
-    """A float .onnx model: the mean over height and width, then softmax."""
+def write_onnx(path: Path, channels_first: bool, trained_otherwise: bool = False) -> None:
+    """A float .onnx model: the mean over height and width, then softmax. `trained_otherwise`: on BGR."""
     shape = [1, 3, SIZE, SIZE] if channels_first else [1, SIZE, SIZE, 3]
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3] if channels_first else [1, 2], keepdims=0),
-        helper.make_node("Mul", ["mean", "sharpness"], ["sharp"]),
+        helper.make_node("MatMul", ["mean", "sharpness"], ["sharp"]),
         helper.make_node("Softmax", ["sharp"], ["scores"]),
     ]
+    sharpness = np.eye(3, dtype=np.float32) * 8
+    if trained_otherwise:
+        sharpness = sharpness[:, ::-1]
     graph = helper.make_graph(
         nodes,
         "mean colour",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
-        [helper.make_tensor("sharpness", TensorProto.FLOAT, [1], [8.0])],
+        [numpy_helper.from_array(np.ascontiguousarray(sharpness), "sharpness")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
@@ -94,6 +97,7 @@ def main(out: Path) -> None:
     Lite("int8", (1 / 255, -128), (1 / 256, -128)).write(out / "int8.tflite")
     write_onnx(out / "nhwc.onnx", channels_first=False)
     write_onnx(out / "nchw.onnx", channels_first=True)
+    write_onnx(out / "bgr.onnx", channels_first=True, trained_otherwise=True)
 
 
 if __name__ == "__main__":

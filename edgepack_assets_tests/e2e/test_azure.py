@@ -1,4 +1,4 @@
-"""The whole main job on Azure ML: models appear in the workspace while `dagster dev` runs, and become packages."""
+"""The whole main job on Azure ML: models appear in the workspace while `edgepack ui` runs, and become packages."""
 
 from __future__ import annotations
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
 
 from edgepack_assets_tests.e2e.conftest import PROJECT, Plant
+from edgepack_assets_tests.e2e.dev import Dev
 
+WEB_SERVERS = 2
 COMMAND = re.compile(r"^    ((?:edgepack|dagster) .*)$", re.MULTILINE)
 
 
@@ -25,8 +29,12 @@ def test_every_command_works_as_written(plant: Plant, tmp_path: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     commands = COMMAND.findall((PROJECT / "docs/operations.md").read_text())
     assert len(commands) > 12
+    assert sum(command.startswith("edgepack webserver") for command in commands) == WEB_SERVERS
     failed = []
     for command in commands:
+        if command.startswith("edgepack webserver"):
+            assert_serves(command, folder, environment)
+            continue
         done = subprocess.run(
             ["bash", "-euc", f'eval "$(edgepack env)"\n{command}'], cwd=folder, env=environment, capture_output=True,
             text=True, timeout=300, check=False,
@@ -38,3 +46,21 @@ def test_every_command_works_as_written(plant: Plant, tmp_path: Path) -> None:
             failed.append(f"{command}\n{said[-1500:]}")
     assert not failed, "\n\n".join(failed)
     assert (folder / "State-Identifier-edge_1.zip").is_file()
+
+
+def assert_serves(command: str, folder: Path, environment: dict[str, str]) -> None:
+    """The web server of the command answers under the name that it allows, and launches unless it is read-only."""
+    name = command.rpartition("--allow-host ")[2]
+    dev = Dev(folder, environment | {"DAGSTER_HOME": str(folder / ".edgepack/dagster")}, command=command.split())
+    try:
+        dev.wait_until(command, dev.answers)
+        request = urllib.request.Request(
+            f"{dev.address}/graphql",
+            b'{"query": "{ permissions { permission value } }"}',
+            {"Content-Type": "application/json", "Host": name, "Origin": f"https://{name}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            permissions = {p["permission"]: p["value"] for p in json.load(answer)["data"]["permissions"]}
+        assert permissions["launch_pipeline_execution"] == ("--read-only" not in command)
+    finally:
+        dev.stop()

@@ -19,11 +19,16 @@ TYPE = {"implementation": "state_identifier", "raw_data": {"name": "state_identi
 
 def run_in_process(plant: Plant, partition: str) -> tuple[bool, str]:
     """(success, everything that failed steps and checks said) of package_model on a partition."""
+    return run_with_warnings(plant, partition)[:2]
+
+
+def run_with_warnings(plant: Plant, partition: str) -> tuple[bool, str, str]:
+    """(success, what failed steps and checks said, what checks that passed warned of)."""
     job = build_defs(plant.config).resolve_job_def("package_model")
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("models", [partition])
         result = job.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
-    said = []
+    said, warned = [], []
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.user_failure_data is not None:
             said.append(event.step_failure_data.user_failure_data.description)
@@ -33,7 +38,9 @@ def run_in_process(plant: Plant, partition: str) -> tuple[bool, str]:
             check = event.asset_check_evaluation_data
             if not check.passed:
                 said.append(f"{check.asset_key.to_user_string()}.{check.check_name}: {check.description}")
-    return result.success, "\n".join(filter(None, said))
+            elif "warning: " in (check.description or ""):
+                warned.append(check.description)
+    return result.success, "\n".join(filter(None, said)), "\n".join(filter(None, warned))
 
 
 def test_a_new_version_by_the_readmes_commands_builds_nothing_new(plant: Plant, tmp_path: Path) -> None:
@@ -123,7 +130,9 @@ def defective(folder: Path, variants: Path, defect: str) -> Path:
     elif defect == "main_class":
         (path / "model.pkl").write_bytes(b"c__main__\nMyModel\n.")
     elif defect == "requirement_option":
-        (path / "requirements.txt").write_text("--extra-index-url https://example.invalid\nscikit-learn==1.5.2\n")
+        (path / "requirements.txt").write_text("-e .\nscikit-learn==1.5.2\n")
+    elif defect == "code_of_the_host":
+        (path / "MLmodel").write_text((path / "MLmodel").read_text().replace("code: code", "code: /etc"))
     elif defect == "exits":
         (path / "model.pkl").write_bytes(b"cos\n_exit\n(I0\ntR.")
     elif defect == "hides_the_entrypoint":
@@ -140,7 +149,8 @@ def defective(folder: Path, variants: Path, defect: str) -> Path:
         ("no_such_python", "does not run on the edge"),
         ("not_a_pickle", "inspecting the model of defects:"),
         ("main_class", "names code of the script that trained it"),
-        ("requirement_option", "cannot be carried over"),
+        ("requirement_option", 'replace_requirements: {"-e .": null}'),
+        ("code_of_the_host", "code names '/etc', which lies outside the model folder"),
         ("exits", "before it gave a result"),
         ("hides_the_entrypoint", "would hide the component's own inference.py"),
     ],
@@ -261,12 +271,12 @@ def test_an_unpickled_model_cannot_see_this_process_environment(plant: Plant, va
 
 
 def test_the_payload_is_written_where_the_caller_says(plant: Plant, tmp_path: Path) -> None:
-    target = tmp_path / "payload.jsonl.gz"
     config = tmp_path / "run.yaml"
-    config.write_text(json.dumps({"ops": {"payload_data": {"config": {"payload_path": str(target)}}}}))
-    plant.run("dagster", "asset", "materialize", "--select", "payload_data", "--partition", "state_identifier:1",
-              "-c", str(config))  # fmt: skip
+    config.write_text(json.dumps({"ops": {"payload_data": {"config": {"payload_path": "caller/payload.jsonl.gz"}}}}))
+    for _ in range(2):  # a copy of its own is replaced
+        plant.run("dagster", "asset", "materialize", "--select", "payload_data", "--partition", "state_identifier:1",
+                  "-c", str(config))  # fmt: skip
     import gzip
 
-    with gzip.open(target, "rt") as stream:
+    with gzip.open(plant.folder / ".edgepack" / "outputs" / "caller" / "payload.jsonl.gz", "rt") as stream:
         assert json.loads(stream.readline()).keys() == {"ph1", "ph2", "ph3"}

@@ -74,7 +74,7 @@ def test_runs_are_in_postgres_and_their_logs_in_azure(
     (tmp_path / "telling.py").write_text(CODE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "EDGEPACK_C"))}
     environment |= {"DAGSTER_HOME": str(home), "TMPDIR": str(scratch)}
-    dev = Dev(tmp_path, environment, "-f", "telling.py")
+    dev = Dev(tmp_path, environment, "-f", "telling.py", command=("dagster", "dev"))
     try:
         dev.wait_until("the run", lambda: bool(runs := dev.runs()) and all(run.is_finished for run in runs))
         [run] = dev.runs()

@@ -31,7 +31,7 @@ def test_it_tells_what_it_made_and_what_to_type_next(plant: Plant) -> None:
     for name, _ in TYPES.values():
         assert f"{name}" in plant.quickstart_said
     assert 'eval "$(edgepack env)"' in plant.quickstart_said
-    assert "dagster dev" in plant.quickstart_said
+    assert "edgepack ui" in plant.quickstart_said
 
 
 def test_run_again_it_does_no_work_and_says_so(plant: Plant) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import dagster as dg
 import pytest
@@ -16,13 +20,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the UI cannot be driven")
 _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP *.example 127.0.0.1",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def ui(plant: Plant) -> Iterator[str]:
-    """The address of `dagster dev`, started in the plant as the quickstart's last lines say.
+    """The address of `edgepack ui`, started in the plant as the quickstart's last lines say.
 
     Its model types are the quickstart's alone: other tests' models would be packaged beside it, and be the newest."""
     whole = plant.config.read_text()
@@ -65,7 +69,8 @@ def test_a_materialization_is_launched_by_clicking(page, plant: Plant) -> None:
             return [run for run in runs if run.is_success]
 
     before = len(finished())
-    page.goto("/assets/metrics")
+    with page.expect_websocket(lambda live: live.url.endswith("/graphql")) as opened:
+        page.goto("/assets/metrics")
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_text("Select a partition or create one").click()
     page.get_by_placeholder("Filter partitions").fill("state_identifier:1")
@@ -77,6 +82,8 @@ def test_a_materialization_is_launched_by_clicking(page, plant: Plant) -> None:
             break
         page.wait_for_timeout(500)
     assert len(finished()) == before + 1
+    # what shows a run while it is under way
+    assert not opened.value.is_closed()
 
 
 def test_the_metrics_have_numbers_and_plots(page) -> None:
@@ -105,3 +112,98 @@ def test_the_states_are_shown_over_time(page) -> None:
     picture = page.locator("img").last
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 300
+
+
+# What a page of another site tries. A mutation that needs no run is enough: launching one is another of the kind.
+ATTACKS = """
+async ([ui, mutation]) => {
+  const wait = promise => Promise.race([promise, new Promise(done => setTimeout(done, 10000, "nothing"))]);
+  const event = (target, names) => wait(new Promise(done => names.forEach(
+    name => target.addEventListener(name, () => done(name)))));
+  const query = ui + "/graphql?query=" + encodeURIComponent(mutation);
+  const body = JSON.stringify({query: mutation});
+  const tried = [];
+  const attempt = async (name, promise) => tried.push([name, await wait(promise.catch(error => "error"))]);
+  await attempt("get", fetch(query, {mode: "no-cors"}).then(answer => answer.type));
+  await attempt("text", fetch(ui + "/graphql", {mode: "no-cors", method: "POST", body}).then(answer => answer.type));
+  await attempt("empty", fetch(query, {mode: "no-cors", method: "POST"}).then(answer => answer.type));
+  await attempt("json", fetch(ui + "/graphql",
+    {method: "POST", body, headers: {"Content-Type": "application/json"}}).then(answer => "" + answer.status));
+  navigator.sendBeacon(ui + "/graphql", new Blob([body], {type: "text/plain"}));
+  const image = new Image();
+  image.src = query;
+  await event(image, ["load", "error"]);
+  const frame = document.createElement("iframe");
+  frame.name = "frame";
+  document.body.append(frame);
+  const form = document.createElement("form");
+  Object.assign(form, {method: "post", enctype: "text/plain", action: query, target: "frame"});
+  document.body.append(form);
+  form.submit();
+  await event(frame, ["load"]);
+  const live = new WebSocket(ui.replace("http", "ws") + "/graphql", "graphql-ws");
+  tried.push(["websocket", await event(live, ["open", "error"])]);
+  return Object.fromEntries(tried);
+}
+"""
+
+
+@pytest.fixture
+def foreign_page() -> Iterator[str]:
+    """The address of another site's page, which the browser takes for that of `evil.example`."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>harmless</title><body>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://evil.example:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_foreign_page_changes_and_shows_nothing(page, ui: str, plant: Plant, foreign_page: str) -> None:
+    def partitions() -> set[str]:
+        with dg.DagsterInstance.from_config(plant.environment["DAGSTER_HOME"]) as instance:
+            return set(instance.get_dynamic_partitions("models"))
+
+    selector = '{repositoryName: "__repository__", repositoryLocationName: "edgepack_assets.definitions"}'
+    mutation = (
+        f'mutation {{ addDynamicPartition(partitionsDefName: "models", partitionKey: "state_identifier:99", '
+        f"repositorySelector: {selector}) {{ __typename ... on PythonError {{ message }} }} }}"
+    )
+    before = partitions()
+    for origin in (foreign_page, foreign_page.replace("evil.example", "127.0.0.1")):
+        page.goto(origin)
+        tried = page.evaluate(ATTACKS, [ui, mutation])
+        assert tried.pop("json") == "error"
+        assert tried.pop("websocket") == "error"
+        assert set(tried) == {"get", "text", "empty"}
+        assert partitions() == before
+
+    # The frame that the form opened, and one with the UI itself, show an error of the browser or our refusal.
+    page.evaluate("ui => { document.querySelector('iframe').src = ui + '/runs' }", ui)
+    page.wait_for_timeout(2000)
+    assert "Runs" not in page.frames[1].locator("body").inner_text()
+
+    # A name that a foreign site lets point to this machine.
+    answer = page.goto(ui.replace("127.0.0.1", "rebound.example") + "/graphql?query=" + quote(mutation))
+    assert answer.status == 403
+    assert "is not allowed" in answer.text()
+    assert partitions() == before
+
+    # The same mutation from the UI's own page takes effect: it is the page that was refused.
+    page.goto("/runs")
+    said = page.evaluate(
+        """body => fetch("/graphql", {method: "POST", body, headers: {"Content-Type": "application/json"}})
+             .then(answer => answer.text())""",
+        json.dumps({"query": mutation}),
+    )
+    assert partitions() == before | {"state_identifier:99"}, said
+    with dg.DagsterInstance.from_config(plant.environment["DAGSTER_HOME"]) as instance:
+        instance.delete_dynamic_partition("models", "state_identifier:99")

@@ -78,7 +78,7 @@ def test_requirements_come_from_requirements_txt_else_from_conda(tmp_path: Path)
     assert saved_environment(tmp_path) == saved_environment(folder(tmp_path / "c", notes__txt=""))
 
 
-@pytest.mark.parametrize("line", ["--index-url https://a.b/simple", "-r more.txt", "numpy ==", "./local.whl"])
+@pytest.mark.parametrize("line", ["-e .", "-r more.txt", "numpy ==", "./local.whl"])
 def test_a_line_that_cannot_be_carried_over_is_refused_unless_it_is_not_asked_for(tmp_path: Path, line: str) -> None:
     root = folder(tmp_path, requirements__txt=f"scipy==1.13\n{line}\n")
     with pytest.raises(ModelError, match=r"requirements.txt: "):
@@ -110,3 +110,54 @@ def test_code_ships_under_the_import_path_that_the_pickle_knows(tmp_path: Path) 
     (root / "code").rename(root / "elsewhere")
     with pytest.raises(ModelError, match="names the code folder 'code'"):
         model_code(root, entry())
+
+
+@pytest.mark.parametrize("named", ["/etc", "..", "../..", "code/../..", "linked"])
+def test_a_model_ships_no_code_from_outside_its_folder(tmp_path: Path, named: str) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "secret.py").write_text("word")
+    root = folder(tmp_path / "m", MLmodel=f"flavors: {{python_function: {{code: {named}}}}}", model__pkl="x")
+    (root / "linked").symlink_to(tmp_path / "host")
+    with pytest.raises(ModelError, match=r"MLmodel: flavors\.python_function\.code names"):
+        model_code(root, entry())
+    (root / "MLmodel").unlink()
+    (root / "code").symlink_to(tmp_path / "host")
+    with pytest.raises(ModelError, match="is a link"):
+        model_code(root, entry())
+
+
+@pytest.mark.parametrize("key", ["sklearn: {pickled_model", "python_function: {model_path"])
+@pytest.mark.parametrize("named", ["/etc/passwd.pkl", "../other.pkl", "linked.pkl"])
+def test_a_model_file_outside_the_folder_is_refused(tmp_path: Path, key: str, named: str) -> None:
+    (tmp_path / "other.pkl").write_text("x")
+    root = folder(tmp_path / "m", MLmodel=f"flavors: {{{key}: {named}}}}}")
+    (root / "linked.pkl").symlink_to(tmp_path / "other.pkl")
+    with pytest.raises(ModelError, match=r"MLmodel: flavors\..* names|is a link"):
+        find_model_file(root, SUFFIXES)
+    (root / "MLmodel").unlink()
+    with pytest.raises(ModelError, match="is a link"):
+        find_model_file(root, SUFFIXES)
+
+
+def test_what_systems_and_notebooks_leave_is_no_part_of_a_model(tmp_path: Path) -> None:
+    clean = {"MLmodel": MLMODEL, "model__pkl": "x", "code_SLASH_si_SLASH_prep__py": "a"}
+    root = folder(tmp_path / "top" / "model", **clean)
+    for junk in ("._model.pkl", "._MLmodel", ".DS_Store", "code/._si", "code/si/._prep.py", "code/.DS_Store",
+                 "code/.ipynb_checkpoints/a.py", "code/si/__pycache__/prep.cpython-311.pyc", "code/Thumbs.db",
+                 ".ipynb_checkpoints/model-checkpoint.pkl", "../__MACOSX/model.pkl",
+                 "../__MACOSX/MLmodel"):  # fmt: skip
+        (root / junk).parent.mkdir(exist_ok=True)
+        (root / junk).write_bytes(b"\0\5\26\7")
+    assert find_model_file(tmp_path / "top", SUFFIXES) == (root, root / "model.pkl")
+    assert find_model_file(root, SUFFIXES) == (root, root / "model.pkl")
+    assert sorted(model_code(root, entry())) == ["si/prep.py"]
+    (root / "MLmodel").unlink()
+    assert find_model_file(tmp_path / "top", SUFFIXES) == (root, root / "model.pkl")
+
+
+def test_code_never_replaces_the_model_file(tmp_path: Path) -> None:
+    root = folder(tmp_path, model__pkl="the model", code_SLASH_model__pkl="another")
+    with pytest.raises(ModelError, match=r"both give the component's model.pkl"):
+        model_code(root, entry(), {"model.pkl": root / "model.pkl"})
+    (root / "code" / "model.pkl").write_text("the model")
+    assert sorted(model_code(root, entry(), {"model.pkl": root / "model.pkl"})) == ["model.pkl"]

@@ -68,7 +68,7 @@ def test_the_next_steps_work_in_the_shell_at_hand(
     monkeypatch.setenv("PATH", "/nowhere")
     told = next_steps(sample, registry)
     assert told.count(". .venv/bin/activate") == 2
-    assert "dagster dev" in told
+    assert "edgepack ui" in told
     assert "--partition state_identifier:2" in told
 
     monkeypatch.setenv("PATH", str(binaries))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgepack_assets.registry.azure_ml import AzureMLRegistry
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, remote
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 
 
@@ -33,6 +35,22 @@ def azure_workspace(azure: LoopbackAzure) -> AzureMLRegistry:
 @pytest.fixture
 def azure_registry(azure: LoopbackAzure) -> AzureMLRegistry:
     return azure_ml(azure, "registry")
+
+
+class Clock:
+    """The clock that remote calls wait by. `pauses` are the seconds that were waited, one after the other; waiting
+    takes no time but moves the clock, and time that passes counts too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pauses: list[float] = []
+        self._lock = threading.Lock()
+        monkeypatch.setattr(remote, "now", lambda: time.monotonic() + sum(self.pauses))
+        for module in (remote, asset_api):
+            monkeypatch.setattr(module, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.pauses.append(seconds)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, blobs, check_connection, registry_api, remote
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, blobs, check_connection, remote
 from edgepack_assets.registry.azure_ml.faults import StoragePlace
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
-from edgepack_assets.settings import AzureCredentialSettings
+from edgepack_assets.registry_settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.faults import (
     Act,
     Exchange,
@@ -29,7 +29,7 @@ from edgepack_assets_tests.azure.faults import (
 )
 from edgepack_assets_tests.azure.http import Response, answer
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
-from edgepack_assets_tests.registry.conftest import azure_ml
+from edgepack_assets_tests.registry.conftest import Clock, azure_ml
 
 BLOB = r"plantstorage2?\.blob"
 ANY = r"\.azure\.com|azureml\.ms|blob\."
@@ -42,8 +42,9 @@ def registry(request: pytest.FixtureRequest, azure: LoopbackAzure) -> AzureMLReg
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.05)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Waiting moves the clock and takes no time."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture
@@ -330,7 +331,7 @@ def test_a_version_is_there_when_the_registry_says_that_it_is_done(azure: Loopba
 def test_an_operation_that_does_not_end_is_left(
     azure: LoopbackAzure, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_api, "_LIMITS", 0.1)
+    monkeypatch.setattr(asset_api, "_LIMITS", 0.1)
     azure.faults.add("/operations/", lambda _: Response(202), times=100)
 
     def forgotten(exchange: Exchange) -> Response:

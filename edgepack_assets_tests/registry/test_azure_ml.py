@@ -16,9 +16,11 @@ from edgepack_assets import cli
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.quickstart import __main__ as quickstart
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, check_connection
+from edgepack_assets.registry.azure_ml.blobs import Blob
 from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
+from edgepack_assets.registry.azure_ml.registry import _below
 from edgepack_assets.registry.base import Kind, files_of, latest
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.certificates import key_pem, new_key, self_signed
 from edgepack_assets_tests.azure.identity import Principal
 from edgepack_assets_tests.azure.loopback import BLOB_CONTRIBUTOR, DATA_SCIENTIST, LoopbackAzure
@@ -90,8 +92,8 @@ def test_tags_of_a_registry_leave_the_rest_of_a_version_as_it_is(azure: Loopback
     kept["tags"] = None
     before = dict(kept)
     registry = azure_ml(azure, "registry")
-    assert registry._assets.change_tags(Kind.MODEL, "press", 1, {"ours": "1"})
-    assert not registry._assets.change_tags(Kind.MODEL, "press", 2, {"ours": "1"})
+    assert registry._assets.api.change_tags(Kind.MODEL, "press", 1, {"ours": "1"}, ())
+    assert not registry._assets.api.change_tags(Kind.MODEL, "press", 2, {"ours": "1"}, ())
     assert kept == {**before, "tags": {"ours": "1"}}
 
 
@@ -211,27 +213,24 @@ def test_the_command_lists_what_it_cannot_read_and_the_quickstart_keeps_out(
 
 
 @pytest.mark.parametrize("kind", ["workspace", "registry"])
-@pytest.mark.parametrize("plural", ["models", "data"])
-def test_the_latest_is_the_highest_number_in_force_on_whatever_page(
-    azure: LoopbackAzure, kind: str, plural: str
-) -> None:
+def test_the_latest_model_is_the_highest_number_in_force_on_whatever_page(azure: LoopbackAzure, kind: str) -> None:
     shelf = azure.azure_ml.workspace if kind == "workspace" else azure.azure_ml.registry
-    asset_kind, uri = (Kind.MODEL, "modelUri") if plural == "models" else (Kind.DATA, "dataUri")
 
     def put(name: str, version: str, **properties: Any) -> None:
-        azure.azure_ml.put(shelf, plural, name, version, {uri: "azureml://datastores/d/paths/x", **properties})
+        azure.azure_ml.put(shelf, "models", name, version, {"modelUri": "azureml://datastores/d/paths/x", **properties})
 
     for version in ("9", "2", "10", "1", "2024-01", "v3", "007", "3", "20", "0"):
         put("press", version, isArchived=version == "20")
     for number in range(8):
         put(f"other{number}", "1")
-    shelf.archived_containers.add((plural, "other3"))
+    shelf.archived_containers.add(("models", "other3"))
     registry = azure_ml(azure, kind)
-    assert [found.version for found in registry.versions(asset_kind, "press")] == [1, 2, 3, 9, 10]
-    assert latest(registry, asset_kind, "press").version == 10
-    assert registry.names(asset_kind) == [*(f"other{n}" for n in range(8) if n != 3), "press"]
-    with pytest.raises(NotFoundError, match=r"'press' has no version 20; its versions are: 1, 2, 3, 9, 10"):
-        registry.get(asset_kind, "press", 20)
+    assert [found.version for found in registry.versions(Kind.MODEL, "press")] == [1, 2, 3, 9, 10]
+    assert latest(registry, Kind.MODEL, "press").version == 10
+    assert registry.names(Kind.MODEL) == [*(f"other{n}" for n in range(8) if n != 3), "press"]
+    for version in (20, "2024-01", "007"):
+        with pytest.raises(NotFoundError, match=rf"'press' has no version {version}; its versions are: 1, 2, 3, 9, 10"):
+            registry.get(Kind.MODEL, "press", version)
 
 
 @pytest.mark.parametrize("kind", ["workspace", "registry"])
@@ -395,3 +394,9 @@ def test_two_who_tag_at_once_lose_no_tag(azure: LoopbackAzure, model: Path) -> N
     azure.faults.add(r"^PUT [^?]*/models/", overwritten)
     tagged = registry.set_tags(made, {"ours": "1"})
     assert dict(tagged.tags) == {"keep": "1", "ours": "1", "theirs": "1"}
+
+
+def test_a_blob_that_would_lie_too_deep_is_not_downloaded(tmp_path: Path) -> None:
+    assert _below(tmp_path, Blob("a/" * 99 + "x", "x", 1, "", "")) == tmp_path.joinpath(*["a"] * 99, "x")
+    with pytest.raises(CorruptError, match="more than 100 deep"):
+        _below(tmp_path, Blob("a/" * 3_000 + "x", "x", 1, "", ""))

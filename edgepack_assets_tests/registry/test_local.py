@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import CorruptError, EdgepackError, VersionTakenError
-from edgepack_assets.registry.base import Kind, RegisteredVersion, files_of
+from edgepack_assets.registry import base
+from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
 from edgepack_assets.registry.local import STALE_AFTER, LocalRegistry
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
@@ -179,3 +181,35 @@ def test_the_newest_version_is_remembered_until_the_folder_changes(
     local.register(Kind.MODEL, "press", model, {})
     (folder / "9").mkdir()  # not whole
     assert local.newest_version(Kind.MODEL, "press") == 2
+
+
+def test_folders_that_are_too_deep_or_too_many_are_refused_and_leave_nothing(
+    local: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "deep"
+    top.mkdir()
+    descriptors = [os.open(top, os.O_RDONLY)]
+    try:
+        for _ in range(3_000):  # no path may be that long, so each is made in the one above
+            os.mkdir("x", dir_fd=descriptors[-1])
+            descriptors.append(os.open("x", os.O_RDONLY, dir_fd=descriptors[-1]))
+            os.close(descriptors.pop(0))
+        (top / "model.pkl").write_bytes(b"x")
+        for path in (top, tmp_path):
+            with pytest.raises(EdgepackError, match=rf"{path}: has folders more than 100 deep"):
+                local.register(Kind.MODEL, "press", path, {})
+            with pytest.raises(EdgepackError, match="more than 100 deep"):
+                content_digest(path)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        subprocess.run(["rm", "-rf", str(top)], check=True)  # shutil.rmtree does not get there
+    assert local.versions(Kind.MODEL, "press") == []
+    assert list((local.path / "staging").iterdir()) == []
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(4):
+        (many / str(number)).touch()
+    monkeypatch.setattr(base, "MOST_FILES", 3)
+    with pytest.raises(EdgepackError, match=rf"{many}: holds more than 3 files and folders"):
+        local.register(Kind.MODEL, "press", many, {})

@@ -12,7 +12,7 @@ import pytest
 from edgepack_assets.artefact_store import ArtefactStore
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets.runtime import resolve, wheels
-from edgepack_assets.runtime.lock import LOCKS, Lock, lock_for, lock_key
+from edgepack_assets.runtime.lock import LOCKS, Lock, generation_for, lock_for, lock_key, refresh_lock
 from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.runtime.plain import NOWHERE
 from edgepack_assets_tests.runtime.wheels import Index, wheel
@@ -321,3 +321,37 @@ def test_a_lock_for_another_python_or_platform_is_refused(
     path.write_text(json.dumps({**lock.model_dump(mode="json"), **change}))
     with pytest.raises(CorruptError, match=told):
         lock_for([], "3.11", store, settings(NOWHERE))
+
+
+def test_constraints_bound_what_others_need_and_take_part_in_the_key(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "1.0"), wheel("base", "2.0"), wheel("odd", "1.0"))
+    free, _ = generation_for(["app"], "3.11", store, settings(index))
+    bound, kept = generation_for(["app"], "3.11", store, settings(index), ["Base<2", "odd==1.0"])
+    assert not kept
+    assert files_of(free.lock) == ["app-1.0-py3-none-any.whl", "base-2.0-py3-none-any.whl"]
+    assert files_of(bound.lock) == ["app-1.0-py3-none-any.whl", "base-1.0-py3-none-any.whl"]  # and no odd
+    assert bound.lock.constraints == ("base<2", "odd==1.0")
+    assert bound.lock.key != free.lock.key
+    again, kept = generation_for(["app"], "3.11", store, settings(index), ["odd==1.0", "base <2"])
+    assert (again, kept) == (bound, True)
+    # a refresh keeps to them
+    index.add(wheel("base", "1.5"), wheel("base", "2.5"))
+    _, now = refresh_lock(bound.lock, store, settings(index))
+    assert (files_of(now.lock)[1], now.lock.constraints, now.number) == (
+        "base-1.5-py3-none-any.whl", bound.lock.constraints, 2,
+    )  # fmt: skip
+
+
+def test_constraints_that_nothing_fits_are_said(index: Index, store: ArtefactStore) -> None:
+    index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "2.0"))
+    with pytest.raises(EnvironmentBuildError, match=r"(?s)cannot be resolved.*base<2"):
+        generation_for(["app"], "3.11", store, settings(index), ["base<2"])
+
+
+def test_a_lock_without_constraints_has_the_bytes_and_key_that_it_always_had() -> None:
+    lock = Lock(key="k", python="3.11", platform="p", requirements=("a",), packages=())
+    assert lock.model_dump(mode="json") == {
+        "key": "k", "python": "3.11", "platform": "p", "requirements": ["a"], "packages": [],
+    }  # fmt: skip
+    plain = settings(NOWHERE)
+    assert lock_key(["a"], "3.11", plain) == lock_key(["a"], "3.11", plain, [])

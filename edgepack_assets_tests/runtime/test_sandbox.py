@@ -568,6 +568,59 @@ def test_a_job_that_kills_its_child_fails_at_most_itself(sandbox: Sandbox, way: 
     assert call("return 1") == 1
 
 
+def test_a_job_does_not_change_how_the_next_one_runs(way: Way, call: Call) -> None:
+    """What the process that forks them has, the next one would have."""
+    look = """
+        import ctypes, resource
+        libc = ctypes.CDLL(None)
+        return [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), sorted(os.sched_getaffinity(0)),
+                libc.syscall({'x86_64': 252, 'aarch64': 31}[os.uname().machine], 1, 0), libc.prctl(30, 0, 0, 0, 0),
+                pathlib.Path('/proc/self/oom_score_adj').read_text(), resource.getrlimit(resource.RLIMIT_CPU)]
+    """
+    change = """
+        import ctypes, errno, resource
+        libc = ctypes.CDLL(None, use_errno=True)
+        at = {'x86_64': 0, 'aarch64': 1}[os.uname().machine]
+        child, idle, allowed = os.getppid(), 3 << 13, []
+        def io_priority(kind, who):
+            if libc.syscall((251, 30)[at], kind, who, idle) < 0: raise OSError
+        def attributes(pid):
+            given = ctypes.create_string_buffer(bytes([48, 0, 0, 0, 5]), 48)
+            if libc.syscall((314, 274)[at], pid, given, 0) < 0: raise OSError
+        def write(name, value): pathlib.Path(f'/proc/{child}', name).write_text(value)
+        attempts = {
+            'nice': lambda: os.setpriority(os.PRIO_PROCESS, child, 5),
+            'class': lambda: os.sched_setscheduler(child, os.SCHED_BATCH, os.sched_param(0)),
+            'parameter': lambda: os.sched_setparam(child, os.sched_param(0)),
+            'attributes': lambda: attributes(child),
+            'processors': lambda: os.sched_setaffinity(child, [min(os.sched_getaffinity(0))]),
+            'disk': lambda: io_priority(1, child),
+            'limit': lambda: resource.prlimit(child, resource.RLIMIT_CPU, (600, 600)),
+            'oom': lambda: write('oom_score_adj', '999'),
+            'slack': lambda: write('timerslack_ns', '77777'),
+            'group': lambda: write('autogroup', '5'),
+        }
+        if arguments == 'in a room':  # these reach others of this user
+            attempts |= {
+                'nice of all': lambda: os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0)),
+                'disk of all': lambda: io_priority(3, os.getuid()),
+                'disk of a group': lambda: io_priority(2, 0),
+                'own oom': lambda: pathlib.Path('/proc/self/oom_score_adj').write_text('999'),
+            }
+        for name, attempt in attempts.items():
+            try:
+                attempt()
+                allowed.append(name)
+            except OSError: pass
+        return allowed
+    """
+    before = call(look)
+    allowed = call(change, "" if way == "none" else "in a room")
+    if way != "none":
+        assert allowed == []
+    assert call(look) == before
+
+
 def test_a_child_that_died_is_replaced(sandbox: Sandbox, environment: Environment, call: Call) -> None:
     sandbox.prepare(environment, [])
     dead = child_of(sandbox)

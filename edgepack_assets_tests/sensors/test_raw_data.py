@@ -30,7 +30,7 @@ class Daemon:
 
     def tick(self) -> tuple[list[dg.RunRequest], int, str]:
         """(runs requested, partitions observed, what it said)."""
-        resources = {"edgepack": EdgepackResource(config_file=str(self.plant.config))}
+        resources = {"edgepack": EdgepackResource(self.plant.config)}
         with dg.build_sensor_context(self.plant.instance, cursor=self.cursor, resources=resources) as context:
             result = raw_data_versions(context)
         assert isinstance(result, dg.SensorResult)

@@ -59,7 +59,7 @@ class Plant:
         return self.registry.register(Kind.MODEL, "press_model", content, tags, version=version)
 
     def tick(self) -> list[RunRequest]:
-        """Evaluate as the daemon does, add the partitions, make the runs, save the cursor."""
+        """Evaluate as the daemon does, make the runs, save the cursor."""
         result = self.sensor(dg.build_sensor_context(self.instance, cursor=self.cursor))
         if isinstance(result, dg.SkipReason):
             self.said = result.skip_message or ""
@@ -68,8 +68,7 @@ class Plant:
         self.said = (result.skip_reason.skip_message or "") if result.skip_reason else ""
         for event in result.asset_events:
             self.instance.report_runless_asset_event(event)
-        for added in result.dynamic_partitions_requests or ():
-            self.instance.add_dynamic_partitions("models", list(added.partition_keys))
+        assert not result.dynamic_partitions_requests
         requests = list(result.run_requests or ())
         for request in requests:
             self.launch(request.partition_key, {**request.tags, "dagster/run_key": request.run_key})

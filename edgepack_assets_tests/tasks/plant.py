@@ -49,6 +49,7 @@ class Plant:
     folder: Path
     gates: dict[str, Any] = field(default_factory=dict)
     run_whole_payload: bool = False
+    output_folders: tuple[str, ...] = ("outputs",)
     _results: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -67,6 +68,7 @@ class Plant:
             "registry": {"path": "registry"},
             "artefacts": {"root": self.built.store.root_url},
             "runtime": {"environments": str(self.built.settings.environments), "time_limit": 60},
+            "run": {"output_folders": [str(self.folder / name) for name in self.output_folders]},
             "model_types": {"press": entry},
         }))  # fmt: skip
         settings = load_settings(file)
@@ -108,7 +110,8 @@ class Plant:
         facts = {"metrics": dict(metrics), "parts": [[SOUND[0], sound, *SOUND[2:]]]}
         scored = Artefact(
             asset="metrics", partition=key, parts={"metrics": store.put_json(facts)}, facts=facts,
-            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest},
+            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest,
+                       "config_package": package.digest},
         )  # fmt: skip
         return Validated(package, payload, results, scored)
 

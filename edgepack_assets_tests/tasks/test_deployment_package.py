@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgepack_assets.config_digest import config_digest
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.stamp import package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.runtime.sandbox import Sandbox
 from edgepack_assets.tasks import registration
-from edgepack_assets.tasks.metrics import configured_parts
+from edgepack_assets.tasks.deployment_package import deploy
+from edgepack_assets.tasks.metrics import configured_parts, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
 
@@ -25,8 +29,9 @@ def better(**numbers: float | None) -> dict[str, float | None]:
 
 def compared(plant: Plant, version: int, metrics: dict[str, Any] | None = None, raw: int = 1) -> tuple[bool, str]:
     """Whether the gate with a reference holds, and the reference it names."""
-    scored = plant.validated(version, metrics or dict(METRICS), raw).metrics
-    row = configured_parts(scored, ModelKey("press", version), plant.tools())[-1]
+    tools = plant.tools()
+    scored = open_metrics(plant.validated(version, metrics or dict(METRICS), raw).metrics, tools)
+    row = configured_parts(scored, ModelKey("press", version), tools)[-1]
     return row.passed, row.reference
 
 
@@ -48,6 +53,7 @@ def test_the_same_content_of_a_model_version_is_registered_once(plant: Plant) ->
         "model_name": MODEL, "model_version": "1", "raw_data": "press_raw:1", "run_id": "run",
         "packageid": first.package_id,
     }  # fmt: skip
+    assert tags["config_digest"] == config_digest(plant.tools().settings)
     assert {"content_digest", "lock_digest", "payload_digest", "raw_data_digest", "edgepack_version"} <= tags.keys()
     assert not any(tag.startswith(("metrics_", "gates_", "older_")) for tag in tags)
 
@@ -236,3 +242,16 @@ def test_metrics_that_are_no_numbers_pass_nothing_and_leave_no_tag(plant: Plant)
     tags = plant.deploy(1, better(silhouette=None), override="one state only").registered.tags
     assert "silhouette" not in tags
     assert compared(plant, 2) == (False, f"{PACKAGE}:1 of model version 1 has no silhouette")
+
+
+def test_a_row_that_warns_holds_nothing_up(plant: Plant) -> None:
+    validated = plant.validated(1)
+    doubt = ["as many scores as classes", False, "1024", "about 10", True]
+    facts = {**validated.metrics.facts, "parts": [*validated.metrics.facts["parts"], doubt]}
+    metrics = validated.metrics.model_copy(
+        update={"facts": facts, "parts": {"metrics": plant.built.store.put_json(facts)}}
+    )
+    assert [part.warns for part in open_metrics(metrics, plant.tools()).sound_parts] == [False, True]
+    with Sandbox(plant.built.settings) as sandbox:
+        _, report = deploy(ModelKey("press", 1), replace(validated, metrics=metrics), {}, "", plant.tools(sandbox))
+    assert report.registered.version == 1

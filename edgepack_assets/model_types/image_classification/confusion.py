@@ -13,7 +13,6 @@ from edgepack_assets.model_types.pictures import png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Rectangle
-    from matplotlib.text import Text
 
 _MOST = 50  # classes that are drawn in full
 _CHOSEN = 30  # of more classes, the most confused ones
@@ -113,9 +112,6 @@ def _frame(row: int, column: int) -> Rectangle:
 def _name_axes(axes: Axes, rows: list[str], columns: list[str], size: float) -> None:
     axes.set_xticks(range(len(columns)), columns, fontsize=size, rotation=90 if len(columns) > 4 else 0)
     axes.set_yticks(range(len(rows)), rows, fontsize=size)
-    texts: list[Text] = [*axes.get_xticklabels(), *axes.get_yticklabels()]
-    for text in texts:
-        text.set_parse_math(False)  # a class name may hold dollar signs
     axes.set_xlabel("answer", fontsize=11)
     axes.set_ylabel("true class", fontsize=11)
     axes.set_xticks([x - 0.5 for x in range(len(columns) + 1)], minor=True)

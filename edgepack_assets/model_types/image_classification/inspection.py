@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,35 @@ class _Quantization(Told):
     zero_point: int
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_ForChannels = Annotated[list[_Number], Field(min_length=1, max_length=3)]
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Preprocessing(Told):
+    """What is configured, or known from the model's metadata; as in ImageInputSettings."""
+
+    range: Annotated[list[_Number], Field(min_length=2, max_length=2)] | None = None
+    mean: _ForChannels | None = None
+    std: _ForChannels | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    resize: Literal["squeeze", "crop", "letterbox"] | None = None
+    shorter_side: _Size | None = None
+    crop_fraction: _Number | None = None
+    fill: Annotated[list[_Level], Field(min_length=1, max_length=3)] | None = None
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
+
+
+class _Metadata(Told):
+    source: Text | None
+    input: _Preprocessing
+    labels: Annotated[int, Field(ge=0, le=10_000_000)] | None
+    notes: Annotated[list[Text], Field(max_length=10)]
+
+
 class _Input(Told):
-    """How the model takes an image; `black` and `white` are what its levels are turned into."""
+    """How the model takes an image; `black` and `white` are what its levels are turned into: one number, or one for
+    each channel."""
 
     name: Text
     shape: _Shape
@@ -28,8 +55,10 @@ class _Input(Told):
     width: _Size
     channels: Annotated[int, Field(ge=1, le=4)]
     quantization: _Quantization | None
-    black: int | float
-    white: int | float
+    black: int | float | _ForChannels
+    white: int | float | _ForChannels
+    preprocessing: _Preprocessing
+    metadata: _Metadata
 
 
 class _Output(Told):
@@ -39,18 +68,21 @@ class _Output(Told):
     classes: Annotated[int, Field(ge=2, le=1_000_000)]
     quantization: _Quantization | None
     scores: Text
+    never_negative: bool
 
 
 class _Component(Told):
     """What the component need not find out again."""
 
     scores: Text
+    input: _Preprocessing
 
 
 class Inspection(Told):
-    """The model's runtime, its input and its output."""
+    """The model's runtime, the size of the component's files, the model's input and its output."""
 
     runtime: Text
+    bytes: Annotated[int, Field(ge=0)]
     input: _Input
     output: _Output
     component: _Component

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edgepack_assets.model_types.pictures import new_figure
+from edgepack_assets.model_types.pictures import name_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,15 +18,7 @@ def airy_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def shorten(text: str, length: int) -> str:
-    """The text, or its beginning and its end: names of one series differ at either."""
-    if len(text) <= length:
-        return text
-    tail = length // 2
-    return f"{text[: length - tail - 1]}…{text[-tail:]}"
-
-
 def class_label(label: int, names: Mapping[int, str], length: int = 24) -> str:
     """A class by its name and number, or by its number alone where it has no name."""
     name = names.get(label, str(label))
-    return name if name == str(label) else f"{shorten(name, length)} ({label})"
+    return name if name == str(label) else f"{name_text(name, length)} ({label})"

@@ -17,10 +17,11 @@ from edgepack_assets.model_types.base import (
     Prepped,
     Results,
     Score,
+    Trial,
     Variable,
 )
+from edgepack_assets.model_types.image_classification import image_input, input_trial, scoring, sheet, source
 from edgepack_assets.model_types.image_classification import payload as payloads
-from edgepack_assets.model_types.image_classification import scoring, sheet, source
 from edgepack_assets.model_types.image_classification.inspection import Inspection
 from edgepack_assets.runtime.told import Told
 from edgepack_assets.settings import ModelTypeSettings
@@ -65,6 +66,16 @@ class ImageClassification(ModelType):
             outputs=(Variable("prediction", "String", "index of the most probable class"),),
             metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
         )
+
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+        """How images enter the model, and whether scores come out."""
+        return image_input.rows(inspection, entry)
+
+    def trial(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """The usual ways in which images enter a model, where none is configured."""
+        return None if entry.input is not None else input_trial.plan(payload, results, inspection, work)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.evidence import Part
+from edgepack_assets.files import is_leftover
 from edgepack_assets.model_types.base import PayloadWriter
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -21,9 +22,8 @@ INPUT = "vision_payload"
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000
-"""The component's own limits (component/inference.py): a larger image would get no answer on the edge."""
+"""The component's own limits (component/decoding.py): a larger image would get no answer on the edge."""
 
-_IGNORED = {"thumbs.db", "desktop.ini"}
 _FIRST_TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)  # a fixed one: equal images must give equal records
 
 
@@ -119,7 +119,7 @@ def _images(folder: Path) -> list[Path]:
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, but for what operating systems leave there."""
     found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted((entry for entry in found if entry.name.lower() not in _IGNORED), key=lambda entry: entry.name)
+    return sorted((entry for entry in found if not is_leftover(Path(entry.name))), key=lambda entry: entry.name)
 
 
 def _read(path: Path) -> tuple[bytes, str, str]:

@@ -24,6 +24,8 @@ NO_ANSWER = -1
 """What an unanswered record is predicted as: a label that no class has."""
 
 _LISTED = 20
+_MANY, _MANY_TIMES = 20, 10
+"""A model has far more outputs than classes from so many on, and so many times the highest label."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,13 @@ def _parts(payload: Payload, scored: Scored, classes: int) -> list[Part]:
             "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
         ),
         _none("every label is a class of the model", beyond, f"labels from 0 to {classes - 1}", "beyond the model"),
+        Part(
+            "the model's classes and the labels go together",
+            classes <= max(_MANY, _MANY_TIMES * (1 + max(scored.names, default=0))),
+            f"{classes} scores, labels up to {max(scored.names, default=0)}",
+            "about as many scores as classes; far more are features (an embedding), or labels of another model",
+            warns=True,
+        ),
         _none("every answer belongs to a record", scored.strangers, "numbers of payload records", "unknown"),
         _none("no record is answered twice", scored.repeated, "one answer a record at most", "answered again"),
         _none("every prediction is a class", scored.unreadable, whole, "not so"),

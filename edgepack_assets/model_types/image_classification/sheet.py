@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from edgepack_assets.model_types.base import Payload, Results, read_lines
-from edgepack_assets.model_types.image_classification.labels import airy_figure, shorten
+from edgepack_assets.model_types.image_classification.labels import airy_figure
 from edgepack_assets.model_types.image_classification.payload import INPUT
 from edgepack_assets.model_types.image_classification.scoring import NO_ANSWER, Image, match
-from edgepack_assets.model_types.pictures import png
+from edgepack_assets.model_types.pictures import name_text, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,15 +105,14 @@ def _draw_image(axes: Axes, image: Image, pixels: Pixels, names: dict[int, str])
     axes.add_patch(frame)
     sure = "" if image.probability is None else f"  {image.probability:.0%}"
     if image.correct:
-        verdict = f"✓ {shorten(names[image.truth], 20)}{sure}"
+        verdict = f"✓ {name_text(names[image.truth], 20)}{sure}"
     elif image.prediction == NO_ANSWER:
-        verdict = f"✗ no answer\nis {shorten(names[image.truth], 22)}"
+        verdict = f"✗ no answer\nis {name_text(names[image.truth], 22)}"
     else:
         answer = names.get(image.prediction, f"class {image.prediction}")
-        verdict = f"✗ {shorten(answer, 20)}{sure}\nis {shorten(names[image.truth], 22)}"
-    # Names come from the user's files: a dollar sign in them is no mathematics.
-    axes.set_title(verdict, fontsize=10.5, color=colour, parse_math=False)
+        verdict = f"✗ {name_text(answer, 20)}{sure}\nis {name_text(names[image.truth], 22)}"
+    axes.set_title(verdict, fontsize=10.5, color=colour)
     axes.text(
-        0.5, -0.05, shorten(image.file, 34), transform=axes.transAxes, ha="center", va="top",
-        fontsize=8.5, color="#5b6470", parse_math=False,
+        0.5, -0.05, name_text(image.file, 34), transform=axes.transAxes, ha="center", va="top",
+        fontsize=8.5, color="#5b6470",
     )  # fmt: skip

@@ -5,25 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from edgepack_assets.errors import ModelError
+from edgepack_assets.files import is_leftover
 from edgepack_assets.model_types.base import ModelSource
+from edgepack_assets.model_types.model_files import path_inside
 from edgepack_assets.model_types.registered_model import (
+    SavedEnvironment,
     find_model_file,
     merge_requirements,
     mlflow_root,
     read_mlmodel,
     saved_environment,
 )
+from edgepack_assets.registry.base import files_of
 from edgepack_assets.settings import ModelTypeSettings
 
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
 _KERAS_FLAVORS = ("tensorflow", "keras")
-_COMPONENT_FILES = ("entrypoint.py", "inference.py", "model.json")
+_COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json")
 # In ONNX's protobuf: TensorProto.external_data (field 13), an entry {"key": "location", "value": path}, each with
 # its length before it in one or two bytes.
 _LENGTH = rb"[\x01-\x7f]|[\x80-\xff][\x01-\x7f]"
@@ -46,33 +49,35 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     files = {name: file}
     if suffix == ".onnx":
         files |= _external_data(file, root)
+    needed = (distribution, "numpy", "pillow")
+    saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
         files=files,
-        model={"file": name, "runtime": runtime},
-        requirements=_requirements(model, root, entry, (distribution, "numpy", "pillow")),
+        model={"file": name, "runtime": runtime} | ({"input": entry.input.given} if entry.input is not None else {}),
+        requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
+        constraints=saved.constraints,
+        saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
+        parts=saved.parts,
     )
 
 
-def _requirements(model: Path, root: Path, entry: ModelTypeSettings, needed: tuple[str, ...]) -> tuple[str, ...]:
-    if model.is_file():
-        return merge_requirements((), entry, needed)
+def _kept(needed: tuple[str, ...]) -> set[str]:
     # An MLflow folder asks for what trained or exported the model (tensorflow, torch, onnx). None of that
     # takes part in running the file, and it would make the package many times larger. Only what runs the
     # file is kept at the version it was saved with.
-    kept = {canonicalize_name(name) for name in (*needed, "mlflow", "mlflow-skinny")}
-    return merge_requirements(saved_environment(root, only=kept).requirements, entry, needed)
+    return {canonicalize_name(name) for name in (*needed, "mlflow", "mlflow-skinny")}
 
 
 def _refuse_keras(model: Path) -> None:
-    files = [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
+    files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
     if any(file.suffix.lower() in _RUNTIMES for file in files):
         return
     found = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
     root = None if model.is_file() else mlflow_root(model)
     if root is not None:
-        flavors: Any = read_mlmodel(root).get("flavors") or {}
+        flavors = read_mlmodel(root).flavors
         found += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
     if found:
         raise ModelError(
@@ -85,10 +90,9 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
     """Path in the component -> file, for the weights that an .onnx file keeps in files beside it."""
     found: dict[str, Path] = {}
     for location in _locations(file):
+        below = (file.parent.relative_to(root) / location).as_posix() if not location.startswith("/") else location
+        data = path_inside(root, below, f"{file.name}: its external data")
         path = PurePosixPath(location)
-        data = file.parent / path
-        if path.is_absolute() or not data.resolve().is_relative_to(root.resolve()) or ".." in path.parts:
-            raise ModelError(f"{file.name}: keeps weights in {location!r}, which lies outside the model folder")
         if not data.is_file():
             raise ModelError(
                 f"{file.name}: keeps weights in {location!r}, which is not beside it; "

@@ -7,12 +7,13 @@ from typing import Any
 
 from edgepack_assets.columns import read_columns
 from edgepack_assets.model_types.base import Payload, Prepped, Results, read_lines
-from edgepack_assets.model_types.pictures import STATE_COLOURS, new_figure, png
+from edgepack_assets.model_types.pictures import STATE_COLOURS, name_text, new_figure, png
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
 
 _MOST_POINTS = 4_000
 _MOST_FEATURES = 40
 _MOST_STATES = 20
+_LONGEST_NAME = 40
 
 
 def features(prepped: Prepped) -> bytes:
@@ -27,7 +28,8 @@ def features(prepped: Prepped) -> bytes:
     figure = new_figure(9, 1.4 + 0.24 * len(values))
     axes = figure.add_subplot()
     image = axes.imshow((values - low) / span, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
-    axes.set_yticks(range(len(values)), names[:_MOST_FEATURES], fontsize=8)
+    shown = [name_text(name, _LONGEST_NAME) for name in names[:_MOST_FEATURES]]
+    axes.set_yticks(range(len(values)), shown, fontsize=8)
     axes.set_xlabel("window")
     hidden = len(names) - len(values)
     axes.set_title(

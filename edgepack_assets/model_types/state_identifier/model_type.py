@@ -21,12 +21,14 @@ from edgepack_assets.model_types.base import (
     Variable,
 )
 from edgepack_assets.model_types.registered_model import (
+    SavedEnvironment,
     configured_requirements,
     find_model_file,
     merge_requirements,
     model_code,
     saved_environment,
 )
+from edgepack_assets.model_types.saved_versions import versions_in_file
 from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.settings import ModelTypeSettings
@@ -67,8 +69,8 @@ class StateIdentifier(ModelType):
         """The pickle or skops file, its own code, and the requirements it was saved with."""
         root, file = find_model_file(model, tuple(_FORMATS))
         in_folder = model.is_dir()
-        saved = saved_environment(root) if in_folder else None
-        if (saved is None or not saved.requirements) and not configured_requirements(entry):
+        saved = saved_environment(root, entry) if in_folder else SavedEnvironment()
+        if not saved.requirements and not configured_requirements(entry):
             raise ModelError(
                 f"{file.name} says nothing of the packages it needs (there is no MLflow requirements.txt beside it): "
                 "name them under `requirements` or `requirements_file` of its model type in edgepack.yaml, "
@@ -77,10 +79,13 @@ class StateIdentifier(ModelType):
         kind = _FORMATS[file.suffix.lower()]
         needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
         return ModelSource(
-            files={file.name: file, **model_code(root if in_folder else None, entry)},
+            files=model_code(root if in_folder else None, entry, {file.name: file}),
             model={"file": file.name, "format": kind, **_columns(entry.columns)},
-            requirements=merge_requirements(saved.requirements if saved else (), entry, needed),
-            python_version=saved.python_version if saved else None,
+            requirements=merge_requirements(saved.requirements, entry, needed),
+            python_version=saved.python_version,
+            constraints=saved.constraints,
+            saved_versions={**saved.versions, **versions_in_file(file)},
+            parts=saved.parts,
         )
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:

@@ -57,6 +57,9 @@ def graph(weights: dict[str, NDArray[np.float32]], height: int, width: int) -> o
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+    # How images enter the model, in the keys that ONNX has for it.
+    image = {"BitmapPixelFormat": "Rgb8", "ColorSpaceGamma": "SRGB", "NominalPixelRange": "Normalized_0_1"}
+    helper.set_model_props(made, {f"Image.{key}": value for key, value in image.items()})
     onnx.checker.check_model(made, full_check=True)
     return made
 

@@ -1,11 +1,13 @@
 """Azure ML workspaces and registries behind the `Registry` interface.
 
     registry.py      the interface: versions, downloads that are verified, registrations that are told apart
+    contents.py      our own tags, and the names of a version's files
     client.py        assets as azure-ai-ml knows them
-    registry_api.py  what is asked of a registry without the SDK
+    asset_api.py     what is asked without the SDK: putting versions and tags, places of a registry
     places.py        where an asset's bytes lie, and with what right they are read and written
     blobs.py         moving bytes in pieces, in bounded memory
     remote.py        every remote call: its time limit, its retries
+    answers.py       what an answer may be that is none of Azure's: a proxy's page, a request to wait
     faults.py        what Azure answers, in words for the user
     clouds.py        the clouds of Azure
     credential.py    who we are

@@ -1,7 +1,7 @@
-"""Assets of a workspace or registry through azure-ai-ml: listed page by page, got, put.
+"""Assets of a workspace or registry through azure-ai-ml: listed page by page, and got.
 
 Only public methods of the SDK are used, so that its versions may differ; what they leave out of an answer
-(whether a version is archived) is read off the wire."""
+(whether a version is archived or failed) is read off the wire."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import is_version
+from edgepack_assets.registry.azure_ml.asset_api import DONE_STATES, AssetApi
 from edgepack_assets.registry.azure_ml.clouds import current_cloud
 from edgepack_assets.registry.azure_ml.credential import make_credential
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, where
-from edgepack_assets.registry.azure_ml.registry_api import RegistryApi
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.versions import Version
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -45,6 +46,13 @@ class Asset:
     created: datetime
     tags: Mapping[str, str]
     archived: bool
+    state: str = ""
+    """`provisioningState` in lower case; empty where the service says nothing of it."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is in force and whole: not archived, not failed, not still being made or deleted."""
+        return not self.archived and self.state in DONE_STATES
 
 
 class Assets:
@@ -56,9 +64,9 @@ class Assets:
         self._lock = threading.Lock()
         self._client: MLClient | None = None
         self._credential: TokenCredential | None = None
-        self._archived: dict[str, bool] = {}
-        self.registry_api = RegistryApi(remote, lambda: self.credential)
-        """What of a registry the SDK has no public method for."""
+        self._noted: dict[str, tuple[bool, str]] = {}
+        self.api = AssetApi(remote, lambda: self.credential)
+        """What the SDK has no public method for."""
 
     @property
     def credential(self) -> TokenCredential:
@@ -99,7 +107,7 @@ class Assets:
             **place,
             enable_telemetry=False,
             show_progress=False,
-            per_call_policies=[_wire_reader(self._archived)],
+            per_call_policies=[_wire_reader(self._noted)],
             **self.remote.client_options(),
         )
         # Making a client sets its telemetry logger to tell of every call.
@@ -129,29 +137,39 @@ class Assets:
         assets = [self._asset(kind, name, entity) for entity in found]
         return assets if archived else [asset for asset in assets if not asset.archived]
 
-    def get(self, kind: Kind, name: str, version: int) -> Asset | None:
+    def get(self, kind: Kind, name: str, version: Version) -> Asset | None:
         """A version as it is now, archived or not; None if there is none."""
         found = self._entity(kind, name, version)
         return None if found is None else self._asset(kind, name, found)
 
-    def _entity(self, kind: Kind, name: str, version: int) -> Any:
+    def _entity(self, kind: Kind, name: str, version: Version) -> Any:
         operations = self._operations(kind)
         try:
             return self.remote.call(f"reading {kind} {name}:{version}", lambda: operations.get(name, str(version)))
         except AbsentError:
             return None
 
+    def _container(self, kind: Kind, name: str) -> Any:
+        """The properties of a name's container, which counts its versions; None if there is none."""
+        read = getattr(self._operations(kind), "_get", None)
+        if read is None:
+            return None
+        try:
+            return self.remote.call(f"reading {kind} {name}", lambda: read(name)).properties
+        except (AbsentError, RefusedError):
+            return None
+
+    def labelled_latest(self, kind: Kind, name: str) -> str | None:
+        """The version that the service calls the latest, which is the one created last; None if it names none.
+
+        `MLClient.data.get(name, label="latest")` reads the same: the container is current, while lists lag."""
+        return str(getattr(self._container(kind, name), "latest_version", "") or "") or None
+
     def newest(self, kind: Kind, name: str) -> int | None:
         """The highest number that the name's container counts, in one small request where it says one; or None."""
-        read = getattr(self._operations(kind), "_get", None)
-        if read is not None:
-            try:
-                container = self.remote.call(f"reading {kind} {name}", lambda: read(name))
-            except (AbsentError, RefusedError):
-                return None
-            following = str(getattr(container.properties, "next_version", "") or "")
-            if is_version(following):
-                return int(following) - 1 or None
+        following = str(getattr(self._container(kind, name), "next_version", "") or "")
+        if is_version(following):
+            return int(following) - 1 or None
         return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
 
     def _pages(self, doing: str, listing: Any) -> Iterator[Any]:
@@ -165,6 +183,7 @@ class Assets:
 
     def _asset(self, kind: Kind, name: str, entity: Any) -> Asset:
         context = entity.creation_context
+        archived, state = self._noted.get(str(entity.id), (False, ""))
         return Asset(
             kind=kind,
             name=name,
@@ -173,44 +192,9 @@ class Assets:
             uri=str(entity.path or ""),
             created=_time(context.created_at if context is not None else None),
             tags={str(key): str(value) for key, value in (entity.tags or {}).items()},
-            archived=self._archived.get(str(entity.id), False),
+            archived=archived,
+            state=state,
         )
-
-    # writing ----------------------------------------------------------------------------------------------
-
-    def put(self, kind: Kind, name: str, version: int, *, uri: str, is_folder: bool, tags: Mapping[str, str]) -> None:
-        """Create a version whose bytes lie at `uri` already: one attempt, as it may count without an answer."""
-        if self.settings.registry_name:
-            self.registry_api.put(kind, name, version, uri=uri, is_folder=is_folder, tags=tags)
-            return
-        from azure.ai.ml.entities import Data, Model
-
-        common: dict[str, Any] = {"name": name, "version": str(version), "path": uri, "tags": dict(tags)}
-        if kind is Kind.MODEL:
-            entity: Any = Model(**common, type="custom_model")
-        else:
-            entity = Data(**common, type="uri_folder" if is_folder else "uri_file")
-        self._update(kind, entity)
-
-    def change_tags(
-        self, kind: Kind, name: str, version: int, tags: Mapping[str, str], without: Collection[str] = ()
-    ) -> bool:
-        """Remove the tags `without` of a version, then add or replace `tags`: one attempt. False if there is no such
-        version."""
-        if self.settings.registry_name:
-            return self.registry_api.change_tags(kind, name, version, tags, without)
-        entity = self._entity(kind, name, version)
-        if entity is None:
-            return False
-        left = {tag: value for tag, value in (entity.tags or {}).items() if tag not in without}
-        entity.tags = {**left, **tags}
-        self._update(kind, entity)
-        return True
-
-    def _update(self, kind: Kind, entity: Any) -> None:
-        operations = self._operations(kind)
-        doing = f"registering {kind} {entity.name}:{entity.version}"
-        self.remote.call(doing, lambda: operations.create_or_update(entity), attempts=1)
 
     def _operations(self, kind: Kind) -> Any:
         return self.client.models if kind is Kind.MODEL else self.client.data
@@ -256,8 +240,9 @@ def quiet() -> None:
             logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise
 
 
-def _wire_reader(archived: dict[str, bool]) -> Any:
-    """A policy that notes which versions an answer says are archived: the SDK's entities don't."""
+def _wire_reader(noted: dict[str, tuple[bool, str]]) -> Any:
+    """A policy that notes of each version in an answer whether it is archived, and its provisioning state: the SDK's
+    entities know neither."""
     from azure.core.pipeline.policies import SansIOHTTPPolicy
 
     class Reader(SansIOHTTPPolicy):  # type: ignore[type-arg]
@@ -276,6 +261,7 @@ def _wire_reader(archived: dict[str, bool]) -> Any:
             for item in body.get("value", [body]) if isinstance(body, dict) else []:
                 properties = item.get("properties") if isinstance(item, dict) else None
                 if isinstance(properties, dict) and "id" in item:
-                    archived[str(item["id"])] = bool(properties.get("isArchived"))
+                    state = str(properties.get("provisioningState") or "").lower()
+                    noted[str(item["id"])] = bool(properties.get("isArchived")), state
 
     return Reader()

@@ -9,6 +9,8 @@ from edgepack_assets.errors import ConfigError
 
 VARIABLE = "AZUREML_CURRENT_CLOUD"
 """The environment variable that azure-ai-ml takes the cloud's name from; the SDK sets it itself when it is unset."""
+AUTHORITY_VARIABLE = "AZURE_AUTHORITY_HOST"
+"""Where to sign in, whatever the cloud: azure-identity's variable."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,16 @@ def current_cloud() -> Cloud:
             f"the environment variable {VARIABLE} is {name!r}; the clouds that can be used are: {', '.join(_CLOUDS)}"
         )
     return _CLOUDS[name]
+
+
+def check_storage_suffix(suffix: str) -> None:
+    """Refuse storage of a cloud in which nobody signs in: a token of another cloud is worth nothing there. A suffix
+    that is none of the known ones (a private DNS zone) stands for itself."""
+    if AUTHORITY_VARIABLE in os.environ or suffix == current_cloud().storage:
+        return
+    for name, cloud in _CLOUDS.items():
+        if cloud.storage == suffix:
+            raise ConfigError(
+                f"artefacts.root lies in {name} ({suffix}): set the environment variable {VARIABLE} to {name}, so that "
+                "signing in happens there too"
+            )

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.azure_ml.client import Assets
 from edgepack_assets.registry.azure_ml.clouds import current_cloud
-from edgepack_assets.registry.azure_ml.faults import explain, where
+from edgepack_assets.registry.azure_ml.faults import where
 from edgepack_assets.registry.azure_ml.places import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.settings import AzureMLRegistrySettings
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
+
+_LONGEST_STEP = 30.0
+"""Seconds for one call: whoever looks whether the connection holds waits for no outage to end."""
 
 
 class Step(NamedTuple):
@@ -29,7 +32,7 @@ def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
 
     Nothing is left behind but, where deleting is not allowed, a blob of a few bytes. Of a registry, whose versions
     cannot be taken back, only a place to upload to is asked for: always the same, which stays empty."""
-    remote = Remote(settings)
+    remote = Remote(settings, min(settings.time_limit, _LONGEST_STEP))
     assets = Assets(remote)
     places = Places(assets)
     steps: list[tuple[str, Callable[[], str]]] = [
@@ -51,11 +54,7 @@ def check_connection(settings: AzureMLRegistrySettings) -> Iterator[Step]:
 
 
 def _credential(assets: Assets, settings: AzureMLRegistrySettings) -> str:
-    try:
-        made = assets.credential
-    except ValueError as error:  # azure-identity's word for ids it cannot use
-        raise explain(error, "making the credential", settings) from None
-    return f"{settings.credential.type} ({type(made).__name__})"
+    return f"{settings.credential.type} ({type(assets.credential).__name__})"
 
 
 def _token(assets: Assets) -> str:
@@ -78,7 +77,7 @@ def _lists(assets: Assets) -> str:
 
 
 def _registry_place(assets: Assets) -> str:
-    container = assets.registry_api.writable(Kind.MODEL, "edgepack-connection-check", 1)
+    container = assets.api.writable(Kind.MODEL, "edgepack-connection-check", 1)
     return f"a place to upload to was given, in {container.account_name}; no file was written and nothing registered"
 
 

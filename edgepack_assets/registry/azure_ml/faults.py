@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.registry.azure_ml.credential import PASSING_FAULT, redacted
-from edgepack_assets.settings import AzureCredentialSettings, AzureMLRegistrySettings
+from edgepack_assets.registry.azure_ml.answers import PageError, retry_after
+from edgepack_assets.registry.azure_ml.credential import (
+    CLIENT_VARIABLES,
+    PASSING_FAULT,
+    managed_identity_client_id,
+    redacted,
+)
+from edgepack_assets.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 
 DATA_SCIENTIST = "AzureML Data Scientist"
 REGISTRY_USER = "AzureML Registry User"
 BLOB_CONTRIBUTOR = "Storage Blob Data Contributor"
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BUSY_STATUSES = frozenset({409, 423})
+_BUSY = re.compile(
+    r"(?i)another operation|operation\b.{0,80}\b(in progress|already running)|"
+    r"being (created|updated|deleted|performed)|OperationInProgress|ConcurrencyConflict|ContainerBeingDeleted|"
+    r"AccountBeingCreated"
+)
+"""What a conflict says that passes: "Conflict of operation, another operation on same entity is already running in
+workspace" (Azure ML), RequestConflict "Another operation is being performed on the parent resource",
+PessimisticConcurrencyConflict "Operation on the API is in progress" (resource providers), and blob storage's codes."""
 
 _SIGN_IN = {
     "AADSTS7000215": "the client secret is wrong: check the variable that holds it (the secret's value, not its id)",
@@ -33,6 +49,7 @@ _WRONG_PLACE = {
     "InvalidSubscriptionId": "check registry.subscription_id",
     "ResourceGroupNotFound": "check registry.resource_group",
 }
+_PROXY_SIGN_IN = re.compile(r"(?i)tunnel connection failed: 407|\b407 (Proxy )?Auth")
 _NETWORK = re.compile(
     rf"(?i)connection (reset|refused|aborted|broken)|connect to proxy|timed out|max retries|name resolution|"
     rf"getaddrinfo|unreachable|RemoteDisconnected|{PASSING_FAULT}"
@@ -56,6 +73,8 @@ Place = AzureMLRegistrySettings | StoragePlace
 
 class RefusedError(EdgepackError):
     """A request that Azure understood and refused (400, 409, 412): what it means depends on what was asked."""
+
+    status = 0
 
 
 class AbsentError(EdgepackError):
@@ -86,20 +105,44 @@ def explain(error: BaseException, doing: str, settings: Place) -> EdgepackError:
         return error
     said = redacted(_first_lines(error), settings.credential)
     at = f"{doing} ({where(settings)})"
+    if (of_proxy := _of_proxy(error, at)) is not None:
+        return of_proxy
     status = _status(error)
     if isinstance(error, exceptions.ClientAuthenticationError) and status not in (401, 403):
         return _sign_in(error, at, said, settings)
     if status is not None and (status in TRANSIENT_STATUSES or status >= 400):
         return _answered(error, status, at, said, settings)
-    if isinstance(error, exceptions.HttpResponseError):
+    return _unanswered(error, at, said)
+
+
+def _unanswered(error: BaseException, at: str, said: str) -> EdgepackError:
+    from azure.core import exceptions
+
+    if isinstance(error, (exceptions.HttpResponseError, json.JSONDecodeError)):
         return TransientError(f"{at}: the answer cannot be read; a proxy or gateway may have put its own: {said}")
     if any(_is_network(cause) for cause in _causes(error)):
         return TransientError(f"{at}: Azure cannot be reached; check network, proxy and firewall: {said}")
     return EdgepackError(f"{at}: {type(error).__name__}: {said}")
 
 
+def _of_proxy(error: BaseException, at: str) -> EdgepackError | None:
+    """The error, if a proxy or gateway answered in place of Azure; it may be there no more the next time."""
+    for cause in _causes(error):
+        if (page := PageError.in_words_of(cause)) is not None:
+            return TransientError(
+                f"{at}: {page}, not the service's own answer: does a proxy, gateway or sign-in page answer? Open that "
+                "address from this machine, and check HTTPS_PROXY and NO_PROXY"
+            )
+        if _status(cause) == 407 or _PROXY_SIGN_IN.search(str(cause)):
+            return TransientError(
+                f"{at}: the proxy wants a sign-in (407): write http://USER:PASSWORD@HOST:PORT in HTTPS_PROXY, or have "
+                "the proxy let this machine through"
+            )
+    return None
+
+
 def _answered(error: BaseException, status: int, at: str, said: str, settings: Place) -> EdgepackError:
-    if status in TRANSIENT_STATUSES:
+    if status in TRANSIENT_STATUSES or (status in _BUSY_STATUSES and _is_busy(error, said)):
         return TransientError(f"{at}: {_overload(status)}: {said}")
     if status == 403:
         return _forbidden(error, at, said, settings)
@@ -107,7 +150,14 @@ def _answered(error: BaseException, status: int, at: str, said: str, settings: P
         return _unauthenticated(error, at, said, settings)
     if status == 404:
         return _absent(error, at, said, settings)
-    return RefusedError(f"{at}: refused with status {status}: {said}")
+    refused = RefusedError(f"{at}: refused with status {status}: {said}")
+    refused.status = status
+    return refused
+
+
+def _is_busy(error: BaseException, said: str) -> bool:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return retry_after(headers) is not None or _BUSY.search(f"{_code(error)} {said}") is not None
 
 
 def _unauthenticated(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
@@ -126,10 +176,14 @@ def _sign_in(error: BaseException, at: str, said: str, settings: Place) -> Edgep
     if _NETWORK.search(whole) or any(_is_network(cause) for cause in _causes(error)):
         return TransientError(f"{at}: Azure's sign-in cannot be reached; check network, proxy and firewall: {said}")
     kind = settings.credential.type
+    client_id = managed_identity_client_id(settings.credential)
+    asked_for = f"asked for: {client_id}, of registry.credential, {' or '.join(CLIENT_VARIABLES)}" if client_id else (
+        "asked for: the machine's own")  # fmt: skip
     advice = {
         "default": "no credential was found or accepted: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, "
         "run `az login`, or name registry.credential",
-        "managed_identity": "this machine has no such managed identity: assign one to it, and check client_id",
+        "managed_identity": "this machine has no such managed identity: assign one to it, and check client_id "
+        f"({asked_for})",
         "workload_identity": "check tenant_id, client_id and the federated token's file",
         "service_principal": "check tenant_id, client_id and the secret or certificate",
     }[kind]
@@ -185,6 +239,8 @@ def _absent(error: BaseException, at: str, said: str, settings: Place) -> Edgepa
 
 
 def _overload(status: int) -> str:
+    if status in _BUSY_STATUSES:
+        return f"another operation is under way there ({status})"
     if status == 429:
         return "Azure is throttling (429): too many requests; try again later, or ask less often"
     return f"Azure has a passing fault ({status})"

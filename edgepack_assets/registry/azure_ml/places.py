@@ -98,7 +98,7 @@ class Places:
             self._check_workspace(asset)
             return self.datastore(place.datastore), place.path
         if self.is_registry:
-            api = self._assets.registry_api
+            api = self._assets.api
 
             def opened() -> ContainerClient:
                 return api.readable(asset.kind, asset.name, asset.version, asset.uri)
@@ -123,16 +123,24 @@ class Places:
         attempt = uuid.uuid4().hex
         if not self.is_registry:
             container = self.datastore(UPLOAD_DATASTORE)
-            return Target(
-                container, f"edgepack/{kind}/{name}/{attempt}", f"azureml://datastores/{UPLOAD_DATASTORE}/paths"
-            )
-        first = self._assets.registry_api.writable(kind, name, version)
+            return Target(container, f"edgepack/{kind}/{name}/{attempt}", self._datastore_uri(kind))
+        first = self._assets.api.writable(kind, name, version)
         opened = [first]
 
         def reopened() -> ContainerClient:
-            return opened.pop() if opened else self._assets.registry_api.writable(kind, name, version)
+            return opened.pop() if opened else self._assets.api.writable(kind, name, version)
 
         return Target(Container(self._remote, reopened), attempt, str(first.url).split("?", maxsplit=1)[0])
+
+    def _datastore_uri(self, kind: Kind) -> str:
+        short = f"datastores/{UPLOAD_DATASTORE}/paths"
+        if kind is Kind.DATA:
+            return f"azureml://{short}"
+        settings = self._settings  # a model's URI is put in its long form, as azure-ai-ml does
+        return (
+            f"azureml://subscriptions/{settings.subscription_id}/resourcegroups/{settings.resource_group}/workspaces/"
+            f"{settings.workspace_name}/{short}"
+        )
 
     def datastore(self, name: str) -> Container:
         """The container of a datastore."""

@@ -18,22 +18,35 @@ import hashlib
 import logging
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.partitions import is_version
+from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, UnfinishedError
 from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
+from edgepack_assets.registry.azure_ml.contents import (
+    ATTEMPT,
+    CONTENT,
+    DIGEST,
+    FILE,
+    OWN_TAGS,
+    SIZE,
+    below,
+    file_name,
+    is_folder_by_tags,
+    leaf_of,
+    signature,
+)
 from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
 from edgepack_assets.registry.azure_ml.places import Places, Target
-from edgepack_assets.registry.azure_ml.registry_api import UnfinishedError
-from edgepack_assets.registry.azure_ml.remote import Remote
+from edgepack_assets.registry.azure_ml.remote import Backoff, Remote
 from edgepack_assets.registry.base import (
+    MOST_FILES,
     Kind,
     RegisteredVersion,
     Registry,
@@ -44,19 +57,14 @@ from edgepack_assets.registry.base import (
     not_found,
     utf8_name,
 )
-from edgepack_assets.settings import AzureMLRegistrySettings, is_asset_name
-
-DIGEST, SIZE, FILE, CONTENT, ATTEMPT = (
-    "edgepack_digest",
-    "edgepack_size",
-    "edgepack_file",
-    "edgepack_content",
-    "edgepack_attempt",
-)
-OWN_TAGS = frozenset({DIGEST, SIZE, FILE, CONTENT, ATTEMPT})
+from edgepack_assets.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.settings import is_asset_name
+from edgepack_assets.versions import Version, is_version_text, read_version
 
 _MOST_RACES = 50
 _LOOKS = 5
+_LONGEST_WAIT = 5.0
+"""Seconds between two attempts at putting a version or its tags."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,18 +103,38 @@ class AzureMLRegistry(Registry):
         return [name for name in self._assets.names(kind) if is_asset_name(name)]
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
-        """All versions of a name, lowest first; empty if there are none.
+        """All versions of a name that can be used, the latest last; empty if there are none.
 
-        Archived versions and versions that are no whole number are left out. The list may lag behind a
-        registration by half a minute; `get` does not."""
+        Versions that are archived, failed or not made yet are left out, and models whose version is no whole number.
+        The list may lag behind a registration by half a minute; `get` and the latest data asset do not."""
         check_name(kind, name)
-        found = [asset for asset in self._assets.versions(kind, name) if is_version(asset.version)]
-        return [self._registered(asset) for asset in sorted(found, key=lambda asset: int(asset.version))]
+        found = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
+        if kind is Kind.MODEL:
+            return [self._registered(found[number]) for number in sorted(found, key=int)]
+        # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
+        label = self._assets.labelled_latest(kind, name)
+        if label is not None and label not in found and is_version_text(label):
+            newest = self._assets.get(kind, name, read_version(label))
+            if newest is not None and self._is_shown(newest):
+                found[label] = newest
+        ordered = sorted(found.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
+        return [self._registered(asset) for asset in ordered]
 
-    def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+    @staticmethod
+    def _is_shown(asset: Asset) -> bool:
+        is_sound = is_version if asset.kind is Kind.MODEL else is_version_text
+        return asset.is_usable and is_sound(asset.version)
+
+    def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
-        asset = self._assets.get(kind, name, version) if is_version(str(version)) else None
+        is_sound = is_version if kind is Kind.MODEL else is_version_text
+        asset = self._assets.get(kind, name, version) if is_sound(str(version)) else None
+        if asset is not None and not asset.archived and not asset.is_usable:
+            raise NotFoundError(
+                f"{kind} {name}:{version} is not there for use: Azure ML says that it is {asset.state} "
+                "(provisioningState)" + ("" if asset.state in FAILED_STATES else "; try again later")
+            )
         if asset is None or asset.archived:
             known = [found.version for found in self.versions(kind, name)]
             raise not_found(kind, name, version, known, [] if known else self.names(kind))
@@ -124,20 +152,24 @@ class AzureMLRegistry(Registry):
         asset = self._assets.get(found.kind, found.name, found.version)
         if asset is None:
             raise CorruptError(f"{found}: is not in the registry any more")
+        if asset.state in FAILED_STATES:
+            raise CorruptError(f"{found}: Azure ML says that it has {asset.state}; register it as a new version")
         digest = found.digest
-        target = destination / _file_name(asset)
+        target = destination / file_name(asset)
         if target.exists() or target.is_symlink():
             raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
         container, path = self._places.of(asset)
         is_folder, blobs = self._look(asset, container, path)
         self._check_listing(asset, blobs, digest, is_folder)
+        if len(blobs) > MOST_FILES:
+            raise CorruptError(f"{found}: holds more than {MOST_FILES:,} files; register a smaller one")
         made_here = not destination.exists()
         aside = destination / f".{uuid.uuid4().hex}.tmp"
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
             copy = aside / target.name
-            container.download([(blob, _below(copy, blob)) for blob in blobs], str(found))
+            container.download([(blob, below(copy, blob)) for blob in blobs], str(found))
             if DIGEST in asset.tags and content_digest(copy)[0] != digest:
                 raise CorruptError(
                     f"{asset.uri}: bytes differ from the digest {digest} of {found}; "
@@ -158,7 +190,7 @@ class AzureMLRegistry(Registry):
     def _look(asset: Asset, container: Container, path: str) -> tuple[bool, list[Blob]]:
         """(whether it is a folder, its files as storage lists them; none if not even the container is there)."""
         try:
-            return container.find(path, _is_folder(asset))
+            return container.find(path, is_folder_by_tags(asset))
         except AbsentError:
             return False, []
 
@@ -193,7 +225,7 @@ class AzureMLRegistry(Registry):
         path = path.resolve()
         if not path.name:
             raise EdgepackError(f"{path}: a whole file system cannot be registered")
-        before = _signature(path)
+        before = signature(path)
         digest, size = content_digest(path)
         whole = {
             **tags, DIGEST: digest, SIZE: str(size), FILE: utf8_name(path.name),
@@ -212,7 +244,7 @@ class AzureMLRegistry(Registry):
                 if place is None or self._places.is_registry:
                     place = self._places.target(kind, name, number)
                     self._upload(path, place, before, f"{name}:{number}")
-                made = self._put(kind, name, number, place.uri(_leaf(path)), whole)
+                made = self._put(kind, name, number, place.uri(leaf_of(path)), whole)
             except VersionTakenError:
                 if version is not None:
                     raise
@@ -227,44 +259,64 @@ class AzureMLRegistry(Registry):
 
     @staticmethod
     def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], what: str) -> None:
-        leaf = _leaf(path)
+        leaf = leaf_of(path)
         base = f"{place.folder}/{leaf}"
         files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
         place.container.upload(files, what)
         _, there = place.container.find(base, path.is_dir())
         if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
             raise TransientError(f"{base}: storage does not list what was uploaded; try again")
-        if _signature(path) != before:
+        if signature(path) != before:
             raise EdgepackError(f"{path}: changed while it was uploaded; register it again")
 
     def _put(self, kind: Kind, name: str, number: int, uri: str, tags: Mapping[str, str]) -> Asset:
-        """Create the version, and make sure that it is ours. Raises VersionTakenError."""
+        """Create the version, and make sure that it is ours and whole. Raises VersionTakenError.
+
+        A request may be done though its answer got lost or was a refusal, so only a look tells: it is put again, until
+        `time_limit`, where nothing is there after what passes (no answer, throttling, a conflict)."""
         attempt = uuid.uuid4().hex
         marked = {**tags, ATTEMPT: attempt}
-        failure: EdgepackError | None = None
-        for look in range(_LOOKS):
+        backoff = Backoff(self._remote.limit, _LONGEST_WAIT)
+        while True:
+            failure: EdgepackError | None = None
             try:
-                self._assets.put(kind, name, number, uri=uri, is_folder=tags[CONTENT] == "folder", tags=marked)
-                failure = None
+                self._assets.api.put(kind, name, number, uri=uri, is_folder=tags[CONTENT] == "folder", tags=marked)
             except (RefusedError, TransientError) as error:
-                failure = error  # done, taken by another, or neither: only a look tells
-            made = self._await(kind, name, number, patient=failure is None)
+                failure = error
+            made = self._await(kind, name, number, backoff, patient=failure is None)
             if made is not None:
                 if made.tags.get(ATTEMPT) != attempt:
                     raise _taken(kind, name, number)
-                return made
-            if isinstance(failure, (RefusedError, UnfinishedError)):
-                raise failure
+                if made.is_usable or made.archived:
+                    return made
+                if made.state in FAILED_STATES:
+                    raise failure or RefusedError(
+                        f"registering {kind} {name}:{number}: Azure ML accepted it and could not do it ({made.state}); "
+                        "its number is used up: register it as the next version"
+                    )
+                raise failure or UnfinishedError(
+                    f"registering {kind} {name}:{number}: Azure ML has accepted it and not done it yet ({made.state}); "
+                    "see whether it appears before it is tried again"
+                )
+            if isinstance(failure, UnfinishedError) or not _may_pass(failure):
+                raise failure or AssertionError("what does not fail may pass")
+            if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
+                raise failure or TransientError(f"{kind} {name}:{number} was accepted, but does not appear; try again")
             _log.info("%s:%d is not there yet; putting it again", name, number)
-            time.sleep(min(0.2 * 2**look, 2))
-        raise failure or TransientError(f"{kind} {name}:{number} was accepted, but does not appear; try again")
 
-    def _await(self, kind: Kind, name: str, number: int, patient: bool) -> Asset | None:
-        """The version as it reads now; with `patient`, after a few looks, as it was said to be there."""
+    def _await(self, kind: Kind, name: str, number: int, backoff: Backoff, patient: bool) -> Asset | None:
+        """The version as it reads now; with `patient`, after a few looks, as it was said to be there. One that is not
+        made yet is waited for."""
         for look in range(_LOOKS if patient else 1):
-            if (made := self._assets.get(kind, name, number)) is not None:
+            if look and not backoff.wait(min(0.2 * 2 ** (look - 1), 2)):
+                break
+            made = self._assets.get(kind, name, number)
+            while made is not None and not made.is_usable and not made.archived and made.state not in FAILED_STATES:
+                if not backoff.wait():
+                    break
+                made = self._assets.get(kind, name, number)
+            if made is not None:
                 return made
-            time.sleep(min(0.2 * 2**look, 2) if patient else 0)
         return None
 
     def set_tags(
@@ -273,23 +325,25 @@ class AzureMLRegistry(Registry):
         """Add or replace tags of a version, keeping its other tags but for those in `without`.
 
         Azure ML replaces all tags at once: of two callers at the same moment, each looks whether its tags stayed,
-        and puts them again if not."""
+        and puts them again if not, until `time_limit`."""
         tags = check_tags(tags)
         if reserved := OWN_TAGS & {*tags, *without}:
             raise EdgepackError(f"tag {sorted(reserved)[0]!r} cannot be changed: the registry uses it itself")
-        failure: TransientError | None = None
-        for look in range(_LOOKS):
+        backoff = Backoff(self._remote.limit, _LONGEST_WAIT)
+        while True:
+            failure: EdgepackError | None = None
             try:
-                if not self._assets.change_tags(found.kind, found.name, found.version, tags, without):
+                if not self._assets.api.change_tags(found.kind, found.name, found.version, tags, without):
                     self.get(found.kind, found.name, found.version)  # says what there is
-                    continue
-            except TransientError as error:
+            except (RefusedError, TransientError) as error:
+                if not _may_pass(error):
+                    raise
                 failure = error
             now = self.get(found.kind, found.name, found.version)
             if tags.items() <= now.tags.items() and now.tags.keys().isdisjoint(set(without) - tags.keys()):
                 return now
-            time.sleep(min(0.2 * 2**look, 2))
-        raise failure or TransientError(f"{found}: others keep replacing its tags; try again")
+            if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
+                raise failure or TransientError(f"{found}: others keep replacing its tags; try again")
 
     # versions ---------------------------------------------------------------------------------------------
 
@@ -297,7 +351,7 @@ class AzureMLRegistry(Registry):
         fields: dict[str, Any] = {
             "kind": asset.kind,
             "name": asset.name,
-            "version": int(asset.version),
+            "version": read_version(asset.version),
             "created": asset.created,
             "location": asset.uri,
             "tags": {key: value for key, value in asset.tags.items() if key not in OWN_TAGS},
@@ -306,7 +360,7 @@ class AzureMLRegistry(Registry):
             digest, size = asset.tags[DIGEST], asset.tags.get(SIZE, "")
             if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
                 raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
-            return RegisteredVersion(**fields, digest=digest, size=int(size), is_folder=bool(_is_folder(asset)))
+            return RegisteredVersion(**fields, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
         version = OthersVersion(**fields, digest="", size=0, is_folder=False)
         vars(version)["_look"] = lambda: self._looked_up(asset)
         return version
@@ -323,41 +377,10 @@ class AzureMLRegistry(Registry):
         return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
 
 
-def _is_folder(asset: Asset) -> bool | None:
-    """Whether a version is a folder; None where only storage can tell."""
-    if CONTENT in asset.tags:
-        return asset.tags[CONTENT] == "folder"
-    return {"uri_file": False, "uri_folder": True, "mltable": True, "mlflow_model": True}.get(asset.type)
-
-
-def _file_name(asset: Asset) -> str:
-    """The name under which a version is handed out: that of the file or folder it was registered from."""
-    given = asset.tags.get(FILE) or PurePosixPath(asset.uri.rstrip("/")).name or asset.name
-    if given in (".", "..") or "/" in given or "\0" in given:
-        raise CorruptError(f"{asset.name}:{asset.version}: {given!r} cannot be the name of its file")
-    return given
-
-
-def _leaf(path: Path) -> str:
-    """The last part of the URI: the file's name where every service reads it alike, else a stand-in."""
-    name = path.name
-    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", name) and not name.endswith(".") else "content"
-
-
-def _below(copy: Path, blob: Blob) -> Path:
-    """Where a blob is written: below `copy` and nowhere else."""
-    if not blob.name:
-        return copy
-    parts = blob.name.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise CorruptError(f"{blob.full_name}: {blob.name!r} cannot be the name of a file")
-    return copy.joinpath(*parts)
-
-
-def _signature(path: Path) -> dict[str, tuple[int, int]]:
-    """(size, time of change) of every file, to see whether one changed."""
-    with disk_errors(path, "read"):
-        return {name: ((stat := file.stat()).st_size, stat.st_mtime_ns) for name, file in files_of(path)}
+def _may_pass(failure: EdgepackError | None) -> bool:
+    """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
+    at the moment."""
+    return not isinstance(failure, RefusedError) or failure.status == 409
 
 
 def _taken(kind: Kind, name: str, version: int) -> VersionTakenError:

@@ -1,4 +1,4 @@
-"""Every remote call: an overall time limit that nothing can outlast, bounded retries, Retry-After.
+"""Every remote call: an overall time limit that nothing can outlast, retries until then, Retry-After.
 
 The SDK's own retries are switched off: they know neither our limit nor which requests may be repeated."""
 
@@ -9,63 +9,103 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from edgepack_assets.errors import TransientError
+from edgepack_assets.registry.azure_ml.answers import refuse_pages, retry_after
 from edgepack_assets.registry.azure_ml.faults import Place, explain, where
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound=Place)
 _log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
 DEFAULT_LIMIT = 120.0
 """Seconds for one call to a place whose limit nobody can set: artefacts in Azure beside a local registry."""
 _LONGEST_PAUSE = 20.0
+_LAST_ATTEMPT = 0.95
+"""Share of the limit after which no further attempt begins."""
+
+now = time.monotonic
+sleep = time.sleep
+"""All waiting is done by these two, so that a test can move the clock."""
+
+
+class Backoff:
+    """The pauses between the attempts at one thing, longer each time, until `limit` seconds have passed."""
+
+    def __init__(self, limit: float, longest: float | None = None) -> None:
+        self.limit = limit
+        self.end = now() + limit
+        self._last = now() + limit * _LAST_ATTEMPT
+        self._longest = longest
+        self._attempts = 0
+
+    def pause(self, asked: float | None = None) -> float | None:
+        """Seconds to wait before the next attempt, `asked` if the answer says so; None if the limit ends before."""
+        self._attempts += 1
+        left = self._last - now()
+        if asked is not None:
+            return asked if asked <= left else None
+        longest = min(self._longest or _LONGEST_PAUSE, 0.5 * 2 ** min(self._attempts - 1, 20))
+        # Never in step with other processes.
+        return min(random.uniform(0.5, 1) * longest, left) if left > 0 else None  # noqa: S311 - no secret
+
+    def wait(self, asked: float | None = None) -> bool:
+        """Wait until the next attempt is due; False, at once, if the limit ends before."""
+        pause = self.pause(asked)
+        if pause is not None:
+            sleep(pause)
+        return pause is not None
 
 
 class Remote(Generic[_P]):
-    """Calls to one workspace, registry or container, none longer than its `time_limit` (seconds)."""
+    """Calls to one workspace, registry or container, none longer than its `time_limit`, or `limit` (seconds)."""
 
-    def __init__(self, settings: _P) -> None:
+    def __init__(self, settings: _P, limit: float | None = None) -> None:
         self.settings = settings
-        self.limit = settings.time_limit or DEFAULT_LIMIT
-        self._named = "" if settings.time_limit is None else ", registry.time_limit"
+        self.limit = limit or settings.time_limit or DEFAULT_LIMIT
+        self.named = "" if limit is not None or settings.time_limit is None else ", registry.time_limit"
         self.patience = min(60.0, max(1.0, self.limit / 4))
         """Seconds to wait for one connection or for the next byte: a stalled one is left and tried again."""
 
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments for every client of the SDK."""
-        return {"retry_total": 0, "connection_timeout": self.patience, "read_timeout": self.patience}
+        return {
+            "retry_total": 0,
+            "connection_timeout": self.patience,
+            "read_timeout": self.patience,
+            "raw_response_hook": refuse_pages,
+        }
 
-    def call(self, doing: str, function: Callable[[], _T], attempts: int = ATTEMPTS) -> _T:
+    def call(self, doing: str, function: Callable[[], _T], once: bool = False) -> _T:
         """The function's result. `doing` starts the error message: "listing the versions of press".
 
-        Raises what `faults.explain` makes of an error, TransientError after the last attempt or the limit."""
-        end = time.monotonic() + self.limit
-        for attempt in range(1, attempts + 1):
+        Raises what `faults.explain` makes of an error: a TransientError when the limit has passed, or with `once`
+        after the first attempt; its `wait` is what the answer asks to wait."""
+        backoff = Backoff(self.limit)
+        while True:
             try:
-                return self._within(end - time.monotonic(), function)
+                return self._within(backoff.end - now(), function)
             except Exception as error:  # noqa: BLE001 - every one is explained and raised
                 if isinstance(error, _TimeUpError):
                     raise TransientError(
-                        f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s{self._named}; "
+                        f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s{self.named}; "
                         "check network, proxy and firewall"
                     ) from None
-                told = explain(error, doing, self.settings)
-                pause = _pause(error, attempt)
-                if not isinstance(told, TransientError) or attempt == attempts:
-                    raise told from None
-                if time.monotonic() + pause > end:
-                    raise TransientError(
-                        f"{told} (waiting {pause:.0f} s more would pass the limit of {self.limit:g} s{self._named})"
-                    ) from None
-                _log.info("%s; trying again in %.1f s", told, pause)
-            time.sleep(pause)
-        raise AssertionError("a loop of attempts ends by returning or raising")
+                explained = explain(error, doing, self.settings)
+                asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
+                if not isinstance(explained, TransientError):
+                    raise explained from None
+                explained.wait = asked
+                if once:
+                    raise explained from None
+                pause = backoff.pause(asked)
+                if pause is None:
+                    passed = "tried for" if asked is None else f"waiting {asked:.0f} s more would pass the limit of"
+                    raise TransientError(f"{explained} ({passed} {self.limit:g} s{self.named})") from None
+                _log.info("%s; trying again in %.1f s", explained, pause)
+            sleep(pause)
 
     def _within(self, seconds: float, function: Callable[[], _T]) -> _T:
         # A socket's timeout is for one read: an answer that trickles in outlasts it. So the call has a thread of its
@@ -91,29 +131,3 @@ class Remote(Generic[_P]):
 
 class _TimeUpError(Exception):
     """The overall limit has passed."""
-
-
-def _pause(error: BaseException, attempt: int) -> float:
-    """Seconds to wait: what the answer asks for, else longer each time, never in step with other processes."""
-    asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
-    if asked is not None:
-        return asked
-    longest: float = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1))
-    return random.uniform(0.5, 1) * longest  # noqa: S311 - no secret
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer asks to wait; None if it asks for nothing."""
-    for name in ("x-ms-retry-after-ms", "retry-after-ms"):
-        value = headers.get(name)
-        if value and value.isdigit():
-            return int(value) / 1000
-    value = headers.get("Retry-After")
-    if not value:
-        return None
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None

@@ -38,12 +38,29 @@ def entry(**more: Any) -> ModelTypeSettings:
 
 
 def load_inference() -> ModuleType:
-    """The component's inference.py, which is no part of a package."""
-    file = MODEL_TYPE.folder / "component" / "inference.py"
-    spec = importlib.util.spec_from_file_location("component_inference", file)
+    """The component's inference.py, which is no part of a package; its neighbours are imported as on the edge."""
+    for name in ("decoding", "preprocessing"):
+        _load(name, MODEL_TYPE.folder / "component" / f"{name}.py")
+    return _load("component_inference", MODEL_TYPE.folder / "component" / "inference.py")
+
+
+def load_decoding() -> ModuleType:
+    """The component's decoding.py."""
+    return _load("decoding", MODEL_TYPE.folder / "component" / "decoding.py")
+
+
+def load_child_tasks() -> ModuleType:
+    """What runs in the component's environment while packaging."""
+    return _load("image_child_tasks", MODEL_TYPE.folder / "child_tasks.py")
+
+
+def _load(name: str, file: Path) -> ModuleType:
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses and imports look a module up
     spec.loader.exec_module(module)
     return module
 

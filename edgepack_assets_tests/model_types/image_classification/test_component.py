@@ -51,7 +51,7 @@ def component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]
         monkeypatch.syspath_prepend(str(folder))
         return folder
 
-    names = ("entrypoint", "inference")
+    names = ("entrypoint", "decoding", "inference", "preprocessing")
     for name in names:
         sys.modules.pop(name, None)
     yield make
@@ -186,9 +186,11 @@ def test_inspection_tells_what_the_packaging_needs(tmp_path: Path, component: Ma
         "quantization": None,
         "black": 0.0,
         "white": 1.0,
+        "preprocessing": {},
+        "metadata": {"source": None, "input": {}, "labels": None, "notes": []},
     }
     assert found["output"]["classes"] == 3
-    assert found["component"] == {"scores": "probabilities"}
+    assert found["component"] == {"scores": "probabilities", "input": {}}
     spec = MODEL_TYPE.component_spec(found)
     assert [(v.name, v.type) for v in spec.inputs] == [("vision_payload", "String")]
     assert [(v.name, v.type) for v in spec.outputs] == [("prediction", "String")]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 import warnings
 import zlib
 from typing import Any
@@ -19,7 +20,8 @@ from PIL import Image
 from .helpers import encoded, load_inference, photo
 
 inference = load_inference()
-NoAnswer, UnfitModel, Tensor = inference.NoAnswer, inference.UnfitModel, inference.Tensor
+decoding, preprocessing = sys.modules["decoding"], sys.modules["preprocessing"]
+NoAnswer, UnfitModel, Tensor = decoding.NoAnswer, inference.UnfitModel, inference.Tensor
 
 
 def uri(content: bytes, kind: str = "image/png") -> str:
@@ -33,18 +35,18 @@ def payload(image: Any) -> str:
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/jpg", "IMAGE/PNG", "image/png;name=a"])
 def test_an_image_is_decoded(kind: str) -> None:
     image = photo(1)
-    found = inference.decode(payload(uri(encoded(image), kind)))
+    found = decoding.decode(payload(uri(encoded(image), kind)))
     assert found.mode == "RGB"
     assert (np.asarray(found) == np.asarray(image)).all()
 
 
 def test_the_scheme_may_be_in_capitals_and_base64_in_lines() -> None:
     text = base64.encodebytes(encoded(photo(1))).decode()
-    assert inference.decode(payload(f"DATA:image/png;BASE64,{text}")).size == (20, 15)
+    assert decoding.decode(payload(f"DATA:image/png;BASE64,{text}")).size == (20, 15)
 
 
 def test_the_content_counts_not_the_declared_type() -> None:
-    assert inference.decode(payload(uri(encoded(photo(1), "jpeg"), "image/png"))).size == (20, 15)
+    assert decoding.decode(payload(uri(encoded(photo(1), "jpeg"), "image/png"))).size == (20, 15)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_the_content_counts_not_the_declared_type() -> None:
 )
 def test_what_is_no_image_says_why(given: object, reason: str) -> None:
     with pytest.raises(NoAnswer) as caught:
-        inference.decode(given)
+        decoding.decode(given)
     assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -93,16 +95,16 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     header = chunk(b"IHDR", (9000).to_bytes(4, "big") + (9000).to_bytes(4, "big") + bytes((8, 2, 0, 0, 0)))
     data = chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
     with pytest.raises(NoAnswer, match="9000x9000; at most 80000000 pixels"):
-        inference.unpack(b"\x89PNG\r\n\x1a\n" + header + data)
+        decoding.unpack(b"\x89PNG\r\n\x1a\n" + header + data)
 
 
 def test_a_payload_beyond_bounds_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "MAX_PAYLOAD_CHARACTERS", 100)
+    monkeypatch.setattr(decoding, "MAX_PAYLOAD_CHARACTERS", 100)
     with pytest.raises(NoAnswer, match="at most 100 are read"):
-        inference.decode("x" * 101)
-    monkeypatch.setattr(inference, "MAX_IMAGE_BYTES", 10)
+        decoding.decode("x" * 101)
+    monkeypatch.setattr(decoding, "MAX_IMAGE_BYTES", 10)
     with pytest.raises(NoAnswer, match="at most 10 are read"):
-        inference.unpack(bytes(11))
+        decoding.unpack(bytes(11))
 
 
 @given(st.binary(max_size=300), st.integers(0, 2000), st.booleans())
@@ -113,7 +115,7 @@ def test_damage_of_any_kind_is_no_answer(noise: bytes, position: int, jpeg: bool
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = inference.unpack(damaged)
+            found = decoding.unpack(damaged)
     except NoAnswer:
         return
     assert found.mode == "RGB"
@@ -125,7 +127,7 @@ GREY = np.array([[0, 1, 100], [128, 200, 255]], np.uint8)
 def _png(image: Image.Image, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return inference.unpack(encoded(image, **options))
+        return decoding.unpack(encoded(image, **options))
 
 
 def _rgb(grey: np.ndarray) -> np.ndarray:
@@ -144,7 +146,7 @@ def test_16_bits_keep_their_range() -> None:
 
 
 def test_32_bit_integers_as_older_decoders_give_for_16_bits() -> None:
-    found = inference.to_rgb(Image.fromarray(GREY.astype(np.int32) * 257))
+    found = decoding.to_rgb(Image.fromarray(GREY.astype(np.int32) * 257))
     assert (np.asarray(found) == _rgb(GREY)).all()
 
 
@@ -170,14 +172,14 @@ def test_transparency_is_dropped() -> None:
 
 def test_cmyk_jpeg() -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 90))
-    found = np.asarray(inference.unpack(encoded(image.convert("CMYK"), "jpeg", quality=95))).astype(int)
+    found = np.asarray(decoding.unpack(encoded(image.convert("CMYK"), "jpeg", quality=95))).astype(int)
     assert np.abs(found - [200, 40, 90]).max() < 12
 
 
 def test_a_rotation_note_is_left_alone() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert inference.unpack(encoded(photo(1), "jpeg", exif=exif)).size == (20, 15)
+    assert decoding.unpack(encoded(photo(1), "jpeg", exif=exif)).size == (20, 15)
 
 
 def _tensor(shape: tuple[int | None, ...], dtype: str = "float32", quantization: Any = None) -> Any:
@@ -206,7 +208,7 @@ def test_grey_models_see_luminance() -> None:
     image = photo(2, 8, 6)
     found = _input((1, 1, 6, 8), "uint8").fill(image)
     assert (found[0, 0] == np.asarray(image.convert("L"))).all()
-    grey = inference.to_rgb(Image.fromarray(GREY))
+    grey = decoding.to_rgb(Image.fromarray(GREY))
     assert (_input((1, 2, 3, 1), "uint8").fill(grey)[0, :, :, 0] == GREY).all()
 
 
@@ -408,7 +410,7 @@ def test_a_known_kind_of_scores_needs_no_probing() -> None:
 
 
 def test_the_image_file_is_not_kept_open() -> None:
-    found = inference.unpack(encoded(photo(1)))
+    found = decoding.unpack(encoded(photo(1)))
     buffer = io.BytesIO()
     found.save(buffer, "png")
     assert buffer.getvalue()

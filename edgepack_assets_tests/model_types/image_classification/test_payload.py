@@ -16,7 +16,7 @@ from edgepack_assets.evidence import all_pass
 from edgepack_assets.model_types.base import read_lines
 from edgepack_assets.model_types.image_classification import MODEL_TYPE, payload
 
-from .helpers import encoded, load_inference, photo, photos, write_payload
+from .helpers import encoded, load_decoding, photo, photos, write_payload
 
 TAGS = {"cat": "0", "dog": "1"}
 
@@ -190,9 +190,9 @@ def test_an_image_larger_than_the_component_reads(raw: Path, tmp_path: Path, mon
 
 
 def test_the_limits_are_the_component_s() -> None:
-    inference = load_inference()
-    assert payload.MAX_PIXELS == inference.MAX_PIXELS
-    assert payload.MAX_IMAGE_BYTES == inference.MAX_IMAGE_BYTES
+    decoding = load_decoding()
+    assert payload.MAX_PIXELS == decoding.MAX_PIXELS
+    assert payload.MAX_IMAGE_BYTES == decoding.MAX_IMAGE_BYTES
 
 
 def test_a_class_without_a_tag(raw: Path, tmp_path: Path) -> None:

@@ -175,6 +175,21 @@ def test_a_label_beyond_the_model(tmp_path: Path) -> None:
     assert "dog=2" in next(part.found for part in score.parts if not part.passed)
 
 
+@pytest.mark.parametrize(("classes", "together"), [(2, True), (20, True), (31, False), (1024, False)])
+def test_far_more_outputs_than_labels_are_warned_of(tmp_path: Path, classes: int, together: bool) -> None:
+    payload = labelled_payload(tmp_path, [0, 1, 1])
+    score = _score(payload, results(tmp_path, [(0, 0), (1, 1), (2, 1)]), classes)
+    (row,) = [part for part in score.parts if "go together" in part.name]
+    assert row.passed is together and row.warns
+    assert row.found == f"{classes} scores, labels up to 1"
+    assert all_pass(score.parts)
+
+
+def test_one_class_of_a_thousand_may_be_all_that_is_tried(tmp_path: Path) -> None:
+    payload = labelled_payload(tmp_path, [935])
+    assert _failed(_score(payload, results(tmp_path, [(0, 935)]), 1001)) == []
+
+
 def test_the_confusion_matrix_counts_each_image_once() -> None:
     found = confusion.tabulate([0, 0, 0, 3, 3, 3], [0, 3, -1, 3, 7, 3], -1)
     assert found.rows == [0, 3]

@@ -127,7 +127,7 @@ def test_weights_outside_the_model(tmp_path: Path, location: str) -> None:
         MODEL_TYPE.read_model(folder, entry())
 
 
-@pytest.mark.parametrize("location", ["entrypoint.py", "inference.py", "model.json"])
+@pytest.mark.parametrize("location", ["entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json"])
 def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> None:
     folder = _with_external_data(tmp_path / "m", location)
     with pytest.raises(ModelError, match="a name that the component itself uses"):

@@ -230,3 +230,13 @@ def test_a_column_without_a_value_does_not_pass_the_check(tmp_path):
     frame(ph2=[np.nan, np.nan]).to_parquet(tmp_path / "raw.parquet")
     facts, _ = written(tmp_path / "raw.parquet", tmp_path)
     assert [part.name for part in payload.payload_parts(facts) if not part.passed] == ["ph2 holds values"]
+
+
+def test_what_systems_leave_is_no_recording(tmp_path):
+    raw = tmp_path / "raw"
+    for junk in ("._rows.parquet", "__MACOSX/rows.parquet", ".ipynb_checkpoints/rows-checkpoint.parquet", ".DS_Store"):
+        (raw / junk).parent.mkdir(parents=True, exist_ok=True)
+        (raw / junk).write_bytes(b"\0\5\26\7")
+    frame().to_parquet(raw / "rows.parquet")
+    facts, _ = written(raw, tmp_path)
+    assert facts["records"] == 2

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from inference import NoAnswer, decode, load
+from decoding import NoAnswer, decode
+from inference import load
 
 _log = logging.getLogger(__name__)
 _classifier = load(Path(__file__).parent)

@@ -1,108 +1,34 @@
-"""From a record's text to a class: decoding the image, giving it to the model as the model wants it, reading
-its scores. What the model wants (size, layout, type, quantization) is read from the model file itself.
+"""From an image to a class: giving it to the model as the model wants it, reading its scores.
+
+What the model wants (size, layout, type, quantization) is read from the model file itself. How it was trained to see
+pixels is in no model file, but under `input` in model.json (preprocessing.py).
 
 Runs on the edge, with numpy, Pillow and the one runtime that the model needs: nothing else may be imported.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-MAX_IMAGE_BYTES = 64 * 2**20
-"""The largest PNG or JPEG file that is decoded."""
-MAX_PAYLOAD_CHARACTERS = MAX_IMAGE_BYTES // 3 * 4 + 2**20
-"""The longest vision_payload that is parsed: such an image in base64, and a megabyte of what goes with it."""
-MAX_PIXELS = 80_000_000
-"""The largest image that is unpacked: a file of a few kilobytes can claim to be one of many gigabytes."""
+from decoding import NoAnswer
+from PIL import Image
+from preprocessing import Preprocessing
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 
-_DATA_URI = re.compile(r"data:image/(?:png|jpe?g)(?:;[^;,]{0,100}){0,5};base64\Z", re.IGNORECASE)
 _ONNX_TYPES = {"float": "float32", "double": "float64"}
 _FLOATS = ("float16", "float32", "float64")
-
-
-class NoAnswer(ValueError):
-    """A record that cannot be classified; the text says why."""
 
 
 class UnfitModel(ValueError):
     """The model cannot classify images as this component does; the text says what to change."""
 
     is_for_user = True
-
-
-def decode(payload: object) -> Image.Image:
-    """The RGB image in a vision_payload: JSON text whose `image` is a data URI of a PNG or JPEG."""
-    if payload is None:
-        raise NoAnswer("it has no vision_payload")
-    if not isinstance(payload, str):
-        raise NoAnswer(f"its vision_payload is not text but {type(payload).__name__}")
-    if len(payload) > MAX_PAYLOAD_CHARACTERS:
-        raise NoAnswer(f"its vision_payload has {len(payload)} characters; at most {MAX_PAYLOAD_CHARACTERS} are read")
-    try:
-        document = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise NoAnswer(f"its vision_payload is not JSON ({error})") from error
-    if not isinstance(document, dict) or "image" not in document:
-        raise NoAnswer("its vision_payload is JSON without an image")
-    return unpack(image_bytes(document["image"]))
-
-
-def image_bytes(uri: object) -> bytes:
-    """The bytes in a data URI of a PNG or JPEG. Any other kind of URL is refused, never opened."""
-    if not isinstance(uri, str):
-        raise NoAnswer(f"its image is not text but {type(uri).__name__}")
-    header, comma, encoded = uri.partition(",")
-    if not comma or not _DATA_URI.match(header):
-        # Only the beginning, and no more than a scheme of a foreign URL: it may hold a password.
-        seen = header[:40] if header[:5].lower() == "data:" else header.partition(":")[0][:20]
-        raise NoAnswer(f"its image is no data URI of a PNG or JPEG in base64, but begins with {seen!r}")
-    try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise NoAnswer(f"its image is not valid base64 ({error})") from error
-
-
-def unpack(data: bytes) -> Image.Image:
-    """The RGB image in the bytes of a PNG or JPEG file."""
-    if len(data) > MAX_IMAGE_BYTES:
-        raise NoAnswer(f"its image has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are read")
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise NoAnswer(f"its image is {image.width}x{image.height}; at most {MAX_PIXELS} pixels are read")
-            image.load()
-            return to_rgb(image)
-    except NoAnswer:
-        raise
-    except UnidentifiedImageError as error:
-        raise NoAnswer("its image is neither PNG nor JPEG") from error
-    except Exception as error:  # what Pillow raises on a broken file has no common base
-        raise NoAnswer(f"its image cannot be decoded ({type(error).__name__}: {error})") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PNG or JPEG mode as RGB. Transparency is dropped, as training libraries do when they load RGB."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        # 16 bit grey: Pillow would clip at 255, so that nearly all of it turns white.
-        grey = np.clip(np.asarray(image), 0, 65535) // 256
-        image = Image.fromarray(grey.astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about the direct way
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -130,6 +56,10 @@ class Runtime(Protocol):
 
     def run(self, tensor: np.ndarray) -> np.ndarray:
         """The output for one input."""
+        ...
+
+    def properties(self) -> Mapping[str, str]:
+        """What the file says about itself, as far as the runtime tells it."""
         ...
 
 
@@ -165,6 +95,10 @@ class LiteRt:
         self._interpreter.invoke()
         return np.asarray(self._interpreter.get_tensor(self._target))
 
+    def properties(self) -> Mapping[str, str]:
+        """Nothing: the runtime does not read a .tflite file's metadata."""
+        return {}
+
 
 class Onnx:
     """A .onnx file."""
@@ -192,6 +126,11 @@ class Onnx:
         """The output for one input."""
         return np.asarray(self._session.run([self.output.name], {self.input.name: tensor})[0])
 
+    def properties(self) -> Mapping[str, str]:
+        """The file's metadata_props."""
+        found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
+
 
 def _only(tensors: list[Any], kind: str) -> Any:
     if len(tensors) != 1:
@@ -203,10 +142,11 @@ _RUNTIMES: dict[str, type[LiteRt] | type[Onnx]] = {"litert": LiteRt, "onnxruntim
 
 
 class ImageInput:
-    """How an image enters the model. `levels` is what each of a pixel's 256 values is to the model; `tensor`
-    is filled anew for each image."""
+    """How an image enters the model. `levels` is what each of a pixel's 256 values is to the model, one row for each
+    channel, or for all of them; `tensor` is filled anew for each image."""
 
-    def __init__(self, tensor: Tensor, default_layout: str) -> None:
+    def __init__(self, tensor: Tensor, default_layout: str, preprocessing: Preprocessing | None = None) -> None:
+        self.preprocessing = preprocessing or Preprocessing()
         self.layout = _layout(tensor, default_layout)
         _, *sizes = tensor.shape
         if self.layout == "NCHW":
@@ -223,18 +163,39 @@ class ImageInput:
                 "export it with batch size 1"
             )
         self.height, self.width, self.channels = int(height), int(width), int(channels or 0)
-        self.levels = pixel_levels(tensor)
+        self.levels = channel_levels(tensor, self.preprocessing)
+        self._check(tensor)
         self.tensor = np.zeros([1, *(int(size or 1) for size in tensor.shape[1:])], self.levels.dtype)
+        self._by_channel = np.moveaxis(self.tensor[0], 0 if self.layout == "NCHW" else 2, 0)
+
+    def _check(self, tensor: Tensor) -> None:
+        if len(self.levels) not in (1, self.channels):
+            raise UnfitModel(
+                f"its input {tensor.name!r} is {tensor.shape_text}, with {self.channels} channel(s), but input.mean "
+                f"and input.std name {len(self.levels)}; name one number for each channel"
+            )
+        box = self.preprocessing.box(self.width, self.height)
+        if self.preprocessing.resize == "crop" and (box[0] < self.width or box[1] < self.height):
+            raise UnfitModel(
+                f"its input {tensor.name!r} is {self.width}x{self.height} pixels, but input.shorter_side is "
+                f"{self.preprocessing.shorter_side}; it must be at least {max(self.width, self.height)}"
+            )
 
     def fill(self, image: Image.Image) -> np.ndarray:
         """The tensor that shows this RGB image."""
         if self.channels == 1:
             image = image.convert("L")
-        scaled = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
+        scaled = self.preprocessing.fit(image, self.width, self.height)
         pixels = np.asarray(scaled).reshape(self.height, self.width, self.channels)
+        if self.preprocessing.channel_order == "bgr":
+            pixels = pixels[:, :, ::-1]
+        if len(self.levels) > 1:
+            for channel, levels in enumerate(self.levels):
+                self._by_channel[channel] = levels[pixels[:, :, channel]]
+            return self.tensor
         if self.layout == "NCHW":
             pixels = pixels.transpose(2, 0, 1)
-        np.take(self.levels, pixels, out=self.tensor[0], mode="clip")
+        np.take(self.levels[0], pixels, out=self.tensor[0], mode="clip")
         return self.tensor
 
 
@@ -250,8 +211,34 @@ def _layout(tensor: Tensor, default: str) -> str:
     return found[0] if len(found) == 1 else default
 
 
+def channel_levels(tensor: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """What the pixel values 0 to 255 are to a model with this input: 256 numbers of the model's own type, in a row for
+    each channel or in one for all."""
+    suggested = pixel_levels(tensor)
+    wanted = preprocessing.values()
+    if wanted is None:
+        return suggested[None]
+    if tensor.dtype in _FLOATS:
+        with np.errstate(over="ignore"):
+            levels = wanted.astype(tensor.dtype)
+        if not np.isfinite(levels).all():
+            raise UnfitModel(f"its input {tensor.name!r} is {tensor.dtype}, which the configured values go beyond")
+        return levels
+    lowest = int(np.iinfo(tensor.dtype).min)
+    if tensor.quantization is None:
+        if not np.allclose(wanted, np.arange(lowest, lowest + 256)):
+            raise UnfitModel(
+                f"its input {tensor.name!r} is {tensor.dtype} without a scale: it takes pixels as they are; remove "
+                f"mean and std from input, and write range: [{lowest}, {lowest + 255}] or none"
+            )
+        return suggested[None]
+    scale, zero_point = tensor.quantization
+    return np.clip(np.rint(wanted / scale) + zero_point, lowest, lowest + 255).astype(tensor.dtype)
+
+
 def pixel_levels(tensor: Tensor) -> np.ndarray:
-    """What the pixel values 0 to 255 are to a model with this input: 256 numbers of the model's own type."""
+    """What the pixel values 0 to 255 are to a model of which no more is known than this input's type: 256 numbers of
+    that type."""
     pixels = np.arange(256)
     if tensor.dtype in _FLOATS:
         return (pixels / 255).astype(tensor.dtype)
@@ -276,9 +263,9 @@ def pixel_levels(tensor: Tensor) -> np.ndarray:
 class Classifier:
     """A loaded model and the way its scores are read, which is found out by probing where it is not known."""
 
-    def __init__(self, model: Runtime, scores: str | None = None) -> None:
+    def __init__(self, model: Runtime, scores: str | None = None, preprocessing: Preprocessing | None = None) -> None:
         self.model = model
-        self.input = ImageInput(model.input, model.default_layout)
+        self.input = ImageInput(model.input, model.default_layout, preprocessing)
         self._quantization = _score_quantization(model.output)
         self.scores = scores or kind_of_scores(self.probe())
 
@@ -358,13 +345,24 @@ def read_scores(scores: np.ndarray, kind: str) -> tuple[int, float]:
 
 
 def load(folder: Path) -> Classifier:
-    """The classifier that model.json in this folder describes: {"file", "runtime"} and, once inspected, "scores"."""
-    settings = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    file = folder / settings["file"]
+    """The classifier that model.json in this folder describes: {"file", "runtime"}, "input" where something is known
+    of it and, once inspected, "scores"."""
+    settings = read_settings(folder)
+    return Classifier(load_model(folder), settings.get("scores"), Preprocessing.of(settings.get("input", {})))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What model.json in this folder says."""
+    settings: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return settings
+
+
+def load_model(folder: Path) -> Runtime:
+    """The model that model.json in this folder names, in its runtime."""
+    settings = read_settings(folder)
     try:
-        model = _RUNTIMES[settings["runtime"]](file)
+        return _RUNTIMES[settings["runtime"]](folder / settings["file"])
     except (UnfitModel, ImportError):
         raise
     except Exception as error:  # the runtimes' own errors have no common base
         raise UnfitModel(f"{settings['runtime']} cannot load it: {error}") from error
-    return Classifier(model, settings.get("scores"))

@@ -1,0 +1,74 @@
+"""Which certificate authorities each part trusts that reaches out over TLS, and by which environment variable.
+
+No two parts read the same ones, so behind a proxy with an authority of its own one part may work while another does
+not. The sources are the parts' own documents: requests (REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE), uv (SSL_CERT_FILE,
+SSL_CERT_DIR, UV_SYSTEM_CERTS), pip (as requests does, which passes over PIP_CERT then; else PIP_CERT).
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrustedAuthorities:
+    """What one part trusts. `problem` says what is wrong with the value in force, if anything is."""
+
+    part: str
+    source: str
+    problem: str = ""
+
+
+_REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_YES = frozenset({"1", "true", "yes", "on", "y", "t"})
+
+
+def trusted_authorities(with_azure: bool) -> Iterator[TrustedAuthorities]:
+    """A row for each part; those of Azure only where something of the configuration lies there."""
+    if with_azure:
+        yield _row("Azure ML, sign-in and Azure storage", _REQUESTS, "certifi's list")
+    yield _row("uv, which locks", ("SSL_CERT_FILE", "SSL_CERT_DIR"), _uv_default())
+    yield _row("pip, which fetches wheels", (*_REQUESTS, "PIP_CERT"), "this machine's store and certifi's list")
+    yield _row("the webhook of failed runs", _REQUESTS, "certifi's list")
+
+
+def _uv_default() -> str:
+    for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):
+        if os.environ.get(name, "").strip().lower() in _YES:
+            return f"{name}: this machine's store"
+    return "uv's own list"
+
+
+def _row(part: str, variables: tuple[str, ...], otherwise: str) -> TrustedAuthorities:
+    for name in variables:
+        if value := os.environ.get(name):
+            source, problem = _look(Path(value)) if os.pathsep not in value else _look_at_all(value)
+            return TrustedAuthorities(part, f"{name}={value}" + (f" ({source})" if source else ""), problem)
+    return TrustedAuthorities(part, f"{' and '.join(variables)} not set: {otherwise}")
+
+
+def _look_at_all(value: str) -> tuple[str, str]:
+    """uv takes several folders in SSL_CERT_DIR; one that is sound is enough."""
+    looks = [_look(Path(part)) for part in value.split(os.pathsep) if part]
+    return next((look for look in looks if not look[1]), looks[0] if looks else ("", "names nothing"))
+
+
+def _look(path: Path) -> tuple[str, str]:
+    """(what a file or folder of certificates holds, what is wrong with it)."""
+    try:
+        if path.is_dir():
+            return ("a folder", "") if any(path.iterdir()) else ("", "is an empty folder")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=path)
+    except FileNotFoundError:
+        return "", "is no such file"
+    except ssl.SSLError:
+        return "", "holds no certificates in PEM form"
+    except OSError as error:
+        return "", f"cannot be read: {error.strerror or error}"
+    count = context.cert_store_stats()["x509"]
+    return (f"{count} certificate{'s' * (count != 1)}", "") if count else ("", "holds no certificates in PEM form")

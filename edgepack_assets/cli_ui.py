@@ -1,0 +1,56 @@
+"""`edgepack ui` and `edgepack webserver`: Dagster's UI with protection against foreign web pages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from edgepack_assets import dagster_home
+
+# Dagster's own options follow ours, and -h is its short form of --host.
+_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    allow_host = click.option(
+        "--allow-host",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help="A name under which browsers reach the UI, e.g. that of a proxy; may be repeated. "
+        "localhost, 127.0.0.1 and [::1] always work.",
+    )
+    return allow_host(click.argument("arguments", nargs=-1, type=click.UNPROCESSED)(command))
+
+
+def _prepare(names: Sequence[str]) -> None:
+    from edgepack_assets.ui.webserver import ALLOWED_HOSTS_VARIABLE
+
+    for name, value in dagster_home.environment().items():
+        os.environ.setdefault(name, value)
+    os.environ[ALLOWED_HOSTS_VARIABLE] = " ".join([os.environ.get(ALLOWED_HOSTS_VARIABLE, ""), *names])
+
+
+@click.command("ui", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")
+@_options
+def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
+    """Start Dagster's UI and daemon on this machine. ARGUMENTS are options of `dagster dev`, e.g. --port 3001."""
+    from edgepack_assets.ui.webserver import run_dev
+
+    _prepare(names)
+    run_dev(arguments)
+
+
+@click.command("webserver", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")
+@_options
+def webserver(names: Sequence[str], arguments: Sequence[str]) -> None:
+    """Start Dagster's UI alone, e.g. as a service. ARGUMENTS are options of `dagster-webserver`, e.g. --read-only."""
+    from edgepack_assets.ui.webserver import run_webserver
+
+    _prepare(names)
+    sys.argv[1:] = arguments
+    run_webserver()

@@ -1,0 +1,105 @@
+"""The section `input` of an image classifier in edgepack.yaml: how an image enters the model.
+
+The component carries it out (model_types/image_classification/component/preprocessing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from edgepack_assets.section import Count, Number, Section
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # torchvision's and timm's usual evaluation transform: Resize(256), CenterCrop(224), Normalize for 224 pixels
+    "imagenet": {
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "channel_order": "rgb",
+        "resize": "crop",
+        "crop_fraction": 0.875,
+        "interpolation": "bilinear",
+    },
+}
+
+
+def _preset(value: object) -> object:
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise ValueError(f"no such preset; there is {', '.join(PRESETS)}; or write a mapping")
+        return PRESETS[value]
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _one_or_three(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(values) not in (1, 3):
+        raise ValueError(f"must be 1 number, or 3 (one for each channel), not {len(values)}")
+    return values
+
+
+def _two(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) != 2 or values[0] >= values[1]:
+        raise ValueError("must be two numbers, what black and white become, the lower one first, such as [0, 1]")
+    return values
+
+
+def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    if min(values) < 1e-6:
+        raise ValueError("each must be above 0 (at least 0.000001)")
+    return values
+
+
+_Small = Annotated[Number, Field(ge=-1e6, le=1e6)]
+_Range = Annotated[tuple[_Small, ...], AfterValidator(_two)]
+_Channels = Annotated[tuple[_Small, ...], BeforeValidator(_as_list), AfterValidator(_one_or_three)]
+_Level = Annotated[Count, Field(ge=0, le=255)]
+_Colour = Annotated[tuple[_Level, ...], BeforeValidator(_as_list), AfterValidator(_one_or_three)]
+
+
+class ImageInputSettings(Section):
+    """How an image enters the model. What is not named here is taken from the model's metadata, else assumed."""
+
+    range: _Range | None = None
+    """What the pixel values 0 and 255 become."""
+    mean: _Channels | None = None
+    std: Annotated[_Channels, AfterValidator(_positive)] | None = None
+    """(pixel / 255 - mean) / std, as torchvision does; one number for each channel as it enters the model."""
+    channel_order: Literal["rgb", "bgr"] | None = None
+    resize: Literal["squeeze", "crop", "letterbox"] | None = None
+    shorter_side: Annotated[Count, Field(ge=1, le=20_000)] | None = None
+    """With crop: the image's shorter side in pixels, before the centre is cut out."""
+    crop_fraction: Annotated[Number, Field(ge=0.1, le=1)] | None = None
+    """With crop: what part of the scaled image's shorter side is kept, timm's crop_pct."""
+    fill: _Colour | None = None
+    """With letterbox: the colour around the image (red, green, blue, 0 to 255)."""
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> ImageInputSettings:
+        if self.range is not None and (self.mean is not None or self.std is not None):
+            raise ValueError("name range, or mean and std, not both")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together; with no mean write mean: 0, with no std write std: 1")
+        if self.shorter_side is not None and self.crop_fraction is not None:
+            raise ValueError("name shorter_side or crop_fraction, not both")
+        if self.resize != "crop" and (self.shorter_side is not None or self.crop_fraction is not None):
+            raise ValueError("shorter_side and crop_fraction go with resize: crop")
+        if self.resize != "letterbox" and self.fill is not None:
+            raise ValueError("fill goes with resize: letterbox")
+        if not self.model_fields_set:
+            raise ValueError("is empty; name range or mean and std, channel_order, resize, interpolation, or a preset")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is configured, in JSON."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+ImageInput = Annotated[ImageInputSettings, BeforeValidator(_preset)]

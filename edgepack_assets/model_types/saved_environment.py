@@ -1,0 +1,251 @@
+"""The environment that a model was saved with, as its MLflow files tell and the configuration changes it.
+
+requirements.txt and conda.yaml become requirements and constraints for the component's lock; each line that cannot is
+refused by name, with the setting that settles it. Nothing is dropped without a row of config_package.is_fit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from edgepack_assets.errors import ModelError, without_credentials
+from edgepack_assets.evidence import Part
+from edgepack_assets.model_types.conda_lines import CondaKind, read_conda_line
+from edgepack_assets.model_types.mlflow_files import MLmodel, read_conda, read_mlmodel, read_python_env
+from edgepack_assets.model_types.requirement_lines import (
+    MOST_LINES,
+    LineKind,
+    SavedLine,
+    logical_lines,
+    read_lines,
+    read_requirements,
+)
+from edgepack_assets.settings import EDGE_PYTHONS, ModelTypeSettings
+
+_MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
+_INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"
+_WHEELS = "the lock holds exact wheels, however they were chosen or built"
+_PATCHES = 40
+_MOST_KEYS = 100
+
+
+@dataclass(frozen=True)
+class SavedEnvironment:
+    """What the model was saved with.
+
+    `requirements`: PEP 508 lines, empty if it does not say. `constraints`: bounds on packages that others need.
+    `python_version`: `3.x`, or what is said instead of one. `versions`: distribution -> version that the MLmodel says
+    it was saved with (`python` among them). `parts`: rows about lines that were passed over."""
+
+    requirements: tuple[str, ...] = ()
+    python_version: str | None = None
+    constraints: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+
+
+def saved_environment(
+    root: Path, entry: ModelTypeSettings | None = None, only: Container[str] | None = None
+) -> SavedEnvironment:
+    """What the MLflow files beside the model say of the environment that it was saved with.
+
+    `entry` may replace lines. With `only` (canonical names) other lines are passed over: what does not run the model
+    need not be sound. Raises ModelError that names each line which cannot be used."""
+    mlmodel = read_mlmodel(root)
+    replacements = _Replacements(entry)
+    conda_name, conda = read_conda(root, mlmodel)
+    if (root / "requirements.txt").is_file():
+        lines = read_requirements(root, root / "requirements.txt", replacements.replaces)
+    else:
+        placed = (("pip", text) for line in conda.pip for _, text in logical_lines(line))
+        lines = read_lines(root, root / conda_name, placed, replacements.replaces)
+    parts: list[Part] = []
+    python = None
+    by_pip = {line.name for line in lines if line.name is not None}
+    passed_over: dict[CondaKind, list[str]] = {}
+    if len(conda.conda) > MOST_LINES:
+        raise ModelError(f"{conda_name}: more than {MOST_LINES} packages")
+    for text in conda.conda:
+        found = read_conda_line(text)
+        if found.kind is CondaKind.PYTHON:
+            python = str(found.requirement.specifier) if found.requirement else text
+        elif found.kind in (CondaKind.TOOL, CondaKind.NATIVE):
+            if not replacements.replaces(text) and not replacements.replaces(found.name):
+                passed_over.setdefault(found.kind, []).append(text)
+            else:
+                lines.append(SavedLine(LineKind.REQUIREMENT, text, conda_name, found.name))
+        else:
+            name = canonicalize_name(found.requirement.name) if found.requirement else found.name
+            # pip installs after conda, so its line is what the model was saved with.
+            if name not in by_pip:
+                requirement = str(found.requirement) if found.requirement else None
+                kind = LineKind.UNUSABLE if found.problem else LineKind.REQUIREMENT
+                lines.append(SavedLine(kind, text, conda_name, name, requirement, found.problem))
+    if only is None:
+        parts += _conda_parts(conda_name, passed_over)
+    requirements, constraints, more = _settle(lines, replacements, only)
+    versions: dict[str, str] = {canonicalize_name(name): version for name, version in mlmodel.versions.items()}
+    stated = _python_of(root, mlmodel, python)
+    if stated is not None and "python" not in versions:
+        versions["python"] = stated
+    return SavedEnvironment(
+        requirements, edge_python(stated) if stated else None, constraints, versions, (*parts, *more)
+    )
+
+
+def merge_requirements(saved: Iterable[str], entry: ModelTypeSettings, needed: Iterable[str] = ()) -> tuple[str, ...]:
+    """The component's requirements: the model's own, then the configuration's, then what our entrypoint needs.
+
+    The configuration's line replaces the model's of the same name; a needed name that stands already keeps
+    its line. mlflow is left out unless the configuration asks for it: the component does not import it.
+    """
+    by_name: dict[str, list[str]] = {}  # a name may have several lines, with different markers
+    for line in saved:
+        name = canonicalize_name(Requirement(line).name)
+        if name not in _MLFLOW or entry.keep_mlflow:
+            by_name.setdefault(name, []).append(line)
+    configured: dict[str, list[str]] = {}
+    for line in configured_requirements(entry):
+        configured.setdefault(canonicalize_name(Requirement(line).name), []).append(line)
+    by_name |= configured
+    for line in needed:
+        by_name.setdefault(canonicalize_name(Requirement(line).name), [line])
+    return tuple(line for name in sorted(by_name) for line in by_name[name])
+
+
+def configured_requirements(entry: ModelTypeSettings) -> list[str]:
+    """The requirements that edgepack.yaml adds: those of `requirements_file`, then `requirements`."""
+    lines: list[str] = []
+    if entry.requirements_file is not None:
+        file = entry.requirements_file.resolve()  # the configuration's own file may be a link
+        for line in read_requirements(file.parent, file):
+            where = f"{file.parent}/{line.origin}: {_shown(line.text)}"
+            if line.kind is LineKind.UNUSABLE:
+                raise ModelError(f"{where} {line.problem}; change the line")
+            if line.kind is LineKind.INDEX_OPTION:
+                raise ModelError(f"{where} is not read: {_INDEXES}")
+            if line.kind is LineKind.CONSTRAINT:
+                raise ModelError(f"{where}: constraints are read from the model's folder only")
+            if line.requirement is not None:
+                lines.append(line.requirement)
+    return [*lines, *entry.requirements]
+
+
+def edge_python(stated: str) -> str:
+    """`3.x` of a version of Python, or of a range the first that the edge has and that is in it; else `stated`."""
+    text = stated.split(" | ", maxsplit=1)[0].strip()[:50]  # 3.11.7 | packaged by conda-forge
+    if exact := re.fullmatch(r"(?:==)?(\d+\.\d+)(?!\d)(?:[.a-z].*)?", text):
+        return exact[1]
+    try:
+        wanted = SpecifierSet(f"=={text}.*" if re.fullmatch(r"\d+", text) else text)
+    except InvalidSpecifier:
+        return text
+    fitting = (v for v in EDGE_PYTHONS if any(wanted.contains(f"{v}.{patch}") for patch in range(_PATCHES)))
+    return next(fitting, text)
+
+
+class _Replacements:
+    """The configuration's word on lines of the model: `replace_requirements`, and the names under `requirements`."""
+
+    def __init__(self, entry: ModelTypeSettings | None) -> None:
+        given = entry.replace_requirements if entry is not None else {}
+        self._by_text = {_normal(key): value for key, value in given.items()}
+        self._by_name: dict[str, str | None] = {canonicalize_name(key): value for key, value in given.items()}
+        configured = configured_requirements(entry) if entry is not None else []
+        self.left_out = frozenset() if entry is not None and entry.keep_mlflow else _MLFLOW
+        self.names = {canonicalize_name(Requirement(line).name) for line in configured}
+
+    def replaces(self, text: str) -> bool:
+        """Whether a line of this text, or a project of this name, is replaced."""
+        return _normal(text) in self._by_text or canonicalize_name(text) in self._by_name
+
+    def find(self, line: SavedLine) -> tuple[bool, str | None]:
+        """(whether a line is replaced, by what)."""
+        if _normal(line.text) in self._by_text:
+            return True, self._by_text[_normal(line.text)]
+        for name in (line.name, canonicalize_name(line.text)):
+            if name is not None and name in self._by_name:
+                return True, self._by_name[name]
+        return line.name in self.names, None
+
+
+def _settle(
+    lines: Iterable[SavedLine], replacements: _Replacements, only: Container[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...], list[Part]]:
+    """(requirements, constraints, rows) of the lines, as the configuration leaves them."""
+    requirements: list[str] = []
+    constraints: list[str] = []
+    unusable: list[SavedLine] = []
+    passed_over: dict[tuple[str, LineKind], list[str]] = {}
+    for line in lines:
+        is_replaced, replacement = replacements.find(line)
+        taken = replacement if is_replaced else line.requirement
+        name = canonicalize_name(Requirement(taken).name) if taken else line.name
+        if (only is not None and name not in only) or (line.problem and name in replacements.left_out):
+            continue
+        if taken is not None:
+            (constraints if line.kind is LineKind.CONSTRAINT else requirements).append(taken)
+        elif is_replaced:
+            continue
+        elif line.kind is LineKind.UNUSABLE:
+            unusable.append(line)
+        else:
+            passed_over.setdefault((line.origin.split(":")[0], line.kind), []).append(line.text)
+    if unusable:
+        raise _refusal(unusable)
+    rows = [
+        _passed_over(f"{file}: options", texts, _INDEXES if kind is LineKind.INDEX_OPTION else _WHEELS)
+        for (file, kind), texts in passed_over.items()
+    ]
+    return tuple(requirements), tuple(dict.fromkeys(constraints)), rows
+
+
+def _refusal(lines: list[SavedLine]) -> ModelError:
+    told = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
+    more = f"\nand {len(lines) - 20} more lines" if len(lines) > 20 else ""
+    # By name where there is one: that also holds for the next version that is saved.
+    keys = {line.name or _normal(line.text): None for line in lines[:_MOST_KEYS]}
+    return ModelError(
+        f"{told}{more}\nIf the model runs without them, put this into its model type in edgepack.yaml; else put a "
+        f'requirement such as "scikit-learn==1.5.2" in place of null:\n'
+        f"    replace_requirements: {json.dumps(keys, ensure_ascii=False)}"
+    )
+
+
+def _conda_parts(file: str, passed_over: Mapping[CondaKind, list[str]]) -> list[Part]:
+    rows = []
+    if tools := passed_over.get(CondaKind.TOOL):
+        found = f"passed over: {_listed(tools)}"
+        rows.append(Part(f"{file}: tools", True, found, "what installs packages does not run the model"))
+    if native := passed_over.get(CondaKind.NATIVE):
+        wanted = "wheels bring the libraries that they need; else name a package under replace_requirements"
+        rows.append(_passed_over(f"{file}: libraries of the system", native, wanted))
+    return rows
+
+
+def _passed_over(name: str, texts: list[str], wanted: str) -> Part:
+    return Part(name, False, f"passed over: {_listed(texts)}", wanted, warns=True)
+
+
+def _listed(texts: list[str]) -> str:
+    return without_credentials(", ".join(texts))[:1_500]
+
+
+def _shown(text: str) -> str:
+    return without_credentials(repr(text[:200]))
+
+
+def _normal(text: str) -> str:
+    return without_credentials(" ".join(text.split()))
+
+
+def _python_of(root: Path, mlmodel: MLmodel, conda: str | None) -> str | None:
+    return mlmodel.flavor("python_function").python_version or read_python_env(root, mlmodel).python or conda

@@ -1,0 +1,108 @@
+"""The versions that a model says it was saved with, compared with those in its component's lock.
+
+MLmodel's are read in mlflow_files.py. Here are those that model files themselves hold, found in their bytes: nothing
+is unpickled.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from packaging.version import InvalidVersion, Version
+
+from edgepack_assets.evidence import Part
+from edgepack_assets.files import disk_errors, is_passing
+from edgepack_assets.model_types.saved_environment import edge_python
+from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.settings import ModelTypeSettings
+
+_LONGEST = 100
+_MOST_BYTES = 2**28
+_CHUNK, _OVERLAP = 2**22, 2**10
+_SKLEARN = re.compile(
+    # In a pickle: the key, an opcode that may memoize it, and text with its length in one byte or four.
+    rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c|X)(?P<length>.)(?:\0\0\0)?(?P<version>\d[0-9a-z.+]{0,40})",
+    re.DOTALL,
+)
+_SKOPS = re.compile(rb'"_skops_version"\s*:\s*"(?P<version>\d[0-9a-z.+]{0,40})"')
+_END, _ZIP64 = b"PK\5\6", b"PK\6\7"
+_MOST_DIRECTORY = 2**24
+_DAMAGED = (
+    zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+
+
+def versions_in_file(file: Path) -> dict[str, str]:
+    """Distribution -> version that a pickle (not compressed) or a skops file says it was written with.
+
+    Empty where it does not say, or cannot be read: that is reported when it is loaded, in the sandbox."""
+    if file.suffix.lower() == ".skops":
+        found, name = _skops_version(file), "skops"
+    else:
+        with disk_errors(file, "read"), file.open("rb") as stream:
+            found, name = _first(_SKLEARN, stream), "scikit-learn"
+    return {name: found} if found else {}
+
+
+def _skops_version(file: Path) -> str | None:
+    with disk_errors(file, "read"), file.open("rb") as stream:
+        # zipfile holds the whole directory of an archive in memory, so its size is looked at before.
+        stream.seek(max(0, file.stat().st_size - 2**16 - 22))
+        tail = stream.read()
+    at = tail.rfind(_END)
+    directory = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at < 0 or _ZIP64 in tail or directory > _MOST_DIRECTORY:
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
+            return _first(_SKOPS, schema)
+    except _DAMAGED:
+        return None
+    except OSError as error:  # also of a place in the file that cannot be
+        if is_passing(error):
+            raise
+        return None
+
+
+def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
+    window, count = b"", 0
+    while count < _MOST_BYTES and (chunk := stream.read(_CHUNK)):
+        window, count = window[-_OVERLAP:] + chunk, count + len(chunk)
+        if match := pattern.search(window):
+            length = match["length"][0] if "length" in pattern.groupindex else None
+            return match["version"][:length].decode("ascii")
+    return None
+
+
+def saved_version_parts(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSettings) -> list[Part]:
+    """A row for each library of the lock (and `python`) whose version the model says it was saved with.
+
+    A difference warns, or with `saved_versions: block` fails the check. What the component does not hold cannot
+    differ."""
+    locked = {package.name: package.version for package in lock.packages}
+    rows = []
+    for name, version in sorted(saved.items()):
+        if name == "python":
+            found, same = lock.python, edge_python(version) == lock.python
+        elif name in locked:
+            found, same = locked[name], _public(version) == _public(locked[name])
+        else:
+            continue
+        warns = entry.saved_versions == "warn"
+        rows.append(Part(f"{name} as saved", same, found, f"{version[:_LONGEST]}, as the model says", warns=warns))
+    return rows
+
+
+def _public(version: str) -> object:
+    """A version without its local part: 2.1.0+cpu is the same code as 2.1.0."""
+    try:
+        parsed = Version(version[:_LONGEST])
+    except InvalidVersion:
+        return version
+    return Version(parsed.public)

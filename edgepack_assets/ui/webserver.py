@@ -1,0 +1,97 @@
+"""Dagster's web server behind `guard.RequestGuard`, as `python -m edgepack_assets.ui.webserver` and in `dagster dev`.
+
+Dagster has no switch for allowed hosts or origins, and takes GraphQL mutations by GET. Only what Dagster's web server
+builds its app from is replaced here. Its command line, options and everything else stay Dagster's. `patch.object`
+fails if a name that it replaces is not there: with another Dagster nothing starts, rather than without protection.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import dagster_webserver.app
+import dagster_webserver.cli
+from dagster._cli import dev
+from dagster_shared.ipc import open_ipc_subprocess
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.ui.guard import RequestGuard, is_json
+
+ALLOWED_HOSTS_VARIABLE = "EDGEPACK_ALLOWED_HOSTS"
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE | re.ASCII)
+
+
+class GuardedWebserver(DagsterWebserver[Any, Any]):
+    """Dagster's web server; foreign hosts and origins are refused, GraphQL is served as JSON by POST only."""
+
+    def build_middleware(self) -> list[Middleware]:
+        return [Middleware(RequestGuard, allowed_hosts=allowed_hosts()), *super().build_middleware()]
+
+    async def graphql_http_endpoint(self, request: Request) -> Response:
+        # This condition is Dagster's own: a GET which accepts HTML is answered with the GraphiQL page, nothing is run.
+        is_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
+        if not is_page and request.method != "POST":
+            return PlainTextResponse("Refused: GraphQL is served by POST only\n", 405, {"Allow": "POST"})
+        if not is_page and not is_json(request.headers):
+            return PlainTextResponse("Refused: a GraphQL request must have the Content-Type application/json\n", 415)
+        response: Response = await super().graphql_http_endpoint(request)
+        return response
+
+
+def allowed_hosts() -> list[str]:
+    """The names in $EDGEPACK_ALLOWED_HOSTS. Raises ConfigError if one of them is no plain host name."""
+    names = os.environ.get(ALLOWED_HOSTS_VARIABLE, "").replace(",", " ").split()
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigError(
+                f"--allow-host, {ALLOWED_HOSTS_VARIABLE}: {name!r} is no host name. Write the name alone, without "
+                "scheme, port, path or wildcard, for instance edgepack.plant.example"
+            )
+    return names
+
+
+def run_webserver() -> None:
+    """`dagster-webserver` with the guard; its options are those in sys.argv."""
+    allowed_hosts()
+    main: Callable[[], None] = dagster_webserver.cli.main
+    with patch.object(dagster_webserver.app, "DagsterWebserver", GuardedWebserver):
+        main()
+
+
+def run_dev(arguments: Sequence[str]) -> None:
+    """`dagster dev` with the guarded web server in place of its own."""
+    allowed_hosts()
+    with patch.object(dev, "open_ipc_subprocess", _open_guarded):
+        # The prefix is that of `dagster dev`, so that its environment variables hold here as well.
+        dev.dev_command.main(list(arguments), prog_name="edgepack ui", auto_envvar_prefix="DAGSTER_CLI_DEV")
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """The command of a process that `dagster dev` starts, its web server replaced. An unknown command is refused."""
+    python, *rest = command
+    match rest:
+        case ["-m", "dagster_webserver", *options]:
+            return [python, "-m", "edgepack_assets.ui.webserver", *options]
+        case ["-m", "dagster._daemon", *_]:
+            return list(command)
+        case _:
+            raise EdgepackError(
+                f"`dagster dev` starts {' '.join(rest[:2])!r}, which this version of edgepack-assets does not know: "
+                "its web server might run without protection. Install Dagster 1.13"
+            )
+
+
+def _open_guarded(parts: Sequence[str], **options: Any) -> Any:
+    return open_ipc_subprocess(guarded(parts), **options)
+
+
+if __name__ == "__main__":
+    run_webserver()

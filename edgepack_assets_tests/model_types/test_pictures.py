@@ -1,0 +1,106 @@
+"""Every picture, with names that users and models may give to classes, files and features."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgepack_assets.columns import write_columns
+from edgepack_assets.model_types import model_type, pictures
+from edgepack_assets.model_types.base import Prepped
+from edgepack_assets_tests.model_types.image_classification.helpers import labelled_payload, results
+
+HOSTILE = {
+    "broken mathematics": "$\\frac{$",
+    "mathematics": "a$_b$c",
+    "escaped": "\\$\\frac{$ {x} %s",
+    "control": "\x00\x01\x1b[31m\x7f\x85",
+    "lines": "one\ntwo\r\n\tthree",
+    "long": "class " * 2_000,
+    "not UTF-8": "gr\udcfcn",
+    "right to left": "\u202eabc\u05e9\u05dc\u05d5\u05dd",
+    "combining": "a" + "\u0301" * 300,
+    "without a glyph": "\U0001f642\ue000\U000e0041",
+    "empty": "",
+}
+
+
+def size(picture: bytes) -> tuple[int, int]:
+    """Width and height of a PNG that decodes."""
+    with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+        image.load()
+        return image.size
+
+
+def draw_images(folder: Path, name: str) -> list[bytes]:
+    """The sheet and the confusion matrix of images whose class folders and files have this name."""
+    images = model_type("image_classification")
+    files = [f"{name}{label}/{name}.png" for label in (0, 1, 2)]
+    payload = labelled_payload(folder / "payload", [0, 1, 2], files)
+    answers = results(folder, [(0, 1), (1, 1), (2, None)])
+    inspection = {"output": {"classes": 3}}
+    scored = images.score(payload, answers, None, inspection)
+    return [images.results_picture(payload, answers, inspection), *scored.pictures.values()]
+
+
+def draw_features(folder: Path, name: str) -> list[bytes]:
+    """The map of features, two of which have this name."""
+    path = folder / "features.parquet"
+    values = {"record": np.arange(4), "model_prediction": np.arange(4)}
+    write_columns(path, values | {f"{name}{i}": np.arange(4.0) for i in range(2)})
+    return [model_type("state_identifier").prepped_picture(Prepped(path))]
+
+
+@pytest.fixture(scope="module")
+def plain_images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The pictures of a usual name that is longer than what is shown of it."""
+    return draw_images(tmp_path_factory.mktemp("plain"), "a usual name of a class that is rather long")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
+def test_any_name_of_a_class_or_file_is_drawn(tmp_path: Path, plain_images: list[bytes], name: str) -> None:
+    for picture, other in zip(draw_images(tmp_path, name), plain_images, strict=True):
+        assert size(picture)[0] <= size(other)[0] and size(picture)[1] <= size(other)[1]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", [name for key, name in HOSTILE.items() if key != "not UTF-8"])
+def test_any_name_of_a_feature_is_drawn(tmp_path: Path, name: str) -> None:
+    (picture,) = draw_features(tmp_path, name)
+    assert size(picture) == size(draw_features(tmp_path, "plain")[0])
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(), max_size=60), st.integers(3, 40))
+def test_a_name_s_text_is_one_short_line_of_characters_with_a_glyph(name: str, length: int) -> None:
+    text = pictures.name_text(name, length)
+    assert len(text) <= length
+    assert text.isprintable()
+    assert len(text.splitlines()) <= 1
+    text.encode()
+
+
+@given(st.from_regex(r"[A-Za-z0-9_$\\{}^-]{0,20}", fullmatch=True))
+def test_a_usual_name_is_left_as_it_is(name: str) -> None:
+    assert pictures.name_text(name, 20) == name
+
+
+def test_both_ends_of_a_long_name_are_shown() -> None:
+    assert pictures.name_text("camera_left_0001.png", 12) == "camer…01.png"
+    assert pictures.name_text("a" * 10**6 + "z", 5) == "aa…az"
+
+
+def test_mathematics_is_drawn_as_it_is_written() -> None:
+    figure, escaped = pictures.new_figure(3, 1), pictures.new_figure(3, 1)
+    figure.add_subplot().set_title("$x$")
+    escaped.add_subplot().set_title("\\$x\\$")
+    wanted = io.BytesIO()
+    escaped.savefig(wanted, format="png", dpi=110)
+    assert pictures.png(figure) == wanted.getvalue()

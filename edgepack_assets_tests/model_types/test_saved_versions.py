@@ -1,0 +1,93 @@
+"""Versions that a model says it was saved with are compared with its lock's; a pickle's and a skops file's own too."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+import sklearn
+import skops
+import skops.io
+from sklearn.cluster import KMeans
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from edgepack_assets.evidence import all_pass
+from edgepack_assets.model_types.saved_versions import saved_version_parts, versions_in_file
+from edgepack_assets.runtime.lock import Lock
+from edgepack_assets.runtime.wheels import PLATFORM, LockedPackage
+from edgepack_assets_tests.model_types.test_saved_environment import entry
+
+
+def lock(python: str = "3.11", **versions: str) -> Lock:
+    packages = tuple(
+        LockedPackage(
+            name=name.replace("_", "-"),
+            version=version,
+            file=f"{name}-{version}-py3-none-any.whl",
+            digest="0" * 64,
+            size=1,
+        )
+        for name, version in versions.items()
+    )
+    return Lock(key="k", python=python, platform=PLATFORM, requirements=(), packages=packages)
+
+
+def test_a_difference_warns_and_blocks_where_the_configuration_says_so() -> None:
+    saved = {"scikit-learn": "1.4.2", "cloudpickle": "3.0.0", "onnx": "1.16", "python": "3.12.3", "torch": "2.1.0+cpu"}
+    locked = lock(scikit_learn="1.5.0", cloudpickle="3.0.0", torch="2.1")
+    rows = saved_version_parts(saved, locked, entry())
+    assert [(row.name, row.passed, row.found, row.wanted) for row in rows] == [
+        ("cloudpickle as saved", True, "3.0.0", "3.0.0, as the model says"),
+        ("python as saved", False, "3.11", "3.12.3, as the model says"),
+        ("scikit-learn as saved", False, "1.5.0", "1.4.2, as the model says"),
+        ("torch as saved", True, "2.1", "2.1.0+cpu, as the model says"),
+    ]
+    assert all_pass(rows)
+    assert not all_pass(saved_version_parts(saved, locked, entry(saved_versions="block")))
+    same = {"scikit-learn": "1.5", "python": "3.11.9"}
+    assert all_pass(saved_version_parts(same, locked, entry(saved_versions="block")))
+
+
+def test_a_version_that_is_none_differs() -> None:
+    for version in ("x" * 10_000, "1" * 10_000, "1." * 10_000, "two"):
+        (row,) = saved_version_parts({"numpy": version}, lock(numpy="2.0"), entry())
+        assert not row.passed
+        assert len(row.wanted) < 200
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Any:
+    rows = [[float(n % 7), float(n % 3)] for n in range(40)]
+    return Pipeline([("scale", StandardScaler()), ("cluster", KMeans(2, n_init=1, random_state=0))]).fit(rows)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_says_its_scikit_learn_without_being_loaded(tmp_path: Path, fitted: Any, protocol: int) -> None:
+    for file in (tmp_path / "m.pkl", tmp_path / "m.joblib"):
+        if file.suffix == ".pkl":
+            file.write_bytes(pickle.dumps(fitted, protocol=protocol))
+        else:
+            joblib.dump(fitted, file, protocol=protocol)
+        assert versions_in_file(file) == {"scikit-learn": sklearn.__version__}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_skops_file_says_its_skops(tmp_path: Path, fitted: Any, compression: int) -> None:
+    skops.io.dump(fitted, tmp_path / "m.skops", compression=compression)
+    assert versions_in_file(tmp_path / "m.skops") == {"skops": skops.__version__}
+
+
+def test_a_damaged_file_says_nothing(tmp_path: Path, fitted: Any) -> None:
+    path = tmp_path / "m.skops"
+    skops.io.dump(fitted, path)
+    whole = path.read_bytes()
+    for content in (b"", b"PK\5\6", whole[:100], whole[len(whole) // 2 :], whole[:-40], b"x" * 100_000):
+        path.write_bytes(content)
+        assert versions_in_file(path) in ({}, {"skops": skops.__version__})
+    (tmp_path / "m.pkl").write_bytes(b"_sklearn_version\x94\x8c\xff")
+    assert versions_in_file(tmp_path / "m.pkl") == {}

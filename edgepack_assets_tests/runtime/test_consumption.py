@@ -1,0 +1,117 @@
+"""What a job takes is found wherever it lies: one file in one process that nothing shuts in, looked at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepack_assets.runtime import consumption
+from edgepack_assets.runtime.consumption import Consumption
+from edgepack_assets.settings import RuntimeSettings
+
+SIZE = 4 << 20
+SETTINGS = RuntimeSettings(disk_limit=1 / 1024, memory_limit=1.0)
+START = "import ctypes, mmap, os, threading, time\nlibc = ctypes.CDLL(None)\ndone = lambda: print('done', flush=True)\n"
+BODIES = {
+    "named": "open('file', 'wb').write(bytes(SIZE)); done()",
+    "removed and open": "f = open('file', 'wb', 0); os.unlink('file'); f.write(bytes(SIZE)); done()",
+    "removed and mapped": "f = os.open('file', 66); os.write(f, bytes(SIZE)); os.unlink('file')\n"
+    "libc.mmap.restype = ctypes.c_void_p; libc.mmap(None, 4096, 3, 1, f, 0); os.close(f); done()",
+    "open in a thread with a list of its own": "def go():\n"
+    "    assert libc.unshare(0x400) == 0\n"
+    "    f = open('file', 'wb', 0); os.unlink('file'); f.write(bytes(SIZE)); done(); time.sleep(600)\n"
+    "threading.Thread(target=go).start()",
+    "open in a process without its first thread": "def go():\n"
+    "    f = open('file', 'wb', 0); os.unlink('file'); f.write(bytes(SIZE)); done(); time.sleep(600)\n"
+    "threading.Thread(target=go).start(); libc.syscall(93 if os.uname().machine == 'aarch64' else 60, 0)",
+}
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a process with that body in `tmp_path`, and wait until it says that it is done."""
+    processes = []
+
+    def starting(body: str) -> subprocess.Popen[str]:
+        script = f"{START}SIZE = {SIZE}\n{body}\ntime.sleep(600)\n"
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        return process
+
+    yield starting
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("where", BODIES)
+def test_a_file_is_found_wherever_it_is(start: Start, tmp_path: Path, where: str) -> None:
+    watching = Consumption(tmp_path, SETTINGS)
+    if where == "removed and mapped" and os.geteuid() != 0:
+        pytest.skip("its size is shown to root alone")
+    job = start(BODIES[where])
+    assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
+    assert watching.excess(list) == ("it wrote more than 0.000976562 GiB (runtime.disk_limit in edgepack.yaml)"
+                                     if where == "named" else "")  # fmt: skip
+
+
+def test_where_a_size_is_not_shown_what_is_missing_on_the_disk_counts(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [1 << 40]
+    monkeypatch.setattr(consumption, "_free", lambda folder: free[0])
+    stat = os.stat
+
+    def refuse(path: Any, **how: Any) -> os.stat_result:
+        if "map_files" in str(path):
+            raise PermissionError
+        return stat(path, **how)
+
+    monkeypatch.setattr("os.stat", refuse)
+    job = start(BODIES["removed and mapped"])
+    watching = Consumption(tmp_path, SETTINGS)
+    assert watching.excess(lambda: [job.pid]) == ""
+    free[0] -= SIZE
+    assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
+
+
+def test_files_that_move_past_a_look_are_found(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code is told by the kernel which of its folders somebody reads. Here it moves its file whenever it runs."""
+    job = start("done()")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "large").write_bytes(bytes(SIZE))
+    walk = os.walk
+
+    def state() -> str:
+        return Path(f"/proc/{job.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def walk_and_move(*given: Any, **how: Any) -> Iterator[Any]:
+        for found in walk(*given, **how):
+            found[1].sort()
+            yield found
+            if found[0].endswith("/a") and state() != "T":
+                (tmp_path / "b" / "large").rename(tmp_path / "a" / "large")
+                moved.append("there")
+
+    moved: list[str] = []
+    free = [1 << 40]
+    monkeypatch.setattr(consumption, "_free", lambda folder: free[0])
+    monkeypatch.setattr("os.walk", walk_and_move)
+    watching = Consumption(tmp_path, SETTINGS)
+    assert watching.excess(lambda: [job.pid]) == ""
+    (tmp_path / "a" / "large").rename(tmp_path / "b" / "large")
+    free[0] -= SIZE
+    assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
+    assert moved == ["there", "there"]
+    assert state() != "T"

@@ -1,0 +1,128 @@
+"""Reading a model for its config package: whatever is wrong with it is the model's failure, and what of its files would
+hide a module of the component's own."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.config import load_settings
+from edgepack_assets.errors import ModelError, TransientError
+from edgepack_assets.model_types.base import ModelSource
+from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
+from edgepack_assets.packaging.worker import PackagingWorker
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.tasks.config_package import _assemble, make_config_package
+from edgepack_assets.tasks.tools import Tools
+
+
+def assembled(folder: Path, *names: str) -> Path:
+    file = folder / "file"
+    file.write_bytes(b"x")
+    source = ModelSource(dict.fromkeys(names, file), {"file": names[0]}, (), None)
+    _assemble(folder / "component", StateIdentifier(), source)
+    return folder / "component"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("inference.joblib",),
+        ("entrypoint.pkl",),
+        ("inference.skops", "inference.txt", "inference"),
+        ("model.json.pkl",),
+        ("plant/inference.py", "plant/entrypoint/__init__.py"),
+        ("inference_of_plant.py", "inference.v2/data.csv"),
+    ],
+)
+def test_a_file_that_hides_no_module_ships(tmp_path: Path, names: tuple[str, ...]) -> None:
+    component = assembled(tmp_path, *names)
+    assert all((component / name).is_file() for name in names)
+    assert (component / "inference.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("inference.py", "inference.py"),
+        ("inference/__init__.py", "inference.py"),
+        ("entrypoint/data.csv", "entrypoint.py"),
+        ("inference.pyc", "inference.py"),
+        ("inference.so", "inference.py"),
+        ("entrypoint.cpython-311-x86_64-linux-gnu.so", "entrypoint.py"),
+        ("model.json", "model.json"),
+        ("model.json/x", "model.json"),
+    ],
+)
+def test_a_file_that_hides_a_module_is_refused(tmp_path: Path, name: str, hidden: str) -> None:
+    with pytest.raises(ModelError, match=rf"ships {name}, which would hide the component's own {hidden}"):
+        assembled(tmp_path, name)
+
+
+class NoPackaging(PackagingWorker):
+    """The model is refused before anything is packaged."""
+
+    def start(self) -> None:
+        pass
+
+
+def packaged(folder: Path, model: Path) -> None:
+    file = folder / "edgepack.yaml"
+    file.write_text(
+        "registry: {path: registry}\nartefacts: {root: artefacts}\nmodel_types:\n  press: {"
+        "implementation: state_identifier, model_name: press, package_name: Press, raw_data: {name: raw}}\n"
+    )
+    settings = load_settings(file)
+    registry, store = LocalRegistry(folder / "registry"), ArtefactStore(settings.artefacts.root, folder / "cache")
+    made = registry.register(Kind.MODEL, "press", model, {})
+    with Sandbox(settings.runtime) as sandbox:
+        tools = Tools(settings, registry, store, sandbox, NoPackaging(), logging.getLogger(__name__))
+        make_config_package(ModelKey("press", made.version), tools)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("MLmodel", "flavors: [sklearn]\n", "MLmodel: flavors: must be a mapping"),
+        ("MLmodel", "flavors: {sklearn: text}\n", "MLmodel: flavors.sklearn: must be a mapping"),
+        ("MLmodel", "flavors: {python_function: {code: /etc}}\n", "outside the model folder"),
+        ("MLmodel", "a: &a [x]\nb: [*a, *a]\n", "anchors and aliases"),
+        ("conda.yaml", "dependencies: numpy\n", "conda.yaml: dependencies: must be a list"),
+        ("conda.yaml", "dependencies:\n- pip:\n", "says nothing of the packages it needs"),
+        ("requirements.txt", "-r ../../../version.json\n", "replace_requirements"),
+    ],
+)
+def test_what_is_wrong_with_a_model_s_files_is_the_model_s_failure(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.pkl").write_bytes(b"x")
+    if name == "MLmodel":
+        (model / "requirements.txt").write_text("scikit-learn\n")
+    (model / name).write_text(text)
+    with pytest.raises(ModelError, match=message):
+        packaged(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(TypeError("'list' has no get"), ModelError), (OSError(errno.ENOSPC, "disk full"), TransientError)],
+)
+def test_what_nobody_foresaw_while_reading_is_the_model_s_failure_and_a_full_disk_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    def read_model(*_: object) -> ModelSource:
+        raise error
+
+    monkeypatch.setattr(StateIdentifier, "read_model", read_model)
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    with pytest.raises(kind, match=r"reading press:1.*(TypeError|disk full)"):
+        packaged(tmp_path, tmp_path / "model.pkl")
