@@ -6,7 +6,7 @@ record what it answers in one pass over a recording. `prepare` applies the fitte
 
 import contextlib
 import gzip
-import importlib
+import importlib.util
 import json
 import warnings
 from collections.abc import Iterator
@@ -16,11 +16,9 @@ from typing import Any
 import inference
 import numpy as np
 
-_NAMES_LOST = ".*does not have valid feature names"
-_NAMES_UNKNOWN = ".*has feature names, but"
+_NAMES_LOST, _NAMES_UNKNOWN = ".*does not have valid feature names", ".*has feature names, but"
 """scikit-learn's warnings: a step that was fitted with names of columns gets none, and the other way round."""
-_MOST_SHOWN = 20
-_DEEPEST = 6
+_MOST_SHOWN, _DEEPEST = 20, 6
 
 
 class UnfitModelError(ValueError):
@@ -161,6 +159,11 @@ def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
     if own is None and (orders or configured):
         orders = [*orders, list(ours)]  # an inner step has names: scikit-learn itself refuses them in another order
     frames = [{"input": "frame", "columns": [ours[name] for name in names], "names": names} for names in orders]
+    if frames and importlib.util.find_spec("pandas") is None:
+        raise UnfitModelError(
+            "the model was fitted on a frame, which takes pandas, and the component has none: add the version of its "
+            "training under `requirements` of its model type, e.g. pandas==2.2.3"
+        )
     array = {"input": "array", "columns": list(ours.values())}
     rows = _recording(size, step, 3, 0)
     # scikit-learn's own steps keep the names that they were fitted with: without any it saw an array
@@ -236,7 +239,7 @@ def _first_that_works(model: Any, inputs: "list[dict]", rows: "np.ndarray") -> d
 def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") -> dict:
     """For a model that tells no names: an array, or a frame where its code asks for names."""
     by_position, no_array = _tried(model, array, rows)
-    by_name, no_frame = _tried(model, frame, rows, and_warnings=_NAMES_UNKNOWN)
+    by_name, no_frame = _tried(model, frame, rows, _NAMES_UNKNOWN)
     if no_array or no_frame:
         return _first_that_works(model, [array, frame], rows)
     if by_name.shape != by_position.shape or not np.allclose(by_name, by_position, rtol=1e-9, equal_nan=True):
@@ -249,8 +252,8 @@ def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") ->
 
 
 def _described(component: dict) -> str:
-    names = component.get("names")
-    return f"a frame with the columns {_listed(names)}" if names else f"an array of {_listed(component['columns'])}"
+    kind = "a frame with the columns" if "names" in component else "an array of"
+    return f"{kind} {_listed(component.get('names', component['columns']))}"
 
 
 def _tried(model: Any, component: dict, rows: "np.ndarray", and_warnings: str = "$") -> "tuple[np.ndarray, str]":
@@ -279,11 +282,9 @@ def _with_columns(model: Any, settings: dict, size: int, step: int) -> dict:
     model its columns in another way than the model was fitted on."""
     if "columns" in settings:
         return settings
-    kind = settings.get("input", "array")
-    columns = list(inference.COLUMNS)
+    kind, columns = settings.get("input", "array"), list(inference.COLUMNS)
     given = {"input": kind, "columns": columns, **({"names": columns} if kind == "frame" else {})}
-    wanted = _input_of(model, {}, size, step)
-    if wanted != given:
+    if given != (wanted := _input_of(model, {}, size, step)):
         raise UnfitModelError(
             f"this package gives the model {_described(given)}, and the model takes {_described(wanted)}: "
             "materialize config_package again"
@@ -375,8 +376,7 @@ def _compare(model: Any, component: dict, rows: "np.ndarray", suffix: str) -> No
             "window and the record before it, so it cannot run on the edge as it was trained"
         )
     states = [answer["prediction"] for answer in answers if answer is not None]
-    expected = [int(state) for state in model.predict(_reference_input(rows, component))]
-    if states != expected:
+    if states != (expected := [int(state) for state in model.predict(_reference_input(rows, component))]):
         raise UnfitModelError(
             f"answered record by record, a made-up recording{suffix} gives other states than the model's own predict: "
             f"{states} instead of {expected}"

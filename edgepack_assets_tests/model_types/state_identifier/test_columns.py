@@ -299,6 +299,14 @@ def test_a_step_that_drops_the_names_another_was_fitted_with_is_refused(child_ta
     told_by(excinfo)
 
 
+def test_a_frame_without_pandas_is_refused_and_never_an_array(child_tasks, monkeypatch):
+    model = model_on(recording(), MinMaxScaler())
+    monkeypatch.setattr(child_tasks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="takes pandas") as excinfo:
+        inspected(child_tasks, model, monkeypatch)
+    assert "`requirements`" in told_by(excinfo)
+
+
 def test_names_of_features_are_kept_for_the_clustering(child_tasks, monkeypatch):
     frame = recording()
     model = model_on(frame[["ph2", "ph3", "ph1"]], MinMaxScaler(), windows=FrameWindows())
