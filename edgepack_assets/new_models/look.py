@@ -124,7 +124,7 @@ class _Looking:
         """By number, the latest registration of each; without what is no version of ours."""
         found: dict[int, RegisteredVersion] = {}
         for version in versions:
-            number = version.number
+            number = version.version
             if not _is_version(number):
                 self.say(f"passed over {version.name}:{number}: no whole number from 1 up")
             elif number not in found or created_ms(version) > created_ms(found[number]):

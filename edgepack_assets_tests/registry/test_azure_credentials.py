@@ -75,9 +75,10 @@ def test_the_machines_identity_service_may_fail_for_a_moment(
 ) -> None:
     clock = Clock(monkeypatch)
     who = {"type": "managed_identity"}
-    azure.faults.add("169.254", page(200), times=2)
+    for fault in (page(200), status(503, "busy"), status(410, "updating"), status(404, "starting")):
+        azure.faults.add("169.254", fault)
     assert azure_ml(azure, "workspace", credential=who).names(Kind.MODEL) == []
-    assert len(clock.pauses) == 2
+    assert len(clock.pauses) == 4
     azure.faults.add("169.254", page(200), times=1000)
     with pytest.raises(TransientError, match=r"an HTML page with status 200 from 169\.254"):
         azure_ml(azure, "workspace", credential=who).names(Kind.MODEL)

@@ -250,6 +250,26 @@ def test_why_it_came_to_nothing_is_told(azure: LoopbackAzure, model: Path, kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("answered", [201, 202])
+def test_an_operation_that_failed_is_a_failure_though_the_version_can_be_read(
+    azure: LoopbackAzure, model: Path, kind: str, answered: int
+) -> None:
+    """The version of the API that a registry is asked with tells no state of a version."""
+
+    def act(exchange: Exchange) -> Response:
+        exchange.answer()
+        header = "Azure-AsyncOperation" if answered == 201 else "Location"
+        return Response(answered, b"", {header: OPERATION})
+
+    azure.faults.add(PUT_MODEL, act)
+    failed = {"status": "Failed", "error": {"code": "CopyFailed", "message": "no space"}}
+    azure.faults.add("/operations/", lambda _: answer(200, failed))
+    with pytest.raises(EdgepackError, match=r"could not do it \(failed\): no space") as caught:
+        azure_ml(azure, kind).register(Kind.MODEL, "press", model, {})
+    assert not isinstance(caught.value, TransientError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_version_that_is_never_done_ends_with_the_limit(
     azure: LoopbackAzure, clock: Clock, model: Path, kind: str
 ) -> None:

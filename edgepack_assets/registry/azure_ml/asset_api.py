@@ -48,6 +48,10 @@ class UnfinishedError(TransientError):
     """A version was accepted, and nothing says yet that it is done."""
 
 
+class FailedError(RefusedError):
+    """A version was accepted, and Azure ML says that it could not make it, whatever can be read of it now."""
+
+
 class AssetApi:
     """Requests to one workspace or registry, as `credential` (called when the first is made)."""
 
@@ -105,7 +109,7 @@ class AssetApi:
         """Create a version whose bytes lie at `uri` already, and wait until the service has done it: one attempt, as
         it may count without an answer.
 
-        Raises RefusedError, VersionTakenError, UnfinishedError, TransientError."""
+        Raises RefusedError, FailedError, VersionTakenError, UnfinishedError, TransientError."""
         properties: dict[str, Any] = {"properties": {}, "tags": dict(tags), "isAnonymous": False, "isArchived": False}
         if kind is Kind.MODEL:
             properties |= {"modelType": "custom_model", "modelUri": uri}
@@ -144,7 +148,7 @@ class AssetApi:
             raise
 
     def _finish(self, doing: str, response: Any, read: Callable[[], Any]) -> None:
-        """Wait until what was accepted is done. Raises RefusedError if it failed, UnfinishedError.
+        """Wait until what was accepted is done. Raises FailedError, UnfinishedError.
 
         Where to ask is said in a header, as Azure Resource Manager describes for asynchronous operations, and by a
         registry (202 and Location); where nothing is said the version itself shows its `provisioningState`."""
@@ -155,7 +159,7 @@ class AssetApi:
         while True:
             state = _state(response)
             if state in FAILED_STATES:
-                raise RefusedError(
+                raise FailedError(
                     f"{doing} ({where(self._remote.settings)}): Azure ML accepted it and could not do it "
                     f"({state}): {redacted(_reason(response), self._remote.settings.credential)}"
                 )

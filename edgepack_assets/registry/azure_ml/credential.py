@@ -46,6 +46,7 @@ def _credential(settings: AzureCredentialSettings, timeout: float) -> TokenCrede
     if AUTHORITY_VARIABLE not in os.environ:
         kwargs["authority"] = current_cloud().authority
     if settings.type == "managed_identity":
+        kwargs["raw_response_hook"] = _raise_passing_faults_of_a_machine
         return identity.ManagedIdentityCredential(client_id=managed_identity_client_id(settings), **kwargs)
     if settings.type == "workload_identity":
         file = settings.token_file_path or os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
@@ -85,13 +86,18 @@ def _refuse_spaces_in_variables() -> None:
             )
 
 
-def _raise_passing_faults(response: Any) -> None:
+def _raise_passing_faults_of_a_machine(response: Any) -> None:
+    # A machine's identity service says 404 and 410 while it starts or is updated, for up to 70 seconds.
+    _raise_passing_faults(response, (404, 410))
+
+
+def _raise_passing_faults(response: Any, more: tuple[int, ...] = ()) -> None:
     # What azure-identity makes of such an answer cannot be told from a refusal.
     from azure.core.exceptions import ServiceResponseError
 
     refuse_pages(response)
     status = response.http_response.status_code
-    if status in (429, 500, 502, 503, 504):
+    if status in (429, 500, 502, 503, 504, *more):
         raise ServiceResponseError(f"{PASSING_FAULT} {status}")
 
 

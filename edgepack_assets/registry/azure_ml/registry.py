@@ -26,7 +26,7 @@ from typing import Any
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.files import disk_errors
 from edgepack_assets.partitions import is_version
-from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, UnfinishedError
+from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, FailedError, UnfinishedError
 from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
 from edgepack_assets.registry.azure_ml.contents import (
@@ -281,6 +281,8 @@ class AzureMLRegistry(Registry):
             failure: EdgepackError | None = None
             try:
                 self._assets.api.put(kind, name, number, uri=uri, is_folder=tags[CONTENT] == "folder", tags=marked)
+            except FailedError:
+                raise
             except (RefusedError, TransientError) as error:
                 failure = error
             made = self._await(kind, name, number, backoff, patient=failure is None)
@@ -290,7 +292,7 @@ class AzureMLRegistry(Registry):
                 if made.is_usable or made.archived:
                     return made
                 if made.state in FAILED_STATES:
-                    raise failure or RefusedError(
+                    raise FailedError(
                         f"registering {kind} {name}:{number}: Azure ML accepted it and could not do it ({made.state}); "
                         "its number is used up: register it as the next version"
                     )
