@@ -17,8 +17,8 @@ from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.quickstart import __main__ as quickstart
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, check_connection
 from edgepack_assets.registry.azure_ml.blobs import Blob
+from edgepack_assets.registry.azure_ml.contents import below
 from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
-from edgepack_assets.registry.azure_ml.registry import _below
 from edgepack_assets.registry.base import Kind, files_of, latest
 from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.certificates import key_pem, new_key, self_signed
@@ -397,6 +397,6 @@ def test_two_who_tag_at_once_lose_no_tag(azure: LoopbackAzure, model: Path) -> N
 
 
 def test_a_blob_that_would_lie_too_deep_is_not_downloaded(tmp_path: Path) -> None:
-    assert _below(tmp_path, Blob("a/" * 99 + "x", "x", 1, "", "")) == tmp_path.joinpath(*["a"] * 99, "x")
+    assert below(tmp_path, Blob("a/" * 99 + "x", "x", 1, "", "")) == tmp_path.joinpath(*["a"] * 99, "x")
     with pytest.raises(CorruptError, match="more than 100 deep"):
-        _below(tmp_path, Blob("a/" * 3_000 + "x", "x", 1, "", ""))
+        below(tmp_path, Blob("a/" * 3_000 + "x", "x", 1, "", ""))

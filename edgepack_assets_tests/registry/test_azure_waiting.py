@@ -174,8 +174,10 @@ def test_a_conflict_that_stays_ends_with_the_limit(azure: LoopbackAzure, clock: 
         azure_ml(azure, kind).get(Kind.MODEL, "press", 1)
 
 
-@pytest.mark.parametrize("asked", ["600", format_datetime(datetime.now(UTC) + timedelta(days=400), usegmt=True)])
+@pytest.mark.parametrize("asked", ["600", "a day of next year"])
 def test_a_wait_beyond_the_limit_is_not_waited(azure: LoopbackAzure, clock: Clock, model: Path, asked: str) -> None:
+    if asked != "600":
+        asked = format_datetime(datetime.now(UTC) + timedelta(days=400), usegmt=True)
     azure.faults.add(PUT_MODEL, status(503, "ServerBusy", Retry_After=asked), times=1000)
     with pytest.raises(TransientError, match="passing fault"):
         azure_ml(azure, "workspace").register(Kind.MODEL, "press", model, {})
