@@ -30,9 +30,9 @@ from pathlib import Path
 
 import yaml
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import load_settings
-from edgepack_assets.model_types.registered_model import merge_requirements, saved_environment
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.model_types.model_folder.model_file import merge_requirements, saved_environment
 from edgepack_assets.quickstart import samples
 from edgepack_assets.quickstart.train import Trainer
 from edgepack_assets.registry import open_registry

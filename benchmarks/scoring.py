@@ -26,7 +26,7 @@ random = np.random.RandomState(0)
 labels = random.randint(0, clusters, windows)
 points = random.normal(size=(clusters, features))[labels] + 0.2 * random.normal(size=(windows, features))
 if how == "ours":
-    from edgepack_assets.model_types.state_identifier.separation import separation
+    from edgepack_assets.model_types.state_identifier.cluster_separation import separation
     separation(points[:1000], labels[:1000])  # imports what it needs
     def score():
         return separation(points, labels).silhouette

@@ -23,8 +23,8 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from edgepack_assets.config import load_settings
-from edgepack_assets.sensors import registry_sensor
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs.sensors import registry_sensor
 
 SETTLED = 5.5
 """Seconds after which the registry trusts its folder's time of change."""

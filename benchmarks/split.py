@@ -13,11 +13,11 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.assets import common
 from edgepack_assets.definitions import defs
+from edgepack_assets.defs.assets import declare
+from edgepack_assets.environments import environment, resolver
 from edgepack_assets.packaging.worker import PackagingWorker
-from edgepack_assets.runtime import environments, resolve
-from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.sandbox.sandbox import Sandbox
 
 SPENT: dict[str, float] = {"model code": 0.0, "SDK": 0.0, "uv and pip": 0.0, "assets": 0.0}
 
@@ -39,9 +39,9 @@ def main(partition: str, told: Path) -> None:
     """Run everything for the partition and write the split."""
     Sandbox.run = timed("model code", Sandbox.run)  # type: ignore[method-assign]
     PackagingWorker.call = timed("SDK", PackagingWorker.call)  # type: ignore[method-assign]
-    for module in (environments, resolve):
+    for module in (environment, resolver):
         module.run_command = timed("uv and pip", module.run_command)  # type: ignore[attr-defined]
-    inside = common.failures
+    inside = declare.failures
 
     @contextlib.contextmanager
     def failures(*arguments: Any) -> Iterator[None]:
@@ -52,7 +52,7 @@ def main(partition: str, told: Path) -> None:
         finally:
             SPENT["assets"] += time.perf_counter() - began
 
-    common.failures = failures
+    declare.failures = failures
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
         job.execute_in_process(instance=instance, partition_key=partition)

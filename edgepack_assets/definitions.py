@@ -8,17 +8,17 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.assets import ALL_ASSETS
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.assets import ALL_ASSETS
+from edgepack_assets.defs.io_manager import artefact_io_manager
+from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.resources import edgepack_resource
+from edgepack_assets.defs.sensors import registry_sensors
+from edgepack_assets.defs.sensors.raw_data import raw_data_versions
+from edgepack_assets.defs.sensors.run_failures import failure_sensor
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.io_manager import artefact_io_manager
-from edgepack_assets.jobs import package_model
 from edgepack_assets.model_types import model_type
-from edgepack_assets.resources import edgepack_resource
-from edgepack_assets.sensors import registry_sensors
-from edgepack_assets.sensors.failures import failure_sensor
-from edgepack_assets.sensors.raw_data import raw_data_versions
-from edgepack_assets.settings import Settings
 
 
 def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

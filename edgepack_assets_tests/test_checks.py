@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgepack_assets.assets.common import evidence_table
-from edgepack_assets.evidence import Part, all_pass, in_words
+from edgepack_assets.checks import Part, all_pass, in_words
+from edgepack_assets.defs.assets.declare import evidence_table
 
 HOLDS = Part("a", True, "1", "1")
 WARNS = Part("b", False, "2", "1", warns=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgepack_assets.config.schema import implementations
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.model_types import model_type
-from edgepack_assets.settings import implementations
 
 CONFIG = """\
 model_types:

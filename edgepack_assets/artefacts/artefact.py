@@ -3,7 +3,7 @@
 It has named parts (each a blob of the artefact store), small facts, the digests of its inputs, and observations
 such as timings that are kept but are no part of its identity. The manifest is its stored form, with a digest over all
 of it. Which artefacts must have been made from which others is in tasks/chain.py. The bytes themselves are in
-artefact_store.py.
+store.py.
 """
 
 from __future__ import annotations

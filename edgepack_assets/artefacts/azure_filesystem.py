@@ -20,14 +20,14 @@ from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
 
+from edgepack_assets.azure.blob_container import Blob, Container
+from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.clouds import check_storage_suffix, current_cloud
+from edgepack_assets.azure.credential import make_credential
+from edgepack_assets.azure.errors import AbsentError, RefusedError, StoragePlace
+from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import quiet
-from edgepack_assets.registry.azure_ml.clouds import check_storage_suffix, current_cloud
-from edgepack_assets.registry.azure_ml.credential import make_credential
-from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, StoragePlace
-from edgepack_assets.registry.azure_ml.remote import Remote
-from edgepack_assets.registry_settings import AzureCredentialSettings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

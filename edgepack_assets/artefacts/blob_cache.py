@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack_assets.artefacts import Blob
-from edgepack_assets.files import disk_errors, file_digest
+from edgepack_assets.artefacts.artefact import Blob
+from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 KEPT = 30 * 24 * 3600.0
 """Seconds for which a copy is kept that nobody used, though its blob is needed: it can be fetched again."""

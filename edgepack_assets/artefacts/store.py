@@ -2,7 +2,7 @@
 
 Equal bytes are kept once. Everything is written aside, synced and renamed, so a crash leaves the old artefact or
 the new one, never half of one. Whatever is put, found or read by name counts as used, and what was used lately is no
-garbage. No Dagster here: the IO manager is `edgepack_assets/io_manager.py`.
+garbage. No Dagster here: the IO manager is `edgepack_assets/defs/io_manager.py`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 
-from edgepack_assets.artefact_cache import BlobCache, Garbage, remove_unused
-from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manifest
+from edgepack_assets.artefacts.artefact import Artefact, Blob, canonical_json, read_manifest
+from edgepack_assets.artefacts.blob_cache import BlobCache, Garbage, remove_unused
+from edgepack_assets.config.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import CorruptError, EdgepackError
-from edgepack_assets.files import disk_errors, file_digest, published
+from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest, published
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
-from edgepack_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from edgepack_assets.azure_files import AzureFiles
+    from edgepack_assets.artefacts.azure_filesystem import AzureFiles
 
 _CHUNK = 1 << 20
 PIECE = 8 << 20
@@ -61,7 +61,7 @@ class ArtefactStore:
         self.root_url = root
         self._azure: AzureFiles | None = None
         if root.startswith(("abfs://", "abfss://")):
-            from edgepack_assets.azure_files import AzureFiles
+            from edgepack_assets.artefacts.azure_filesystem import AzureFiles
 
             self._fs = self._azure = AzureFiles(root, credential or AzureCredentialSettings(), time_limit)
             self._root = self._azure.root

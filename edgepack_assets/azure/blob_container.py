@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.errors import AbsentError, AccessError, RefusedError
 from edgepack_assets.errors import CorruptError, EdgepackError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.registry.azure_ml.faults import AbsentError, AccessError, RefusedError
-from edgepack_assets.registry.azure_ml.remote import Remote
+from edgepack_assets.filesystem.atomic_files import disk_errors
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient

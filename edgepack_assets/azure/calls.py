@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from edgepack_assets.azure.errors import Place, explain, where
 from edgepack_assets.errors import TransientError
 from edgepack_assets.registry.azure_ml.answers import refuse_pages, retry_after
-from edgepack_assets.registry.azure_ml.faults import Place, explain, where
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound=Place)

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 import click
 
-from edgepack_assets.artefact_store import ArtefactStore, open_store
-from edgepack_assets.cli_text import age_text, table
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import ArtefactStore, open_store
+from edgepack_assets.cli.format import age_text, table
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.environments.lock import Generation, changes, generations, newest_generation, refresh_lock
 from edgepack_assets.errors import NotFoundError
+from edgepack_assets.operations.lock_usage import LockUse, lock_uses
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
-from edgepack_assets.runtime.lock import Generation, changes, generations, newest_generation, refresh_lock
-from edgepack_assets.settings import Settings
-from edgepack_assets.uses import LockUse, lock_uses
 
 _SHOWN = 12
 """Digits of a key in the table; a few are enough to name one."""

@@ -16,17 +16,22 @@ from typing import Any
 
 import click
 
-from edgepack_assets import approval, dagster_home
-from edgepack_assets.artefact_store import open_store
-from edgepack_assets.cli_lock import lock
-from edgepack_assets.cli_text import size_text, table
-from edgepack_assets.cli_ui import ui, webserver
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.format import size_text, table
+from edgepack_assets.cli.lock import lock
+from edgepack_assets.cli.ui import ui, webserver
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.versions import Version, is_version_text, read_version
+from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.environments.environment import idle_environments, remove_environment
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.garbage import find_garbage
+from edgepack_assets.operations.garbage import find_garbage
+from edgepack_assets.operations.lock_usage import damaged_models
 from edgepack_assets.packaging.stamp import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
-from edgepack_assets.registry import open_registry
+from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import (
     DamagedVersion,
     Kind,
@@ -36,11 +41,6 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
-from edgepack_assets.registry_settings import LocalRegistrySettings
-from edgepack_assets.runtime.environments import idle_environments, remove_environment
-from edgepack_assets.settings import Settings
-from edgepack_assets.uses import damaged_models
-from edgepack_assets.versions import Version, is_version_text, read_version
 
 
 class _Group(click.Group):
@@ -273,7 +273,7 @@ def doctor() -> None:
     """Try what a run needs on this machine, above all what keeps model code shut in. Fails if something vital does."""
     settings = load_settings()
     click.echo(f"configuration: {settings.file}")
-    from edgepack_assets.doctor import examine
+    from edgepack_assets.operations.doctor import examine
 
     failed = 0
     section = ""
@@ -294,7 +294,7 @@ def sensors() -> None:
 
     Fails if one that is on does not look, or failed."""
     settings = load_settings()
-    from edgepack_assets.sensors.status import sensors_status
+    from edgepack_assets.defs.sensors.status import sensors_status
 
     found = sensors_status(settings, str(dagster_home.ensure()))
     rows = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgepack_assets import dagster_home
+from edgepack_assets.defs import instance
 
 # Dagster's own options follow ours, and -h is its short form of --host.
 _SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
@@ -28,9 +28,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _prepare(names: Sequence[str]) -> None:
-    from edgepack_assets.ui.webserver import ALLOWED_HOSTS_VARIABLE
+    from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE
 
-    for name, value in dagster_home.environment().items():
+    for name, value in instance.environment().items():
         os.environ.setdefault(name, value)
     os.environ[ALLOWED_HOSTS_VARIABLE] = " ".join([os.environ.get(ALLOWED_HOSTS_VARIABLE, ""), *names])
 
@@ -39,7 +39,7 @@ def _prepare(names: Sequence[str]) -> None:
 @_options
 def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
     """Start Dagster's UI and daemon on this machine. ARGUMENTS are options of `dagster dev`, e.g. --port 3001."""
-    from edgepack_assets.ui.webserver import run_dev
+    from edgepack_assets.defs.ui.webserver import run_dev
 
     _prepare(names)
     run_dev(arguments)
@@ -49,7 +49,7 @@ def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
 @_options
 def webserver(names: Sequence[str], arguments: Sequence[str]) -> None:
     """Start Dagster's UI alone, e.g. as a service. ARGUMENTS are options of `dagster-webserver`, e.g. --read-only."""
-    from edgepack_assets.ui.webserver import run_webserver
+    from edgepack_assets.defs.ui.webserver import run_webserver
 
     _prepare(names)
     sys.argv[1:] = arguments

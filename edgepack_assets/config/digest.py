@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import without_credentials
-from edgepack_assets.settings import Settings
 
 _OF_THE_RUN = {"build_reference", "experiment_name", "display_name"}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from edgepack_assets.section import Count, Number, Section
+from edgepack_assets.config.section import Count, Number, Section
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # torchvision's and timm's usual evaluation transform: Resize(256), CenterCrop(224), Normalize for 224 pixels

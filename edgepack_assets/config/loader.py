@@ -1,7 +1,7 @@
 """Reading edgepack.yaml: where it is found, `${NAME}` in its values, and errors that name the line.
 
 Values may hold `${NAME}` or `${NAME:-default}`, taken from the environment. Relative paths are relative to
-the file. Secrets do not belong in this file. What it may hold is settings.py's.
+the file. Secrets do not belong in this file. What it may hold is schema.py's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.masking import without_secrets
-from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.section import Section
-from edgepack_assets.settings import Settings
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
@@ -40,7 +40,7 @@ def find_config() -> Path:
             raise ConfigError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
         return path
     here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).parent.parent):
+    for folder in (here, *here.parents, Path(__file__).parents[2]):
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
     raise ConfigError(f"no {CONFIG_NAME} in {here} or above it; create one, or name it in {CONFIG_VARIABLE}")

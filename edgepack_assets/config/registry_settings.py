@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from edgepack_assets.section import Number, OptionalPath, Section
+from edgepack_assets.config.section import Number, OptionalPath, Section
 
 
 def _id(text: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """What edgepack.yaml may hold: the shape of every section, its defaults and what is refused in it.
 
-Reading the file, with its variables and line numbers, is config.py's.
+Reading the file, with its variables and line numbers, is loader.py's.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pydantic import (
     model_validator,
 )
 
+from edgepack_assets.config.image_settings import ImageInput
+from edgepack_assets.config.model_columns import ModelColumns, read_model_columns
+from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
+from edgepack_assets.config.section import Count, Number, OptionalPath, OptionalText, Section
+from edgepack_assets.config.tolerance import Tolerance, read_tolerance
+from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, without_credentials
-from edgepack_assets.image_settings import ImageInput
-from edgepack_assets.model_columns import ModelColumns, read_model_columns
 from edgepack_assets.partitions import is_model_type_name, is_version
-from edgepack_assets.registry_settings import LocalRegistrySettings, RegistrySettings
-from edgepack_assets.section import Count, Number, OptionalPath, OptionalText, Section
-from edgepack_assets.tolerance import Tolerance, read_tolerance
-from edgepack_assets.versions import Version, is_version_text, read_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -38,7 +38,7 @@ EdgePython = Literal["3.11", "3.12"]
 
 def implementations() -> list[str]:
     """The model types this project implements: the packages under model_types/."""
-    folder = Path(__file__).parent / "model_types"
+    folder = Path(__file__).parents[1] / "model_types"
     return sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_passing
 
 RETRIES = 3
 DELAY = 5.0

@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack_assets.config import CONFIG_VARIABLE, find_config
+from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config
 from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
-from edgepack_assets.files import writing
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
 if TYPE_CHECKING:

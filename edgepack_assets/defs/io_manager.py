@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.config_digest import config_digest
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.digest import config_digest
+from edgepack_assets.defs.failures import failures
+from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import StaleError
-from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.retries import failures
 
 MADE_FROM = "made_from"
 """Metadata of a materialization: the digests of the artefact's inputs."""

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from edgepack_assets.assets.common import MODELS
+from edgepack_assets.defs.assets.declare import MODELS
 
 package_model = dg.define_asset_job(
     "package_model",

@@ -9,15 +9,15 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.artefact_store import ArtefactStore, open_store
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import ArtefactStore, open_store
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.settings import Settings
-from edgepack_assets.tasks.tools import Tools
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.context import Tools
 
 
 class EdgepackResource:

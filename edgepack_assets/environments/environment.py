@@ -24,16 +24,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import canonical_json
+from edgepack_assets.artefacts.artefact import canonical_json
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import Lock, fetch_wheels
+from edgepack_assets.environments.subprocesses import ran_out, run_command, shown
+from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
-from edgepack_assets.files import disk_errors, sync_tree, writing
-from edgepack_assets.runtime.commands import ran_out, run_command, shown
-from edgepack_assets.runtime.lock import Lock, fetch_wheels
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.uv import uv_command, uv_environment
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.filesystem.atomic_files import disk_errors, sync_tree, writing
+from edgepack_assets.filesystem.temp_folders import scratch_folder
 
 _READY = "edgepack-lock.json"
 _held: dict[Path, int] = {}

@@ -1,8 +1,8 @@
 """Runs a command that ends, with all that it started, when the process that wants its answer ends.
 
 A resolver that asks an index may take an hour; nobody waits for it after a run was killed. Started as
-`python -I -S watched.py COMMAND...`, as the leader of a process group; standard library only. Its standard input is a
-pipe that the host holds open and never writes to.
+`python -I -S exit_with_parent.py COMMAND...`, as the leader of a process group; standard library only. Its standard
+input is a pipe that the host holds open and never writes to.
 """
 
 import os

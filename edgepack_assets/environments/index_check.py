@@ -8,13 +8,13 @@ import re
 import subprocess
 import sys
 
+from edgepack_assets.config.schema import EDGE_PYTHONS, RuntimeSettings
+from edgepack_assets.environments.resolver import index_variables, redact
+from edgepack_assets.environments.subprocesses import run_command, shown
+from edgepack_assets.environments.uv import uv_command, uv_environment
+from edgepack_assets.environments.wheels import PLATFORM
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime.commands import run_command, shown
-from edgepack_assets.runtime.resolve import index_variables, redact
-from edgepack_assets.runtime.uv import uv_command, uv_environment
-from edgepack_assets.runtime.wheels import PLATFORM
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import EDGE_PYTHONS, RuntimeSettings
+from edgepack_assets.filesystem.temp_folders import scratch_folder
 
 NAME = "numpy"
 """What is looked up: every component needs it."""

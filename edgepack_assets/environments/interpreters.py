@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from edgepack_assets.config.schema import EDGE_PYTHONS, EdgePython
+from edgepack_assets.environments.subprocesses import run_command
+from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime.commands import run_command
-from edgepack_assets.runtime.uv import uv_command, uv_environment
-from edgepack_assets.settings import EDGE_PYTHONS, EdgePython
 
 _TIME_LIMIT = 60.0
 # What a shim of pyenv or a venv's link leads to: the file that changes when the interpreter is replaced.

@@ -19,13 +19,13 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import canonical_json
+from edgepack_assets.artefacts.artefact import canonical_json
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.numpy_age import too_old_for_numpy
+from edgepack_assets.environments.resolver import fetch_missing, resolve_wheels
+from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError, without_credentials
-from edgepack_assets.runtime.numpy_age import too_old_for_numpy
-from edgepack_assets.runtime.resolve import fetch_missing, resolve_wheels
-from edgepack_assets.runtime.wheels import PLATFORM, LockedPackage
-from edgepack_assets.settings import RuntimeSettings
 
 LOCKS = "locks"
 """Kind of the store's documents that hold locks."""

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from edgepack_assets.runtime.wheels import LockedPackage
+from edgepack_assets.environments.wheels import LockedPackage
 
 BOUND = "numpy<2"
 _NUMPY_2 = Version("2.0.0")

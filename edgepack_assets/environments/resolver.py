@@ -19,7 +19,12 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import ValidationError
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.numpy_age import BOUND, too_old_for_numpy
+from edgepack_assets.environments.subprocesses import ran_out, run_command, shown
+from edgepack_assets.environments.uv import uv_command, uv_environment
+from edgepack_assets.environments.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
 from edgepack_assets.errors import (
     CorruptError,
     EdgepackError,
@@ -27,14 +32,9 @@ from edgepack_assets.errors import (
     IndexUnreachableError,
     TransientError,
 )
-from edgepack_assets.files import disk_errors, file_digest
+from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
+from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.masking import without_secrets
-from edgepack_assets.runtime.commands import ran_out, run_command, shown
-from edgepack_assets.runtime.numpy_age import BOUND, too_old_for_numpy
-from edgepack_assets.runtime.uv import uv_command, uv_environment
-from edgepack_assets.runtime.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import RuntimeSettings
 
 RETRIES = 3
 """Times that uv and pip each ask again after an answer of 5xx or a broken connection, waiting longer each time."""

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
-from edgepack_assets.files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_passing
 
 _SHOWN = 4_000
 _OUT_OF_SPACE = re.compile(r"(?i)no space left on device|disk quota exceeded|\(os error (28|122)\)|\[Errno (28|122)\]")
-_WATCHED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("watched.py")))
+_WATCHED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("exit_with_parent.py")))
 
 
 def run_command(

@@ -19,9 +19,9 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgepack_assets.artefacts import Blob
+from edgepack_assets.artefacts.artefact import Blob
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime.zips import check_layout
+from edgepack_assets.filesystem.reproducible_zip import check_layout
 
 GLIBC_MINOR = 31
 """The server's platform: x86_64, glibc 2.31 (simaticai.packaging.constants.PLATFORMS)."""

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from edgepack_assets.errors import PackageError
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _HEADER, _NAME_LENGTH = 30, 26

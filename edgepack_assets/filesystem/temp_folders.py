@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
 
 _PREFIX = "edgepack-scratch-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")

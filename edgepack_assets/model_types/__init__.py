@@ -1,10 +1,10 @@
-"""What differs between use cases: one folder per model type, behind the interface in base.py."""
+"""What differs between use cases: one folder per model type, behind the interface in interface.py."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from edgepack_assets.model_types.base import ModelType
+from edgepack_assets.model_types.interface import ModelType
 
 __all__ = ["ModelType", "model_type"]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part
-from edgepack_assets.runtime.told import Told
-from edgepack_assets.settings import ModelTypeSettings
+from edgepack_assets.sandbox.untrusted_values import Told
 
 _UNANSWERED = b'"outputs": null}\n'
 """How most lines of a state identifier's results end: not worth parsing four times."""

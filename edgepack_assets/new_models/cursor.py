@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.new_models.record import Ranges, VersionRecord
+from edgepack_assets.new_models.handled_versions import Ranges, VersionRecord
 
 _FORMAT = 1
 

@@ -13,11 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from edgepack_assets.approval import approval_of
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
-from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms, is_of, run_key, wait_before
-from edgepack_assets.new_models.state import AskedRun, Baseline, State
+from edgepack_assets.new_models.cursor import AskedRun, Baseline, State
+from edgepack_assets.new_models.run_requests import (
+    Ended,
+    Request,
+    Rules,
+    SeenRun,
+    created_ms,
+    is_of,
+    run_key,
+    wait_before,
+)
 from edgepack_assets.partitions import ModelKey, is_version
+from edgepack_assets.registry.approval import approval_of
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words
 
 POLLS = 10

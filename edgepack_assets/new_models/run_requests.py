@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
-from edgepack_assets.approval import Approval
+from edgepack_assets.registry.approval import Approval
 from edgepack_assets.registry.base import RegisteredVersion
 
 

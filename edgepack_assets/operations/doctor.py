@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from edgepack_assets.artefact_store import open_store
-from edgepack_assets.certificates import trusted_authorities
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.config.schema import EDGE_PYTHONS, Settings
+from edgepack_assets.environments.index_check import ask_with_pip, ask_with_uv
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.uv import uv_command
 from edgepack_assets.errors import EdgepackError, without_credentials
+from edgepack_assets.operations.certificates import trusted_authorities
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.runtime.index_check import ask_with_pip, ask_with_uv
-from edgepack_assets.runtime.protections import try_protections
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.uv import uv_command
-from edgepack_assets.settings import EDGE_PYTHONS, Settings
+from edgepack_assets.sandbox.self_test import try_protections
 
 
 @dataclass(frozen=True)

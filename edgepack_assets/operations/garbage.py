@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefact_cache import Garbage
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.blob_cache import Garbage
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.environments.lock import LOCKS, split_name
+from edgepack_assets.operations.lock_usage import LockUse, damaged_models, digest_of, lock_uses
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.runtime.lock import LOCKS, split_name
-from edgepack_assets.uses import LockUse, damaged_models, digest_of, lock_uses
 
 
 def find_garbage(

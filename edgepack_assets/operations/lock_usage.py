@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.environments.environment import lock_of_environment
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
-from edgepack_assets.runtime.environments import lock_of_environment
-from edgepack_assets.runtime.lock import Lock
 
 LOCK_TAG = "lock_key"
 """Tag of a registered package: the key of its lock."""

@@ -10,14 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.model_types.base import ComponentSpec
+from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
+from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
+from edgepack_assets.model_types.interface import ComponentSpec
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_TIME, UNSTAMPED_VERSION
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.zips import Content, write_zip
-from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 with quiet_import():
     from simaticai.deployment import Pipeline, PythonComponent

@@ -11,9 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.checks import Part
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
-from edgepack_assets.evidence import Part
+from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
+from edgepack_assets.filesystem.reproducible_zip import Content, Member, checked_names, opened_zip, write_zip
 from edgepack_assets.packaging.config_package import normalised
 from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT
 from edgepack_assets.packaging.sdk import quiet_import
@@ -32,9 +35,6 @@ from edgepack_assets.packaging.stamp import (
     project_of,
     read_yaml,
 )
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_zip, write_zip
-from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 with quiet_import():
     from simaticai.deploy.pipeline import _generate_runtime_config, _validate_with_schema

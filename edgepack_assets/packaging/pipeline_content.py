@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgepack_assets.yaml_text import dump_yaml
+from edgepack_assets.filesystem.canonical_yaml import dump_yaml
 
 PIPELINE_CONTENT = "pipeline_content.yml"
 

@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, PackageError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.runtime.child import RecordError, told
-from edgepack_assets.runtime.child_output import printable
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.made import open_output
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.runtime.told import Told, as_told
-from edgepack_assets.runtime.zips import checked_names, opened_inside, opened_zip
-from edgepack_assets.yaml_text import load_yaml
+from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.canonical_yaml import load_yaml
+from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
+from edgepack_assets.sandbox.child_main import RecordError, told
+from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.sandbox.untrusted_files import open_output
+from edgepack_assets.sandbox.untrusted_values import Told, as_told
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from edgepack_assets.artefacts import canonical_json
+from edgepack_assets.artefacts.artefact import canonical_json
 from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
+from edgepack_assets.filesystem.reproducible_zip import Member, checked_names, opened_inside, opened_zip
 from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, FileEntry, pipeline_content
-from edgepack_assets.runtime.zips import Member, checked_names, opened_inside, opened_zip
-from edgepack_assets.yaml_text import dump_yaml, load_yaml
 
 COMPONENT = "inference"
 UNSTAMPED_VERSION = "0.0.0-unstamped"

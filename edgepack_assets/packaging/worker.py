@@ -15,7 +15,7 @@ import sys
 from typing import IO, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_passing
 
 
 class PackagingWorker:

@@ -6,16 +6,16 @@ import sys
 import time
 from pathlib import Path
 
-from edgepack_assets import dagster_home
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs import instance
 from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.quickstart.add_samples import SampleModel, add_samples
 from edgepack_assets.quickstart.materialize import is_materialized, materialize
-from edgepack_assets.quickstart.register import SampleModel, add_samples
 from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.registry_settings import LocalRegistrySettings
-from edgepack_assets.settings import Settings
 
 PACKAGE_ASSET = "deployment_package"
 
@@ -50,8 +50,8 @@ def run(settings: Settings, registry: Registry) -> tuple[list[Packaged], bool]:
     """Add what is missing, package what is not packaged; also say whether there was anything to do."""
     print("\nSample data and models")
     samples = add_samples(settings, registry, _tell)
-    home = dagster_home.ensure()
-    dagster_home.add_partitions(sample.key for sample in samples)
+    home = instance.ensure()
+    instance.add_partitions(sample.key for sample in samples)
 
     missing = [sample for sample in samples if not _is_packaged(sample, registry, home)]
     print("\nPackaging" + (" (the first time, this builds an environment for each model)" if missing else ""))

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.quickstart import samples
 from edgepack_assets.quickstart.train import TRAINING, Trainer
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
-from edgepack_assets.settings import ModelTypeSettings, Settings
 
 TAG = "quickstart"
 

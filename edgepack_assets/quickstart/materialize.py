@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack_assets.config import CONFIG_VARIABLE
-from edgepack_assets.dagster_home import HOME_VARIABLE, opened
+from edgepack_assets.config.loader import CONFIG_VARIABLE
+from edgepack_assets.defs.instance import HOME_VARIABLE, opened
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import ModelKey
 

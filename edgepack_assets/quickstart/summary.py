@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack_assets.model_types import model_type
-from edgepack_assets.quickstart.register import SampleModel
+from edgepack_assets.quickstart.add_samples import SampleModel
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
 
 

@@ -12,12 +12,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.quickstart import samples
 from edgepack_assets.quickstart.mlflow_folder import Tensor, write_mlflow_folder
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.uv import uv_command, uv_environment
-from edgepack_assets.settings import RuntimeSettings
 
 TRAINING = Path(__file__).parent / "training"
 TRAINING_ROWS = 48_000

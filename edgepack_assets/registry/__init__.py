@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgepack_assets.registry_settings import LocalRegistrySettings
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
 
 if TYPE_CHECKING:
+    from edgepack_assets.config.schema import Settings
     from edgepack_assets.registry.base import Registry
-    from edgepack_assets.settings import Settings
 
 
 def open_registry(settings: Settings) -> Registry:

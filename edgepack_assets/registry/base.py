@@ -13,10 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from edgepack_assets.config.schema import is_asset_name
+from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import EdgepackError, NotFoundError
-from edgepack_assets.files import disk_errors, file_digest
-from edgepack_assets.settings import is_asset_name
-from edgepack_assets.versions import Version
+from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 MOST_FILES = 1_000_000
 DEEPEST_FOLDER = 100

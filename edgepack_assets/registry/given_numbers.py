@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.files import disk_errors, sync_folder
+from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder
 from edgepack_assets.partitions import is_version
 
 

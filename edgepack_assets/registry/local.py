@@ -31,8 +31,10 @@ from pathlib import Path
 
 import filelock
 
+from edgepack_assets.config.schema import is_asset_name
+from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.files import disk_errors, sync_folder
+from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -50,8 +52,6 @@ from edgepack_assets.registry.base import (
 from edgepack_assets.registry.given_numbers import GivenNumbers
 from edgepack_assets.registry.staging import Staging
 from edgepack_assets.registry.version_folder import VersionFile, read_folder, read_tags, read_version_file, write_json
-from edgepack_assets.settings import is_asset_name
-from edgepack_assets.versions import Version
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process; a lock is held for milliseconds."""

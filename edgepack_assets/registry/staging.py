@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.registry.base import Unfinished
 
 STALE_AFTER = 24 * 3600.0

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
-from edgepack_assets.files import is_passing, writing
+from edgepack_assets.filesystem.atomic_files import is_passing, writing
 
 _LARGEST = 16 << 20
 """Bytes of version.json and tags.json that are read at most."""

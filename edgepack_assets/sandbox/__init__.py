@@ -1,1 +1,1 @@
-"""Running code that we don't trust: find its Python, lock and build its environment, run it in a child."""
+"""Runs code that is not trusted in a child process, isolated from this machine."""

@@ -1,7 +1,7 @@
 """What a child asks the kernel to hold it, and what it starts, to; and what of it a job must not have changed.
 
-A part of child.py, which loads it by its path: the limits, the filter of system calls, and the attributes of a process
-that those it forks inherit. Standard library only.
+A part of child_main.py, which loads it by its path: the limits, the filter of system calls, and the attributes of a
+process that those it forks inherit. Standard library only.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def set_dumpable(allowed: bool) -> None:
 
 
 def refuse_calls(filter_: "dict[str, Any] | None") -> None:
-    """From here on the kernel refuses the calls that system_calls.py lists, to all that this process starts too."""
+    """From here on the kernel refuses the calls that seccomp.py lists, to all that this process starts too."""
     if filter_ is None:
         return
     steps = bytes.fromhex(filter_["program"])

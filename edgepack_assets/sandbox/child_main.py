@@ -1,9 +1,9 @@
 """What runs inside the child process, in the component's own environment. Standard library only.
 
-Started as `python -I -B child.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line with
-the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most jobs.
-This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...} or
-{"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone, and whether
+Started as `python -I -B child_main.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line
+with the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most
+jobs. This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...}
+or {"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone, and whether
 this process takes another one (1) or the next job needs a room of its own (0). Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.runtime.cgroup import new_group
-from edgepack_assets.runtime.child_output import ChildOutput
-from edgepack_assets.runtime.consumption import Consumption, descendants
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Isolation, Room, python_folders
-from edgepack_assets.runtime.system_calls import refusing_filter
-from edgepack_assets.scratch import Scratch, remove_all
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.temp_folders import Scratch, remove_all
+from edgepack_assets.sandbox.cgroup import new_group
+from edgepack_assets.sandbox.child_output import ChildOutput
+from edgepack_assets.sandbox.isolation import Isolation, Room, python_folders
+from edgepack_assets.sandbox.resource_usage import Consumption, descendants
+from edgepack_assets.sandbox.seccomp import refusing_filter
 
-_CHILD, _CHILD_LIMITS = (Path(__file__).with_name(name) for name in ("child.py", "child_limits.py"))
+_CHILD, _CHILD_LIMITS = (Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py"))
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0

@@ -1,4 +1,4 @@
-"""What protections.py lets run in a child: code that tries what model code must not. Standard library only.
+"""What self_test.py lets run in a child: code that tries what model code must not. Standard library only.
 
 Each function returns what it gained in words, or None if it was refused. One that goes beyond a limit holds what it has
 for a while: somebody may be about to look."""

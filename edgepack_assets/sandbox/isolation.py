@@ -3,7 +3,8 @@
 Both ways give the same room: process, mount, network, IPC and host name namespaces of its own; a root that holds the
 system's libraries, the component's interpreter and environment, all read-only; a fresh /proc; no network; one work
 folder to write to; and, where this process is root's, another user. bubblewrap builds it where it is installed,
-otherwise util-linux's unshare with `enter.py`. Limits on memory, files and processes are the child's own (child.py).
+otherwise util-linux's unshare with `namespace_init.py`. Limits on memory, files and processes are the child's own
+(child_main.py).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgepack_assets.errors import IsolationError
-from edgepack_assets.runtime.system_calls import why_unfiltered
-from edgepack_assets.scratch import scratch_folder
+from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.sandbox.seccomp import why_unfiltered
 
 FILTERED = "the kernel refuses it the system calls that reach past its room"
 PROTECTIONS = (
@@ -35,7 +36,7 @@ PROTECTIONS = (
 )
 """What a way to shut a process in gives, in words; the last is a filter of system calls, which any way may have."""
 
-_ENTER = Path(__file__).with_name("enter.py")
+_ENTER = Path(__file__).with_name("namespace_init.py")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ALSO = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/nix/store",

@@ -1,6 +1,7 @@
 """Builds the room that isolation.py describes, for machines without bubblewrap, and starts a command in it.
 
-Run by `unshare` as the first process of new namespaces, as `python -I -S enter.py PLAN`; standard library only.
+Run by `unshare` as the first process of new namespaces, as `python -I -S namespace_init.py PLAN`; standard library
+only.
 """
 
 import ctypes

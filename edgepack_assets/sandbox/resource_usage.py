@@ -2,7 +2,7 @@
 
 This is for what the kernel does not bound by itself. It finds what processes map, name or hold open. Memory and files
 that are nowhere there, but on their way through a socket or behind one mapped page, the filter refuses
-(system_calls.py).
+(seccomp.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.config.schema import RuntimeSettings
 
 _GIB = 1 << 30
 _BLOCK = 512

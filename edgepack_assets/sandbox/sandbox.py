@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.runtime.child_output import quoted, without_folder
-from edgepack_assets.runtime.child_process import ChildProcess
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Isolation, Way, isolation_for
-from edgepack_assets.runtime.made import open_output, take_output
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.sandbox.child_output import quoted, without_folder
+from edgepack_assets.sandbox.child_process import ChildProcess
+from edgepack_assets.sandbox.isolation import Isolation, Way, isolation_for
+from edgepack_assets.sandbox.untrusted_files import open_output, take_output
 
 _RESULT_LIMIT = 8 << 20
 """Bytes of JSON: as values of Python they take some twenty times that."""
@@ -126,7 +126,7 @@ class Sandbox:
         inputs: Mapping[str, Path] | None = None,
         outputs: Mapping[str, Path] | None = None,
     ) -> Any:
-        """Do `job` (see child.py) and return its value.
+        """Do `job` (see child_main.py) and return its value.
 
         The job works on copies: of its `folder`, which is its working directory, of its `file`, if it names one, and
         of `inputs`. Files that it writes for `outputs` are put there. `what` names it in errors. Raises
@@ -151,7 +151,7 @@ class Sandbox:
 
 
 def _value(what: str, result: Path, work: Path) -> Any:
-    """What a result file says. The child is not trusted to have written it as child.py does."""
+    """What a result file says. The child is not trusted to have written it as child_main.py does."""
     with open_output(result, _RESULT_LIMIT, what, below=work) as stream:
         text = stream.read(_RESULT_LIMIT + 1)
     try:

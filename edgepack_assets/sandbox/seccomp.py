@@ -2,8 +2,8 @@
 
 What a room leaves open without it: the keys that the kernel holds for this process's user (Kerberos tickets, share
 passwords), the virtual machine's host through AF_VSOCK, memory and messages that outlive their process, memory and
-files that no look at a process finds (consumption.py), attributes of the process that forks the jobs, and the parts of
-the kernel that only a user namespace of one's own leads to.
+files that no look at a process finds (resource_usage.py), attributes of the process that forks the jobs, and the parts
+of the kernel that only a user namespace of one's own leads to.
 """
 
 from __future__ import annotations

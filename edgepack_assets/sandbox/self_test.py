@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.environments.wheels import PLATFORM
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Way
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.runtime.wheels import PLATFORM
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.sandbox.isolation import Way
+from edgepack_assets.sandbox.sandbox import Sandbox
 
-_HARM = Path(__file__).with_name("harm.py")
+_HARM = Path(__file__).with_name("escape_attempts.py")
 _LIMITS = {"time_limit": 60.0, "memory_limit": 0.25, "disk_limit": 0.05, "isolation": "best_effort"}
 _SHORT = {**_LIMITS, "time_limit": 1.0}
 _TOO_MUCH = 384 << 20
@@ -52,7 +52,7 @@ _BY_LIMIT = {
         "send_removed": "removed files on their way through a socket",
     },
 }
-"""What code can take beyond a limit, by the function in harm.py that tries it."""
+"""What code can take beyond a limit, by the function in escape_attempts.py that tries it."""
 
 
 @dataclass(frozen=True)

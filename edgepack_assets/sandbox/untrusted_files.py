@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -1,4 +1,4 @@
-"""What a child told, held to a shape: whatever ran in there may have written another result than child.py does."""
+"""What a child told, held to a shape: whatever ran in there may have written another result than child_main.py does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.runtime.child_output import printable
+from edgepack_assets.sandbox.child_output import printable
 
 Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printable)]
 """Words of the model's: short, and such as can be stored and shown."""

@@ -6,7 +6,7 @@ import importlib
 import threading
 from collections.abc import Sequence
 
-from edgepack_assets.model_types.pictures import new_figure, png
+from edgepack_assets.model_types.figures import new_figure, png
 
 _threads: list[threading.Thread] = []
 

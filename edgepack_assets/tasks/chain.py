@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.errors import StaleError
 from edgepack_assets.partitions import ModelKey
 

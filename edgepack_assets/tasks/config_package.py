@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.approval import check_still_approved
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part
+from edgepack_assets.environments.environment import Environment
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import ModelSource, ModelType
-from edgepack_assets.model_types.model_files import model_errors
-from edgepack_assets.model_types.saved_versions import saved_version_parts
+from edgepack_assets.model_types.interface import ModelSource, ModelType
+from edgepack_assets.model_types.model_folder.bounded_files import model_errors
+from edgepack_assets.model_types.model_folder.saved_versions import saved_version_parts
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.runtime.child_process import ChildDiedError
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.lock import Generation, Lock, generation_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.sandbox import TaskFailedError
-from edgepack_assets.runtime.told import as_told
-from edgepack_assets.tasks import ahead
+from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.sandbox import TaskFailedError
+from edgepack_assets.sandbox.untrusted_values import as_told
+from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
-from edgepack_assets.tasks.tools import Tools
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
@@ -73,7 +73,7 @@ def make_config_package(
         environment = tools.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
         tools.sandbox.prepare(environment, tools.preload(key, lock))
-        ahead.start(implementation.works_with)
+        background_imports.start(implementation.works_with)
         component = work / "component"
         with model_errors(f"reading {model}"):
             _assemble(component, implementation, source)

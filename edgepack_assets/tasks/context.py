@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import ModelTypeSettings, Settings
+from edgepack_assets.environments.environment import Environment, environment_for
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import ModelType, model_type
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.runtime.environments import Environment, environment_for
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import ModelTypeSettings, Settings
+from edgepack_assets.sandbox.sandbox import Sandbox
 
 
 @dataclass

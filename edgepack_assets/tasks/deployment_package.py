@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack_assets import __version__
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.config_digest import config_digest
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part, in_words
+from edgepack_assets.config.digest import config_digest
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
-from edgepack_assets.evidence import Part, in_words
-from edgepack_assets.files import file_digest
+from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
-from edgepack_assets.runtime.lock import Lock
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.execution import execute
+from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.final_run import execute
 from edgepack_assets.tasks.metrics import Scored, configured_parts, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
-from edgepack_assets.tasks.tools import Tools
 
 _SHOWN = 12
 """Digits of a digest in a package's description; the tags have all of them."""

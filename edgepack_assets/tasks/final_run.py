@@ -8,15 +8,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
-from edgepack_assets.model_types.base import Results, read_lines
+from edgepack_assets.model_types.interface import Results, read_lines
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.packaging.stamp import PACKAGES
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.runner import PackageRunner
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.payload_data import open_payload
-from edgepack_assets.tasks.tools import Tools
 
 ANSWERS_TO_COMPARE = 2
 TOLERANCE = 1e-9

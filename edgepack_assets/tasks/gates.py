@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from edgepack_assets.evidence import Part
-from edgepack_assets.settings import GateSettings
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import GateSettings
 
 _ROUNDING = 1e-12
 """Share of a bound that adding and subtracting may be off."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import IO, Any
 
-from edgepack_assets.settings import Settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.tasks.output_files import OutputFile, allowed_file, operators_file
 
 OUTPUT_VARIABLE = "EDGEPACK_OUTPUT_FILE"

@@ -6,18 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.evidence import Part
-from edgepack_assets.gates import gate_parts
-from edgepack_assets.model_types.base import Results, Score
+from edgepack_assets.model_types.interface import Results, Score
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.packages import references
+from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.gates import gate_parts
+from edgepack_assets.tasks.package_history import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
-from edgepack_assets.tasks.tools import Tools
 
 
 def make_metrics(
@@ -28,7 +28,7 @@ def make_metrics(
     Raises StaleError if the inputs were not made from each other.
     """
     check_chain("metrics", key, (payload_data, prepped_data, validation_results))
-    ahead.finish()
+    background_imports.finish()
     score = tools.model_type(key).score(
         open_payload(payload_data, tools),
         Results(tools.store.fetch(validation_results.parts["results"])),

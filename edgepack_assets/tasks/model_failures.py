@@ -16,13 +16,13 @@ from typing import Literal
 
 from packaging.utils import canonicalize_name
 
+from edgepack_assets.config.schema import EDGE_PYTHONS
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, ModelError
-from edgepack_assets.runtime import pickle_origin
-from edgepack_assets.runtime.child_process import ChildDiedError
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.sandbox import ChildFailure, Sandbox, TaskFailedError
-from edgepack_assets.runtime.told import Text, Told, as_told
-from edgepack_assets.settings import EDGE_PYTHONS
+from edgepack_assets.sandbox import pickle_origin
+from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
+from edgepack_assets.sandbox.untrusted_values import Text, Told, as_told
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.registry_settings import LocalRegistrySettings
-from edgepack_assets.settings import Settings
+from edgepack_assets.filesystem.atomic_files import disk_errors
 
 IsOurs = Callable[[IO[bytes]], bool]
 """Whether an existing file is one that edgepack wrote, and may replace."""

@@ -13,11 +13,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.gates import Reference
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
-from edgepack_assets.tasks.tools import Tools
+from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.gates import Reference
 
 _Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
 """A package, of which the tags are read and nothing else: those of a damaged one hold as long as they can be read."""

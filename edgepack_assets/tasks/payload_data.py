@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Payload, PayloadWriter, Record
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part
+from edgepack_assets.model_types.interface import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
-from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.output_files import OutputFile
-from edgepack_assets.tasks.tools import Tools
 
 JSON_LINES = "application/x-ndjson+gzip"
 
@@ -50,7 +50,7 @@ def make_payload(key: ModelKey, tools: Tools, copy_to: OutputFile | None = None)
     with tools.work_folder() as work:
         path = tools.registry.download(raw, work / "raw")
         writer = PayloadWriter(work / "records", work / "sources")
-        ahead.finish()
+        background_imports.finish()
         with writer.open():
             written = implementation.write_payload(path, raw.tags, writer)
         facts = {

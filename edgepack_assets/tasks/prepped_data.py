@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.columns import write_columns
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Prepped
+from edgepack_assets.filesystem.parquet import write_columns
+from edgepack_assets.model_types.interface import Prepped
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.child_output import printable
-from edgepack_assets.runtime.made import open_output
-from edgepack_assets.runtime.runner import PackageRunner
-from edgepack_assets.runtime.told import Told, as_told
-from edgepack_assets.tasks import ahead
+from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.untrusted_files import open_output
+from edgepack_assets.sandbox.untrusted_values import Told, as_told
+from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.payload_data import open_payload
-from edgepack_assets.tasks.tools import Tools
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def prepare_data(
             facts={"windows": told.windows, "features": told.features, "unfilled_windows": told.unfilled},
             made_from=made_from,
         )
-        ahead.finish()
+        background_imports.finish()
         picture = implementation.prepped_picture(Prepped(features))
     parts = [
         Part("windows", told.windows > 0, str(told.windows), "at least 1"),

@@ -18,7 +18,7 @@ from typing import Any
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry, damaged_in_words
-from edgepack_assets.tasks.packages import DATED_NAME, by_model_version, dated_metrics
+from edgepack_assets.tasks.package_history import DATED_NAME, by_model_version, dated_metrics
 
 IDENTITY = ("content_digest", "model_name", "model_version")
 """Tags that make a package what it is: a retrained model of equal bytes is another package."""

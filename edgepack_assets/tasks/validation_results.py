@@ -7,17 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Results, Trial
+from edgepack_assets.model_types.interface import Results, Trial
+from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.runner import PackageRun, PackageRunner, allowed_late, p99
-from edgepack_assets.tasks import ahead
+from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
-from edgepack_assets.tasks.tools import Tools
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def validate(
         )  # fmt: skip
         results = Results(run.results)
         inspection = tools.store.read_json(config_package.parts["inspection"])
-        ahead.finish()
+        background_imports.finish()
         picture = implementation.results_picture(payload, results, inspection)
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]

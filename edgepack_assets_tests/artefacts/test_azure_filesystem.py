@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets import artefact_cache, artefact_store
-from edgepack_assets.artefact_store import ArtefactStore, open_store
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.azure_files import parse
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts import blob_cache
+from edgepack_assets.artefacts import store as artefact_store
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.azure_filesystem import parse
+from edgepack_assets.artefacts.store import ArtefactStore, open_store
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import ConfigError, CorruptError, EdgepackError, TransientError
 from edgepack_assets_tests.azure import faults
 from edgepack_assets_tests.azure.faults import Exchange
@@ -154,7 +155,7 @@ def test_who_dies_in_the_middle_of_an_upload_leaves_nothing_to_be_seen(
 
     azure.faults.add(r"^PUT .*comp=blocklist", hold)
     code = (
-        "import sys; from pathlib import Path; from edgepack_assets.artefact_store import ArtefactStore\n"
+        "import sys; from pathlib import Path; from edgepack_assets.artefacts.store import ArtefactStore\n"
         "ArtefactStore(sys.argv[1], Path(sys.argv[2])).put_file(Path(sys.argv[3]), 'x')"
     )
     child = subprocess.Popen([sys.executable, "-c", code, store.root_url, str(big.parent / "c"), str(big)])
@@ -279,7 +280,7 @@ def test_local_copies_are_pruned_when_nobody_needs_or_uses_them(store: ArtefactS
     torn = paths["needed"].with_name(".x.tmp")
     torn.write_bytes(b"half")
     for path, age in ((paths["needed"], 7200), (paths["unused"], 7200), (torn, 7200),
-                      (paths["forgotten"], artefact_cache.KEPT + 3600)):  # fmt: skip
+                      (paths["forgotten"], blob_cache.KEPT + 3600)):  # fmt: skip
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     found = store.garbage([blobs["needed"].digest, blobs["forgotten"].digest], 3600)
     assert {item.path for item in found} == {str(paths["unused"]), str(paths["forgotten"]), str(torn)}

@@ -19,13 +19,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgepack_assets import artefact_store, files
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import Artefact, Blob, canonical_json, read_manifest
-from edgepack_assets.azure_files import AzureFiles, is_azure
+from edgepack_assets.artefacts import store as artefact_store
+from edgepack_assets.artefacts.artefact import Artefact, Blob, canonical_json, read_manifest
+from edgepack_assets.artefacts.azure_filesystem import AzureFiles, is_azure
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError
-from edgepack_assets.files import writing
-from edgepack_assets.registry_settings import AzureCredentialSettings
+from edgepack_assets.filesystem import atomic_files
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
@@ -175,7 +176,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     file = tmp_path / "growing"
     file.write_bytes(b"before")
-    digest = files.file_digest(file)
+    digest = atomic_files.file_digest(file)
     monkeypatch.setattr(artefact_store, "file_digest", lambda path: digest)
     file.write_bytes(b"behind")
     with pytest.raises(EdgepackError, match="growing changed while it was read"):

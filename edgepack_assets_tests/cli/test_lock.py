@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.cli import main
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.cli.main import main
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.environments.environment import environment_for
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import Lock, lock_for
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.runtime.environments import environment_for
-from edgepack_assets.runtime.lock import Lock, lock_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets_tests.runtime.wheels import Index, wheel
+from edgepack_assets_tests.environments.wheels import Index, wheel
 
 CONFIG = """\
 registry: {path: registry}

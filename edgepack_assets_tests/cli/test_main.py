@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgepack_assets import dagster_home
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.cli import main
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.cli.main import main
+from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.runtime import isolation
+from edgepack_assets.sandbox import isolation
 
 CONFIG = """\
 registry: {path: registry}
@@ -243,7 +243,7 @@ def test_our_home_follows_the_dagster_yaml_beside_the_configuration(
     assert dagster_home.ensure() == copy.parent
     assert copy.read_text() == "telemetry: {enabled: false}\n"
     # The default is the project's own, so that neither is forgotten when the other changes.
-    own = (Path(__file__).parent.parent / "dagster.yaml").read_text()
+    own = (Path(__file__).parents[2] / "dagster.yaml").read_text()
     assert own.partition("\n")[2] == default.partition("\n")[2]
 
 
@@ -306,7 +306,7 @@ def test_what_the_user_chose_about_telemetry_stands(plant: Path, monkeypatch: py
 
 def test_the_command_loads_nothing_heavy(plant: Path) -> None:
     code = (
-        "import sys; from edgepack_assets.cli import main; main(['model', 'list'], standalone_mode=False); "
+        "import sys; from edgepack_assets.cli.main import main; main(['model', 'list'], standalone_mode=False); "
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

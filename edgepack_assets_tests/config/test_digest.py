@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from edgepack_assets.config import load_settings
-from edgepack_assets.config_digest import config_digest
+from edgepack_assets.config.digest import config_digest
+from edgepack_assets.config.loader import load_settings
 
 BASE: dict[str, Any] = {
     "registry": {"path": "registry"},

@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import find_config, load_settings
+from edgepack_assets.config.image_settings import PRESETS
+from edgepack_assets.config.loader import find_config, load_settings
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
+from edgepack_assets.config.schema import EDGE_PYTHONS, Settings, implementations
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.image_settings import PRESETS
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
-from edgepack_assets.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.settings import (
-    EDGE_PYTHONS,
-    Settings,
-    implementations,
-)
 
 ENTRY = """\
 model_types:
@@ -57,7 +53,7 @@ def test_an_entry_is_enough_and_paths_are_relative_to_the_file(
 
 
 def test_the_configuration_of_the_project_is_valid() -> None:
-    settings = load_settings(Path(__file__).parent.parent / "edgepack.yaml")
+    settings = load_settings(Path(__file__).parents[2] / "edgepack.yaml")
     assert {entry.implementation for entry in settings.model_types.values()} == set(implementations())
     assert EDGE_PYTHONS == ("3.11", "3.12")
 

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from edgepack_assets.run_launcher import WatchedRunLauncher
+from edgepack_assets.defs.run_launcher import WatchedRunLauncher
 
-SHIPPED = Path(__file__).parents[1] / "dagster.yaml"
+SHIPPED = Path(__file__).parents[2] / "dagster.yaml"
 
 
 @pytest.mark.parametrize("file", [SHIPPED, resources.files("edgepack_assets").joinpath("default_dagster.yaml")])

@@ -16,12 +16,12 @@ import sqlalchemy.exc
 import yaml
 from click.testing import CliRunner
 
-from edgepack_assets import dagster_home
-from edgepack_assets.cli import main
-from edgepack_assets.dagster_home import add_keys
+from edgepack_assets.cli.main import main
+from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
-from edgepack_assets_tests.sensors.test_registry import Plant as SensorPlant
+from edgepack_assets_tests.defs.sensors.test_new_models import Plant as SensorPlant
 
 KEYS = [ModelKey("press", version) for version in range(1, 31)]
 ADDERS = 16
@@ -35,7 +35,7 @@ def keys_in(home: Path) -> list[str]:
 def race(target: Callable[..., Any], home: Path, arguments: tuple[Any, ...] = ()) -> list[Any]:
     """The answers of processes that do the same at the same time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dagster", "edgepack_assets_tests.test_dagster_home"])  # imported once
+    context.set_forkserver_preload(["dagster", "edgepack_assets_tests.defs.test_instance"])  # imported once
     barrier, answers = context.Barrier(ADDERS), context.Queue()
     processes = [context.Process(target=target, args=(home, barrier, answers, *arguments)) for _ in range(ADDERS)]
     for process in processes:

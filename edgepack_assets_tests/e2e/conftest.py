@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.runtime.uv import uv_command, uv_environment
 
 PROJECT = Path(__file__).parents[2]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.assets.common import MODELS
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.assets.declare import MODELS
+from edgepack_assets.defs.sensors import bounded_registry, registry_sensor
 from edgepack_assets.errors import ModelError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion
-from edgepack_assets.sensors import asking, registry_sensor
-from edgepack_assets.settings import Settings
 
 SETTINGS = load_settings()
 FOLDER = Path(os.environ["EDGEPACK_TEST_FOLDER"])
@@ -52,7 +52,7 @@ class Unruly:
         return empty if mood == "empty" else well
 
 
-asking.open_registry = Unruly  # what the sensor opens; the runs have the registry itself
+bounded_registry.open_registry = Unruly  # what the sensor opens; the runs have the registry itself
 
 
 @dg.asset(partitions_def=MODELS)

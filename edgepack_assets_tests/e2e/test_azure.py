@@ -14,8 +14,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from edgepack_assets.config import load_settings
-from edgepack_assets.quickstart.register import SAMPLES
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.quickstart.add_samples import SAMPLES
 from edgepack_assets.quickstart.train import Trainer
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets_tests.azure.loopback import LoopbackAzure

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets_tests.e2e.conftest import Plant
 

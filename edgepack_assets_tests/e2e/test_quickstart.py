@@ -12,9 +12,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from edgepack_assets.assets.observed import RAW_DATA, observation
+from edgepack_assets.defs.assets.input_versions import RAW_DATA, observation
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets_tests.assets.staleness import why_stale
+from edgepack_assets_tests.defs.assets.staleness import why_stale
 from edgepack_assets_tests.e2e.conftest import Plant
 
 TYPES = {

@@ -1,5 +1,5 @@
 """What tests of running code share; see `plain.py`."""
 
-from edgepack_assets_tests.runtime.plain import environment, index, no_network_settings, plain_settings, store
+from edgepack_assets_tests.environments.plain import environment, index, no_network_settings, plain_settings, store
 
 __all__ = ["environment", "index", "no_network_settings", "plain_settings", "store"]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.runtime.environments import Environment, environment_for
-from edgepack_assets.runtime.lock import lock_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.settings import RuntimeSettings
-from edgepack_assets_tests.runtime.wheels import Index
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment, environment_for
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import lock_for
+from edgepack_assets_tests.environments.wheels import Index
 
 NOWHERE = "http://127.0.0.1:9/simple"
 """An index that nobody serves: port 9 is never open."""

@@ -16,22 +16,23 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
-from edgepack_assets.files import sync_tree
-from edgepack_assets.runtime import commands, environments
-from edgepack_assets.runtime.environments import (
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import environment as environments
+from edgepack_assets.environments import subprocesses
+from edgepack_assets.environments.environment import (
     Environment,
     environment_for,
     idle_environments,
     lock_of_environment,
     remove_environment,
 )
-from edgepack_assets.runtime.lock import Lock, lock_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import Lock, lock_for
+from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
+from edgepack_assets.filesystem.atomic_files import sync_tree
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
-from edgepack_assets_tests.runtime.wheels import Index, wheel
+from edgepack_assets_tests.environments.wheels import Index, wheel
 
 LIST = """
 import importlib.metadata, json, sys
@@ -138,7 +139,7 @@ def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  #
         f'case " $* " in *" {word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
         f'echo $$ > {tmp_path}/pid; sleep 600;; esac\nexec "$@"\n'
     )
-    monkeypatch.setattr(commands, "_WATCHED", (*commands._WATCHED, "/bin/sh", str(stopping)))
+    monkeypatch.setattr(subprocesses, "_WATCHED", (*subprocesses._WATCHED, "/bin/sh", str(stopping)))
     child = os.fork()
     if child == 0:
         environment_for(lock, store, settings)
@@ -152,7 +153,7 @@ def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  #
     while is_running(int((tmp_path / "pid").read_text())):
         assert time.monotonic() < end
         time.sleep(0.01)
-    monkeypatch.setattr(commands, "_WATCHED", commands._WATCHED[:-2])
+    monkeypatch.setattr(subprocesses, "_WATCHED", subprocesses._WATCHED[:-2])
     assert not environment_for(lock, store, settings).kept
     assert list((tmp_path / "tmp").iterdir()) == []
 

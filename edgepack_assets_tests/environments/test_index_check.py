@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import index_check
+from edgepack_assets.environments.index_check import ask_with_pip, ask_with_uv
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime import index_check
-from edgepack_assets.runtime.index_check import ask_with_pip, ask_with_uv
-from edgepack_assets.settings import RuntimeSettings
 from edgepack_assets_tests.azure.certificates import write_certificates
 from edgepack_assets_tests.azure.faults import PAGE
-from edgepack_assets_tests.runtime.plain import NOWHERE
-from edgepack_assets_tests.runtime.wheels import Answer, Index, wheel
+from edgepack_assets_tests.environments.plain import NOWHERE
+from edgepack_assets_tests.environments.wheels import Answer, Index, wheel
 
 TOOLS = {"uv": ask_with_uv, "pip": ask_with_pip}
 Ask = Callable[[RuntimeSettings], str]

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import resolver
+from edgepack_assets.environments.environment import environment_for
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import LOCKS, lock_for
 from edgepack_assets.errors import (
     ConfigError,
     EdgepackError,
@@ -19,13 +24,8 @@ from edgepack_assets.errors import (
     IndexUnreachableError,
     TransientError,
 )
-from edgepack_assets.runtime import resolve
-from edgepack_assets.runtime.environments import environment_for
-from edgepack_assets.runtime.lock import LOCKS, lock_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.settings import RuntimeSettings
-from edgepack_assets_tests.runtime.plain import NOWHERE
-from edgepack_assets_tests.runtime.wheels import Answer, Index, wheel
+from edgepack_assets_tests.environments.plain import NOWHERE
+from edgepack_assets_tests.environments.wheels import Answer, Index, wheel
 
 APP = "app-1.0-py3-none-any.whl"
 
@@ -174,7 +174,7 @@ PASSES = {"answers of 503", "connections broken off", "a wheel cut off"}
 def test_trouble_is_told_keeps_nothing_and_is_over_when_the_index_is_mended(
     index: Index, store: ArtefactStore, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     set_up, told = TROUBLE[what]
     index.add(wheel("app", "1.0"))
     set_up(index)
@@ -221,7 +221,7 @@ def test_what_uv_s_cache_holds_decides_nothing(
     index: Index, store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody writes another wheel's hash into the cache, then other requirements: the index's own decide."""
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     index.caching = True
     index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "1.0"))
     lock, _ = lock_for(["app"], "3.11", store, settings(index))
@@ -266,7 +266,7 @@ def test_an_index_that_fails_twice_is_asked_again(index: Index, store: ArtefactS
 def test_an_index_that_stays_down_is_asked_a_bounded_number_of_times(
     index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "RETRIES", 1)
+    monkeypatch.setattr(resolver, "RETRIES", 1)
     index.trouble = lambda path: Answer(503)
     with pytest.raises(IndexUnreachableError, match=r"(?s)cannot be asked .*\(app\): check the network, and index_url"):
         lock_for(["app"], "3.11", store, settings(index))
@@ -276,7 +276,7 @@ def test_an_index_that_stays_down_is_asked_a_bounded_number_of_times(
 def test_an_index_that_is_no_longer_there_is_told_with_what_to_check(
     store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     # The second is no address of anything: the name cannot be looked up.
     for url in (NOWHERE, "http://index.invalid/simple"):
         with pytest.raises(IndexUnreachableError, match=r"under runtime in edgepack.yaml \(what was locked"):
@@ -288,7 +288,7 @@ def test_what_a_model_asks_for_and_nobody_has_is_no_trouble_of_the_index(
     index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names and numbers in uv's words must not pass for words of its own."""
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     index.add(wheel("async_timeout", "503.429"))
     for wanted in ("connection-refused", "async-timeout>503.429", f"app @ {index.url}/503/app-1.0-py3-none-any.whl"):
         with pytest.raises(EnvironmentBuildError) as error:
@@ -299,7 +299,7 @@ def test_what_a_model_asks_for_and_nobody_has_is_no_trouble_of_the_index(
 def test_locked_wheels_that_cannot_be_fetched_from_an_index_that_is_down_may_be_later(
     index: Index, store: ArtefactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     index.add(wheel("app", "1.0"))
     lock, _ = lock_for(["app"], "3.11", store, settings(index))
     Path(store.fetch(lock.packages[0].blob)).unlink()
@@ -335,7 +335,7 @@ def test_a_secret_of_the_index_is_found_nowhere(
     index: Index, store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in the store, the environment, uv's cache, temporary files, errors, nor on a command line in use."""
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -399,7 +399,7 @@ def test_an_index_that_hangs_is_given_up_after_the_time_limit(index: Index, stor
 
 
 def test_a_wheel_that_claims_gigabytes_of_metadata_is_not_read(tmp_path: Path) -> None:
-    from edgepack_assets.runtime.wheels import LockedPackage, admits
+    from edgepack_assets.environments.wheels import LockedPackage, admits
 
     package = LockedPackage(name="app", version="1.0", file=APP, digest="0" * 64, size=0)
     with zipfile.ZipFile(tmp_path / APP, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -10,17 +10,17 @@ from typing import NoReturn
 
 import pytest
 
+from edgepack_assets.config.schema import EDGE_PYTHONS
+from edgepack_assets.environments import interpreters, uv
+from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime import pythons, uv
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.settings import EDGE_PYTHONS
 
 OTHER = "3.12" if sys.version_info[:2] == (3, 11) else "3.11"
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pythons, "_found", {})
+    monkeypatch.setattr(interpreters, "_found", {})
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     script(tmp_path / "uv", "exit 2")
-    monkeypatch.setattr(pythons, "uv_command", lambda *_: [str(tmp_path / "uv")])
+    monkeypatch.setattr(interpreters, "uv_command", lambda *_: [str(tmp_path / "uv")])
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_one_of_this_machine_is_found_and_is_no_shim_or_link() -> None:
 
 def test_it_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_python(None)
-    monkeypatch.setattr(pythons, "run_command", None)
+    monkeypatch.setattr(interpreters, "run_command", None)
     assert find_python(None) == found
 
 
@@ -116,7 +116,7 @@ def test_without_any_the_words_say_what_to_do(bare_machine: Path) -> None:
 
 def test_a_uv_that_hangs_is_stopped(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(bare_machine / "uv", "/bin/sleep 600")
-    monkeypatch.setattr(pythons, "_TIME_LIMIT", 0.2)
+    monkeypatch.setattr(interpreters, "_TIME_LIMIT", 0.2)
     with pytest.raises(
         EnvironmentBuildError, match=r"looking for Python 3.12 with `uv python find` took longer than 0"
     ):
@@ -160,7 +160,7 @@ def test_the_configured_one_is_taken_and_its_shim_followed(bare_machine: Path) -
 def test_a_configured_one_that_is_another_is_refused(
     bare_machine: Path, monkeypatch: pytest.MonkeyPatch, body: str, told: str
 ) -> None:
-    monkeypatch.setattr(pythons, "_TIME_LIMIT", 0.5)
+    monkeypatch.setattr(interpreters, "_TIME_LIMIT", 0.5)
     path = script(bare_machine / "configured", body)
     with pytest.raises(EnvironmentBuildError, match=f"runtime.pythons names {path} for Python 3.12, {told}"):
         find_python("3.12", {"3.12": path})

@@ -9,13 +9,13 @@ from pathlib import Path
 import packaging._manylinux
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import resolver, wheels
+from edgepack_assets.environments.lock import LOCKS, Lock, generation_for, lock_for, lock_key, refresh_lock
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
-from edgepack_assets.runtime import resolve, wheels
-from edgepack_assets.runtime.lock import LOCKS, Lock, generation_for, lock_for, lock_key, refresh_lock
-from edgepack_assets.settings import RuntimeSettings
-from edgepack_assets_tests.runtime.plain import NOWHERE
-from edgepack_assets_tests.runtime.wheels import Index, wheel
+from edgepack_assets_tests.environments.plain import NOWHERE
+from edgepack_assets_tests.environments.wheels import Index, wheel
 
 
 def settings(index: Index | str, **values: object) -> RuntimeSettings:
@@ -184,7 +184,7 @@ def test_what_cannot_be_resolved_is_told(
 
 
 def test_an_index_that_cannot_be_reached_is_told_apart(store: ArtefactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "RETRIES", 0)
+    monkeypatch.setattr(resolver, "RETRIES", 0)
     with pytest.raises(
         EnvironmentBuildError, match=r"index cannot be asked .*\(app\): check the network, and index_url"
     ):
@@ -223,7 +223,7 @@ def test_credentials_reach_the_index_and_nothing_else(index: Index, store: Artef
     ],
 )
 def test_secrets_are_taken_out_of_errors(url: str, text: str, redacted: str) -> None:
-    assert resolve.redact(text, settings(url)) == redacted
+    assert resolver.redact(text, settings(url)) == redacted
 
 
 def test_an_extra_index_is_looked_at_as_pip_does(index: Index, store: ArtefactStore) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.errors import CorruptError, EnvironmentBuildError
-from edgepack_assets.runtime.lock import (
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.lock import (
     LOCKS,
     changes,
     generation_for,
@@ -24,8 +24,8 @@ from edgepack_assets.runtime.lock import (
     newest_generation,
     refresh_lock,
 )
-from edgepack_assets.settings import RuntimeSettings
-from edgepack_assets_tests.runtime.wheels import Index, wheel
+from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets_tests.environments.wheels import Index, wheel
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import lock as locks
+from edgepack_assets.environments import resolver
+from edgepack_assets.environments.lock import Lock, generation_for, refresh_lock
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime import lock as locks
-from edgepack_assets.runtime import resolve
-from edgepack_assets.runtime.lock import Lock, generation_for, refresh_lock
-from edgepack_assets.settings import RuntimeSettings
-from edgepack_assets_tests.runtime.wheels import Index, wheel
+from edgepack_assets_tests.environments.wheels import Index, wheel
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_lock_of_before_is_followed_by_a_generation_that_works(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(locks, "too_old_for_numpy", lambda *_: [])
-        patch.setattr(resolve, "too_old_for_numpy", lambda *_: [])
+        patch.setattr(resolver, "too_old_for_numpy", lambda *_: [])
         before, _ = generation_for(["scikit-learn==1.2.2"], "3.11", store, numpies)
     assert numpy_of(before.lock) == "2.1.0"
     after, kept = generation_for(["scikit-learn==1.2.2"], "3.11", store, numpies)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgepack_assets.environments.subprocesses import run_command
 from edgepack_assets.errors import EnvironmentBuildError
-from edgepack_assets.runtime.commands import run_command
 
 SHELL = ["/bin/sh", "-c"]
 
@@ -32,7 +32,7 @@ def test_a_signal_that_ended_it_is_told(name: str) -> None:
 def test_it_starts_with_every_signal_s_default(held_off: str) -> None:
     """Whatever the process that asks ignores or blocks, as Dagster does with SIGTERM where a shell ignores SIGINT."""
     asks = (
-        "import os, signal; from edgepack_assets.runtime.commands import run_command; "
+        "import os, signal; from edgepack_assets.environments.subprocesses import run_command; "
         f"{held_off}; print(run_command(['/bin/sh', '-c', 'kill -TERM $$'], 'it', 60, {{}}).returncode)"
     )
     told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
@@ -67,7 +67,7 @@ def test_it_ends_with_all_it_started_when_this_process_is_killed(tmp_path: Path)
         [
             sys.executable,
             "-c",
-            "from edgepack_assets.runtime.commands import run_command\n"
+            "from edgepack_assets.environments.subprocesses import run_command\n"
             f"run_command({[*SHELL, script]!r}, 'it', 600, {{'PATH': '/usr/bin:/bin'}})",
         ]
     )

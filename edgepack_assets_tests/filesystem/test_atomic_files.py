@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.files import disk_errors, is_leftover
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_leftover
 
 
 @pytest.mark.parametrize(

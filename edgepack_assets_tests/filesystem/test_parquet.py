@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.columns import read_columns, to_numpy, write_columns
+from edgepack_assets.filesystem.parquet import read_columns, to_numpy, write_columns
 
 NUMBERS = st.one_of(arrays.integer_dtypes(endianness="?"), arrays.floating_dtypes(endianness="?", sizes=(32, 64)))
 
@@ -52,7 +52,7 @@ def test_what_is_no_column_of_numbers_is_refused(tmp_path: Path, values: np.ndar
 def test_pandas_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys, numpy\n"
-        "from pathlib import Path; from edgepack_assets.columns import *\n"
+        "from pathlib import Path; from edgepack_assets.filesystem.parquet import *\n"
         "write_columns(Path('x'), {'x': numpy.arange(3.0)}); read_columns(Path('x'))\n"
         "assert not {'pandas'} & {*sys.modules}"
     )

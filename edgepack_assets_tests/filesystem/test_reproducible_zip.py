@@ -18,7 +18,14 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.runtime.zips import Content, Member, checked_names, opened_inside, opened_zip, write_zip
+from edgepack_assets.filesystem.reproducible_zip import (
+    Content,
+    Member,
+    checked_names,
+    opened_inside,
+    opened_zip,
+    write_zip,
+)
 from edgepack_assets_tests.crashes import full_disk
 
 FILES = {"b/2.txt": b"two", "a.txt": b"one", "b/": b"", "ä.bin": bytes(range(256))}
@@ -77,7 +84,7 @@ def test_bytes_depend_on_nothing_but_content(tmp_path: Path, variables: dict[str
     """Not on clock, zone, umask, hash seed or Python version: the digest is written down here."""
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; "
-        f"from edgepack_assets.runtime.zips import write_zip; write_zip(Path('out.zip'), {FILES!r})"
+        f"from edgepack_assets.filesystem.reproducible_zip import write_zip; write_zip(Path('out.zip'), {FILES!r})"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.scratch import Scratch, scratch_folder
+from edgepack_assets.filesystem.temp_folders import Scratch, scratch_folder
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_folders_of_a_killed_process_are_removed_and_no_others(top: Path) -> Non
     host = subprocess.Popen(
         [sys.executable, "-c",
          "import sys\n"
-         "from edgepack_assets.scratch import Scratch\n"
+         "from edgepack_assets.filesystem.temp_folders import Scratch\n"
          "folder = Scratch().path\n"
          "(folder / 'a' / 'b').mkdir(parents=True)\n"
          "(folder / 'a' / 'b' / 'secret').touch()\n"

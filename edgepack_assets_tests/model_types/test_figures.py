@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgepack_assets.columns import write_columns
-from edgepack_assets.model_types import model_type, pictures
-from edgepack_assets.model_types.base import Prepped
+from edgepack_assets.filesystem.parquet import write_columns
+from edgepack_assets.model_types import figures, model_type
+from edgepack_assets.model_types.interface import Prepped
 from edgepack_assets_tests.model_types.image_classification.helpers import labelled_payload, results
 
 HOSTILE = {
@@ -80,7 +80,7 @@ def test_any_name_of_a_feature_is_drawn(tmp_path: Path, name: str) -> None:
 @settings(deadline=None)
 @given(st.text(st.characters(), max_size=60), st.integers(3, 40))
 def test_a_name_s_text_is_one_short_line_of_characters_with_a_glyph(name: str, length: int) -> None:
-    text = pictures.name_text(name, length)
+    text = figures.name_text(name, length)
     assert len(text) <= length
     assert text.isprintable()
     assert len(text.splitlines()) <= 1
@@ -89,18 +89,18 @@ def test_a_name_s_text_is_one_short_line_of_characters_with_a_glyph(name: str, l
 
 @given(st.from_regex(r"[A-Za-z0-9_$\\{}^-]{0,20}", fullmatch=True))
 def test_a_usual_name_is_left_as_it_is(name: str) -> None:
-    assert pictures.name_text(name, 20) == name
+    assert figures.name_text(name, 20) == name
 
 
 def test_both_ends_of_a_long_name_are_shown() -> None:
-    assert pictures.name_text("camera_left_0001.png", 12) == "camer…01.png"
-    assert pictures.name_text("a" * 10**6 + "z", 5) == "aa…az"
+    assert figures.name_text("camera_left_0001.png", 12) == "camer…01.png"
+    assert figures.name_text("a" * 10**6 + "z", 5) == "aa…az"
 
 
 def test_mathematics_is_drawn_as_it_is_written() -> None:
-    figure, escaped = pictures.new_figure(3, 1), pictures.new_figure(3, 1)
+    figure, escaped = figures.new_figure(3, 1), figures.new_figure(3, 1)
     figure.add_subplot().set_title("$x$")
     escaped.add_subplot().set_title("\\$x\\$")
     wanted = io.BytesIO()
     escaped.savefig(wanted, format="png", dpi=110)
-    assert pictures.png(figure) == wanted.getvalue()
+    assert figures.png(figure) == wanted.getvalue()

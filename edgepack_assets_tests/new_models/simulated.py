@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from edgepack_assets.approval import APPROVED_AT, APPROVED_BY
 from edgepack_assets.errors import NotFoundError
-from edgepack_assets.new_models.look import look
-from edgepack_assets.new_models.runs import Ended, Request, Rules, SeenRun, created_ms
-from edgepack_assets.new_models.state import State
+from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.decide import look
+from edgepack_assets.new_models.run_requests import Ended, Request, Rules, SeenRun, created_ms
+from edgepack_assets.registry.approval import APPROVED_AT, APPROVED_BY
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
 
 START = 1_700_000_000

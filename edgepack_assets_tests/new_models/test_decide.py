@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.new_models.look import GONE_AFTER, LOST_AFTER, POLLS, Look, look
-from edgepack_assets.new_models.runs import Ended, Rules, SeenRun
-from edgepack_assets.new_models.state import State
+from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.decide import GONE_AFTER, LOST_AFTER, POLLS, Look, look
+from edgepack_assets.new_models.run_requests import Ended, Rules, SeenRun
 from edgepack_assets.registry.base import DamagedVersion, Kind
 from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
 

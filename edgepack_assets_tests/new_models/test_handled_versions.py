@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.new_models.record import KEPT_ONE_BY_ONE, Ranges, VersionRecord
+from edgepack_assets.new_models.handled_versions import KEPT_ONE_BY_ONE, Ranges, VersionRecord
 
 NUMBERS = st.integers(1, 30)
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from edgepack_assets.new_models.look import LOST_AFTER
-from edgepack_assets.new_models.runs import Ended, Rules, created_ms
+from edgepack_assets.new_models.decide import LOST_AFTER
+from edgepack_assets.new_models.run_requests import Ended, Rules, created_ms
 from edgepack_assets_tests.new_models.simulated import STEPS, Died, Run, SimulatedDagster, SimulatedRegistry
 
 HISTORIES = 1200

@@ -8,7 +8,7 @@ import certifi
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edgepack_assets.certificates import TrustedAuthorities, trusted_authorities
+from edgepack_assets.operations.certificates import TrustedAuthorities, trusted_authorities
 from edgepack_assets_tests.azure.certificates import key_pem, new_key, self_signed
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.registry.conftest import azure_ml

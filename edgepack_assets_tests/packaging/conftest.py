@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.runtime.environments import Environment, environment_for
-from edgepack_assets.runtime.lock import Lock, lock_for
-from edgepack_assets.runtime.pythons import find_python
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment, environment_for
+from edgepack_assets.environments.interpreters import find_python
+from edgepack_assets.environments.lock import Lock, lock_for
+from edgepack_assets_tests.environments.wheels import Index, wheel
 from edgepack_assets_tests.packaging import tiny
-from edgepack_assets_tests.runtime.wheels import Index, wheel
 
 HELPER = wheel("echo_helper", "1.5", files={"echo_helper.py": "def twice(x):\n    return x + x\n"})
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from edgepack_assets.checks import all_pass
+from edgepack_assets.environments.wheels import GLIBC_MINOR, edge_tags
 from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.evidence import all_pass
-from edgepack_assets.model_types.base import ComponentSpec, Variable
+from edgepack_assets.model_types.interface import ComponentSpec, Variable
 from edgepack_assets.packaging.config_package import build_config_package, normalised
 from edgepack_assets.packaging.deployment_package import config_package_parts
 from edgepack_assets.packaging.stamp import UNSTAMPED_ID, UNSTAMPED_VERSION
-from edgepack_assets.runtime.wheels import GLIBC_MINOR, edge_tags
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack_assets.errors import CorruptError, EdgepackError, PackageError
+from edgepack_assets.filesystem.reproducible_zip import write_zip
 from edgepack_assets.packaging import deployment_package as packaging
 from edgepack_assets.packaging.deployment_package import expected_contents, size_part
 from edgepack_assets.packaging.sdk import quiet_import
@@ -31,7 +32,6 @@ from edgepack_assets.packaging.stamp import (
     package_id_for,
     read_stamp,
 )
-from edgepack_assets.runtime.zips import write_zip
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import ComponentError, EdgepackError, PackageError
+from edgepack_assets.filesystem.reproducible_zip import write_zip
 from edgepack_assets.packaging.config_package import build_config_package
-from edgepack_assets.runtime.runner import PackageRun, PackageRunner
-from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError
-from edgepack_assets.runtime.zips import write_zip
+from edgepack_assets.packaging.runner import PackageRun, PackageRunner
+from edgepack_assets.sandbox.sandbox import Sandbox, TaskFailedError
 from edgepack_assets_tests.crashes import full_disk
+from edgepack_assets_tests.environments.wheels import Index
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import HELPER, Built
-from edgepack_assets_tests.runtime.wheels import Index
 
 EXPECTED = [
     {"y": 10.0, "text": "échange", "seen": 1, "input_last": '{"value": 1.0}'},

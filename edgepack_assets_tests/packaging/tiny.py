@@ -8,10 +8,10 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.model_types.base import ComponentSpec, Parameter, Variable
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.model_types.interface import ComponentSpec, Parameter, Variable
 from edgepack_assets.packaging.stamp import Origin, Stamp
-from edgepack_assets.runtime.lock import Lock
 
 NAME = "Tiny Echo"
 REGISTERED = "Tiny-Echo-edge"

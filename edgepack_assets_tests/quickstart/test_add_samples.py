@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.quickstart import register
-from edgepack_assets.quickstart.register import TAG, add_samples
+from edgepack_assets.quickstart import add_samples as register
+from edgepack_assets.quickstart.add_samples import TAG, add_samples
 from edgepack_assets.quickstart.train import Trainer
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.settings import Settings
 
 CONFIG = """
 registry: {type: local, path: registry}

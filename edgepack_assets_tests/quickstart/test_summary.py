@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.quickstart.register import SampleModel
+from edgepack_assets.quickstart.add_samples import SampleModel
 from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry

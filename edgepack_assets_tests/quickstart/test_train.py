@@ -8,13 +8,13 @@ import pytest
 import yaml
 from onnx.reference import ReferenceEvaluator
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import EDGE_PYTHONS, RuntimeSettings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types import model_type
-from edgepack_assets.model_types.registered_model import saved_environment
+from edgepack_assets.model_types.model_folder.model_file import saved_environment
 from edgepack_assets.quickstart import samples, train
 from edgepack_assets.quickstart.train import Trainer, pinned_versions
-from edgepack_assets.settings import EDGE_PYTHONS, RuntimeSettings
 
 # What `mlflow.sklearn.save_model(model, path, code_paths=..., signature=...)` of MLflow 2.22.5 writes.
 MLMODEL_KEYS = {

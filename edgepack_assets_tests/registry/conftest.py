@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, remote
+from edgepack_assets.azure import calls
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 
 
@@ -44,8 +45,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pauses: list[float] = []
         self._lock = threading.Lock()
-        monkeypatch.setattr(remote, "now", lambda: time.monotonic() + sum(self.pauses))
-        for module in (remote, asset_api):
+        monkeypatch.setattr(calls, "now", lambda: time.monotonic() + sum(self.pauses))
+        for module in (calls, asset_api):
             monkeypatch.setattr(module, "sleep", self._sleep)
 
     def _sleep(self, seconds: float) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.errors import ConfigError, EdgepackError, TransientError
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.faults import page, status
 from edgepack_assets_tests.azure.identity import Principal
 from edgepack_assets_tests.azure.loopback import BLOB_CONTRIBUTOR, DATA_SCIENTIST, LoopbackAzure

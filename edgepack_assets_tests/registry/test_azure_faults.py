@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.azure import blob_container, calls
+from edgepack_assets.azure.errors import StoragePlace
+from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, blobs, check_connection, remote
-from edgepack_assets.registry.azure_ml.faults import StoragePlace
+from edgepack_assets.registry.azure_ml import AzureMLRegistry, asset_api, check_connection
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of
-from edgepack_assets.registry_settings import AzureCredentialSettings
 from edgepack_assets_tests.azure.faults import (
     Act,
     Exchange,
@@ -151,10 +152,10 @@ def test_an_answer_that_trickles_in_ends_with_the_time_limit(azure: LoopbackAzur
 def test_a_limit_is_named_only_where_a_setting_says_it(
     limit: float | None, words: str, released: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "DEFAULT_LIMIT", 0.05)
+    monkeypatch.setattr(calls, "DEFAULT_LIMIT", 0.05)
     place = StoragePlace("account", "container", AzureCredentialSettings(), limit)
     with pytest.raises(TransientError, match=words):
-        remote.Remote(place).call("reading", lambda: released.wait(60))
+        calls.Remote(place).call("reading", lambda: released.wait(60))
 
 
 # Who we are ----------------------------------------------------------------------------------------------------
@@ -455,7 +456,7 @@ def test_an_empty_answer_is_no_empty_registry_for_what_is_known(
 def test_a_file_of_many_pieces_arrives_whole(
     azure: LoopbackAzure, registry: AzureMLRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs, "PIECE", 100_000)
+    monkeypatch.setattr(blob_container, "PIECE", 100_000)
     folder = tmp_path / "large"
     folder.mkdir()
     for size in (0, 1, 99_999, 100_000, 100_001, 2_345_678):

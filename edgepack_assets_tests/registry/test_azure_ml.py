@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgepack_assets import cli
+from edgepack_assets.azure.blob_container import Blob
+from edgepack_assets.cli import main
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.quickstart import __main__ as quickstart
 from edgepack_assets.registry.azure_ml import AzureMLRegistry, check_connection
-from edgepack_assets.registry.azure_ml.blobs import Blob
 from edgepack_assets.registry.azure_ml.contents import below
-from edgepack_assets.registry.azure_ml.places import AtUrl, InDatastore, parse
+from edgepack_assets.registry.azure_ml.datastores import AtUrl, InDatastore, parse
 from edgepack_assets.registry.base import Kind, files_of, latest
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
 from edgepack_assets_tests.azure.certificates import key_pem, new_key, self_signed
 from edgepack_assets_tests.azure.identity import Principal
 from edgepack_assets_tests.azure.loopback import BLOB_CONTRIBUTOR, DATA_SCIENTIST, LoopbackAzure
@@ -200,10 +200,10 @@ def test_the_command_lists_what_it_cannot_read_and_the_quickstart_keeps_out(
     uri = {"dataUri": "https://example.com/table.csv", "dataType": "uri_file"}
     azure.azure_ml.put(azure.azure_ml.workspace, "data", "raw", "1", uri)
     mine = azure_ml(azure, "workspace").register(Kind.DATA, "raw", model, {})
-    done = CliRunner().invoke(cli.main, ["data", "list", "raw", "--json"])
+    done = CliRunner().invoke(main.main, ["data", "list", "raw", "--json"])
     assert done.exit_code == 0, done.output
     assert [(found["version"], found["digest"]) for found in json.loads(done.output)] == [(1, None), (2, mine.digest)]
-    assert "?" in CliRunner().invoke(cli.main, ["data", "list"]).output
+    assert "?" in CliRunner().invoke(main.main, ["data", "list"]).output
     assert quickstart.main() == 1
     assert "do not belong in a shared registry; run" in capsys.readouterr().err
     assert azure_ml(azure, "workspace").names(Kind.MODEL) == []

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from edgepack_assets.assets.observed import RAW_DATA
 from edgepack_assets.definitions import build_defs
+from edgepack_assets.defs.assets.input_versions import RAW_DATA
+from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.defs.sensors.raw_data import raw_data_versions
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
-from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.sensors.raw_data import raw_data_versions
-from edgepack_assets_tests.assets.staleness import why_stale
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
+from edgepack_assets_tests.defs.assets.staleness import why_stale
 from edgepack_assets_tests.registry.conftest import azure_ml
 
 KEY = "press:1"

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from edgepack_assets.azure import calls
 from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml import AzureMLRegistry, remote
+from edgepack_assets.registry.azure_ml import AzureMLRegistry
 from edgepack_assets.registry.azure_ml.answers import retry_after
 from edgepack_assets.registry.base import Kind, files_of
 from edgepack_assets_tests.azure.control_plane import Shelf
@@ -58,8 +59,8 @@ def puts(azure: LoopbackAzure) -> int:
 def test_no_pause_passes_the_limit_and_none_is_given_up_early(limit: float, asked: list[float | None]) -> None:
     passed = [0.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "now", lambda: passed[0])
-        backoff = remote.Backoff(limit)
+        patch.setattr(calls, "now", lambda: passed[0])
+        backoff = calls.Backoff(limit)
         for wish in asked:
             pause = backoff.pause(wish)
             if pause is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.runtime import cgroup
+from edgepack_assets.sandbox import cgroup
 
 MEMORY = 128 << 20
 TAKE = "import os, time; os.fork(); os.fork(); b = bytearray(b'x') * (60 << 20); time.sleep(600)"

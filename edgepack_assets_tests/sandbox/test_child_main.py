@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.runtime import child
+from edgepack_assets.sandbox import child_main
 
 Run = Callable[..., tuple[dict[str, Any], list[Any]]]
 _numbers = itertools.count()
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (tmp_path / f"{module}.py").write_text(source)
         with gzip.open(tmp_path / "records", "wt") as stream:
             stream.writelines(json.dumps(record) + "\n" for record in records)
-        told = child.run(
+        told = child_main.run(
             {
                 "entrypoint": module,
                 "parameters": {},
@@ -123,7 +123,7 @@ def test_a_payload_may_lack_values_and_carry_a_timestamp(run: Run) -> None:
 def test_a_payload_value_of_another_type_is_refused_with_its_record(
     run: Run, kind: str, value: object, told: str
 ) -> None:
-    with pytest.raises(child.RecordError) as error:
+    with pytest.raises(child_main.RecordError) as error:
         run("def process_input(data):\n    return None\n", [{}, {}, {"x": value}], {"x": kind})
     assert error.value.record == 2
     assert told in str(error.value)
@@ -134,7 +134,7 @@ def test_a_payload_value_of_another_type_is_refused_with_its_record(
     [([1], "the payload holds [1], not an object"), ({"x": 1, "z": 2}, "inputs that are not declared: z")],
 )
 def test_a_payload_record_of_another_shape_is_refused(run: Run, record: object, told: str) -> None:
-    with pytest.raises(child.RecordError) as error:
+    with pytest.raises(child_main.RecordError) as error:
         run(ECHO, [{"x": 0}, record])
     assert error.value.record == 1
     assert told in str(error.value)
@@ -171,7 +171,7 @@ NUMPY_LIKE = "type('int64', (), {'__int__': lambda s: 3, '__index__': lambda s: 
     ],
 )
 def test_an_output_of_another_type_is_refused_with_its_record(run: Run, kind: str, expression: str, told: str) -> None:
-    with pytest.raises(child.RecordError) as error:
+    with pytest.raises(child_main.RecordError) as error:
         run(answer(f"({expression}) if data['x'] else {{'a': 1}}"), [{"x": 1}], outputs={"y": kind})
     assert error.value.record == 0
     assert told in str(error.value)
@@ -194,7 +194,7 @@ def test_numbers_that_are_doubles_pass(run: Run, number: str) -> None:
     ],
 )
 def test_an_answer_of_another_shape_is_refused(run: Run, returned: str, told: str) -> None:
-    with pytest.raises(child.RecordError) as error:
+    with pytest.raises(child_main.RecordError) as error:
         run(f"def process_input(data):\n    return {returned} if data['x'] == 4 else None\n", COUNT)
     assert error.value.record == 4
     assert told in str(error.value)
@@ -215,14 +215,14 @@ def test_what_the_component_raises_carries_its_record_and_traceback(run: Run, st
         "class Rude(Exception):\n    def __str__(self):\n        return 1 / 0\n"
         f"def process_input(data):\n    if data['x'] == 5:\n        {statement}\n"
     )
-    with pytest.raises(child.RecordError) as error:
+    with pytest.raises(child_main.RecordError) as error:
         run(source, COUNT)
-    failure = child._failure(error.value)
+    failure = child_main._failure(error.value)
     assert (failure["record"], failure["message"]) == (5, told)
     assert "in process_input" in failure["traceback"]
     json.dumps(failure)
 
 
 def test_only_an_import_error_names_a_module() -> None:
-    assert child._failure(ModuleNotFoundError("gone", name="si.code"))["name"] == "si.code"
-    assert child._failure(NameError("gone", name="x"))["name"] is None
+    assert child_main._failure(ModuleNotFoundError("gone", name="si.code"))["name"] == "si.code"
+    assert child_main._failure(NameError("gone", name="x"))["name"] is None

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, IsolationError
-from edgepack_assets.runtime import isolation as isolation_module
-from edgepack_assets.runtime import system_calls
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Way, isolation_for, python_folders
-from edgepack_assets.runtime.protections import try_protections
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.sandbox import isolation as isolation_module
+from edgepack_assets.sandbox import seccomp
+from edgepack_assets.sandbox.isolation import Way, isolation_for, python_folders
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.sandbox.self_test import try_protections
 
 SHUT_IN: list[Way] = ["bubblewrap", "unshare"]
 
@@ -73,7 +73,7 @@ def ordinary_python(tmp_path: Path) -> Iterator[list[str]]:
         command = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "env", f"HOME={home}",
                    f"TMPDIR={home}", f"PYTHONPATH={':'.join(packages)}", python]  # fmt: skip
         tried = subprocess.run(
-            [*command, "-c", "import edgepack_assets.settings"], capture_output=True, text=True, check=False
+            [*command, "-c", "import edgepack_assets.config.schema"], capture_output=True, text=True, check=False
         )
         if tried.returncode != 0:
             pytest.skip(f"another user cannot run this project here: {tried.stderr.strip()[-200:]}")
@@ -134,9 +134,9 @@ SECCOMP = {"x86_64": 317, "aarch64": 277}
 TRYING = """
 import logging, sys
 from edgepack_assets.errors import IsolationError
-from edgepack_assets.runtime.isolation import isolation_for
-from edgepack_assets.runtime.protections import try_protections
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.sandbox.isolation import isolation_for
+from edgepack_assets.sandbox.self_test import try_protections
+from edgepack_assets.config.schema import RuntimeSettings
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 try:
     print("required:", isolation_for("required", [sys.argv[1]]).way)
@@ -173,10 +173,10 @@ def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(way: 
 
 def test_a_kernel_that_knows_no_flags_still_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """gVisor, and Linux before 4.17."""
-    assert system_calls.why_unfiltered() is None
-    monkeypatch.setattr(system_calls, "_FLAGS", (1 << 30, 0))
-    assert system_calls.why_unfiltered() is None
-    told = system_calls.refusing_filter()
+    assert seccomp.why_unfiltered() is None
+    monkeypatch.setattr(seccomp, "_FLAGS", (1 << 30, 0))
+    assert seccomp.why_unfiltered() is None
+    told = seccomp.refusing_filter()
     assert told is not None
     assert told["flags"] == 0
 

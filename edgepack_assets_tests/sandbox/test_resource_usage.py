@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.runtime import consumption
-from edgepack_assets.runtime.consumption import Consumption
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.sandbox import resource_usage
+from edgepack_assets.sandbox.resource_usage import Consumption
 
 SIZE = 4 << 20
 SETTINGS = RuntimeSettings(disk_limit=1 / 1024, memory_limit=1.0)
@@ -69,7 +69,7 @@ def test_where_a_size_is_not_shown_what_is_missing_on_the_disk_counts(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = [1 << 40]
-    monkeypatch.setattr(consumption, "_free", lambda folder: free[0])
+    monkeypatch.setattr(resource_usage, "_free", lambda folder: free[0])
     stat = os.stat
 
     def refuse(path: Any, **how: Any) -> os.stat_result:
@@ -106,7 +106,7 @@ def test_files_that_move_past_a_look_are_found(start: Start, tmp_path: Path, mon
 
     moved: list[str] = []
     free = [1 << 40]
-    monkeypatch.setattr(consumption, "_free", lambda folder: free[0])
+    monkeypatch.setattr(resource_usage, "_free", lambda folder: free[0])
     monkeypatch.setattr("os.walk", walk_and_move)
     watching = Consumption(tmp_path, SETTINGS)
     assert watching.excess(lambda: [job.pid]) == ""

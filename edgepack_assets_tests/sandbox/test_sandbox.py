@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.isolation import Way
-from edgepack_assets.runtime.made import open_output
-from edgepack_assets.runtime.sandbox import Sandbox, TaskFailedError
-from edgepack_assets.scratch import scratch_folder
-from edgepack_assets.settings import RuntimeSettings
+from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.sandbox.isolation import Way
+from edgepack_assets.sandbox.sandbox import Sandbox, TaskFailedError
+from edgepack_assets.sandbox.untrusted_files import open_output
 
 Call = Callable[..., Any]
 PROLOGUE = """
@@ -402,10 +402,10 @@ def test_children_end_with_a_host_that_is_killed(
             sys.executable,
             "-c",
             "import pathlib\n"
-            "from edgepack_assets.settings import RuntimeSettings\n"
-            "from edgepack_assets.runtime.lock import Lock\n"
-            "from edgepack_assets.runtime.environments import Environment\n"
-            "from edgepack_assets.runtime.sandbox import Sandbox\n"
+            "from edgepack_assets.config.schema import RuntimeSettings\n"
+            "from edgepack_assets.environments.lock import Lock\n"
+            "from edgepack_assets.environments.environment import Environment\n"
+            "from edgepack_assets.sandbox.sandbox import Sandbox\n"
             f"lock = Lock.model_validate({environment.lock.model_dump()!r})\n"
             f"folder = pathlib.Path({str(environment.folder)!r})\n"
             "environment = Environment(folder, folder / 'bin' / 'python', lock, True)\n"

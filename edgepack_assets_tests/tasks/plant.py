@@ -12,18 +12,18 @@ from typing import Any
 
 import yaml
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.config import load_settings
-from edgepack_assets.files import writing
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.packaging import config_package, deployment_package
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.runtime.runner import PackageRunner
-from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.context import Tools
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
-from edgepack_assets.tasks.tools import Tools
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built
 

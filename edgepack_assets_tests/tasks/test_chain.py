@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.artefacts import Artefact, canonical_json, read_manifest
-from edgepack_assets.assets import ALL_ASSETS
+from edgepack_assets.artefacts.artefact import Artefact, canonical_json, read_manifest
+from edgepack_assets.defs.assets import ALL_ASSETS
 from edgepack_assets.errors import StaleError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.chain import REQUIRED, check_chain

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import ModelError, TransientError
-from edgepack_assets.model_types.base import ModelSource
+from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.config_package import _assemble, make_config_package
-from edgepack_assets.tasks.tools import Tools
+from edgepack_assets.tasks.context import Tools
 
 
 def assembled(folder: Path, *names: str) -> Path:

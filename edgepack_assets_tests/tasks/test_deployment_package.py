@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.config_digest import config_digest
+from edgepack_assets.config.digest import config_digest
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.deployment_package import build_deployment_package
 from edgepack_assets.packaging.stamp import Stamp, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.runtime.sandbox import Sandbox
+from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks import registration
 from edgepack_assets.tasks.deployment_package import deploy
 from edgepack_assets.tasks.metrics import configured_parts, open_metrics

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.errors import PackageError
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.packaging.stamp import contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.runner import PackageRunner
-from edgepack_assets.runtime.sandbox import Sandbox
-from edgepack_assets.tasks.execution import TOLERANCE, equal, execute
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.final_run import TOLERANCE, equal, execute
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.tasks.plant import Plant
 

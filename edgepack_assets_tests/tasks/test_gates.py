@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgepack_assets.evidence import Part
-from edgepack_assets.gates import Reference, gate_parts
-from edgepack_assets.settings import GateSettings
-from edgepack_assets.tolerance import Tolerance
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import GateSettings
+from edgepack_assets.config.tolerance import Tolerance
+from edgepack_assets.tasks.gates import Reference, gate_parts
 
 NUMBERS = st.floats(-1e6, 1e6)
 NOT_FINITE = [None, math.nan, math.inf, -math.inf]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.environments.environment import Environment
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.environments.wheels import LockedPackage
 from edgepack_assets.errors import ComponentError, ModelError
-from edgepack_assets.runtime.child_process import ChildDiedError
-from edgepack_assets.runtime.environments import Environment
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.sandbox import ChildFailure, TaskFailedError
-from edgepack_assets.runtime.wheels import LockedPackage
+from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.sandbox import ChildFailure, TaskFailedError
 from edgepack_assets.tasks.model_failures import Loading, Origin, explained
 
 VERSIONS = {"scikit-learn": "1.5.2", "numpy": "1.26.4", "scipy": "1.14.1"}

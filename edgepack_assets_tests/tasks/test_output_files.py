@@ -13,9 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.hand_over import KEYS, is_hand_over
 from edgepack_assets.tasks.output_files import OutputFile, allowed_file, operators_file
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.gates import Reference
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.schema import GateSettings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.settings import GateSettings
-from edgepack_assets.tasks.packages import references
+from edgepack_assets.tasks.gates import Reference
+from edgepack_assets.tasks.package_history import references
 
 KEY = ModelKey("press", 3)
 METRICS = Artefact(asset="metrics", partition=str(KEY), parts={}, made_from={"payload_data": "p"})

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepack_assets.columns import read_columns
 from edgepack_assets.errors import ComponentError
+from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.tasks import prepped_data
 from edgepack_assets.tasks.prepped_data import _check_counts, _Prepared, _to_parquet
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgepack_assets.checks import Part, all_pass
 from edgepack_assets.errors import ComponentError, EdgepackError
-from edgepack_assets.evidence import Part, all_pass
-from edgepack_assets.model_types.base import Trial
+from edgepack_assets.model_types.interface import Trial
+from edgepack_assets.packaging.runner import PackageRun
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.runtime.runner import PackageRun
 from edgepack_assets.tasks.validation_results import pace, try_out
 
 CYCLE = 250

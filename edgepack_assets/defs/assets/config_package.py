@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from edgepack_assets.approval import RUN_TAG
-from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
-from edgepack_assets.assets.observed import REGISTERED_MODEL, data_version, input_tags
-from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.defs.assets.declare import declared, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.input_versions import REGISTERED_MODEL, data_version, input_tags
+from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.registry.approval import RUN_TAG
 from edgepack_assets.tasks.config_package import make_config_package
 
 CHECK = "is_fit"

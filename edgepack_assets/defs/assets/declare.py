@@ -9,11 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.evidence import Part, all_pass, in_words
-from edgepack_assets.io_manager import MADE_FROM
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import Part, all_pass, in_words
+from edgepack_assets.defs.failures import failures
+from edgepack_assets.defs.io_manager import MADE_FROM
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
-from edgepack_assets.retries import failures
 
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
 IO_MANAGER = "artefact_io"

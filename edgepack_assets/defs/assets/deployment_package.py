@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.assets.common import declared, result, size_text, user_errors
-from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
-from edgepack_assets.evidence import all_pass
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import all_pass
+from edgepack_assets.defs.assets.declare import declared, result, size_text, user_errors
+from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
+from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.resources import EdgepackResource
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from edgepack_assets.assets.common import GROUP, MODELS, OWNERS
+from edgepack_assets.defs.assets.declare import GROUP, MODELS, OWNERS
 
 raw_data = dg.AssetSpec(
     "raw_data",

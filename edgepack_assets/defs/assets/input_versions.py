@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.versions import Version
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
-from edgepack_assets.settings import Settings
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.versions import Version
 
 RAW_DATA, REGISTERED_MODEL = dg.AssetKey("raw_data"), dg.AssetKey("registered_model")
 

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from edgepack_assets.assets.common import declared, result, size_text, table, user_errors
-from edgepack_assets.assets.observed import RAW_DATA, current_raw_data, data_version, raw_data_tags
-from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.defs.assets.declare import declared, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.input_versions import RAW_DATA, current_raw_data, data_version, raw_data_tags
+from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.output_files import allowed_file
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
 

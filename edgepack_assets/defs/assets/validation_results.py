@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
-from edgepack_assets.assets.common import declared, picture, result, table, user_errors
-from edgepack_assets.assets.observed import RAW_DATA, raw_data_tags
-from edgepack_assets.resources import EdgepackResource
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.defs.assets.declare import declared, picture, result, table, user_errors
+from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
+from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.validation_results import validate
 
 CHECK = "are_complete"

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.settings import Settings
 
 TICK = 40.0
 """Seconds for all questions of one tick. Dagster gives a tick 60, and takes one that is longer for a failure."""

@@ -1,6 +1,6 @@
 """One sensor for each model type: finds new versions in the registry and requests their packaging.
 
-What it decides is new_models/look.py's; here are the tick, its words, and what is kept in Dagster.
+What it decides is new_models/decide.py's; here are the tick, its words, and what is kept in Dagster.
 """
 
 import time
@@ -10,18 +10,18 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.config import load_settings
-from edgepack_assets.dagster_home import add_keys
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.instance import add_keys
+from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.sensors.bounded_registry import Asked, Silence
+from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
 from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.jobs import package_model
-from edgepack_assets.new_models.look import Look, look
-from edgepack_assets.new_models.runs import Request, Rules
-from edgepack_assets.new_models.state import State
+from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.decide import Look, look
+from edgepack_assets.new_models.run_requests import Request, Rules
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
-from edgepack_assets.sensors.asking import Asked, Silence
-from edgepack_assets.sensors.runs import TAGS, runs_of
-from edgepack_assets.settings import Settings
 
 
 def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -11,9 +11,12 @@ from typing import Any, cast
 
 import dagster as dg
 
-from edgepack_assets.assets.observed import current_raw_data, data_version, raw_data_observations
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.assets.input_versions import current_raw_data, data_version, raw_data_observations
+from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.defs.sensors.bounded_registry import TICK, Asked, Silence
 from edgepack_assets.errors import EdgepackError, NotFoundError
-from edgepack_assets.jobs import package_model
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -23,10 +26,7 @@ from edgepack_assets.registry.base import (
     damaged_above,
     damaged_in_words,
 )
-from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.sensors.asking import TICK, Asked, Silence
-from edgepack_assets.settings import Settings
-from edgepack_assets.tasks.packages import by_model_version, raw_data_of_package
+from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
 
 INTERVAL = 60
 BATCH = 200

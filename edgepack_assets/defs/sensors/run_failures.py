@@ -14,14 +14,14 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilter
 
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, ended
+from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
-from edgepack_assets.new_models.runs import Ended
+from edgepack_assets.new_models.run_requests import Ended
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.sensors.runs import PARTITION_TAG, TAGS, ended
-from edgepack_assets.settings import Settings
-from edgepack_assets.webhook import RefusedError, bounded, host_of, post_json
 
 NAME = "run_failures"
 KEPT = 24 * 3600

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from edgepack_assets import errors
-from edgepack_assets.new_models.runs import Ended, SeenRun
+from edgepack_assets.new_models.run_requests import Ended, SeenRun
 from edgepack_assets.partitions import ModelKey
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["St
 
 
 def _told(failure: "StepFailureData", what: str) -> str:
-    """What a failure of ours tells of itself (retries.py): the name of its "error", whether it is "transient"."""
+    """What a failure of ours tells of itself (defs/failures.py): the name of its "error", whether it is "transient"."""
     told = failure.user_failure_data.metadata.get(what) if failure.user_failure_data is not None else None
     return str(told.value) if told is not None else ""
 

@@ -10,12 +10,12 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
 
-from edgepack_assets.dagster_home import opened
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.instance import opened
+from edgepack_assets.defs.sensors import raw_data, run_failures
+from edgepack_assets.defs.sensors.new_models import sensor_name
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.new_models.state import State
-from edgepack_assets.sensors import failures, raw_data
-from edgepack_assets.sensors.registry import sensor_name
-from edgepack_assets.settings import Settings
+from edgepack_assets.new_models.cursor import State
 
 _DAEMON = "SENSOR"
 _DAEMON_SILENT = 120.0
@@ -58,7 +58,7 @@ def sensors_status(settings: Settings, home: str) -> Status:
     intervals = {
         **dict.fromkeys(registry, settings.sensors.interval),
         raw_data.raw_data_versions.name: raw_data.INTERVAL,
-        failures.NAME: settings.sensors.interval,
+        run_failures.NAME: settings.sensors.interval,
     }
     with opened(Path(home)) as instance:
         beat = instance.get_daemon_heartbeats().get(_DAEMON)
@@ -96,7 +96,7 @@ def _one(  # noqa: PLR0917 - what the status is made from
     if state is not None and state.status is InstigatorStatus.STOPPED:
         return SensorStatus(name, "off", None, "switched off: the UI's Automation page switches it on")
     # The daemon's environment may name a webhook where this one does not: then it has looked of late.
-    if late and name == failures.NAME and settings.sensors.webhook is None:
+    if late and name == run_failures.NAME and settings.sensors.webhook is None:
         return SensorStatus(name, "off", None, "sensors.webhook is not configured")
     if state is None or tick is None:
         return SensorStatus(name, "on", None, "", "has never looked")

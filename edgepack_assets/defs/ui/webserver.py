@@ -1,4 +1,5 @@
-"""Dagster's web server behind `guard.RequestGuard`, as `python -m edgepack_assets.ui.webserver` and in `dagster dev`.
+"""Dagster's web server behind `guard.RequestGuard`, as `python -m edgepack_assets.defs.ui.webserver` and in `dagster
+dev`.
 
 Dagster has no switch for allowed hosts or origins, and takes GraphQL mutations by GET. Only what Dagster's web server
 builds its app from is replaced here. Its command line, options and everything else stay Dagster's. `patch.object`
@@ -22,8 +23,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from edgepack_assets.defs.ui.guard import RequestGuard, is_json
 from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.ui.guard import RequestGuard, is_json
 
 ALLOWED_HOSTS_VARIABLE = "EDGEPACK_ALLOWED_HOSTS"
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE | re.ASCII)
@@ -79,7 +80,7 @@ def guarded(command: Sequence[str]) -> list[str]:
     python, *rest = command
     match rest:
         case ["-m", "dagster_webserver", *options]:
-            return [python, "-m", "edgepack_assets.ui.webserver", *options]
+            return [python, "-m", "edgepack_assets.defs.ui.webserver", *options]
         case ["-m", "dagster._daemon", *_]:
             return list(command)
         case _:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgepack_assets.model_types.image_classification.labels import airy_figure, class_label
-from edgepack_assets.model_types.pictures import png
+from edgepack_assets.model_types.figures import png
+from edgepack_assets.model_types.image_classification.figure_labels import airy_figure, class_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from edgepack_assets.model_types.base import Payload, Results, read_lines
-from edgepack_assets.model_types.image_classification.labels import airy_figure
+from edgepack_assets.model_types.figures import name_text, png
+from edgepack_assets.model_types.image_classification.figure_labels import airy_figure
 from edgepack_assets.model_types.image_classification.payload import INPUT
 from edgepack_assets.model_types.image_classification.scoring import NO_ANSWER, Image, match
-from edgepack_assets.model_types.pictures import name_text, png
+from edgepack_assets.model_types.interface import Payload, Results, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

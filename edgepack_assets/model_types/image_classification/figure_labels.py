@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edgepack_assets.model_types.pictures import name_text, new_figure
+from edgepack_assets.model_types.figures import name_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edgepack_assets.evidence import Part
-from edgepack_assets.image_settings import PRESETS
-from edgepack_assets.settings import ModelTypeSettings
+from edgepack_assets.checks import Part
+from edgepack_assets.config.image_settings import PRESETS
+from edgepack_assets.config.schema import ModelTypeSettings
 
 DEFAULTS: Mapping[str, Any] = {"channel_order": "rgb", "resize": "squeeze", "interpolation": "bilinear"}
 """What the component does where nothing is known (component/preprocessing.py)."""

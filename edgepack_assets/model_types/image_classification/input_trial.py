@@ -16,13 +16,13 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.image_settings import PRESETS
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part
-from edgepack_assets.image_settings import PRESETS
-from edgepack_assets.model_types.base import Payload, Results, Trial
 from edgepack_assets.model_types.image_classification.image_input import DEFAULTS, FLOAT_RANGE, as_yaml
 from edgepack_assets.model_types.image_classification.scoring import Image, match
-from edgepack_assets.runtime.told import Told, as_told
+from edgepack_assets.model_types.interface import Payload, Results, Trial
+from edgepack_assets.sandbox.untrusted_values import Told, as_told
 
 MOST_IMAGES, FEWEST_IMAGES = 64, 8
 LIGHT = 32 << 20

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgepack_assets.runtime.told import Text, Told
+from edgepack_assets.sandbox.untrusted_values import Text, Told
 
 _Size = Annotated[int, Field(ge=1, le=100_000)]
 _Shape = Annotated[list[int | Text | None], Field(max_length=16)]

@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.files import is_leftover
-from edgepack_assets.model_types.base import ModelSource
-from edgepack_assets.model_types.model_files import path_inside
-from edgepack_assets.model_types.registered_model import (
+from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types.model_folder.bounded_files import path_inside
+from edgepack_assets.model_types.model_folder.model_file import (
     SavedEnvironment,
     find_model_file,
     merge_requirements,
@@ -21,7 +22,6 @@ from edgepack_assets.model_types.registered_model import (
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
-from edgepack_assets.settings import ModelTypeSettings
 
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")

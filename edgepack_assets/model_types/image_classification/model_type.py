@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import (
+from edgepack_assets.model_types.image_classification import (
+    contact_sheet,
+    image_input,
+    input_trial,
+    model_files,
+    scoring,
+)
+from edgepack_assets.model_types.image_classification import payload as payloads
+from edgepack_assets.model_types.image_classification.inspection import Inspection
+from edgepack_assets.model_types.interface import (
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -20,11 +30,7 @@ from edgepack_assets.model_types.base import (
     Trial,
     Variable,
 )
-from edgepack_assets.model_types.image_classification import image_input, input_trial, scoring, sheet, source
-from edgepack_assets.model_types.image_classification import payload as payloads
-from edgepack_assets.model_types.image_classification.inspection import Inspection
-from edgepack_assets.runtime.told import Told
-from edgepack_assets.settings import ModelTypeSettings
+from edgepack_assets.sandbox.untrusted_values import Told
 
 
 class ImageClassification(ModelType):
@@ -52,7 +58,7 @@ class ImageClassification(ModelType):
 
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
         """The .tflite or .onnx file and what runs it."""
-        return source.read_model(model, entry)
+        return model_files.read_model(model, entry)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """An image in, its class and the probability out."""
@@ -89,4 +95,4 @@ class ImageClassification(ModelType):
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """A sheet of a few images with their answers."""
-        return sheet.draw(payload, results)
+        return contact_sheet.draw(payload, results)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.checks import Part
 from edgepack_assets.errors import RawDataError
-from edgepack_assets.evidence import Part
-from edgepack_assets.files import is_leftover
-from edgepack_assets.model_types.base import PayloadWriter
+from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.interface import PayloadWriter
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 INPUT = "vision_payload"

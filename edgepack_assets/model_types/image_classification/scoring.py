@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack_assets.checks import Part
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Payload, Results, Score, read_lines
-from edgepack_assets.model_types.image_classification import confusion
+from edgepack_assets.model_types.image_classification import confusion_matrix
+from edgepack_assets.model_types.interface import Payload, Results, Score, read_lines
 
 METRICS = (
     "accuracy_validation",
@@ -143,7 +143,7 @@ def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> 
         metrics={name: float(value) for name, value in zip(METRICS, values, strict=True)},
         parts=tuple(_parts(payload, scored, classes)),
         tables=tables,
-        pictures={"Confusion matrix": confusion.draw(truth, predicted, names, NO_ANSWER)},
+        pictures={"Confusion matrix": confusion_matrix.draw(truth, predicted, names, NO_ANSWER)},
     )
 
 

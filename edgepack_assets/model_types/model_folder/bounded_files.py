@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from edgepack_assets.errors import EdgepackError, ModelError, TransientError
-from edgepack_assets.files import disk_errors, is_passing
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_passing
 
 MOST_BYTES = 2**20
 """Of one text file of a model. MLflow writes some kilobytes, and a signature of 10,000 columns is below this too."""

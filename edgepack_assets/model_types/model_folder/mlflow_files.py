@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.files import is_leftover
-from edgepack_assets.model_types.model_files import path_inside, read_yaml
+from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.model_folder.bounded_files import path_inside, read_yaml
 
 _NULLS = ("", "~", "null", "Null", "NULL")
 

@@ -7,18 +7,18 @@ import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.files import is_leftover
-from edgepack_assets.model_types.mlflow_files import mlflow_root, read_mlmodel
-from edgepack_assets.model_types.model_files import path_inside
-from edgepack_assets.model_types.saved_environment import (
+from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.model_folder.bounded_files import path_inside
+from edgepack_assets.model_types.model_folder.mlflow_files import mlflow_root, read_mlmodel
+from edgepack_assets.model_types.model_folder.saved_environment import (
     SavedEnvironment,
     configured_requirements,
     merge_requirements,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
-from edgepack_assets.settings import ModelTypeSettings
 
 __all__ = [
     "SavedEnvironment",

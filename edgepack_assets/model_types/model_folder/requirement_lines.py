@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from edgepack_assets.errors import ModelError, without_credentials
-from edgepack_assets.model_types.model_files import path_problem, read_text
+from edgepack_assets.model_types.model_folder.bounded_files import path_problem, read_text
 
 MOST_LINES = 5_000
 _LONGEST_LINE = 1_000

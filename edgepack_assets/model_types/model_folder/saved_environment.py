@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
 from edgepack_assets.errors import ModelError, without_credentials
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.conda_lines import CondaKind, read_conda_line
-from edgepack_assets.model_types.mlflow_files import MLmodel, read_conda, read_mlmodel, read_python_env
-from edgepack_assets.model_types.requirement_lines import (
+from edgepack_assets.model_types.model_folder.conda_lines import CondaKind, read_conda_line
+from edgepack_assets.model_types.model_folder.mlflow_files import MLmodel, read_conda, read_mlmodel, read_python_env
+from edgepack_assets.model_types.model_folder.requirement_lines import (
     MOST_LINES,
     LineKind,
     SavedLine,
@@ -28,7 +29,6 @@ from edgepack_assets.model_types.requirement_lines import (
     read_lines,
     read_requirements,
 )
-from edgepack_assets.settings import EDGE_PYTHONS, ModelTypeSettings
 
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"

@@ -16,11 +16,11 @@ from typing import IO
 
 from packaging.version import InvalidVersion, Version
 
-from edgepack_assets.evidence import Part
-from edgepack_assets.files import disk_errors, is_passing
-from edgepack_assets.model_types.saved_environment import edge_python
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.settings import ModelTypeSettings
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import ModelTypeSettings
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_passing
+from edgepack_assets.model_types.model_folder.saved_environment import edge_python
 
 _LONGEST = 100
 _MOST_BYTES = 2**28

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgepack_assets.columns import read_columns
-from edgepack_assets.model_types.base import Payload, Prepped, Results, read_lines
-from edgepack_assets.model_types.pictures import STATE_COLOURS, name_text, new_figure, png
+from edgepack_assets.filesystem.parquet import read_columns
+from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_figure, png
+from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
 
 _MOST_POINTS = 4_000

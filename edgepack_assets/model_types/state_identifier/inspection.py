@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from edgepack_assets.model_types.state_identifier.payload import COLUMNS
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
-from edgepack_assets.runtime.child_output import printable
-from edgepack_assets.runtime.told import Text, Told
+from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.untrusted_values import Text, Told
 
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Rows = Annotated[int, Field(ge=1, le=1 << 31)]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgepack_assets.checks import Part
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import (
+from edgepack_assets.model_types.interface import (
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -20,7 +21,7 @@ from edgepack_assets.model_types.base import (
     Score,
     Variable,
 )
-from edgepack_assets.model_types.registered_model import (
+from edgepack_assets.model_types.model_folder.model_file import (
     SavedEnvironment,
     configured_requirements,
     find_model_file,
@@ -28,10 +29,9 @@ from edgepack_assets.model_types.registered_model import (
     model_code,
     saved_environment,
 )
-from edgepack_assets.model_types.saved_versions import versions_in_file
-from edgepack_assets.model_types.state_identifier import drawing, payload, scoring
+from edgepack_assets.model_types.model_folder.saved_versions import versions_in_file
+from edgepack_assets.model_types.state_identifier import figures, payload, scoring
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
-from edgepack_assets.settings import ModelTypeSettings
 
 PERIOD_MS = 250
 """A record every 250 ms: the timeshifting periodicity, and the cycle the edge must keep up with."""
@@ -120,11 +120,11 @@ class StateIdentifier(ModelType):
 
     def prepped_picture(self, prepped: Prepped) -> bytes:
         """The features of every window, as a map."""
-        return drawing.features(prepped)
+        return figures.features(prepped)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """Power over time with the answered states behind it."""
-        return drawing.states(payload, results, inspection, PERIOD_MS)
+        return figures.states(payload, results, inspection, PERIOD_MS)
 
 
 def _columns(configured: Mapping[str, str] | tuple[str, ...] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from edgepack_assets.errors import RawDataError
-from edgepack_assets.files import is_leftover
+from edgepack_assets.filesystem.atomic_files import is_leftover
 from edgepack_assets.registry.base import files_of
 
 ORDER = "by name, numbers in names as numbers: part.2 before part.10"

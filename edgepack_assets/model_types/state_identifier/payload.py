@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.columns import to_numpy
+from edgepack_assets.checks import Part
+from edgepack_assets.config.model_columns import PHASES
 from edgepack_assets.errors import RawDataError
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_columns import PHASES
-from edgepack_assets.model_types.base import PayloadWriter
+from edgepack_assets.filesystem.parquet import to_numpy
+from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.model_types.state_identifier.part_files import ORDER, recording_files
 
 COLUMNS = PHASES

@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from edgepack_assets.columns import read_columns
-from edgepack_assets.evidence import Part
-from edgepack_assets.model_types.base import Prepped, Results, Score
-from edgepack_assets.model_types.state_identifier.separation import separation
+from edgepack_assets.checks import Part
+from edgepack_assets.filesystem.parquet import read_columns
+from edgepack_assets.model_types.interface import Prepped, Results, Score
+from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,14 +4,14 @@
     contents.py      our own tags, and the names of a version's files
     client.py        assets as azure-ai-ml knows them
     asset_api.py     what is asked without the SDK: putting versions and tags, places of a registry
-    places.py        where an asset's bytes lie, and with what right they are read and written
-    blobs.py         moving bytes in pieces, in bounded memory
-    remote.py        every remote call: its time limit, its retries
+    datastores.py    where an asset's bytes lie, and with what right they are read and written
+    azure/blob_container.py  moving bytes in pieces, in bounded memory
+    azure/calls.py           every remote call: its time limit, its retries
     answers.py       what an answer may be that is none of Azure's: a proxy's page, a request to wait
-    faults.py        what Azure answers, in words for the user
-    clouds.py        the clouds of Azure
-    credential.py    who we are
-    connection.py    the connection, checked step by step
+    azure/errors.py          what Azure answers, in words for the user
+    azure/clouds.py          the clouds of Azure
+    azure/credential.py      who we are
+    connection_check.py      the connection, checked step by step
 
 Nothing here is imported unless the configuration names Azure ML, and azure.ai.ml (four seconds) not before the
 first remote call.
@@ -19,7 +19,7 @@ first remote call.
 
 from __future__ import annotations
 
-from edgepack_assets.registry.azure_ml.connection import Step, check_connection
+from edgepack_assets.registry.azure_ml.connection_check import Step, check_connection
 from edgepack_assets.registry.azure_ml.registry import AzureMLRegistry
 
 __all__ = ["AzureMLRegistry", "Step", "check_connection"]

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.clouds import current_cloud
+from edgepack_assets.azure.credential import make_credential
+from edgepack_assets.azure.errors import AbsentError, RefusedError, where
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import DONE_STATES, AssetApi
-from edgepack_assets.registry.azure_ml.clouds import current_cloud
-from edgepack_assets.registry.azure_ml.credential import make_credential
-from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError, where
-from edgepack_assets.registry.azure_ml.remote import Remote
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.versions import Version
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient

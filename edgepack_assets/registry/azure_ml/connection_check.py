@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.clouds import current_cloud
+from edgepack_assets.azure.errors import where
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.azure_ml.client import Assets
-from edgepack_assets.registry.azure_ml.clouds import current_cloud
-from edgepack_assets.registry.azure_ml.faults import where
-from edgepack_assets.registry.azure_ml.places import UPLOAD_DATASTORE, Places
-from edgepack_assets.registry.azure_ml.remote import Remote
+from edgepack_assets.registry.azure_ml.datastores import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
 
 _LONGEST_STEP = 30.0
 """Seconds for one call: whoever looks whether the connection holds waits for no outage to end."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from edgepack_assets.azure.blob_container import Blob
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.files import disk_errors
-from edgepack_assets.registry.azure_ml.blobs import Blob
+from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.registry.azure_ml.client import Asset
 from edgepack_assets.registry.base import DEEPEST_FOLDER, files_of
 

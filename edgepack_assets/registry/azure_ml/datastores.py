@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from edgepack_assets.azure.blob_container import Container
+from edgepack_assets.azure.clouds import current_cloud
+from edgepack_assets.azure.errors import AbsentError, AccessError, RefusedError
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.registry.azure_ml.blobs import Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
-from edgepack_assets.registry.azure_ml.clouds import current_cloud
-from edgepack_assets.registry.azure_ml.faults import AbsentError, AccessError, RefusedError
 from edgepack_assets.registry.base import Kind
 
 if TYPE_CHECKING:

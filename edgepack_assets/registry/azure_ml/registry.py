@@ -23,11 +23,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.azure.blob_container import Blob, Container
+from edgepack_assets.azure.calls import Backoff, Remote
+from edgepack_assets.azure.errors import AbsentError, RefusedError
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
+from edgepack_assets.config.schema import is_asset_name
+from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
-from edgepack_assets.files import disk_errors
+from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, FailedError, UnfinishedError
-from edgepack_assets.registry.azure_ml.blobs import Blob, Container
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
 from edgepack_assets.registry.azure_ml.contents import (
     ATTEMPT,
@@ -42,9 +47,7 @@ from edgepack_assets.registry.azure_ml.contents import (
     leaf_of,
     signature,
 )
-from edgepack_assets.registry.azure_ml.faults import AbsentError, RefusedError
-from edgepack_assets.registry.azure_ml.places import Places, Target
-from edgepack_assets.registry.azure_ml.remote import Backoff, Remote
+from edgepack_assets.registry.azure_ml.datastores import Places, Target
 from edgepack_assets.registry.base import (
     MOST_FILES,
     Kind,
@@ -57,9 +60,6 @@ from edgepack_assets.registry.base import (
     not_found,
     utf8_name,
 )
-from edgepack_assets.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.settings import is_asset_name
-from edgepack_assets.versions import Version, is_version_text, read_version
 
 _MOST_RACES = 50
 _LOOKS = 5
@@ -90,7 +90,7 @@ class OthersVersion(RegisteredVersion):
 
 
 class AzureMLRegistry(Registry):
-    """The `Registry` interface (see base.py) on an Azure ML workspace or registry."""
+    """The `Registry` interface (see model_types/interface.py) on an Azure ML workspace or registry."""
 
     def __init__(self, settings: AzureMLRegistrySettings) -> None:
         self.settings = settings

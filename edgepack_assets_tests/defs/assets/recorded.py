@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from edgepack_assets.artefacts import Artefact
+from edgepack_assets.artefacts.artefact import Artefact
 
 
 def record(instance: dg.DagsterInstance, artefact: Artefact) -> None:

@@ -13,17 +13,17 @@ import pytest
 from dagster._core.instance.config import PoolGranularity
 
 from edgepack_assets import __file__ as package_file
-from edgepack_assets import retries
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.artefacts import canonical_json
-from edgepack_assets.assets.deployment_package import POOL
-from edgepack_assets.config_digest import config_digest
+from edgepack_assets.artefacts.artefact import canonical_json
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.digest import config_digest
 from edgepack_assets.definitions import build_defs
+from edgepack_assets.defs import failures
+from edgepack_assets.defs.assets.deployment_package import POOL
+from edgepack_assets.defs.io_manager import check_recorded
+from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import StaleError, TransientError
-from edgepack_assets.io_manager import check_recorded
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.resources import EdgepackResource
-from edgepack_assets_tests.assets.recorded import record
+from edgepack_assets_tests.defs.assets.recorded import record
 from edgepack_assets_tests.tasks.plant import METRICS, Plant
 
 PROJECT = Path(package_file).parents[1]
@@ -317,7 +317,7 @@ def test_what_may_pass_is_tried_again(
     error: Exception,
     where: tuple[type, str],
 ) -> None:
-    monkeypatch.setattr(retries, "DELAY", 0.0)
+    monkeypatch.setattr(failures, "DELAY", 0.0)
     run, calls = failing(2, error, getattr(*where))
     monkeypatch.setattr(*where, run)
     result, said = launch(plant, instance)
@@ -329,12 +329,12 @@ def test_what_may_pass_is_tried_again(
 def test_retries_are_bounded_and_the_last_error_is_told(
     plant: Plant, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "DELAY", 0.0)
+    monkeypatch.setattr(failures, "DELAY", 0.0)
     run, calls = failing(1000, TransientError("the registry does not answer"), None)
     monkeypatch.setattr(LocalRegistry, "versions", run)
     result, said = launch(plant, instance)
     assert not result.success
-    assert len(calls) == retries.RETRIES + 1
+    assert len(calls) == failures.RETRIES + 1
     assert said == "deployment_package of press:1: the registry does not answer"
 
 

@@ -9,12 +9,18 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.artefact_store import ArtefactStore
-from edgepack_assets.assets import observed
-from edgepack_assets.assets.observed import RAW_DATA, REGISTERED_MODEL, input_tags, raw_data_observations, raw_data_tags
-from edgepack_assets.config import load_settings
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs.assets import input_versions as observed
+from edgepack_assets.defs.assets.input_versions import (
+    RAW_DATA,
+    REGISTERED_MODEL,
+    input_tags,
+    raw_data_observations,
+    raw_data_tags,
+)
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets_tests.assets.staleness import KEYS, Plant, plant_in
+from edgepack_assets_tests.defs.assets.staleness import KEYS, Plant, plant_in
 
 NEW_DATA = ["raw_data has a new data version"]
 
@@ -71,7 +77,7 @@ def test_going_back_to_an_earlier_version_is_no_staleness_once_it_is_made(plant:
 def test_data_that_appears_while_a_step_runs_leaves_its_result_stale(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module("edgepack_assets.assets.payload_data")  # the package holds the asset under this name
+    module = import_module("edgepack_assets.defs.assets.payload_data")  # the package holds the asset under this name
     make: Callable[..., object] = module.make_payload
 
     def make_while_others_register(*arguments: object) -> object:

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from dagster import RunRequest
 
-from edgepack_assets import approval
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
+from edgepack_assets.defs.sensors import new_models
+from edgepack_assets.defs.sensors.new_models import registry_sensors
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, TransientError
+from edgepack_assets.registry import approval
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.sensors import registry
-from edgepack_assets.sensors.registry import registry_sensors
 
 ENTRY = {
     "implementation": "state_identifier",
@@ -312,7 +312,7 @@ def test_a_registry_that_is_gone_is_skipped_with_its_reason_and_then_a_failure(
     plant.tick()
     before = plant.cursor
     now = [10_000_000_000.0]
-    monkeypatch.setattr(registry.time, "time", lambda: now[0])
+    monkeypatch.setattr(new_models.time, "time", lambda: now[0])
 
     def gone(*_: object) -> None:
         raise ConnectionRefusedError("connection refused")

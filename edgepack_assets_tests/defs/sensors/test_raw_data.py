@@ -11,14 +11,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.defs.sensors import bounded_registry
+from edgepack_assets.defs.sensors import raw_data as sensors
+from edgepack_assets.defs.sensors.raw_data import VALIDATED_AGAIN, raw_data_versions
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.resources import EdgepackResource
-from edgepack_assets.sensors import asking
-from edgepack_assets.sensors import raw_data as sensors
-from edgepack_assets.sensors.raw_data import VALIDATED_AGAIN, raw_data_versions
-from edgepack_assets_tests.assets.staleness import Plant, plant_in
+from edgepack_assets_tests.defs.assets.staleness import Plant, plant_in
 
 
 class Daemon:
@@ -166,7 +166,7 @@ def test_a_registry_that_stays_down_is_a_failure_only_when_that_lasts(
     before = daemon.cursor
     versions = LocalRegistry.versions
     now = [10_000_000_000.0]
-    monkeypatch.setattr(asking.time, "time", lambda: now[0])
+    monkeypatch.setattr(bounded_registry.time, "time", lambda: now[0])
     down = {"press_raw", "saw_raw"}
 
     def answers(self: LocalRegistry, kind: Kind, name: str) -> object:
@@ -194,7 +194,7 @@ def test_a_registry_that_stays_down_is_a_failure_only_when_that_lasts(
 
 def test_raw_data_that_is_not_there_yet_is_no_failure(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [10_000_000_000.0]
-    monkeypatch.setattr(asking.time, "time", lambda: now[0])
+    monkeypatch.setattr(bounded_registry.time, "time", lambda: now[0])
     shutil.rmtree(plant.registry.path / "data" / "press_raw")
     daemon = Daemon(plant)
     for _ in range(3):

@@ -13,12 +13,11 @@ import dagster as dg
 import pytest
 import yaml
 
-from edgepack_assets import webhook
-from edgepack_assets.assets.common import MODELS, user_errors
-from edgepack_assets.config import load_settings
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs.assets.declare import MODELS, user_errors
+from edgepack_assets.defs.sensors import run_failures, webhook
+from edgepack_assets.defs.sensors.run_failures import failure_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError
-from edgepack_assets.sensors import failures
-from edgepack_assets.sensors.failures import failure_sensor
 
 KEY = "T00-secret-key"
 
@@ -129,7 +128,7 @@ def plant(tmp_path: Path, hook: Hook) -> Iterator[Plant]:
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         instance.add_dynamic_partitions("models", [f"press:{version}" for version in range(1, 31)])
-        failures._silent_since.clear()
+        run_failures._silent_since.clear()
         yield Plant(tmp_path, instance, hook.url)
 
 
@@ -148,7 +147,7 @@ def test_a_failed_run_is_told_of_once_with_its_reason(
     assert model.pop("text").startswith("Packaging press:2 failed at config_package: config_package of press:2: the mo")
     reason = model.pop("reason")
     assert reason.startswith("config_package of press:2: the model\nneeds https://mirror/simple and token=***")
-    assert len(reason) <= failures.LONGEST
+    assert len(reason) <= run_failures.LONGEST
     assert "\x1b" not in reason
     assert model == {
         "event": "run_failed", "model": "press_model", "version": 2, "model_type": "press", "partition": "press:2",
@@ -249,7 +248,7 @@ def test_a_webhook_that_is_down_for_long_makes_a_failed_tick_and_loses_nothing(
     plant.tick()
     assert [told["run_id"] for told in hook.told] == [first]
     plant.run(2)
-    monkeypatch.setattr(failures, "KEPT", -1)
+    monkeypatch.setattr(run_failures, "KEPT", -1)
     assert "1 failed runs could not be told of" in plant.tick()
     monkeypatch.undo()
     assert plant.tick() == "no run has failed since the last look"
@@ -257,8 +256,8 @@ def test_a_webhook_that_is_down_for_long_makes_a_failed_tick_and_loses_nothing(
 
 
 def test_a_flood_is_told_in_batches(plant: Plant, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "BATCH", 2)
-    monkeypatch.setattr(failures, "_PAGE", 2)
+    monkeypatch.setattr(run_failures, "BATCH", 2)
+    monkeypatch.setattr(run_failures, "_PAGE", 2)
     plant.tick()
     ids = [plant.run(2) for _ in range(5)]
     assert "more are told at the next tick" in plant.tick()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from edgepack_assets import retries
-from edgepack_assets.assets.common import MODELS, user_errors
+from edgepack_assets.defs import failures
+from edgepack_assets.defs.assets.declare import MODELS, user_errors
+from edgepack_assets.defs.sensors.run_outcomes import runs_of
 from edgepack_assets.errors import (
     ApprovalError,
     EnvironmentBuildError,
@@ -16,8 +17,7 @@ from edgepack_assets.errors import (
     NotFoundError,
     TransientError,
 )
-from edgepack_assets.new_models.runs import Ended, SeenRun
-from edgepack_assets.sensors.runs import runs_of
+from edgepack_assets.new_models.run_requests import Ended, SeenRun
 
 
 @dg.asset(partitions_def=MODELS, check_specs=[dg.AssetCheckSpec("pass_gates", asset="metrics", blocking=True)])
@@ -74,8 +74,8 @@ def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
 def test_only_what_may_pass_is_tried_again_and_then_it_is_the_infrastructures_fault(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception, ended: Ended, tries: int
 ) -> None:
-    monkeypatch.setattr(retries, "RETRIES", 2)
-    monkeypatch.setattr(retries, "DELAY", 0)
+    monkeypatch.setattr(failures, "RETRIES", 2)
+    monkeypatch.setattr(failures, "DELAY", 0)
     tried = []
 
     @dg.asset(partitions_def=MODELS, name="deployment_package")

@@ -23,8 +23,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
-from edgepack_assets.cli import main
-from edgepack_assets.new_models.state import State
+from edgepack_assets.cli.main import main
+from edgepack_assets.new_models.cursor import State
 
 CONFIG = """\
 registry: {path: registry}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.defs.sensors.webhook import post_json
 from edgepack_assets.errors import TransientError
-from edgepack_assets.webhook import post_json
 
 
 class Server:

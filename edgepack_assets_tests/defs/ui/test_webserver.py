@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from edgepack_assets.defs.ui.guard import RequestGuard
+from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE, GuardedWebserver, allowed_hosts, guarded
 from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.ui.guard import RequestGuard
-from edgepack_assets.ui.webserver import ALLOWED_HOSTS_VARIABLE, GuardedWebserver, allowed_hosts, guarded
 
 PLANT_HOST = "edgepack.plant.example"
 MUTATION = 'mutation Attack { setConcurrencyLimit(concurrencyKey: "attacked", limit: 1) }'
@@ -334,7 +334,7 @@ def test_only_the_uis_own_origin_is_served(origin: bytes) -> None:
 
 def test_what_dagster_dev_starts_is_guarded_or_refused() -> None:
     assert guarded(["py", "-m", "dagster_webserver", "--port", "1"]) == [
-        "py", "-m", "edgepack_assets.ui.webserver", "--port", "1",
+        "py", "-m", "edgepack_assets.defs.ui.webserver", "--port", "1",
     ]  # fmt: skip
     daemon = ["py", "-m", "dagster._daemon", "run"]
     assert guarded(daemon) == daemon

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgepack_assets.model_types.base import Payload, PayloadWriter, Results, gzip_writer
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.model_types.image_classification import MODEL_TYPE
-from edgepack_assets.settings import ModelTypeSettings
+from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results, gzip_writer
 
 INSPECTION = {
     "input": {"width": 8, "height": 8},

@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from edgepack_assets.checks import Part, all_pass
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.evidence import Part, all_pass
-from edgepack_assets.model_types.base import Payload, PayloadWriter
 from edgepack_assets.model_types.image_classification import MODEL_TYPE, image_input, input_trial
 from edgepack_assets.model_types.image_classification.inspection import Inspection
-from edgepack_assets.runtime.told import as_told
+from edgepack_assets.model_types.interface import Payload, PayloadWriter
+from edgepack_assets.sandbox.untrusted_values import as_told
 
 from .helpers import encoded, entry, load_child_tasks, results, write_payload
 from .onnx_models import build, save

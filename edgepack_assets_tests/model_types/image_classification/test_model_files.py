@@ -9,10 +9,9 @@ import pytest
 from onnx import helper
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.image_classification import MODEL_TYPE, source
-
-from .helpers import entry
-from .onnx_models import build
+from edgepack_assets.model_types.image_classification import MODEL_TYPE, model_files
+from edgepack_assets_tests.model_types.image_classification.helpers import entry
+from edgepack_assets_tests.model_types.image_classification.onnx_models import build
 
 
 def _names(requirements: tuple[str, ...]) -> list[str]:
@@ -103,9 +102,9 @@ def test_weights_beside_an_onnx_file_ship(tmp_path: Path, location: str) -> None
 
 def test_weights_named_beyond_the_first_chunk_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _with_external_data(tmp_path / "m", "weights.bin")
-    monkeypatch.setattr(source, "_OVERLAP", 64)
+    monkeypatch.setattr(model_files, "_OVERLAP", 64)
     for size in range(16, 48):
-        monkeypatch.setattr(source, "_CHUNK", size)
+        monkeypatch.setattr(model_files, "_CHUNK", size)
         assert "weights.bin" in MODEL_TYPE.read_model(folder, entry()).files
 
 
@@ -136,7 +135,7 @@ def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> 
 
 def test_the_names_of_the_component_are_known() -> None:
     shipped = {file.name for file in (MODEL_TYPE.folder / "component").iterdir() if file.suffix == ".py"}
-    assert shipped | {"model.json"} == set(source._COMPONENT_FILES)
+    assert shipped | {"model.json"} == set(model_files._COMPONENT_FILES)
 
 
 def test_a_note_called_location_is_no_file(tmp_path: Path) -> None:

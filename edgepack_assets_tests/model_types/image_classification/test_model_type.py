@@ -10,8 +10,8 @@ import pytest
 
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types import model_type
-from edgepack_assets.model_types.base import Prepped
 from edgepack_assets.model_types.image_classification import MODEL_TYPE
+from edgepack_assets.model_types.interface import Prepped
 
 
 def test_it_is_found_by_its_name() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgepack_assets.checks import all_pass
 from edgepack_assets.errors import RawDataError
-from edgepack_assets.evidence import all_pass
-from edgepack_assets.model_types.base import read_lines
 from edgepack_assets.model_types.image_classification import MODEL_TYPE, payload
+from edgepack_assets.model_types.interface import read_lines
 
 from .helpers import encoded, load_decoding, photo, photos, write_payload
 

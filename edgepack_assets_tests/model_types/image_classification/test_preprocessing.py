@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgepack_assets.image_settings import PRESETS
+from edgepack_assets.config.image_settings import PRESETS
 
 from .helpers import entry, load_inference, photo
 

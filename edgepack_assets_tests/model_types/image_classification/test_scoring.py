@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from edgepack_assets.checks import all_pass
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.evidence import all_pass
-from edgepack_assets.model_types.base import Payload, Results, Score, gzip_writer
-from edgepack_assets.model_types.image_classification import MODEL_TYPE, confusion, scoring
-from edgepack_assets.model_types.image_classification.sheet import choose
+from edgepack_assets.model_types.image_classification import MODEL_TYPE, confusion_matrix, scoring
+from edgepack_assets.model_types.image_classification.contact_sheet import choose
+from edgepack_assets.model_types.interface import Payload, Results, Score, gzip_writer
 
 from .helpers import INSPECTION, labelled_payload, results
 
@@ -191,7 +191,7 @@ def test_one_class_of_a_thousand_may_be_all_that_is_tried(tmp_path: Path) -> Non
 
 
 def test_the_confusion_matrix_counts_each_image_once() -> None:
-    found = confusion.tabulate([0, 0, 0, 3, 3, 3], [0, 3, -1, 3, 7, 3], -1)
+    found = confusion_matrix.tabulate([0, 0, 0, 3, 3, 3], [0, 3, -1, 3, 7, 3], -1)
     assert found.rows == [0, 3]
     assert found.columns == [0, 3, 7, -1]
     assert found.cells == [[1, 1, 0, 1], [0, 2, 1, 0]]
@@ -200,10 +200,10 @@ def test_the_confusion_matrix_counts_each_image_once() -> None:
 def test_of_many_classes_the_most_confused_are_shown() -> None:
     truth = [label for label in range(200) for _ in range(2)]
     predicted = [label if label % 8 else 1000 + number for number, label in enumerate(truth)]
-    found = confusion.tabulate(truth, predicted, -1)
+    found = confusion_matrix.tabulate(truth, predicted, -1)
     assert {label for label in range(200) if label % 8 == 0} <= set(found.rows)
     assert len(found.rows) == 30 and len(found.columns) <= 40
-    assert found.columns[-1] == confusion.OTHER
+    assert found.columns[-1] == confusion_matrix.OTHER
     assert [sum(row) for row in found.cells] == [2] * 30
 
 

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from edgepack_assets.errors import EdgepackError, ModelError, RawDataError, TransientError
-from edgepack_assets.model_types.model_files import MOST_BYTES, model_errors, path_inside, read_text, read_yaml
+from edgepack_assets.model_types.model_folder.bounded_files import (
+    MOST_BYTES,
+    model_errors,
+    path_inside,
+    read_text,
+    read_yaml,
+)
 
 
 class Anything(BaseModel, extra="allow"):

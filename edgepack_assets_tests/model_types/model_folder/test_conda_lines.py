@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from edgepack_assets.model_types.conda_lines import CondaKind, read_conda_line
+from edgepack_assets.model_types.model_folder.conda_lines import CondaKind, read_conda_line
 
 
 @pytest.mark.parametrize(

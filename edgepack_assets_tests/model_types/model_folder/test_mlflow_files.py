@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.mlflow_files import mlflow_root, read_conda, read_mlmodel, read_python_env
+from edgepack_assets.model_types.model_folder.mlflow_files import mlflow_root, read_conda, read_mlmodel, read_python_env
 
 
 def written(folder: Path, **files: str) -> Path:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.registered_model import (
+from edgepack_assets.model_types.model_folder.model_file import (
     find_model_file,
     merge_requirements,
     model_code,
     saved_environment,
 )
-from edgepack_assets.settings import ModelTypeSettings
 
 SUFFIXES = (".pkl", ".skops")
 MLMODEL = "flavors:\n  python_function: {code: code, python_version: 3.12.4}\n  sklearn: {pickled_model: model.pkl}\n"

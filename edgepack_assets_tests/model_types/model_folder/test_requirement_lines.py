@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from pip._internal.req.req_file import preprocess
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.requirement_lines import LineKind, SavedLine, logical_lines, read_requirements
+from edgepack_assets.model_types.model_folder.requirement_lines import (
+    LineKind,
+    SavedLine,
+    logical_lines,
+    read_requirements,
+)
 
 
 def lines(folder: Path, text: str, **others: str) -> list[SavedLine]:

@@ -14,14 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.saved_environment import (
+from edgepack_assets.model_types.model_folder.saved_environment import (
     SavedEnvironment,
     configured_requirements,
     edge_python,
     saved_environment,
 )
-from edgepack_assets.settings import ModelTypeSettings
 
 PINNED = "mlflow==2.20.1\nnumpy==1.25.2\nscikit-learn==1.4.2\n"
 

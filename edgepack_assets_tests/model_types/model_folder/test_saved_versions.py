@@ -16,11 +16,11 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from edgepack_assets.evidence import all_pass
-from edgepack_assets.model_types.saved_versions import saved_version_parts, versions_in_file
-from edgepack_assets.runtime.lock import Lock
-from edgepack_assets.runtime.wheels import PLATFORM, LockedPackage
-from edgepack_assets_tests.model_types.test_saved_environment import entry
+from edgepack_assets.checks import all_pass
+from edgepack_assets.environments.lock import Lock
+from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
+from edgepack_assets.model_types.model_folder.saved_versions import saved_version_parts, versions_in_file
+from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 
 def lock(python: str = "3.11", **versions: str) -> Lock:

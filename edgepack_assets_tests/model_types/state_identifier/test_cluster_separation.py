@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
-from edgepack_assets.model_types.state_identifier import separation as module
-from edgepack_assets.model_types.state_identifier.separation import separation
+from edgepack_assets.model_types.state_identifier import cluster_separation as module
+from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 
 
 def test_the_contracts_dunn_example():
@@ -90,7 +90,7 @@ def test_memory_stays_far_below_the_matrix(clusters):
     """20,000 windows: their matrix would take 3.2 GB, sums for 3,000 clusters 480 MB."""
     code = f"""
 import numpy as np, resource
-from edgepack_assets.model_types.state_identifier.separation import separation
+from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 from scipy.spatial.distance import cdist
 random = np.random.RandomState(0)
 points, labels = random.normal(size=(20_000, 6)), random.randint(0, {clusters}, 20_000)

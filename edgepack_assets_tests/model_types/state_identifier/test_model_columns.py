@@ -25,8 +25,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 import edgepack_assets.model_types.state_identifier as package
-from edgepack_assets.model_columns import read_model_columns
-from edgepack_assets.model_types.base import gzip_writer
+from edgepack_assets.config.model_columns import read_model_columns
+from edgepack_assets.model_types.interface import gzip_writer
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.model_types.state_identifier.model_type import _columns
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgepack_assets.checks import all_pass
 from edgepack_assets.errors import RawDataError
-from edgepack_assets.evidence import all_pass
-from edgepack_assets.model_types.base import PayloadWriter
+from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.model_types.state_identifier import payload
 
 

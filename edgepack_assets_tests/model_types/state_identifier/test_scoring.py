@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import silhouette_score
 
-from edgepack_assets.model_types.base import Prepped, Results
+from edgepack_assets.model_types.interface import Prepped, Results
 from edgepack_assets.model_types.state_identifier import scoring
-from edgepack_assets.model_types.state_identifier.separation import separation
+from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 
 
 @pytest.fixture

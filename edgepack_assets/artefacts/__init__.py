@@ -1,0 +1,1 @@
+"""Values of assets as content-addressed blobs, in a folder or in Azure storage."""

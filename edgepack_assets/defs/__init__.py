@@ -1,0 +1,1 @@
+"""Everything that imports Dagster: assets, sensors, jobs, resources and the instance."""

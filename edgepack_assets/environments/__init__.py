@@ -1,0 +1,1 @@
+"""Locks, wheels and the Python environments that are built from them."""

@@ -1,0 +1,1 @@
+"""What keeps an installation in order: checks of the machine, garbage, use of locks."""
