@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
+            # One worker builds the plant that they share.
+            item.add_marker(pytest.mark.xdist_group("plant"))
 
 
 @dataclass

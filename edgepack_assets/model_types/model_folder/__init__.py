@@ -1,1 +1,1 @@
-"""Reads the folder of a registered model without executing any of it: bounded, checked, and as MLflow, pip and conda mean it."""
+"""Reads the folder of a registered model, without executing any of it, as MLflow, pip and conda mean its files."""
