@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckRow:
     """One row of a check's table.
 
     `reference` is what was compared with, in words, and `margin` the room left to what was wanted (negative: how much
@@ -22,13 +22,13 @@ class Part:
     warns: bool = False
 
 
-def all_pass(parts: Iterable[Part]) -> bool:
+def all_pass(parts: Iterable[CheckRow]) -> bool:
     """Whether every part holds that does more than warn; a check without parts asserts nothing, so it does not pass."""
     rows = list(parts)
     return bool(rows) and all(part.passed or part.warns for part in rows)
 
 
-def in_words(parts: Iterable[Part]) -> str:
+def in_words(parts: Iterable[CheckRow]) -> str:
     """The parts that do not hold, in one line."""
     return "; ".join(
         ("warning: " if part.warns else "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from edgepack_assets.checks import Part, all_pass, in_words
-from edgepack_assets.defs.assets.declare import evidence_table
+from edgepack_assets.checks import CheckRow, all_pass, in_words
+from edgepack_assets.defs.assets.declare import rows_table
 
-HOLDS = Part("a", True, "1", "1")
-WARNS = Part("b", False, "2", "1", warns=True)
-FAILS = Part("c", False, "3", "1")
+HOLDS = CheckRow("a", True, "1", "1")
+WARNS = CheckRow("b", False, "2", "1", warns=True)
+FAILS = CheckRow("c", False, "3", "1")
 
 
 def test_a_row_that_only_warns_does_not_fail_its_check_and_is_said() -> None:
@@ -18,5 +18,5 @@ def test_a_row_that_only_warns_does_not_fail_its_check_and_is_said() -> None:
 
 
 def test_the_table_says_which_rows_warn_where_there_are_any() -> None:
-    assert [row.data.get("warns") for row in evidence_table([HOLDS, WARNS]).records] == [False, True]
-    assert "warns" not in evidence_table([HOLDS, FAILS]).records[0].data
+    assert [row.data.get("warns") for row in rows_table([HOLDS, WARNS]).records] == [False, True]
+    assert "warns" not in rows_table([HOLDS, FAILS]).records[0].data

@@ -302,7 +302,7 @@ def sensors() -> None:
          " ".join(f"{each.fault + ': ' if each.fault and each.words else each.fault}{each.words}".split()))
         for each in found.sensors
     ]  # fmt: skip
-    click.echo(table(("SENSOR", "IS", "LOOKED", "SAID"), rows))
+    click.echo(table(("SENSOR", "STATUS", "LAST TICK", "MESSAGE"), rows))
     waiting = sorted({name for each in found.sensors for name in each.waiting})
     for name in waiting:
         click.echo(f"waits for approval: edgepack model approve {name}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_transient
 
 RETRIES = 3
 DELAY = 5.0
@@ -19,14 +19,14 @@ DELAY = 5.0
 
 
 @contextmanager
-def failures(what: str, retry_number: int) -> Iterator[None]:
+def as_dagster_failure(what: str, retry_number: int) -> Iterator[None]:
     """Turn an EdgepackError into a `dg.Failure` that names `what` and is not retried, and an error that may pass (of
     the registry, a storage, the network, a full disk) into `dg.RetryRequested`. Other errors pass as they are, not
     retried."""
     try:
         yield
     except (TransientError, OSError) as error:
-        if isinstance(error, OSError) and not is_passing(error):
+        if isinstance(error, OSError) and not is_transient(error):
             raise
         failure = dg.Failure(
             description=f"{what}: {error}", metadata={"error": type(error).__name__, "transient": True}

@@ -11,7 +11,7 @@ from dagster import AssetRecordsFilter, DagsterInstance
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.config.digest import config_digest
-from edgepack_assets.defs.failures import failures
+from edgepack_assets.defs.failures import as_dagster_failure
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import StaleError
 
@@ -30,7 +30,7 @@ class ArtefactIOManager(dg.IOManager):
         """Make the artefact the value of its asset and partition."""
         assert obj.asset == context.asset_key.to_user_string()
         assert obj.partition == context.partition_key
-        with failures(f"{obj.asset} of {obj.partition}", context.step_context.previous_attempt_count):
+        with as_dagster_failure(f"{obj.asset} of {obj.partition}", context.step_context.previous_attempt_count):
             self._edgepack.store.save(obj)
         context.add_output_metadata({"config_digest": config_digest(self._edgepack.settings)})
 
@@ -38,7 +38,7 @@ class ArtefactIOManager(dg.IOManager):
         """The value of the upstream asset's partition."""
         asset, partition = context.asset_key.to_user_string(), context.partition_key
         step = context.step_context
-        with failures(f"reading {asset} of {partition}", step.previous_attempt_count):
+        with as_dagster_failure(f"reading {asset} of {partition}", step.previous_attempt_count):
             artefact = self._edgepack.store.load(asset, partition)
             check_recorded(artefact, step.instance)
             return artefact

@@ -17,7 +17,7 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 
 
 class EdgepackResource:
@@ -58,12 +58,14 @@ class EdgepackResource:
             self._registry = open_registry(self.settings)
         return self._registry
 
-    def tools(self, log: Any) -> Tools:
+    def tools(self, log: Any) -> TaskContext:
         """What a task works with, logging to `log`."""
         if self._sandbox is None:
             self._sandbox = Sandbox(self.settings.runtime)
         self._sandbox.log = log
-        return Tools(self.settings, self.registry, self.store, self._sandbox, self._packaging, log, self._environments)
+        return TaskContext(
+            self.settings, self.registry, self.store, self._sandbox, self._packaging, log, self._environments
+        )
 
     def close(self) -> None:
         """End the child and the packaging worker, if any."""

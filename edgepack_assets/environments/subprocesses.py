@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_transient
 
 _SHOWN = 4_000
 _OUT_OF_SPACE = re.compile(r"(?i)no space left on device|disk quota exceeded|\(os error (28|122)\)|\[Errno (28|122)\]")
@@ -49,7 +49,7 @@ def run_command(
                 _kill_group(process)
                 raise
     except OSError as error:
-        kind = TransientError if is_passing(error) else EnvironmentBuildError
+        kind = TransientError if is_transient(error) else EnvironmentBuildError
         raise kind(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
     finally:
         os.close(watched)
@@ -64,7 +64,7 @@ def shown(text: str) -> str:
 
 
 def ran_out(done: subprocess.CompletedProcess[str]) -> bool:
-    """Whether a command failed for want of room, or was killed: neither says anything of what it worked on."""
+    """Whether a command failed because the disk was full, or was killed: neither says anything of what it worked on."""
     return done.returncode < 0 or _OUT_OF_SPACE.search(done.stderr) is not None
 
 

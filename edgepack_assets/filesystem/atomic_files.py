@@ -74,11 +74,11 @@ def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
         yield
     except OSError as error:
         other = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
-        kind = TransientError if is_passing(error) else EdgepackError
+        kind = TransientError if is_transient(error) else EdgepackError
         raise kind(f"{path}: cannot be {done}: {error.strerror or error}{other}") from error
 
 
-def is_passing(error: OSError) -> bool:
+def is_transient(error: OSError) -> bool:
     """Whether an error of the operating system speaks of the network or of what the machine has run out of."""
     return isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _PASSING
 

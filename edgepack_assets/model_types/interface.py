@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.sandbox.untrusted_values import Told
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 _UNANSWERED = b'"outputs": null}\n'
 """How most lines of a state identifier's results end: not worth parsing four times."""
@@ -77,7 +77,7 @@ class ModelSource:
     python_version: str | None
     constraints: tuple[str, ...] = ()
     saved_versions: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[CheckRow, ...] = ()
 
 
 @dataclass
@@ -189,7 +189,7 @@ class Score:
     windows). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
 
     metrics: Mapping[str, float]
-    parts: tuple[Part, ...]
+    parts: tuple[CheckRow, ...]
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -203,7 +203,7 @@ class Trial(ABC):
     inputs: Mapping[str, Path]
 
     @abstractmethod
-    def rows(self, told: object) -> tuple[list[Part], list[dict[str, Any]]]:
+    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """Rows of the check, which only warn, and a table. Raises ComponentError where `told` is not what the function
         returns."""
 
@@ -221,11 +221,11 @@ class ModelType(ABC):
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of `metric_names` that are worse the higher they are."""
     prepares_data: ClassVar[bool]
-    inspection: ClassVar[type[Told]]
+    inspection: ClassVar[type[UntrustedReport]]
     """The shape of what `inspect_model` tells."""
-    works_with: ClassVar[tuple[str, ...]]
+    host_imports: ClassVar[tuple[str, ...]]
     """Modules that payload, scoring and pictures import here, which a run may import ahead."""
-    preload: ClassVar[Mapping[str, tuple[str, ...]]]
+    child_imports: ClassVar[Mapping[str, tuple[str, ...]]]
     """Distribution name -> modules that a child may import ahead of its job when the lock holds it."""
 
     @property
@@ -240,7 +240,7 @@ class ModelType(ABC):
         Raises RawDataError naming the file, column and row that is wrong."""
 
     @abstractmethod
-    def payload_parts(self, facts: Mapping[str, Any]) -> list[Part]:
+    def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """What must hold for the payload, from the facts of `write_payload` plus `records`, their number."""
 
     @abstractmethod
@@ -253,7 +253,7 @@ class ModelType(ABC):
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """What the component declares, given what `inspect_model` told."""
 
-    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Rows of the config package's check on what inspecting the model told: what is only assumed, for example."""
         return []
 

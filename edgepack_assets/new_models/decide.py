@@ -16,9 +16,9 @@ from typing import TypeGuard
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.new_models.cursor import AskedRun, Baseline, State
 from edgepack_assets.new_models.run_requests import (
-    Ended,
     Request,
     Rules,
+    RunOutcome,
     SeenRun,
     created_ms,
     is_of,
@@ -46,7 +46,7 @@ _SWEEP_SHARE = 10
 
 
 @dataclass
-class Look:
+class Decision:
     """What one look came to. `waits` are the versions that began to wait for approval, `fault` what kept it from
     looking at every version."""
 
@@ -60,7 +60,7 @@ class Look:
 RunsOf = Callable[[Sequence[int]], Iterable[SeenRun]]
 
 
-def look(state: State | None, rules: Rules, registry: Registry, runs_of: RunsOf, now: float) -> Look:
+def decide(state: State | None, rules: Rules, registry: Registry, runs_of: RunsOf, now: float) -> Decision:
     """Look once. `state` is None at the first start; `runs_of` gives the runs of versions' partitions; `now` is in s.
 
     Whatever the registry raises passes through, and `state` is as it was: looking again later is safe."""
@@ -75,10 +75,10 @@ class _Looking:
     ) -> None:
         self.state, self.is_first, self.rules, self.registry = state, is_first, rules, registry
         self.runs_of, self.now = runs_of, int(now)
-        self.made = Look(state)
+        self.made = Decision(state)
         self.at_hand: dict[int, RegisteredVersion] = {}
 
-    def all(self) -> Look:
+    def all(self) -> Decision:
         self.find()
         self.follow_runs()
         self.follow_waiting()
@@ -233,27 +233,27 @@ class _Looking:
                 self.say(f"{self.name(number)}: its run was requested and is nowhere to be seen: requested again")
                 self.request_again(number, asked, asked.attempt)
             return
-        if own.ended is Ended.NOT_YET:
+        if own.ended is RunOutcome.RUNNING:
             return
-        if own.ended in (Ended.FOR_INFRASTRUCTURE, Ended.UNAPPROVED):
+        if own.ended in (RunOutcome.INFRASTRUCTURE_FAILURE, RunOutcome.UNAPPROVED):
             later = [run.ended for run in runs if run.whole and run is not own and run.began >= own.began]
-            if Ended.NOT_YET in later:
+            if RunOutcome.RUNNING in later:
                 return  # a person was faster
-            if Ended.WELL not in later and asked.attempt < rules.attempts:
+            if RunOutcome.SUCCEEDED not in later and asked.attempt < rules.attempts:
                 self.follow_with_another(number, asked, own)
                 return
-            if Ended.WELL not in later:
+            if RunOutcome.SUCCEEDED not in later:
                 self.say(
                     f"{self.name(number)}: all {rules.attempts} runs {own.ended}; mend it and materialize the "
                     "partition by hand"
                 )
-        elif own.ended is not Ended.WELL:
+        elif own.ended is not RunOutcome.SUCCEEDED:
             self.say(f"{self.name(number)}: its run {own.ended}, and is not requested again")
         del state.runs[number]
 
     def follow_with_another(self, number: int, asked: AskedRun, own: SeenRun) -> None:
         attempt, words = asked.attempt + 1, f"run {asked.attempt} of {self.rules.attempts} {own.ended}"
-        wait = wait_before(attempt, self.rules) if own.ended is Ended.FOR_INFRASTRUCTURE else 0
+        wait = wait_before(attempt, self.rules) if own.ended is RunOutcome.INFRASTRUCTURE_FAILURE else 0
         left = own.over // 1000 + wait - self.now
         if left > 0:
             self.say(f"{self.name(number)}: {words}; the next one is requested in {left} s")
@@ -335,7 +335,7 @@ class _Looking:
         state = self.state
         by_number = {found.number: found for found in candidates}
         asked_about = sorted({*by_number, *also_look_at})
-        launched: dict[int, set[Ended]] = {}
+        launched: dict[int, set[RunOutcome]] = {}
         for run in self.runs_of(asked_about) if asked_about else ():
             created = created_ms(by_number[run.version]) if run.version in by_number else state.waiting[run.version]
             # What was requested for another registration of this number is no package of this one.
@@ -344,13 +344,13 @@ class _Looking:
                 launched.setdefault(run.version, set()).add(run.ended)
         for number in asked_about:
             ended = launched.get(number, set())
-            if Ended.WELL in ended:
+            if RunOutcome.SUCCEEDED in ended:
                 self.say(f"{self.name(number)}: packaged by a run that was launched by hand")
                 created = created_ms(by_number[number]) if number in by_number else state.waiting[number]
                 state.record.add(number, created)
                 state.pending.discard(number)
                 state.waiting.pop(number, None)
-            elif Ended.NOT_YET in ended:
+            elif RunOutcome.RUNNING in ended:
                 self.say(f"{self.name(number)}: a run that was launched by hand is under way")
             elif number in by_number and len(self.made.requests) < self.rules.batch:
                 self.request(by_number[number], 1)

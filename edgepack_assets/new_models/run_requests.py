@@ -11,15 +11,15 @@ from edgepack_assets.registry.approval import Approval
 from edgepack_assets.registry.base import RegisteredVersion
 
 
-class Ended(StrEnum):
+class RunOutcome(StrEnum):
     """How a run stands."""
 
-    NOT_YET = "under way"
-    WELL = "succeeded"
+    RUNNING = "under way"
+    SUCCEEDED = "succeeded"
     CANCELED = "canceled"
-    ON_THE_MODEL = "failed on the model"
+    MODEL_FAILURE = "failed on the model"
     UNAPPROVED = "found the approval taken back"
-    FOR_INFRASTRUCTURE = "failed for want of infrastructure"
+    INFRASTRUCTURE_FAILURE = "failed because of infrastructure"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SeenRun:
     run_key: str | None
     began: int
     over: int
-    ended: Ended
+    ended: RunOutcome
     whole: bool
 
 

@@ -112,11 +112,13 @@ def _isolation(settings: Settings) -> Iterator[Finding]:
     except EdgepackError as error:
         yield Finding("isolation", "running model code", False, str(error))
         return
-    way = "nothing shuts model code in" if tried.way == "none" else f"model code is shut in by {tried.way}"
+    backend = "nothing shuts model code in" if tried.backend == "none" else f"model code is shut in by {tried.backend}"
     lacking = (
-        "" if tried.way == "none" or not tried.missing else f", but it does not hold that {', '.join(tried.missing)}"
+        ""
+        if tried.backend == "none" or not tried.missing
+        else f", but it does not hold that {', '.join(tried.missing)}"
     )
     name = f"runtime.isolation: {settings.runtime.isolation}"
-    yield Finding("isolation", name, not tried.missing, way + lacking, required)
+    yield Finding("isolation", name, not tried.missing, backend + lacking, required)
     for part in tried.parts:
         yield Finding("isolation", part.name, part.passed, part.found, required)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.artefacts.store import ArtefactStore
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
@@ -92,7 +92,7 @@ def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
     return found
 
 
-def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[Part]:
+def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[CheckRow]:
     """Whether pipeline and runtime configuration hold to the SDK's schemas."""
     parts = []
     for file, document, schema in (
@@ -102,35 +102,35 @@ def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[Part
         name = f"{file} holds to the SDK's schema"
         try:
             _validate_with_schema(file, document, schema)
-            parts.append(Part(name, True, "valid", schema))
+            parts.append(CheckRow(name, True, "valid", schema))
         except AssertionError as error:
-            parts.append(Part(name, False, " ".join(str(error).split()), schema))
+            parts.append(CheckRow(name, False, " ".join(str(error).split()), schema))
     return parts
 
 
-def config_package_parts(config_package: Path, lock: Lock) -> list[Part]:
+def config_package_rows(config_package: Path, lock: Lock) -> list[CheckRow]:
     """The rows of config_package.is_fit: structure, schema, and the size its deployment package will have."""
     with _opened_config(config_package) as config:
         names = [component["name"] for component in config.pipeline["dataFlowPipeline"]["components"]]
         entrypoint = Path(config.pipeline["dataFlowPipeline"]["components"][0]["entrypoint"]).name
         found = entrypoint if entrypoint in config.inside() else "missing"
         return [
-            Part("components", names == [COMPONENT], ", ".join(names), COMPONENT),
-            Part("entrypoint", found == entrypoint, found, entrypoint),
+            CheckRow("components", names == [COMPONENT], ", ".join(names), COMPONENT),
+            CheckRow("entrypoint", found == entrypoint, found, entrypoint),
             *schema_parts(config.pipeline, load_yaml(_runtime_config(config.pipeline))),
             _size_of_deployment_package(config, lock),
         ]
 
 
-def _size_of_deployment_package(config: _ConfigPackage, lock: Lock) -> Part:
+def _size_of_deployment_package(config: _ConfigPackage, lock: Lock) -> CheckRow:
     """Whether the deployment package of this config package will be within the server's limit."""
     return size_part(config.size + sum(package.size for package in lock.packages))
 
 
-def size_part(size: int) -> Part:
+def size_part(size: int) -> CheckRow:
     """Whether a deployment package of that many bytes is within the server's limit."""
     note = " (servers before 2.9 may refuse it)" if size > PACKAGE_SIZE_LIMIT else ""
-    return Part(
+    return CheckRow(
         "size of the deployment package",
         size <= PACKAGE_SIZE_HARD_LIMIT,
         f"{size} bytes{note}",

@@ -30,11 +30,11 @@ from edgepack_assets.errors import ComponentError, PackageError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.canonical_yaml import load_yaml
 from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
-from edgepack_assets.sandbox.child_main import RecordError, told
+from edgepack_assets.sandbox.child_main import RecordError, result_line
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
-from edgepack_assets.sandbox.untrusted_values import Told, as_told
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def allowed_late(records: int) -> int:
     return max(records // 100, 1 if records > 1 else 0)
 
 
-class _Latency(Told):
+class _Latency(UntrustedReport):
     """Seconds for a record."""
 
     p50: float = Field(ge=0, allow_inf_nan=False)
@@ -91,7 +91,7 @@ class _Latency(Told):
     sum: float = Field(ge=0, allow_inf_nan=False)
 
 
-class _Counted(Told):
+class _Counted(UntrustedReport):
     """What the child tells of a run."""
 
     records: int = Field(ge=0)
@@ -191,7 +191,7 @@ class PackageRunner:
         self,
         what: str,
         records: Path,
-        preload: Iterable[str],
+        child_imports: Iterable[str],
         until_answers: int | None = None,
         count: int | None = None,
     ) -> PackageRun:
@@ -205,7 +205,7 @@ class PackageRunner:
         value = self._sandbox.run(
             what,
             self._environment,
-            preload,
+            child_imports,
             {
                 "task": "run",
                 "folder": str(self.component_folder),
@@ -219,7 +219,7 @@ class PackageRunner:
             inputs={"records": records},
             outputs={"results": results, "times": times},
         )
-        counted = as_told(what, _Counted, value)
+        counted = parse_report(what, _Counted, value)
         if count is not None and counted.records > count:
             raise ComponentError(f"{what} told of {counted.records} records; the payload has {count}")
         answers = _check_results(what, results, counted.records, _declared(component["outputType"]))
@@ -259,7 +259,7 @@ def _check_results(what: str, results: Path, records: int, outputs: dict[str, st
                 if line != b'{"record": %d, "outputs": null}\n' % lines:
                     answered.append(lines)
                     entry = json.loads(line)
-                    if line != told(entry["outputs"], outputs, lines):
+                    if line != result_line(entry["outputs"], outputs, lines):
                         raise ValueError(f"line {lines} is no answer to record {lines}")
                 lines += 1
                 characters += len(line)

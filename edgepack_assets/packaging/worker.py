@@ -15,7 +15,7 @@ import sys
 from typing import IO, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_passing
+from edgepack_assets.filesystem.atomic_files import is_transient
 
 
 class PackagingWorker:
@@ -81,7 +81,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         except EdgepackError as error:
             answer = (True, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, who knows which model it was about
-            kind = TransientError if isinstance(error, OSError) and is_passing(error) else PackageError
+            kind = TransientError if isinstance(error, OSError) and is_transient(error) else PackageError
             answer = (True, kind(f"{name} failed: {type(error).__name__}: {error}"))
         pickle.dump(answer, answers)
         answers.flush()

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_passing, writing
+from edgepack_assets.filesystem.atomic_files import is_transient, writing
 
 _LARGEST = 16 << 20
 """Bytes of version.json and tags.json that are read at most."""
@@ -79,7 +79,7 @@ def _read_json(path: Path, content: TypeAdapter[_T]) -> _T:
 def _damage(path: Path, error: OSError | ValueError) -> EdgepackError:
     """What a version suffers from, in words. A share that is gone is no damage: it is a TransientError."""
     if isinstance(error, OSError):
-        if is_passing(error):
+        if is_transient(error):
             return TransientError(f"{path}: cannot be read: {error.strerror}")
         reason = error.strerror or str(error)
     elif isinstance(error, ValidationError):

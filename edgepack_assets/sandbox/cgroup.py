@@ -33,7 +33,7 @@ class MemoryGroup:
         return [*_ENTER, str(self._folder / "cgroup.procs"), *command]
 
     def is_exceeded(self) -> bool:
-        """Whether the kernel has ended something in it for want of memory."""
+        """Whether the kernel has ended a process in it because memory ran out."""
         with contextlib.suppress(OSError):
             events = dict(line.split() for line in (self._folder / "memory.events").read_text().splitlines())
             return int(events.get("oom_kill", 0)) > 0

@@ -124,7 +124,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
-            results.write(told(answer, outputs, number))
+            results.write(result_line(answer, outputs, number))
             answered += 1
             if wanted is not None and answered >= wanted:
                 break
@@ -158,7 +158,7 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
             raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {_shown(value):.100}")
 
 
-def told(answer: object, outputs: dict[str, str], number: int) -> bytes:
+def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
     """An answer as a line of results, if it is what the component declares. The host holds what it reads to the same.
 
     Raises RecordError."""

@@ -23,7 +23,7 @@ from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.temp_folders import Scratch, remove_all
 from edgepack_assets.sandbox.cgroup import new_group
 from edgepack_assets.sandbox.child_output import ChildOutput
-from edgepack_assets.sandbox.isolation import Isolation, Room, python_folders
+from edgepack_assets.sandbox.isolation import Isolation, SandboxRoot, python_folders
 from edgepack_assets.sandbox.resource_usage import Consumption, descendants
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
@@ -69,19 +69,19 @@ class ChildProcess:
     """A running child. `identity` is the interpreter and the modules that it was started for."""
 
     def __init__(
-        self, environment: Environment, preload: tuple[str, ...], settings: RuntimeSettings, isolation: Isolation
+        self, environment: Environment, child_imports: tuple[str, ...], settings: RuntimeSettings, isolation: Isolation
     ) -> None:
-        self.identity = (environment.python, preload)
+        self.identity = (environment.python, child_imports)
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
         self._scratch = Scratch()
         readable = [environment.folder, *settings.readable_folders, _CHILD, _CHILD_LIMITS]
         try:
-            room = Room(self._scratch.path, [*python_folders(environment.python), *readable])
+            room = SandboxRoot(self._scratch.path, [*python_folders(environment.python), *readable])
             self.work = room.work
             for folder in (room.work, room.mount_point):
                 folder.mkdir(mode=0o700)
-            isolation.own(room.work)
+            isolation.give_to_child(room.work)
             self._flags = _flags(room.work)
             self._start(room)
         except (OSError, subprocess.SubprocessError) as error:
@@ -97,13 +97,13 @@ class ChildProcess:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._poll.register(self._status, select.POLLIN)
-        self._send(preload)
+        self._send(child_imports)
 
-    def _start(self, room: Room) -> None:
+    def _start(self, room: SandboxRoot) -> None:
         self._status, status = os.pipe()
         self._group = new_group(int(self._settings.memory_limit * _GIB))
         limits = {
-            "isolated": self._isolation.way != "none",
+            "isolated": self._isolation.backend != "none",
             "memory": int(self._settings.memory_limit * _GIB),
             "file": int(self._settings.disk_limit * _GIB),
             "processes": _most_processes(self._isolation),
@@ -162,7 +162,7 @@ class ChildProcess:
             told |= {"home": str(home), "result": str(job.result), "paths": paths}
             file.write_text(json.dumps(told), encoding="utf-8")
             for folder in (home, given, made, file):
-                self._isolation.own(folder)
+                self._isolation.give_to_child(folder)
         try:
             yield job
         finally:
@@ -171,7 +171,7 @@ class ChildProcess:
 
     def _clear(self) -> None:
         """Leave the work folder as it was before the job."""
-        self._isolation.own(self.work)
+        self._isolation.give_to_child(self.work)
         for name in os.listxattr(self.work):
             if name.startswith(("user.", "system.posix_acl")):
                 os.removexattr(self.work, name)
@@ -182,16 +182,16 @@ class ChildProcess:
     def _give(self, source: Path, copy: Path) -> Path:
         """A copy that is the child's: what it makes of it is its own affair."""
         copy.parent.mkdir()
-        self._isolation.own(copy.parent)
+        self._isolation.give_to_child(copy.parent)
         if not source.is_dir():
             shutil.copyfile(source, copy)
-            self._isolation.own(copy)
+            self._isolation.give_to_child(copy)
             return copy
         shutil.copytree(source, copy, copy_function=shutil.copyfile)
-        self._isolation.own(copy)
+        self._isolation.give_to_child(copy)
         for path, folders, files in os.walk(copy):
             for name in (*folders, *files):
-                self._isolation.own(Path(path, name))
+                self._isolation.give_to_child(Path(path, name))
         return copy
 
     def do(self, what: str, job: Job, log: Any) -> None:
@@ -202,7 +202,7 @@ class ChildProcess:
         code, excess = self._follow(output, time.monotonic() + self._settings.time_limit)
         if code is None or self.has_ended():
             self.kill(log)
-        elif self._isolation.way == "none":
+        elif self._isolation.backend == "none":
             self._end_strays(log)
         self._read(output, at_most=64)
         output.tell(everything=True)
@@ -265,7 +265,7 @@ class ChildProcess:
     def _job_processes(self) -> list[int]:
         below = descendants(self.process.pid)
         # The child itself is this process's own child, or that of the one that built its room.
-        return below if self._isolation.way == "none" else below[1:]
+        return below if self._isolation.backend == "none" else below[1:]
 
     def _job_status(self) -> int | None:
         """What the child told of its fork, or how the child itself ended; None while the job runs."""
@@ -295,7 +295,7 @@ class ChildProcess:
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-        if self._isolation.way == "none":
+        if self._isolation.backend == "none":
             self._end_strays(log)
         self.process.wait()
 
@@ -327,7 +327,7 @@ def _most_processes(isolation: Isolation) -> int | None:
     (before Linux 5.14 even in a namespace), and root has none."""
     if isolation.user is not None:
         return _MOST_PROCESSES
-    if isolation.way == "none" and os.geteuid() == 0:
+    if isolation.backend == "none" and os.geteuid() == 0:
         return None
     running = 0
     for entry in Path("/proc").glob("[0-9]*"):

@@ -61,11 +61,11 @@ _USERS = range(61184, 65520)
 _TRY_FOR = 30.0
 _PROGRAMS = {"bubblewrap": "bwrap", "unshare": "unshare"}
 
-Way = Literal["bubblewrap", "unshare", "none"]
+Backend = Literal["bubblewrap", "unshare", "none"]
 
 
 @dataclass(frozen=True)
-class Room:
+class SandboxRoot:
     """What a child may see: `base` is a folder with `work` (to write to) in it, the rest is read-only."""
 
     base: Path
@@ -87,73 +87,77 @@ class Isolation:
     """A way that works here. `user` is the other user a child becomes, None where it stays this process's. `missing`
     are those of PROTECTIONS that it does not give."""
 
-    way: Way
+    backend: Backend
     user: int | None
     missing: tuple[str, ...]
 
     @property
     def words(self) -> str:
         """The way, and what does not hold."""
-        return self.way if self.way == "none" or not self.missing else f"{self.way}, but not: {', '.join(self.missing)}"
+        return (
+            self.backend
+            if self.backend == "none" or not self.missing
+            else f"{self.backend}, but not: {', '.join(self.missing)}"
+        )
 
-    def command(self, room: Room, command: Sequence[str]) -> list[str]:
+    def command(self, room: SandboxRoot, command: Sequence[str]) -> list[str]:
         """The command line that runs `command` in that room, as the first process there: with it all others end, and
         none of them can stop or kill it."""
-        if self.way == "bubblewrap":
+        if self.backend == "bubblewrap":
             command = _bubblewrap(self.user, room, command)
-        elif self.way == "unshare":
+        elif self.backend == "unshare":
             command = _unshare(self.user, room, command)
         return [*_FIRST_TO_END, *command]
 
-    def own(self, path: Path) -> None:
+    def give_to_child(self, path: Path) -> None:
         """Make a file or folder the child's, whatever umask it was made with."""
         os.chmod(path, 0o700 if path.is_dir() else 0o600)  # noqa: PTH101 - one call fewer for folders of many files
         if self.user is not None:
             os.chown(path, self.user, self.user)
 
 
-def isolation_for(policy: Literal["required", "best_effort"], ways: Sequence[Way] | None = None) -> Isolation:
+def isolation_for(policy: Literal["required", "best_effort"], backends: Sequence[Backend] | None = None) -> Isolation:
     """The best way that works on this machine, bubblewrap first.
 
     Raises IsolationError if the policy is "required" and something of it does not hold."""
     unfiltered = why_unfiltered()
     tried: dict[str, str] = {}
-    for way in ways or ("bubblewrap", "unshare", "none"):
-        user = _other_user() if way != "none" else None
-        reason = _why_not(way, user) if way != "none" else None
+    for backend in backends or ("bubblewrap", "unshare", "none"):
+        user = _other_user() if backend != "none" else None
+        reason = _why_not(backend, user) if backend != "none" else None
         if reason is not None:
-            tried[way] = reason
+            tried[backend] = reason
             continue
-        holds = (way != "none", unfiltered is None)
-        found = Isolation(way, user, tuple(name for name in PROTECTIONS if not holds[name == FILTERED]))
+        holds = (backend != "none", unfiltered is None)
+        found = Isolation(backend, user, tuple(name for name in PROTECTIONS if not holds[name == FILTERED]))
         if not found.missing or policy == "best_effort":
             return found
-        if way != "none":
+        if backend != "none":
             raise IsolationError(
-                f"model code can be shut in by {way} on this machine, but the kernel takes no filter of system calls "
+                f"{backend} can isolate model code on this machine, but the kernel takes no filter of system calls "
                 f"({unfiltered}), and runtime.isolation is `required`: allow seccomp (a kernel with "
                 "CONFIG_SECCOMP_FILTER; in a container, a profile that lets a process filter itself). `best_effort` "
                 "would run it without"
             )
     raise IsolationError(
         "model code cannot be isolated on this machine, and runtime.isolation is `required`: install bubblewrap, or "
-        f"allow user namespaces ({'; '.join(f'{way}: {reason}' for way, reason in tried.items())}). `best_effort` "
+        f"allow user namespaces ({'; '.join(f'{backend}: {reason}' for way, reason in tried.items())}). `best_effort` "
         "would run it without"
     )
 
 
 @cache
-def _why_not(way: Way, user: int | None) -> str | None:
+def _why_not(backend: Backend, user: int | None) -> str | None:
     """Why a way does not work here, None if it does: tried once per process, with a process that does nothing."""
-    if shutil.which(_PROGRAMS[way]) is None:
-        return f"{_PROGRAMS[way]} is not installed"
+    if shutil.which(_PROGRAMS[backend]) is None:
+        return f"{_PROGRAMS[backend]} is not installed"
     with scratch_folder() as folder:
-        room = Room(folder, python_folders(Path(sys.executable)))
+        room = SandboxRoot(folder, python_folders(Path(sys.executable)))
         room.work.mkdir()
         room.mount_point.mkdir()
         try:
             done = subprocess.run(
-                Isolation(way, user, ()).command(room, ["/usr/bin/env", "true"]), env={}, cwd=room.work,
+                Isolation(backend, user, ()).command(room, ["/usr/bin/env", "true"]), env={}, cwd=room.work,
                 stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRY_FOR,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -161,9 +165,9 @@ def _why_not(way: Way, user: int | None) -> str | None:
     return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[-300:] or "it fails"
 
 
-def _program(way: Way) -> str:
+def _program(backend: Backend) -> str:
     """Where a way's program lies. A child's own PATH need not lead there."""
-    return shutil.which(_PROGRAMS[way]) or _PROGRAMS[way]
+    return shutil.which(_PROGRAMS[backend]) or _PROGRAMS[backend]
 
 
 def _other_user() -> int | None:
@@ -189,7 +193,7 @@ def python_folders(python: Path) -> tuple[Path, ...]:
     return tuple(path for path in found if path.exists() and not path.is_relative_to("/usr"))
 
 
-def _binds(room: Room) -> dict[str, str]:
+def _binds(room: SandboxRoot) -> dict[str, str]:
     """Folders and files to show read-only, by where they stand; a link of the system stays one (see _links)."""
     paths = [path for path in (*_SYSTEM, *_ALSO) if Path(path).exists() and not Path(path).is_symlink()]
     return {path: path for path in [*paths, *map(str, room.readable)]}
@@ -204,7 +208,7 @@ def _links() -> dict[str, str]:
     return {path: str(Path(path).readlink()) for path in _SYSTEM if Path(path).is_symlink()}
 
 
-def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
+def _bubblewrap(user: int | None, room: SandboxRoot, command: Sequence[str]) -> list[str]:
     line = [
         _program("bubblewrap"),
         "--unshare-ipc",
@@ -239,7 +243,7 @@ def _bubblewrap(user: int | None, room: Room, command: Sequence[str]) -> list[st
     return [*line, "--chdir", "/", "--", *command]
 
 
-def _unshare(user: int | None, room: Room, command: Sequence[str]) -> list[str]:
+def _unshare(user: int | None, room: SandboxRoot, command: Sequence[str]) -> list[str]:
     plan: Mapping[str, object] = {
         "root": str(room.mount_point), "work": str(room.work), "binds": _binds(room), "links": _links(),
         "devices": _DEVICES, "streams": _STREAMS, "user": user, "scratch": _SCRATCH, "command": list(command),

@@ -21,7 +21,7 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.sandbox.child_output import quoted, without_folder
 from edgepack_assets.sandbox.child_process import ChildProcess
-from edgepack_assets.sandbox.isolation import Isolation, Way, isolation_for
+from edgepack_assets.sandbox.isolation import Backend, Isolation, isolation_for
 from edgepack_assets.sandbox.untrusted_files import open_output, take_output
 
 _RESULT_LIMIT = 8 << 20
@@ -64,13 +64,13 @@ class TaskFailedError(ComponentError):
 class Sandbox:
     """Runs jobs in child processes. Use as a context manager, or `close` it: the child is ended then.
 
-    `ways` are those to isolate it that are tried, in this order; all by default."""
+    `backends` are those to isolate it that are tried, in this order; all by default."""
 
     def __init__(
-        self, settings: RuntimeSettings, log: logging.Logger | None = None, ways: Sequence[Way] | None = None
+        self, settings: RuntimeSettings, log: logging.Logger | None = None, backends: Sequence[Backend] | None = None
     ) -> None:
         self._settings = settings
-        self._ways = ways
+        self._ways = backends
         self.log: Any = log or logging.getLogger(__name__)
         self._child: ChildProcess | None = None
         self._isolation: Isolation | None = None
@@ -92,9 +92,9 @@ class Sandbox:
         """How children are shut in. Raises IsolationError if that is required and does not work here."""
         if self._isolation is None:
             self._isolation = isolation_for(self._settings.isolation, self._ways)
-            if self._isolation.way != "none" and self._isolation.missing:
+            if self._isolation.backend != "none" and self._isolation.missing:
                 self.log.warning(
-                    f"model code is shut in by {self._isolation.way}, but on this machine it does not hold that "
+                    f"model code is shut in by {self._isolation.backend}, but on this machine it does not hold that "
                     f"{', '.join(self._isolation.missing)} (`edgepack doctor` tries it); with `runtime.isolation: "
                     "required` it would not run at all"
                 )
@@ -106,11 +106,11 @@ class Sandbox:
                 )
         return self._isolation
 
-    def prepare(self, environment: Environment, preload: Iterable[str]) -> None:
-        """Start a child that imports `preload` while this process does something else.
+    def prepare(self, environment: Environment, child_imports: Iterable[str]) -> None:
+        """Start a child that imports `child_imports` while this process does something else.
 
         Raises EnvironmentBuildError if the environment's interpreter does not start, IsolationError."""
-        modules = tuple(preload)
+        modules = tuple(child_imports)
         child = self._child
         if child is None or child.identity != (environment.python, modules) or child.has_ended():
             self.close()
@@ -120,7 +120,7 @@ class Sandbox:
         self,
         what: str,
         environment: Environment,
-        preload: Iterable[str],
+        child_imports: Iterable[str],
         job: Mapping[str, Any],
         *,
         inputs: Mapping[str, Path] | None = None,
@@ -133,7 +133,7 @@ class Sandbox:
         TaskFailedError if the code raised, ComponentError if it hung, took too much, died or returned something that
         is not JSON. Outputs are not trusted either: open them with `open_output`.
         """
-        self.prepare(environment, preload)
+        self.prepare(environment, child_imports)
         assert self._child is not None
         try:
             with self._child.job(job, inputs or {}, outputs or {}) as laid_out:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import PLATFORM
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.sandbox.isolation import Way
+from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.sandbox import Sandbox
 
 _HARM = Path(__file__).with_name("escape_attempts.py")
@@ -59,18 +59,18 @@ _BY_LIMIT = {
 class Tried:
     """The way in which children are shut in, what it does not give here, and a row for each protection."""
 
-    way: Way
+    backend: Backend
     missing: tuple[str, ...]
-    parts: list[Part]
+    parts: list[CheckRow]
 
 
-def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) -> Tried:
-    """Try each protection and limit once, in about 10 s. `ways` are those to shut code in that come into question."""
+def try_protections(settings: RuntimeSettings, backends: list[Backend] | None = None) -> Tried:
+    """Try each protection and limit once, in about 10 s, with the first of `backends` that works."""
     with (
         _Bait() as bait,
         scratch_folder() as folder,
-        Sandbox(settings.model_copy(update=_LIMITS), ways=ways) as sandbox,
-        Sandbox(settings.model_copy(update=_SHORT), ways=[sandbox.isolation.way]) as hurried,
+        Sandbox(settings.model_copy(update=_LIMITS), backends=backends) as sandbox,
+        Sandbox(settings.model_copy(update=_SHORT), backends=[sandbox.isolation.backend]) as hurried,
     ):
 
         def harm(name: str, using: Sandbox = sandbox, **arguments: Any) -> Any:
@@ -102,21 +102,21 @@ def try_protections(settings: RuntimeSettings, ways: list[Way] | None = None) ->
         ]
         told = harm("hang", using=hurried)
         held = "ran longer than" in str(told)
-        parts.append(Part("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
-        return Tried(sandbox.isolation.way, sandbox.isolation.missing, parts)
+        parts.append(CheckRow("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
+        return Tried(sandbox.isolation.backend, sandbox.isolation.missing, parts)
 
 
-def _part(name: str, got: object) -> Part:
+def _part(name: str, got: object) -> CheckRow:
     """`got` is what the code gained: nothing, if the protection holds."""
-    return Part(name, got is None, "refused" if got is None else str(got), "refused")
+    return CheckRow(name, got is None, "refused" if got is None else str(got), "refused")
 
 
-def _limit(name: str, got: object) -> Part:
+def _limit(name: str, got: object) -> CheckRow:
     """As `_part`, of a limit: it also holds if the sandbox found too much and ended the code."""
     if got is None or _BY_KERNEL in str(got):
-        return Part(name, True, _ENFORCED, "enforced or sampled")
+        return CheckRow(name, True, _ENFORCED, "enforced or sampled")
     is_sampled = any(words in str(got) for words in _NOTICED)
-    return Part(name, is_sampled, _SAMPLED if is_sampled else f"does not hold: {got}", "enforced or sampled")
+    return CheckRow(name, is_sampled, _SAMPLED if is_sampled else f"does not hold: {got}", "enforced or sampled")
 
 
 class _Bait:

@@ -13,16 +13,16 @@ Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printabl
 """Words of the model's: short, and such as can be stored and shown."""
 
 
-class Told(BaseModel):
+class UntrustedReport(BaseModel):
     """A value that a child tells: these fields and no others."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-_Shape = TypeVar("_Shape", bound=Told)
+_Shape = TypeVar("_Shape", bound=UntrustedReport)
 
 
-def as_told(what: str, shape: type[_Shape], value: object) -> _Shape:
+def parse_report(what: str, shape: type[_Shape], value: object) -> _Shape:
     """`value` in that shape. Raises ComponentError saying what differs; `what` names the job."""
     try:
         return shape.model_validate(value)

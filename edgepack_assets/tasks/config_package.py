@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.interface import ModelSource, ModelType
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
-from edgepack_assets.model_types.model_folder.saved_versions import saved_version_parts
+from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.child_process import ChildDiedError
 from edgepack_assets.sandbox.sandbox import TaskFailedError
-from edgepack_assets.sandbox.untrusted_values import as_told
+from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
@@ -36,7 +36,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 class ConfigPackageReport:
     """What a person sees of a config package."""
 
-    parts: list[Part]
+    parts: list[CheckRow]
     files: list[dict[str, Any]]
     generation: Generation
     lock_was_kept: bool
@@ -50,7 +50,7 @@ class ConfigPackageReport:
 
 
 def make_config_package(
-    key: ModelKey, tools: Tools, was_approved: bool = False
+    key: ModelKey, tools: TaskContext, was_approved: bool = False
 ) -> tuple[Artefact, ConfigPackageReport]:
     """Package the key's model version. `was_approved`: an approval is why it is packaged, so it must still stand.
 
@@ -72,8 +72,8 @@ def make_config_package(
         lock = generation.lock
         environment = tools.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
-        tools.sandbox.prepare(environment, tools.preload(key, lock))
-        background_imports.start(implementation.works_with)
+        tools.sandbox.prepare(environment, tools.child_imports(key, lock))
+        background_imports.start(implementation.host_imports)
         component = work / "component"
         with model_errors(f"reading {model}"):
             _assemble(component, implementation, source)
@@ -84,8 +84,8 @@ def make_config_package(
         package: Path = tools.packaging.call(
             "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
         )
-        parts: list[Part] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
-        parts = [*parts, *saved_version_parts(source.saved_versions, lock, entry), *source.parts]
+        parts: list[CheckRow] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
+        parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
@@ -141,16 +141,16 @@ def _write_model_json(component: Path, settings: Any) -> None:
 
 
 def _inspect(
-    key: ModelKey, tools: Tools, environment: Environment, component: Path, source: ModelSource
+    key: ModelKey, tools: TaskContext, environment: Environment, component: Path, source: ModelSource
 ) -> dict[str, Any]:
     """Let the component's own environment tell what the packaging must know of the model."""
-    implementation, preload = tools.model_type(key), tools.preload(key, environment.lock)
+    implementation, child_imports = tools.model_type(key), tools.child_imports(key, environment.lock)
     what = f"inspecting the model of {key}"
     try:
         told = tools.sandbox.run(
             what,
             environment,
-            preload,
+            child_imports,
             {
                 "task": "call",
                 "folder": str(component),
@@ -163,8 +163,8 @@ def _inspect(
         python = {"python": source.python_version} if source.python_version else {}
         loading = Loading(environment, {**python, **source.saved_versions})
         origin = origin_of(
-            component / str(source.model.get("file", "")), component, environment, preload, tools.sandbox
+            component / str(source.model.get("file", "")), component, environment, child_imports, tools.sandbox
         )
         raise explained(error, what, loading, origin) from None
     with model_errors(what):
-        return as_told(what, implementation.inspection, told).model_dump(exclude_unset=True)
+        return parse_report(what, implementation.inspection, told).model_dump(exclude_unset=True)

@@ -22,7 +22,7 @@ from edgepack_assets.sandbox.sandbox import Sandbox
 
 
 @dataclass
-class Tools:
+class TaskContext:
     """Everything a task may use. `log` has info and warning."""
 
     settings: Settings
@@ -63,7 +63,7 @@ class Tools:
             self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
         return environment
 
-    def preload(self, key: ModelKey, lock: Lock) -> list[str]:
+    def child_imports(self, key: ModelKey, lock: Lock) -> list[str]:
         """Modules that a child of this model type imports ahead, as far as its lock holds them."""
-        wanted = self.model_type(key).preload
+        wanted = self.model_type(key).child_imports
         return [module for name, modules in wanted.items() if name in lock.names for module in modules]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgepack_assets import __version__
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part, in_words
+from edgepack_assets.checks import CheckRow, in_words
 from edgepack_assets.config.digest import config_digest
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
@@ -18,9 +18,9 @@ from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, conte
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.final_run import execute
-from edgepack_assets.tasks.metrics import Scored, configured_parts, open_metrics
+from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
 
@@ -51,11 +51,11 @@ class DeploymentReport:
     content_digest: str
     was_registered_before: bool
     metrics: Mapping[str, float | None]
-    parts: list[Part]
+    parts: list[CheckRow]
 
 
 def deploy(
-    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], override: str, tools: Tools
+    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], override: str, tools: TaskContext
 ) -> tuple[Artefact, DeploymentReport]:
     """Verify chain and gates, build, run and register the package; or report the version that stands.
 
@@ -90,7 +90,7 @@ def deploy(
 
         registration = register_package(tools.registry, name, tags, build, tools.log)
         registered, before = registration.registered, registration.built is None
-        parts = _registered_parts(registration, expected, work, tools)
+        parts = _registered_rows(registration, expected, work, tools)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
@@ -113,7 +113,7 @@ def deploy(
     return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, parts)
 
 
-def _origin(validated: Validated, lock: Lock, tools: Tools) -> Origin | None:
+def _origin(validated: Validated, lock: Lock, tools: TaskContext) -> Origin | None:
     """What the package says that it was made from. None if its model version has left the registry meanwhile."""
     model, raw = validated.config_package.facts["model"], raw_data_of(validated.payload_data)
     try:
@@ -132,11 +132,11 @@ def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: Tools) -> dict[str, str]:
+def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: TaskContext) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: no reason makes answers of other windows right."""
-    unsound = [part for part in metrics.sound_parts if not (part.passed or part.warns)]
-    failed = [part for part in configured_parts(metrics, key, tools) if not (part.passed or part.warns)]
+    unsound = [part for part in metrics.consistency_rows if not (part.passed or part.warns)]
+    failed = [part for part in gate_rows(metrics, key, tools) if not (part.passed or part.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:
@@ -154,7 +154,7 @@ def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: T
 
 
 def _tags(  # noqa: PLR0917 - what the tags are made from
-    key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], tools: Tools
+    key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], tools: TaskContext
 ) -> dict[str, str]:
     raw, model = raw_data_of(validated.payload_data), validated.config_package.facts["model"]
     tags = {
@@ -173,7 +173,9 @@ def _tags(  # noqa: PLR0917 - what the tags are made from
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
 
 
-def _registered_parts(registration: Registration, expected: dict[str, str], work: Path, tools: Tools) -> list[Part]:
+def _registered_rows(
+    registration: Registration, expected: dict[str, str], work: Path, tools: TaskContext
+) -> list[CheckRow]:
     """The rows of deployment_package.is_registered_as_built, from a fresh download, whose bytes `download` holds
     against the registered digest.
 
@@ -184,11 +186,13 @@ def _registered_parts(registration: Registration, expected: dict[str, str], work
         path = tools.registry.download(registered, work / "registered")
     if as_built is not None:
         digest = as_built.result()
-        return [Part("registered bytes", registered.digest == digest, registered.digest, f"{digest}, as built and run")]
+        return [
+            CheckRow("registered bytes", registered.digest == digest, registered.digest, f"{digest}, as built and run")
+        ]
     stamp = read_stamp(path)
     wanted = f"version {registered.version}, package id {registered.tags.get('packageid', 'none')}"
     differing = _differing(contents(path, stamp), expected)
     return [
-        Part("files that differ from the validated ones", differing == "none", differing, "none"),
-        Part("stamp", str(stamp) == wanted, str(stamp), wanted),
+        CheckRow("files that differ from the validated ones", differing == "none", differing, "none"),
+        CheckRow("stamp", str(stamp) == wanted, str(stamp), wanted),
     ]

@@ -15,7 +15,7 @@ from edgepack_assets.model_types.interface import Results, read_lines
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.packaging.stamp import PACKAGES
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.payload_data import open_payload
 
 ANSWERS_TO_COMPARE = 2
@@ -25,7 +25,7 @@ TOLERANCE = 1e-9
 
 def execute(  # noqa: PLR0917 - what is run, and what it is held to
     key: ModelKey, package: Path, found: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
-    lock: Lock, tools: Tools,
+    lock: Lock, tools: TaskContext,
 ) -> None:  # fmt: skip
     """Run a stamped package over the payload's first records, until it gave two answers, or over the whole payload if
     it has fewer or the configuration says so. The outputs must be those that were validated. `found` are the digests
@@ -40,7 +40,9 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
         PackageRunner(package, work, tools.sandbox, tools.environment(lock), wheels) as runner,
     ):
         what = f"running {package.name} of {key}"
-        run = runner.run(what, payload.records, tools.preload(key, lock), until_answers=enough, count=payload.count)
+        run = runner.run(
+            what, payload.records, tools.child_imports(key, lock), until_answers=enough, count=payload.count
+        )
         validated = Results(tools.store.fetch(validation_results.parts["results"]))
         answered = _compare(package.name, run.results, validated.path, run.records)
     if run.records != payload.count and (enough is None or answered < enough):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import GateSettings
 
 _ROUNDING = 1e-12
@@ -24,19 +24,19 @@ class Reference:
     nothing_yet: bool = False
 
 
-def gate_parts(
+def compare_with_gates(
     metrics: Mapping[str, float | None],
     gates: Mapping[str, GateSettings],
     lower_is_better: Collection[str] = (),
     references: Mapping[str, Reference] | None = None,
-) -> list[Part]:
+) -> list[CheckRow]:
     """A row per metric (is it a finite number?), per gate with bounds, and per gate with a reference.
 
     `references` holds one for every gate that names a reference. A metric that is missing or not finite passes no
     gate.
     """
     parts = [
-        Part(f"{name} is a finite number", _finite(value), _shown(value), "a finite number")
+        CheckRow(f"{name} is a finite number", _finite(value), _shown(value), "a finite number")
         for name, value in sorted(metrics.items())
     ]
     for name, gate in sorted(gates.items()):
@@ -49,32 +49,34 @@ def gate_parts(
     return parts
 
 
-def _within_bounds(name: str, value: float | None, gate: GateSettings) -> Part:
+def _within_bounds(name: str, value: float | None, gate: GateSettings) -> CheckRow:
     low = -math.inf if gate.min is None else gate.min
     high = math.inf if gate.max is None else gate.max
     if value is None or not math.isfinite(value):
-        return Part(f"gate on {name}", False, _shown(value), _bounds(gate))
+        return CheckRow(f"gate on {name}", False, _shown(value), _bounds(gate))
     margin = min(value - low, high - value)
-    return Part(f"gate on {name}", low <= value <= high, _shown(value), _bounds(gate), margin=_signed(margin))
+    return CheckRow(f"gate on {name}", low <= value <= high, _shown(value), _bounds(gate), margin=_signed(margin))
 
 
-def _against(name: str, value: float | None, gate: GateSettings, reference: Reference, lower_is_better: bool) -> Part:
+def _against(
+    name: str, value: float | None, gate: GateSettings, reference: Reference, lower_is_better: bool
+) -> CheckRow:
     compared = f"model version {gate.reference}" if isinstance(gate.reference, int) else gate.reference
     what = f"gate on {name} against {compared}"
     if reference.nothing_yet:
-        return Part(what, _finite(value), _shown(value), "a finite number", reference.source)
+        return CheckRow(what, _finite(value), _shown(value), "a finite number", reference.source)
     if reference.value is None or not math.isfinite(reference.value):
-        return Part(what, False, _shown(value), f"{name} to compare with", reference.source)
+        return CheckRow(what, False, _shown(value), f"{name} to compare with", reference.source)
     allowed = gate.tolerance.of(reference.value)
     bound = reference.value + allowed if lower_is_better else reference.value - allowed
     worse = f"{reference.value:.6g}, {'plus' if lower_is_better else 'minus'} {gate.tolerance}"
     wanted = f"{'at most' if lower_is_better else 'at least'} {bound:.6g} ({worse})"
     if value is None or not math.isfinite(value):
-        return Part(what, False, _shown(value), wanted, reference.source)
+        return CheckRow(what, False, _shown(value), wanted, reference.source)
     margin = bound - value if lower_is_better else value - bound
     passed = margin >= -_ROUNDING * abs(bound)
     left = max(margin, 0.0) if passed else margin  # what is only rounding is not shown as missing
-    return Part(what, passed, _shown(value), wanted, reference.source, _signed(left))
+    return CheckRow(what, passed, _shown(value), wanted, reference.source, _signed(left))
 
 
 def _finite(value: float | None) -> bool:

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.model_types.interface import Results, Score
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.context import Tools
-from edgepack_assets.tasks.gates import gate_parts
+from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.gates import compare_with_gates
 from edgepack_assets.tasks.package_history import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
 
 
 def make_metrics(
-    key: ModelKey, payload_data: Artefact, prepped_data: Artefact, validation_results: Artefact, tools: Tools
+    key: ModelKey, payload_data: Artefact, prepped_data: Artefact, validation_results: Artefact, tools: TaskContext
 ) -> tuple[Artefact, Score]:
     """The metrics of validation results over the payload and prepped data they belong to.
 
@@ -50,7 +50,7 @@ def make_metrics(
     return artefact, score
 
 
-def _as_row(part: Part) -> list[str | bool]:
+def _as_row(part: CheckRow) -> list[str | bool]:
     return [part.name, part.passed, part.found, part.wanted, *([True] if part.warns else [])]
 
 
@@ -61,10 +61,10 @@ class Scored:
 
     artefact: Artefact
     numbers: Mapping[str, float | None]
-    sound_parts: list[Part]
+    consistency_rows: list[CheckRow]
 
 
-def open_metrics(artefact: Artefact, tools: Tools) -> Scored:
+def open_metrics(artefact: Artefact, tools: TaskContext) -> Scored:
     """The numbers of a metrics artefact. Raises CorruptError if its manifest shows others than its bytes hold."""
     held = tools.store.read_json(artefact.parts["metrics"])
     if held != artefact.facts:
@@ -72,11 +72,11 @@ def open_metrics(artefact: Artefact, tools: Tools) -> Scored:
             f"metrics of {artefact.partition}: the numbers in the manifest differ from those in the blob "
             f"{artefact.parts['metrics'].digest}; materialize metrics of {artefact.partition} again"
         )
-    rows = [replace(Part(*row[:4]), warns=bool(row[4:])) for row in held["parts"]]
+    rows = [replace(CheckRow(*row[:4]), warns=bool(row[4:])) for row in held["parts"]]
     return Scored(artefact, held["metrics"], rows)
 
 
-def configured_parts(metrics: Scored, key: ModelKey, tools: Tools) -> list[Part]:
+def gate_rows(metrics: Scored, key: ModelKey, tools: TaskContext) -> list[CheckRow]:
     """The gates' rows, recomputed from the artefact, today's configuration and today's registry."""
     gates, lower_is_better = tools.entry(key).gates, tools.model_type(key).lower_is_better
-    return gate_parts(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, tools))
+    return compare_with_gates(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, tools))

@@ -22,7 +22,7 @@ from edgepack_assets.errors import ComponentError, ModelError
 from edgepack_assets.sandbox import pickle_origin
 from edgepack_assets.sandbox.child_process import ChildDiedError
 from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
-from edgepack_assets.sandbox.untrusted_values import Text, Told, as_told
+from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport, parse_report
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}
@@ -30,7 +30,7 @@ _NO_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<name>[^']+)' on <module '(
 _SETTING = "of its model type in edgepack.yaml"
 
 
-class Origin(Told):
+class Origin(UntrustedReport):
     """What `pickle_origin.origin` says of a pickle."""
 
     bytecode: Literal["none", "this", "older", "other"] = "none"
@@ -65,7 +65,7 @@ class Loading:
 
 
 def origin_of(
-    model: Path, component: Path, environment: Environment, preload: Sequence[str], sandbox: Sandbox
+    model: Path, component: Path, environment: Environment, child_imports: Sequence[str], sandbox: Sandbox
 ) -> Origin:
     """What the bytes of a pickled model say of the Python that wrote it, read in a child; nothing of another file."""
     if model.suffix.lower() not in _PICKLES:
@@ -79,7 +79,7 @@ def origin_of(
         "arguments": {"file": model.relative_to(component).as_posix()},
     }
     try:
-        return as_told(what, Origin, sandbox.run(what, environment, preload, job))
+        return parse_report(what, Origin, sandbox.run(what, environment, child_imports, job))
     except ComponentError:
         return Origin()  # the failure that is to be explained says enough
 

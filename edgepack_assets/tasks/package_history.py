@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Reference
 
 _Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
@@ -63,7 +63,7 @@ def raw_data_of_package(package: RegisteredVersion) -> set[str]:
     return {package.tags.get("raw_data", ""), *dated}
 
 
-def references(metrics: Artefact, key: ModelKey, tools: Tools) -> dict[str, Reference]:
+def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str, Reference]:
     """What each gate with a reference is compared with, as the registry has it at this moment."""
     entry = tools.entry(key)
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}

@@ -10,12 +10,12 @@ from functools import partial
 from typing import IO, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.output_files import OutputFile
 
 JSON_LINES = "application/x-ndjson+gzip"
@@ -25,11 +25,13 @@ JSON_LINES = "application/x-ndjson+gzip"
 class PayloadReport:
     """What a person sees of a payload."""
 
-    parts: list[Part]
+    parts: list[CheckRow]
     preview: list[Record]
 
 
-def make_payload(key: ModelKey, tools: Tools, copy_to: OutputFile | None = None) -> tuple[Artefact, PayloadReport]:
+def make_payload(
+    key: ModelKey, tools: TaskContext, copy_to: OutputFile | None = None
+) -> tuple[Artefact, PayloadReport]:
     """Download the configured raw data and turn it into records, each with its number.
 
     "latest" is resolved here, once, and pinned in the facts. `copy_to` gets the records too, if given; only a file
@@ -72,10 +74,10 @@ def make_payload(key: ModelKey, tools: Tools, copy_to: OutputFile | None = None)
         if copy_to is not None:
             with writer.records.open("rb") as source:
                 copy_to.write(is_a_copy, partial(shutil.copyfileobj, source))
-    return artefact, PayloadReport(implementation.payload_parts(facts), writer.preview)
+    return artefact, PayloadReport(implementation.payload_rows(facts), writer.preview)
 
 
-def open_payload(artefact: Artefact, tools: Tools) -> Payload:
+def open_payload(artefact: Artefact, tools: TaskContext) -> Payload:
     """The payload of an artefact as local files."""
     fetch = tools.store.fetch
     return Payload(fetch(artefact.parts["records"]), fetch(artefact.parts["sources"]), artefact.facts["records"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.parquet import write_columns
 from edgepack_assets.model_types.interface import Prepped
@@ -19,10 +19,10 @@ from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.untrusted_files import open_output
-from edgepack_assets.sandbox.untrusted_values import Told, as_told
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.payload_data import open_payload
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _HEADER = 4096
 PARQUET = "application/vnd.apache.parquet"
 
 
-class _Prepared(Told):
+class _PreparedReport(UntrustedReport):
     """What `prepare` tells: windows, features of each, windows with values that nothing fills."""
 
     windows: int = Field(ge=0)
@@ -47,12 +47,12 @@ class _Prepared(Told):
 class PreppedReport:
     """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold."""
 
-    parts: list[Part]
+    parts: list[CheckRow]
     picture: bytes | None
 
 
 def prepare_data(
-    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: Tools
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: TaskContext
 ) -> tuple[Artefact, PreppedReport]:
     """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
     check_chain("prepped_data", key, (payload_data, config_package))
@@ -63,20 +63,20 @@ def prepare_data(
         artefact = Artefact(
             asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from
         )
-        return artefact, PreppedReport([Part("prepped data", True, "nothing to hold", "nothing to hold")], None)
+        return artefact, PreppedReport([CheckRow("prepped data", True, "nothing to hold", "nothing to hold")], None)
     lock = tools.lock_of(config_package)
     inspection = tools.store.read_json(config_package.parts["inspection"])
     payload = open_payload(payload_data, tools)
     with tools.work_folder() as work:
-        environment, preload = tools.environment(lock), tools.preload(key, lock)
-        tools.sandbox.prepare(environment, preload)
+        environment, child_imports = tools.environment(lock), tools.child_imports(key, lock)
+        tools.sandbox.prepare(environment, child_imports)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
             what = f"preparing the data of {key}"
             answer = tools.sandbox.run(
                 what,
                 environment,
-                preload,
+                child_imports,
                 {
                     "task": "call",
                     "folder": str(runner.component_folder),
@@ -87,7 +87,7 @@ def prepare_data(
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )
-        told = as_told(what, _Prepared, answer)
+        told = parse_report(what, _PreparedReport, answer)
         _check_counts(what, told, inspection, payload.count)
         features = _to_parquet(work, inspection, payload.count, told)
         artefact = Artefact(
@@ -100,14 +100,14 @@ def prepare_data(
         background_imports.finish()
         picture = implementation.prepped_picture(Prepped(features))
     parts = [
-        Part("windows", told.windows > 0, str(told.windows), "at least 1"),
-        Part(
+        CheckRow("windows", told.windows > 0, str(told.windows), "at least 1"),
+        CheckRow(
             "features",
             told.features == inspection["features"],
             str(told.features),
             f"{inspection['features']}, as the model's clustering takes",
         ),
-        Part(
+        CheckRow(
             "windows with values",
             told.unfilled < told.windows,
             f"{told.windows - told.unfilled} of {told.windows}",
@@ -117,12 +117,12 @@ def prepare_data(
     return artefact, PreppedReport(parts, picture)
 
 
-def open_prepped(artefact: Artefact, tools: Tools) -> Prepped | None:
+def open_prepped(artefact: Artefact, tools: TaskContext) -> Prepped | None:
     """Prepped data as a local file, or None where there is nothing to hold."""
     return Prepped(tools.store.fetch(artefact.parts["features"])) if artefact.parts else None
 
 
-def _check_counts(what: str, told: _Prepared, inspection: Mapping[str, Any], records: int) -> None:
+def _check_counts(what: str, told: _PreparedReport, inspection: Mapping[str, Any], records: int) -> None:
     """Hold the counts to the payload and to what the inspection found, before anything of that size is read."""
     size, step = inspection["window_size"], inspection["window_step"]
     expected = max(0, (records - size) // step + 1)
@@ -137,7 +137,7 @@ def _check_counts(what: str, told: _Prepared, inspection: Mapping[str, Any], rec
         )
 
 
-def _to_parquet(work: Path, inspection: Mapping[str, Any], records: int, told: _Prepared) -> Path:
+def _to_parquet(work: Path, inspection: Mapping[str, Any], records: int, told: _PreparedReport) -> Path:
     names = inspection["feature_names"]
     features = _load(work / "features.npy", "float64", (told.windows, len(names)))
     windows = _load(work / "windows.npy", "int64", (told.windows, 2))

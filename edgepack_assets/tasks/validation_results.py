@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
@@ -16,7 +16,7 @@ from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ class ValidationReport:
     the component keeps up with the cycle that its package declares; `isolation` how it was shut in; `tried` what else
     was tried with the model."""
 
-    parts: list[Part]
+    parts: list[CheckRow]
     preview: list[dict[str, Any]]
     latency: dict[str, float]
     picture: bytes
-    pace: list[Part]
+    pace: list[CheckRow]
     isolation: str
     tried: list[dict[str, Any]]
 
 
 def validate(
-    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: Tools
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: TaskContext
 ) -> tuple[Artefact, ValidationReport]:
     """Feed every payload record to the package in its own environment.
 
@@ -49,11 +49,11 @@ def validate(
     lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
     implementation = tools.model_type(key)
     with tools.work_folder() as work:
-        environment, preload = tools.environment(lock), tools.preload(key, lock)
-        tools.sandbox.prepare(environment, preload)
+        environment, child_imports = tools.environment(lock), tools.child_imports(key, lock)
+        tools.sandbox.prepare(environment, child_imports)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
-            run = runner.run(f"validating {key}", payload.records, preload, count=payload.count)
+            run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": tools.store.put_file(run.results, JSON_LINES),
@@ -74,13 +74,13 @@ def validate(
         trial = implementation.trial(payload, results, inspection, tools.entry(key), work)
         warnings, tried = try_out(key, trial, runner.component_folder, environment, tools) if trial else ([], [])
     parts = [
-        Part(
+        CheckRow(
             "records accounted for",
             run.records == payload.count,
             str(run.records),
             f"{payload.count}, as in the payload",
         ),
-        Part("answers", run.answered > 0, str(run.answered), "at least 1"),
+        CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
         *warnings,
     ]
     isolation = tools.sandbox.isolation.words
@@ -88,29 +88,29 @@ def validate(
 
 
 def try_out(
-    key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: Tools
-) -> tuple[list[Part], list[dict[str, Any]]]:
+    key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: TaskContext
+) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     """What trying it says: rows that only warn, and a table."""
     job = {
         "task": "call", "folder": str(component), "file": str(tools.model_type(key).folder / "child_tasks.py"),
         "function": trial.function, "arguments": trial.arguments,
     }  # fmt: skip
-    preload = tools.preload(key, environment.lock)
+    child_imports = tools.child_imports(key, environment.lock)
     try:
-        told = tools.sandbox.run(f"{trial.function} of {key}", environment, preload, job, inputs=trial.inputs)
+        told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
         return trial.rows(told)
     except ComponentError as error:  # the package itself was validated
         tools.log.warning(f"{error}")
         return [], []
 
 
-def pace(run: PackageRun, cycle: int | None) -> list[Part]:
+def pace(run: PackageRun, cycle: int | None) -> list[CheckRow]:
     """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes.
 
     Judged by figures that one slow record does not decide, since this machine may be busy with other work. Records that
     give an answer are also judged by themselves: in a model with windows they are few and take longest."""
     if cycle is None:
-        return [Part("cycle time", True, "the package declares none", "a cycle time, if records come in one")]
+        return [CheckRow("cycle time", True, "the package declares none", "a cycle time, if records come in one")]
     seconds = run.seconds()
     figures = [("mean time for a record, without the slowest", _mean_without_slowest(seconds))]
     figures.append(("p99 time for a record", p99(seconds)))
@@ -121,10 +121,10 @@ def pace(run: PackageRun, cycle: int | None) -> list[Part]:
     longest = f", the longest took {seconds.max() * 1000:.3f} ms" if late else ""
     return [
         *(
-            Part(name, value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
+            CheckRow(name, value * 1000 <= cycle, f"{value * 1000:.3f} ms", f"at most {cycle} ms")
             for name, value in figures
         ),
-        Part(
+        CheckRow(
             f"records that took longer than {cycle} ms",
             late <= allowed,
             f"{late} of {len(seconds)}{longest}",

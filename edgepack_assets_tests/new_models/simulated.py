@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from edgepack_assets.errors import NotFoundError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import look
-from edgepack_assets.new_models.run_requests import Ended, Request, Rules, SeenRun, created_ms
+from edgepack_assets.new_models.decide import decide
+from edgepack_assets.new_models.run_requests import Request, Rules, RunOutcome, SeenRun, created_ms
 from edgepack_assets.registry.approval import APPROVED_AT, APPROVED_BY
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
 
@@ -100,7 +100,7 @@ class Run:
     created: int
     run_key: str | None
     began: float
-    ended: Ended = Ended.NOT_YET
+    ended: RunOutcome = RunOutcome.RUNNING
     over: float = 0
 
 
@@ -133,7 +133,7 @@ class SimulatedDagster:
             self.reserved = None
         state = State.from_cursor(self.cursor) if self.cursor else None
         try:
-            made = look(state, self.rules, self.registry, self.runs_of, self.registry.now)  # type: ignore[arg-type]
+            made = decide(state, self.rules, self.registry, self.runs_of, self.registry.now)  # type: ignore[arg-type]
         except ConnectionError:
             return
         self.most_requested = max(self.most_requested, len(made.requests))

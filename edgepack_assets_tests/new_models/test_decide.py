@@ -10,8 +10,8 @@ import pytest
 
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import GONE_AFTER, LOST_AFTER, POLLS, Look, look
-from edgepack_assets.new_models.run_requests import Ended, Rules, SeenRun
+from edgepack_assets.new_models.decide import GONE_AFTER, LOST_AFTER, POLLS, Decision, decide
+from edgepack_assets.new_models.run_requests import Rules, RunOutcome, SeenRun
 from edgepack_assets.registry.base import DamagedVersion, Kind
 from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
 
@@ -31,11 +31,11 @@ class Sensor:
             self.registry.now += 1
             self.registry.add(number)
 
-    def look(self, after: float = 30) -> Look:
+    def look(self, after: float = 30) -> Decision:
         self.registry.now += after
         self.registry.calls = 0
         self.asked_about = []
-        made = look(self.state, self.rules, self.registry, self._runs_of, self.registry.now)  # type: ignore[arg-type]
+        made = decide(self.state, self.rules, self.registry, self._runs_of, self.registry.now)  # type: ignore[arg-type]
         self.state = State.from_cursor(made.state.to_cursor())
         return made
 
@@ -51,7 +51,9 @@ def test_a_look_with_nothing_new_asks_the_registry_once_and_dagster_nothing() ->
     sensor = Sensor(replace(RULES, start="latest"), versions=5000)
     [request] = sensor.look().requests
     assert request.found.version == 5000
-    sensor.runs = [SeenRun(5000, request.run_key, (START + 9000) * 1000, (START + 9000) * 1000, Ended.WELL, True)]
+    sensor.runs = [
+        SeenRun(5000, request.run_key, (START + 9000) * 1000, (START + 9000) * 1000, RunOutcome.SUCCEEDED, True)
+    ]
     sensor.look()
     for _ in range(20):
         sensor.look()
@@ -120,13 +122,15 @@ def test_a_request_that_came_to_nothing_is_made_again_under_its_key() -> None:
 def test_a_failed_version_that_left_the_registry_waits_a_day_for_it() -> None:
     sensor = Sensor(versions=1)
     [request] = sensor.look().requests
-    sensor.runs = [SeenRun(1, request.run_key, START * 1000, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    sensor.runs = [SeenRun(1, request.run_key, START * 1000, START * 1000, RunOutcome.INFRASTRUCTURE_FAILURE, True)]
     sensor.registry.archived = {1}
     assert sensor.requested() == []
     sensor.registry.archived = set()
     assert sensor.requested() == [1]
     sensor.registry.archived = {1}
-    sensor.runs = [SeenRun(1, f"{request.run_key[:-1]}2", START * 1000, START * 1000, Ended.FOR_INFRASTRUCTURE, True)]
+    sensor.runs = [
+        SeenRun(1, f"{request.run_key[:-1]}2", START * 1000, START * 1000, RunOutcome.INFRASTRUCTURE_FAILURE, True)
+    ]
     assert sensor.requested(after=GONE_AFTER + 1) == []
     sensor.registry.archived = set()
     assert sensor.requested() == []
@@ -137,24 +141,26 @@ def test_attempts_that_infrastructure_fails_grow_apart() -> None:
     [request] = sensor.look().requests
     for attempt, wait in {2: 0, 3: 200, 4: 2000, 5: 3600, 6: 3600}.items():
         over = int(sensor.registry.now) * 1000
-        sensor.runs.append(SeenRun(1, request.run_key, over, over, Ended.FOR_INFRASTRUCTURE, True))
+        sensor.runs.append(SeenRun(1, request.run_key, over, over, RunOutcome.INFRASTRUCTURE_FAILURE, True))
         if wait:
             made = sensor.look(after=wait - 1)
             assert made.requests == []
             words = (
-                f"press:1: run {attempt - 1} of 6 failed for want of infrastructure; the next one is requested in 1 s"
+                f"press:1: run {attempt - 1} of 6 failed because of infrastructure; the next one is requested in 1 s"
             )
             assert words in made.words
         [request] = sensor.look(after=1).requests
         assert request.attempt == attempt
     over = int(sensor.registry.now) * 1000
-    sensor.runs.append(SeenRun(1, request.run_key, over, over, Ended.FOR_INFRASTRUCTURE, True))
+    sensor.runs.append(SeenRun(1, request.run_key, over, over, RunOutcome.INFRASTRUCTURE_FAILURE, True))
     assert sensor.requested(after=5000) == []
     assert sensor.requested(after=5000) == []
 
 
-@pytest.mark.parametrize("ended", [Ended.FOR_INFRASTRUCTURE, Ended.UNAPPROVED, None])
-def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_given_again(ended: Ended | None) -> None:
+@pytest.mark.parametrize("ended", [RunOutcome.INFRASTRUCTURE_FAILURE, RunOutcome.UNAPPROVED, None])
+def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_given_again(
+    ended: RunOutcome | None,
+) -> None:
     sensor = Sensor(replace(RULES, needs_approval=True), versions=1)
     sensor.look()
     sensor.registry.approve(1)
@@ -171,7 +177,7 @@ def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_g
     assert again.attempt == (1 if ended is None else 2)
     assert again.approval is not None
     assert again.approval.by == "Anna"
-    sensor.runs.append(SeenRun(1, again.run_key, START * 1000, START * 1000, Ended.WELL, True))
+    sensor.runs.append(SeenRun(1, again.run_key, START * 1000, START * 1000, RunOutcome.SUCCEEDED, True))
     assert sensor.requested() == []
     assert sensor.requested() == []
 

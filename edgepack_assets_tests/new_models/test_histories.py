@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from edgepack_assets.new_models.decide import LOST_AFTER
-from edgepack_assets.new_models.run_requests import Ended, Rules, created_ms
+from edgepack_assets.new_models.run_requests import Rules, RunOutcome, created_ms
 from edgepack_assets_tests.new_models.simulated import STEPS, Died, Run, SimulatedDagster, SimulatedRegistry
 
 HISTORIES = 1200
@@ -120,10 +120,16 @@ class History:
 
     def end_runs(self, well: bool = False) -> None:
         for run in self.dagster.runs:
-            if run.ended is Ended.NOT_YET and (well or self.random.random() < 0.5):
+            if run.ended is RunOutcome.RUNNING and (well or self.random.random() < 0.5):
                 weights = [1, 0, 0, 0] if well else [6, 1, 2, 3]
                 run.ended = self.random.choices(
-                    [Ended.WELL, Ended.CANCELED, Ended.ON_THE_MODEL, Ended.FOR_INFRASTRUCTURE], weights
+                    [
+                        RunOutcome.SUCCEEDED,
+                        RunOutcome.CANCELED,
+                        RunOutcome.MODEL_FAILURE,
+                        RunOutcome.INFRASTRUCTURE_FAILURE,
+                    ],
+                    weights,
                 )[0]
                 run.over = self.registry.now
 
@@ -143,7 +149,9 @@ class History:
         assert not [key for key, count in keys.items() if count > 1]
         for (number, created), count in Counter((run.number, run.created) for run in mine).items():
             failures = [
-                r for r in mine if (r.number, r.created, r.ended) == (number, created, Ended.FOR_INFRASTRUCTURE)
+                r
+                for r in mine
+                if (r.number, r.created, r.ended) == (number, created, RunOutcome.INFRASTRUCTURE_FAILURE)
             ]
             assert count <= min(self.rules.attempts, 1 + len(failures)), f"version {number} was run twice"
             assert (number, created) not in self.skipped, f"version {number} was there before the start"

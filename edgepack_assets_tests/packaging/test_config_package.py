@@ -18,7 +18,7 @@ from edgepack_assets.environments.wheels import GLIBC_MINOR, edge_tags
 from edgepack_assets.errors import EdgepackError, PackageError
 from edgepack_assets.model_types.interface import ComponentSpec, Variable
 from edgepack_assets.packaging.config_package import build_config_package, normalised
-from edgepack_assets.packaging.deployment_package import config_package_parts
+from edgepack_assets.packaging.deployment_package import config_package_rows
 from edgepack_assets.packaging.stamp import UNSTAMPED_ID, UNSTAMPED_VERSION
 from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.packaging import tiny
@@ -53,7 +53,7 @@ def test_it_holds_what_the_sdk_saves_and_what_ships(built: Built) -> None:
 
 
 def test_it_is_fit_by_the_sdk_s_own_schema(built: Built) -> None:
-    parts = config_package_parts(built.config, built.lock)
+    parts = config_package_rows(built.config, built.lock)
     assert all_pass(parts)
     assert [part.name for part in parts] == [
         "components",

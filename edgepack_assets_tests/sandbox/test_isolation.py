@@ -20,15 +20,15 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, IsolationError
 from edgepack_assets.sandbox import isolation as isolation_module
 from edgepack_assets.sandbox import seccomp
-from edgepack_assets.sandbox.isolation import Way, isolation_for, python_folders
+from edgepack_assets.sandbox.isolation import Backend, isolation_for, python_folders
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.self_test import try_protections
 
-SHUT_IN: list[Way] = ["bubblewrap", "unshare"]
+ISOLATING: list[Backend] = ["bubblewrap", "unshare"]
 
 
-@pytest.fixture(params=SHUT_IN)
-def way(request: pytest.FixtureRequest) -> Way:
+@pytest.fixture(params=ISOLATING)
+def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "bubblewrap" and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
     return request.param
@@ -43,9 +43,9 @@ def nothing_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     isolation_module._why_not.cache_clear()
 
 
-def test_every_protection_holds(way: Way) -> None:
-    tried = try_protections(RuntimeSettings(), [way])
-    assert tried.way == way
+def test_every_protection_holds(backend: Backend) -> None:
+    tried = try_protections(RuntimeSettings(), [backend])
+    assert tried.backend == backend
     assert [part for part in tried.parts if not part.passed] == []
     assert tried.missing == ()
     assert len(tried.parts) == 27
@@ -54,10 +54,10 @@ def test_every_protection_holds(way: Way) -> None:
     assert found["runtime.disk_limit: many files"].startswith("sampled twice a second")
 
 
-def test_every_protection_holds_for_an_ordinary_user(way: Way, ordinary_python: list[str]) -> None:
+def test_every_protection_holds_for_an_ordinary_user(backend: Backend, ordinary_python: list[str]) -> None:
     """Who is not root may look at less, and so at less of what a job takes."""
-    done = subprocess.run([*ordinary_python, "-c", TRYING, way], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{way} () []"
+    done = subprocess.run([*ordinary_python, "-c", TRYING, backend], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{backend} () []"
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_without_it_the_trial_says_what_does_not_hold() -> None:
 def test_required_refuses_where_nothing_works(nothing_works: None) -> None:
     with pytest.raises(IsolationError, match=r"cannot be isolated .* runtime.isolation is `required`: install bubblew"):
         isolation_for("required")
-    assert isolation_for("best_effort").way == "none"
+    assert isolation_for("best_effort").backend == "none"
 
 
-def test_required_runs_where_something_works(way: Way) -> None:
-    assert isolation_for("required", [way, "none"]).way == way
+def test_required_runs_where_something_works(backend: Backend) -> None:
+    assert isolation_for("required", [backend, "none"]).backend == backend
 
 
 def test_best_effort_says_loudly_what_does_not_hold(
@@ -139,7 +139,7 @@ from edgepack_assets.sandbox.self_test import try_protections
 from edgepack_assets.config.schema import RuntimeSettings
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 try:
-    print("required:", isolation_for("required", [sys.argv[1]]).way)
+    print("required:", isolation_for("required", [sys.argv[1]]).backend)
 except IsolationError as error:
     print("required refuses:", error)
 print("best_effort:", isolation_for("best_effort", [sys.argv[1]]).words)
@@ -150,20 +150,20 @@ print(tried.way, tried.missing, sorted(part.name for part in tried.parts if not 
 
 @pytest.mark.skipif(os.uname().machine not in SECCOMP, reason="the number of seccomp(2) is not known here")
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
-def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(way: Way, code: int) -> None:
+def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(backend: Backend, code: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", UNFILTERED, str(code), str(SECCOMP[os.uname().machine]), TRYING, way],
+        [sys.executable, "-c", UNFILTERED, str(code), str(SECCOMP[os.uname().machine]), TRYING, backend],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     refused, best, warned, *_, found = done.stdout.splitlines()
     lost = "the kernel refuses it the system calls that reach past its room"
     assert re.match(
-        rf"required refuses: model code can be shut in by {way} on this machine, but the kernel takes no filter of "
+        rf"required refuses: {backend} can isolate model code on this machine, but the kernel takes no filter of "
         rf"system calls \(seccomp: {os.strerror(code)}\), and runtime.isolation is `required`: allow seccomp", refused,
     )  # fmt: skip
-    assert best == f"best_effort: {way}, but not: {lost}"
-    assert warned.startswith(f"model code is shut in by {way}, but on this machine it does not hold that {lost}")
-    assert found.startswith(f"{way} ('{lost}',) [")
+    assert best == f"best_effort: {backend}, but not: {lost}"
+    assert warned.startswith(f"model code is shut in by {backend}, but on this machine it does not hold that {lost}")
+    assert found.startswith(f"{backend} ('{lost}',) [")
     for gained in ("system calls that reach past the room", "a file in memory on its way through a socket",
                    "removed files on their way through a socket"):  # fmt: skip
         assert gained in found
@@ -247,7 +247,7 @@ def go(arguments):
 
 @pytest.mark.parametrize("name", BODIES)
 def test_the_next_job_works_after_any_harm(
-    way: Way, name: str, environment: Environment, plain_settings: RuntimeSettings, work: Path
+    backend: Backend, name: str, environment: Environment, plain_settings: RuntimeSettings, work: Path
 ) -> None:
     tmp_path = work.parent
     (tmp_path / "folder").mkdir()
@@ -270,7 +270,7 @@ def test_the_next_job_works_after_any_harm(
     )
     settings = plain_settings.model_copy(update={"time_limit": 3.0, "disk_limit": 0.2})
     job = {"task": "call", "function": "go", "folder": str(tmp_path / "folder"), "arguments": None}
-    with Sandbox(settings, ways=[way]) as sandbox:
+    with Sandbox(settings, backends=[backend]) as sandbox:
         if name in STOPPED:
             with pytest.raises(ComponentError):
                 sandbox.run("the harm", environment, [], {**job, "file": str(harm)})
@@ -282,7 +282,7 @@ def test_the_next_job_works_after_any_harm(
 
 
 def test_system_calls_that_reach_past_the_room_are_refused(
-    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
+    backend: Backend, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
 ) -> None:
     """Those that need no right, by what C code would call; what a library may need still works."""
     (tmp_path / "folder").mkdir()
@@ -311,7 +311,7 @@ def test_system_calls_that_reach_past_the_room_are_refused(
              "shmget": [shmget, 0, 4096, 0o1600], "crypto": [sockets, 38, 5, 0]}  # fmt: skip
     job = {"task": "call", "file": str(tmp_path / "calls.py"), "function": "go", "folder": str(tmp_path / "folder"),
            "arguments": {"calls": calls}}  # fmt: skip
-    with Sandbox(plain_settings, ways=[way]) as sandbox:
+    with Sandbox(plain_settings, backends=[backend]) as sandbox:
         assert sandbox.run("the job", environment, [], job) == {
             "clone": "EPERM", "clone3": "ENOSYS", "keyctl": "EPERM", "shmget": "EPERM", "crypto": "EAFNOSUPPORT",
             "prlimit": "EPERM", "dumpable": -1, "user namespace": -1,
@@ -319,7 +319,7 @@ def test_system_calls_that_reach_past_the_room_are_refused(
 
 
 def test_what_libraries_need_is_not_refused(
-    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
+    backend: Backend, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path
 ) -> None:
     """Processes, pipes, shared memory, locks, event loops, mapped files, copies, threads that set their processor."""
     (tmp_path / "folder").mkdir()
@@ -368,12 +368,12 @@ def test_what_libraries_need_is_not_refused(
     )
     job = {"task": "call", "file": str(tmp_path / "use.py"), "function": "go", "folder": str(tmp_path / "folder"),
            "arguments": None}  # fmt: skip
-    with Sandbox(plain_settings, ways=[way]) as sandbox:
+    with Sandbox(plain_settings, backends=[backend]) as sandbox:
         assert sandbox.run("the job", environment, [], job) == [2, [1, 2], 7, 1 << 20, 7, ["set"]]
 
 
 def test_a_loaded_model_reaches_nothing_of_this_process(
-    way: Way, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path,
+    backend: Backend, environment: Environment, plain_settings: RuntimeSettings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """What a pickle would do: look for secrets wherever this process keeps them."""
@@ -394,7 +394,7 @@ def test_a_loaded_model_reaches_nothing_of_this_process(
     )
     job = {"task": "call", "file": str(tmp_path / "look.py"), "function": "go", "folder": str(tmp_path / "folder"),
            "arguments": {"secret": str(tmp_path / "edgepack.yaml")}}  # fmt: skip
-    with Sandbox(plain_settings, ways=[way]) as sandbox:
+    with Sandbox(plain_settings, backends=[backend]) as sandbox:
         found, homes = sandbox.run("the job", environment, [], job)
     assert found is False
     # at most the folders in which the interpreter, or the environment, lies

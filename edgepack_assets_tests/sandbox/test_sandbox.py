@@ -27,7 +27,7 @@ from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.sandbox.isolation import Way
+from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.sandbox import Sandbox, TaskFailedError
 from edgepack_assets.sandbox.untrusted_files import open_output
 
@@ -58,7 +58,7 @@ def daemon(marker):
 
 def go(arguments):
 """
-WAYS: tuple[Way, ...] = ("bubblewrap", "unshare", "none")
+BACKENDS: tuple[Backend, ...] = ("bubblewrap", "unshare", "none")
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,8 @@ def work_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> Way:
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
     """Each way to shut children in, one after the other."""
     if request.param == "bubblewrap" and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
@@ -80,8 +80,8 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.fixture
-def sandbox(plain_settings: RuntimeSettings, way: Way) -> Iterator[Sandbox]:
-    with Sandbox(plain_settings, ways=[way]) as running:
+def sandbox(plain_settings: RuntimeSettings, backend: Backend) -> Iterator[Sandbox]:
+    with Sandbox(plain_settings, backends=[backend]) as running:
         yield running
 
 
@@ -332,7 +332,7 @@ def test_a_folder_that_became_a_link_leads_nowhere(
 # Time, and what is left --------------------------------------------------------------------------------
 
 
-def test_a_child_that_hangs_is_stopped_with_all_it_started(call: Call, marker: str, way: Way) -> None:
+def test_a_child_that_hangs_is_stopped_with_all_it_started(call: Call, marker: str, backend: Backend) -> None:
     started = time.monotonic()
     with pytest.raises(ComponentError, match=r"ran longer than 2 s \(runtime.time_limit in edgepack.yaml\); its last"):
         call(
@@ -340,7 +340,7 @@ def test_a_child_that_hangs_is_stopped_with_all_it_started(call: Call, marker: s
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             subprocess.Popen(['sleep', arguments])
             subprocess.Popen(['sleep', arguments], start_new_session=True)
-            if {way != "none"}:
+            if {backend != "none"}:
                 # where nothing shuts it in, a process that has left its group is found by its environment only
                 subprocess.Popen(['sleep', arguments], start_new_session=True, env={{}})
             daemon(arguments)
@@ -391,7 +391,7 @@ def test_nothing_is_kept_open(call: Call) -> None:
 
 
 def test_children_end_with_a_host_that_is_killed(
-    environment: Environment, way: Way, marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, backend: Backend, marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tasks.py").write_text(PROLOGUE + "    daemon(arguments)\n    threading.Event().wait()\n")
     (tmp_path / "folder").mkdir()
@@ -409,7 +409,7 @@ def test_children_end_with_a_host_that_is_killed(
             f"lock = Lock.model_validate({environment.lock.model_dump()!r})\n"
             f"folder = pathlib.Path({str(environment.folder)!r})\n"
             "environment = Environment(folder, folder / 'bin' / 'python', lock, True)\n"
-            f"Sandbox(RuntimeSettings(time_limit=600), ways=[{way!r}]).run('it', environment, [], {job!r})\n",
+            f"Sandbox(RuntimeSettings(time_limit=600), ways=[{backend!r}]).run('it', environment, [], {job!r})\n",
         ],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
@@ -420,7 +420,7 @@ def test_children_end_with_a_host_that_is_killed(
         time.sleep(0.02)
     host.kill()
     host.wait()
-    if way == "none":
+    if backend == "none":
         # Its group ends with the host; what has left it is not known to anybody then.
         for pid in alive(marker):
             os.kill(pid, signal.SIGKILL)
@@ -507,9 +507,9 @@ def runs(pid: int) -> bool:
 
 
 def test_one_child_serves_many_jobs_and_ends_with_the_sandbox(
-    plain_settings: RuntimeSettings, way: Way, environment: Environment, call: Call
+    plain_settings: RuntimeSettings, backend: Backend, environment: Environment, call: Call
 ) -> None:
-    with Sandbox(plain_settings, ways=[way]) as sandbox:
+    with Sandbox(plain_settings, backends=[backend]) as sandbox:
         sandbox.prepare(environment, [])
         first = child_of(sandbox)
         assert first is not None
@@ -532,9 +532,9 @@ def test_a_job_leaves_nothing_to_the_next(sandbox: Sandbox, environment: Environ
 
 
 def test_what_stays_in_shared_memory_costs_the_child_and_not_the_next_job(
-    sandbox: Sandbox, way: Way, call: Call
+    sandbox: Sandbox, backend: Backend, call: Call
 ) -> None:
-    if way == "none":
+    if backend == "none":
         pytest.skip("shared memory is the machine's, where nothing shuts the child in")
     for _ in range(3):
         call("d = pathlib.Path('/dev/shm/a/b'); d.mkdir(parents=True); d.parent.chmod(0)")
@@ -542,15 +542,19 @@ def test_what_stays_in_shared_memory_costs_the_child_and_not_the_next_job(
 
 
 def test_the_work_folder_may_lie_in_shared_memory(
-    environment: Environment, plain_settings: RuntimeSettings, way: Way, call: Call, monkeypatch: pytest.MonkeyPatch
+    environment: Environment,
+    plain_settings: RuntimeSettings,
+    backend: Backend,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         monkeypatch.setattr("tempfile.tempdir", folder)
-        with Sandbox(plain_settings, ways=[way]) as sandbox:
+        with Sandbox(plain_settings, backends=[backend]) as sandbox:
             for _ in range(3):
                 assert call("pathlib.Path('/dev/shm/x').touch(); return os.listdir()", using=sandbox) == ["model.txt"]
         assert os.listdir(folder) == []  # noqa: PTH208
-    if way == "none":
+    if backend == "none":
         Path("/dev/shm/x").unlink(missing_ok=True)  # the machine's
 
 
@@ -560,9 +564,9 @@ def test_modules_are_imported_ahead_once(sandbox: Sandbox, environment: Environm
     assert not sandbox._child.has_ended()
 
 
-def test_a_job_that_kills_its_child_fails_at_most_itself(sandbox: Sandbox, way: Way, call: Call) -> None:
+def test_a_job_that_kills_its_child_fails_at_most_itself(sandbox: Sandbox, backend: Backend, call: Call) -> None:
     kill = "[os.kill(os.getppid(), n) for n in (2, 11, 15, 19, 9)]"
-    if way == "none":
+    if backend == "none":
         with pytest.raises(ComponentError, match="killed by signal"):
             call(f"{kill}; time.sleep(60)")
     else:
@@ -570,7 +574,7 @@ def test_a_job_that_kills_its_child_fails_at_most_itself(sandbox: Sandbox, way: 
     assert call("return 1") == 1
 
 
-def test_a_job_does_not_change_how_the_next_one_runs(way: Way, call: Call) -> None:
+def test_a_job_does_not_change_how_the_next_one_runs(backend: Backend, call: Call) -> None:
     """What the process that forks them has, the next one would have."""
     look = """
         import ctypes, resource
@@ -617,8 +621,8 @@ def test_a_job_does_not_change_how_the_next_one_runs(way: Way, call: Call) -> No
         return allowed
     """
     before = call(look)
-    allowed = call(change, "" if way == "none" else "in a room")
-    if way != "none":
+    allowed = call(change, "" if backend == "none" else "in a room")
+    if backend != "none":
         assert allowed == []
     assert call(look) == before
 
@@ -642,10 +646,10 @@ def test_an_interpreter_that_is_gone_is_told(sandbox: Sandbox, environment: Envi
 
 
 def test_memory_that_processes_share_is_counted_once(
-    plain_settings: RuntimeSettings, way: Way, environment: Environment, call: Call
+    plain_settings: RuntimeSettings, backend: Backend, environment: Environment, call: Call
 ) -> None:
     settings = plain_settings.model_copy(update={"memory_limit": 1.0})
-    with Sandbox(settings, ways=[way]) as sandbox:
+    with Sandbox(settings, backends=[backend]) as sandbox:
         body = """
             taken = b'x' * (300 << 20)
             for _ in range(5):

@@ -22,7 +22,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built
@@ -59,21 +59,25 @@ class Plant:
     def packages(self) -> list[RegisteredVersion]:
         return self.registry.versions(Kind.MODEL, PACKAGE)
 
-    def tools(self, sandbox: Sandbox | None = None) -> Tools:
+    def tools(self, sandbox: Sandbox | None = None) -> TaskContext:
         file = self.folder / "edgepack.yaml"
         entry = {"implementation": "state_identifier", "model_name": MODEL, "package_name": tiny.NAME,
                  "raw_data": {"name": "press_raw"}, "gates": self.gates,
                  "run_whole_payload": self.run_whole_payload}  # fmt: skip
-        file.write_text(yaml.safe_dump({
+        text = yaml.safe_dump({
             "registry": {"path": "registry"},
             "artefacts": {"root": self.built.store.root_url},
             "runtime": {"environments": str(self.built.settings.environments), "time_limit": 60},
             "run": {"output_folders": [str(self.folder / name) for name in self.output_folders]},
             "model_types": {"press": entry},
-        }))  # fmt: skip
+        })  # fmt: skip
+        # Several processes of a test may do this at once, and each must read a whole file.
+        with writing(file) as stream:
+            stream.write(text.encode())
         settings = load_settings(file)
-        return Tools(settings, self.registry, self.built.store, sandbox or Sandbox(settings.runtime), PackagingHere(),
-                     logging.getLogger(__name__))  # fmt: skip
+        log = logging.getLogger(__name__)
+        sandbox = sandbox or Sandbox(settings.runtime)
+        return TaskContext(settings, self.registry, self.built.store, sandbox, PackagingHere(), log)
 
     def validated(
         self, version: int, metrics: Mapping[str, float | None] = METRICS, raw: int = 1, sound: bool = True

@@ -20,7 +20,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.config_package import _assemble, make_config_package
-from edgepack_assets.tasks.context import Tools
+from edgepack_assets.tasks.context import TaskContext
 
 
 def assembled(folder: Path, *names: str) -> Path:
@@ -83,7 +83,7 @@ def packaged(folder: Path, model: Path) -> None:
     registry, store = LocalRegistry(folder / "registry"), ArtefactStore(settings.artefacts.root, folder / "cache")
     made = registry.register(Kind.MODEL, "press", model, {})
     with Sandbox(settings.runtime) as sandbox:
-        tools = Tools(settings, registry, store, sandbox, NoPackaging(), logging.getLogger(__name__))
+        tools = TaskContext(settings, registry, store, sandbox, NoPackaging(), logging.getLogger(__name__))
         make_config_package(ModelKey("press", made.version), tools)
 
 

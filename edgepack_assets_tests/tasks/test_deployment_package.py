@@ -21,7 +21,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks import registration
 from edgepack_assets.tasks.deployment_package import deploy
-from edgepack_assets.tasks.metrics import configured_parts, open_metrics
+from edgepack_assets.tasks.metrics import gate_rows, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
 
@@ -33,7 +33,7 @@ def compared(plant: Plant, version: int, metrics: dict[str, Any] | None = None, 
     """Whether the gate with a reference holds, and the reference it names."""
     tools = plant.tools()
     scored = open_metrics(plant.validated(version, metrics or dict(METRICS), raw).metrics, tools)
-    row = configured_parts(scored, ModelKey("press", version), tools)[-1]
+    row = gate_rows(scored, ModelKey("press", version), tools)[-1]
     return row.passed, row.reference
 
 
@@ -294,7 +294,7 @@ def test_a_row_that_warns_holds_nothing_up(plant: Plant) -> None:
     metrics = validated.metrics.model_copy(
         update={"facts": facts, "parts": {"metrics": plant.built.store.put_json(facts)}}
     )
-    assert [part.warns for part in open_metrics(metrics, plant.tools()).sound_parts] == [False, True]
+    assert [part.warns for part in open_metrics(metrics, plant.tools()).consistency_rows] == [False, True]
     with Sandbox(plant.built.settings) as sandbox:
         _, report = deploy(ModelKey("press", 1), replace(validated, metrics=metrics), {}, "", plant.tools(sandbox))
     assert report.registered.version == 1

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import GateSettings
 from edgepack_assets.config.tolerance import Tolerance
-from edgepack_assets.tasks.gates import Reference, gate_parts
+from edgepack_assets.tasks.gates import Reference, compare_with_gates
 
 NUMBERS = st.floats(-1e6, 1e6)
 NOT_FINITE = [None, math.nan, math.inf, -math.inf]
@@ -21,10 +21,12 @@ def gate(**said: object) -> GateSettings:
     return GateSettings.model_validate(said)
 
 
-def row(value: float | None, settings: GateSettings, reference: Reference | None = None, lower: bool = False) -> Part:
+def row(
+    value: float | None, settings: GateSettings, reference: Reference | None = None, lower: bool = False
+) -> CheckRow:
     """The last row: that of the reference where there is one, else that of the bounds."""
     references = {"m": reference} if reference is not None else {}
-    return gate_parts({"m": value}, {"m": settings}, {"m"} if lower else (), references)[-1]
+    return compare_with_gates({"m": value}, {"m": settings}, {"m"} if lower else (), references)[-1]
 
 
 WORSE_BY_TEN = {"reference": "training", "tolerance": "10%"}
@@ -57,7 +59,7 @@ def test_a_row_tells_value_bound_reference_and_margin(
 
 def test_bounds_and_reference_are_a_row_each() -> None:
     both = gate(min=0.2, reference="previous", tolerance=0.1)
-    parts = gate_parts({"m": 0.3}, {"m": both}, (), {"m": Reference("P-edge:1", 0.5)})
+    parts = compare_with_gates({"m": 0.3}, {"m": both}, (), {"m": Reference("P-edge:1", 0.5)})
     assert [(part.name, part.passed) for part in parts] == [
         ("m is a finite number", True),
         ("gate on m", True),
@@ -73,7 +75,7 @@ def test_what_is_no_number_never_passes(
     value: float | None, said: dict[str, object], reference: Reference, lower: bool
 ) -> None:
     assert not row(value, gate(**said), reference, lower).passed
-    assert not gate_parts({}, {"m": gate(**said)}, (), {"m": reference})[-1].passed
+    assert not compare_with_gates({}, {"m": gate(**said)}, (), {"m": reference})[-1].passed
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)

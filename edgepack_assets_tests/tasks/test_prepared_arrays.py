@@ -13,12 +13,12 @@ import pytest
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.tasks import prepped_data
-from edgepack_assets.tasks.prepped_data import _check_counts, _Prepared, _to_parquet
+from edgepack_assets.tasks.prepped_data import _check_counts, _PreparedReport, _to_parquet
 
 RECORDS, SIZE, STEP = 50, 10, 5
 WINDOWS = 9
 INSPECTION = {"window_size": SIZE, "window_step": STEP, "feature_names": ["a", "b", "c"], "clusters": 3}
-TOLD = _Prepared(windows=WINDOWS, features=3, unfilled=1)
+TOLD = _PreparedReport(windows=WINDOWS, features=3, unfilled=1)
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.checks import Part, all_pass
+from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.errors import ComponentError, EdgepackError
 from edgepack_assets.model_types.interface import Trial
 from edgepack_assets.packaging.runner import PackageRun
@@ -78,25 +78,25 @@ class Tried(Trial):
     arguments = {"a": 1}  # noqa: RUF012
     inputs = {"records": Path("nowhere")}  # noqa: RUF012
 
-    def rows(self, told: object) -> tuple[list[Part], list[dict[str, Any]]]:
+    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         assert isinstance(told, int)
         if told < 0:
             raise ComponentError("fewer than none")
-        return [Part("tried", False, str(told), "", warns=True)], [{"told": told}]
+        return [CheckRow("tried", False, str(told), "", warns=True)], [{"told": told}]
 
 
 def trying(answer: int | Exception) -> Any:
     """What a trial comes to when the child gives this answer."""
     jobs: list[Any] = []
 
-    def run(what: str, environment: Any, preload: Any, job: Any, inputs: Any) -> int:
+    def run(what: str, environment: Any, child_imports: Any, job: Any, inputs: Any) -> int:
         jobs.append((what, job["function"], job["arguments"], job["folder"], inputs))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     tools = SimpleNamespace(
-        model_type=lambda key: SimpleNamespace(folder=Path("nowhere")), preload=lambda key, lock: [],
+        model_type=lambda key: SimpleNamespace(folder=Path("nowhere")), child_imports=lambda key, lock: [],
         sandbox=SimpleNamespace(run=run), log=logging.getLogger(__name__),
     )  # fmt: skip
     environment = SimpleNamespace(lock=None)

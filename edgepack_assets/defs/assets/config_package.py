@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import declared, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, size_text, table, user_errors
 from edgepack_assets.defs.assets.input_versions import REGISTERED_MODEL, data_version, input_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.registry.approval import RUN_TAG
@@ -15,7 +15,7 @@ CHECK = "is_fit"
     deps=["registered_model"],
     description="The pipeline configuration package of the registered model, not yet stamped with a version; the full "
     "lock of its component's environment; and what inspecting the model told.",
-    **declared(
+    **asset_options(
         CHECK, "The package has the structure of the SDK's schema, its size is within the server's limits, and its "
         "libraries have the versions that the model was saved with (which only warns, unless configured otherwise).",
         "config_package", kinds={"python"}, code_version="1",

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import Part, all_pass, in_words
-from edgepack_assets.defs.failures import failures
+from edgepack_assets.checks import CheckRow, all_pass, in_words
+from edgepack_assets.defs.failures import as_dagster_failure
 from edgepack_assets.defs.io_manager import MADE_FROM
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
@@ -24,7 +24,7 @@ _LONGEST_CELL = 2_000
 """Characters; every event lies in Dagster's database."""
 
 
-def declared(
+def asset_options(
     check: str,
     asserts: str,
     asset: str,
@@ -56,16 +56,16 @@ def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
     """Give the partition's key, and turn an error meant for the user into a failure that is not retried, or into a
     bounded number of retries if it may pass."""
     asset = context.asset_key.to_user_string()
-    with failures(f"{asset} of {context.partition_key}", context.retry_number):
+    with as_dagster_failure(f"{asset} of {context.partition_key}", context.retry_number):
         yield ModelKey.parse(context.partition_key)
 
 
 def result(
     artefact: Artefact,
     check: str,
-    parts: Iterable[Part],
+    parts: Iterable[CheckRow],
     metadata: Mapping[str, Any],
-    warnings: Mapping[str, Iterable[Part]] | None = None,
+    warnings: Mapping[str, Iterable[CheckRow]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dg.MaterializeResult[Artefact]:
     """The asset's value with its metadata, its data version, its check and those that only warn."""
@@ -88,7 +88,9 @@ def result(
     )
 
 
-def _check(name: str, partition: str, parts: Iterable[Part], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _check(
+    name: str, partition: str, parts: Iterable[CheckRow], severity: dg.AssetCheckSeverity
+) -> dg.AssetCheckResult:
     rows = list(parts)
     return dg.AssetCheckResult(
         passed=all_pass(rows),
@@ -96,11 +98,11 @@ def _check(name: str, partition: str, parts: Iterable[Part], severity: dg.AssetC
         severity=severity,
         description=in_words(rows) or "every part holds",
         # The check's page shows the last evaluation, and would not say of which partition that is.
-        metadata={"partition": partition, "parts": evidence_table(rows)},
+        metadata={"partition": partition, "parts": rows_table(rows)},
     )
 
 
-def evidence_table(parts: Iterable[Part]) -> dg.TableMetadataValue:
+def rows_table(parts: Iterable[CheckRow]) -> dg.TableMetadataValue:
     """A check's parts as a table; references and margins have columns where there are any."""
     rows = list(parts)
     extra = [name for name in ("reference", "margin", "warns") if any(getattr(row, name) for row in rows)]

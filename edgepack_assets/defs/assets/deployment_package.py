@@ -6,7 +6,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import all_pass
-from edgepack_assets.defs.assets.declare import declared, result, size_text, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, size_text, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
@@ -33,7 +33,7 @@ class DeploymentConfig(dg.Config):
     pool=POOL,
     description="The deployment package: built from the validated files and locked wheels, stamped with its version, "
     "run once more as it is, and registered as a model of its own name with the metrics as tags.",
-    **declared(
+    **asset_options(
         CHECK, "What the registry gives back is what was built, and holds exactly the validated files.",
         "deployment_package", kinds={"python"}, code_version="1",
     ),

@@ -5,10 +5,10 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.defs.assets.declare import declared, picture, result, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
-from edgepack_assets.tasks.metrics import configured_parts, make_metrics, open_metrics
+from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
 
 CHECK = "pass_gates"
 
@@ -16,7 +16,7 @@ CHECK = "pass_gates"
 @dg.asset(
     deps=[RAW_DATA],
     description="The metrics of the package's answers, matched to the payload's records by number.",
-    **declared(
+    **asset_options(
         CHECK, "Answers and windows or labels match; every metric is finite and passes its gates.",
         "metrics", kinds={"python", "scikitlearn"}, code_version="1",
     ),
@@ -38,7 +38,7 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        parts = [*configured_parts(scored, key, tools), *scored.sound_parts]
+        parts = [*gate_rows(scored, key, tools), *scored.consistency_rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
         parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)

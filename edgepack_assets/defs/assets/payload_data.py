@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import declared, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, size_text, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, current_raw_data, data_version, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.output_files import allowed_file
@@ -22,7 +22,7 @@ class PayloadConfig(dg.Config):
     deps=[RAW_DATA],
     description="The records that the inference server would receive, made from the raw data, each with its number "
     "and, where there is one, its source file and label.",
-    **declared(
+    **asset_options(
         CHECK, "The payload has records, of exactly the declared columns, and each column holds values.",
         "payload_data", kinds={"python", "json"}, code_version="1",
     ),

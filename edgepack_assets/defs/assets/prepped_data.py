@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.defs.assets.declare import declared, picture, result, size_text, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, picture, result, size_text, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.prepped_data import prepare_data
@@ -17,7 +17,7 @@ CHECK = "is_sound"
     deps=[RAW_DATA],
     description="The packaged model's fitted preprocessing over the payload's records: a row per window, a column per "
     "feature. Empty, and saying so, for model types that score answers directly.",
-    **declared(
+    **asset_options(
         CHECK, "There are windows, with as many features as the model's clustering takes.",
         "prepped_data", kinds={"python", "parquet"}, code_version="1",
     ),

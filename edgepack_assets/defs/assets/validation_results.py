@@ -3,7 +3,7 @@
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.defs.assets.declare import declared, picture, result, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.validation_results import validate
@@ -16,7 +16,7 @@ PACE = "keep_up_with_cycle"
     deps=[RAW_DATA],
     description="What the package answers to every payload record, run in its own environment as the inference server "
     "would run it: outputs or none, and the time taken.",
-    **declared(
+    **asset_options(
         CHECK, "Every payload record is accounted for, in order, and some are answered.",
         "validation_results", kinds={"python", "json"}, code_version="1",
         warnings={PACE: "Records are done before the next one comes, by the cycle time that the package declares, "

@@ -31,7 +31,7 @@ _registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
 """(configuration, who asks) -> (settings of the registry, the registry): opening one may cost a sign-in."""
 
 
-class Asked:
+class BoundedRegistry:
     """The registry, kept from tick to tick. Whatever a client library raises comes out as an EdgepackError, and what
     has no answer by `end` (on the clock of time.monotonic, TICK from here by default) as a TransientError."""
 
@@ -83,7 +83,7 @@ class Asked:
         return kept[1]
 
 
-class Silence:
+class OutageTimer:
     """How long a registry has been silent for one who asks, as long as its code location runs."""
 
     def __init__(self, settings: Settings, asking: str) -> None:

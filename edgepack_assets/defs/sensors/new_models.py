@@ -14,11 +14,11 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.defs.jobs import package_model
-from edgepack_assets.defs.sensors.bounded_registry import Asked, Silence
+from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer
 from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import Look, look
+from edgepack_assets.new_models.decide import Decision, decide
 from edgepack_assets.new_models.run_requests import Request, Rules
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
@@ -77,12 +77,12 @@ def _tick(
         interval=settings.sensors.interval,
         sweep_interval=settings.sensors.sweep_interval,
     )
-    silence = Silence(settings, model_type)
+    silence = OutageTimer(settings, model_type)
     try:
-        made = look(
+        made = decide(
             state,
             rules,
-            Asked(settings, model_type),
+            BoundedRegistry(settings, model_type),
             lambda versions: runs_of(context.instance, job, model_type, versions),
             time.time(),
         )
@@ -102,12 +102,12 @@ def _tick(
     return _result(made, settings, rules)
 
 
-def _of_keys(made: Look) -> list[RegisteredVersion]:
+def _of_keys(made: Decision) -> list[RegisteredVersion]:
     """The versions that need a partition: those that wait, and those that are packaged."""
     return [*made.waits, *(request.found for request in made.requests)]
 
 
-def _result(made: Look, settings: Settings, rules: Rules) -> dg.SensorResult:
+def _result(made: Decision, settings: Settings, rules: Rules) -> dg.SensorResult:
     requests = [
         dg.RunRequest(
             run_key=request.run_key,

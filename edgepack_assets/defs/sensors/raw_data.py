@@ -15,7 +15,7 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.assets.input_versions import current_raw_data, data_version, raw_data_observations
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.resources import EdgepackResource
-from edgepack_assets.defs.sensors.bounded_registry import TICK, Asked, Silence
+from edgepack_assets.defs.sensors.bounded_registry import TICK, BoundedRegistry, OutageTimer
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import (
@@ -60,7 +60,7 @@ def raw_data_versions(
     said: list[str] = []
     for name in sorted(settings.model_types):
         asking = f"raw data of {name}"
-        asked, silence = Asked(settings, asking, end), Silence(settings, asking)
+        asked, silence = BoundedRegistry(settings, asking, end), OutageTimer(settings, asking)
         # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
         # looked at keeps its place.
         try:

@@ -20,7 +20,7 @@ from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, ended
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
-from edgepack_assets.new_models.run_requests import Ended
+from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
 
 NAME = "run_failures"
@@ -158,7 +158,7 @@ def message(
         "partition": partition or None,
         "assets": assets,
         "reason": reason,
-        "fault": "infrastructure" if ended(instance, run) is Ended.FOR_INFRASTRUCTURE else "model",
+        "fault": "infrastructure" if ended(instance, run) is RunOutcome.INFRASTRUCTURE_FAILURE else "model",
         "attempt": int(tags.get(f"{TAGS}attempt", "1")),
         "run_id": run.run_id,
         "environment": tags.get(f"{TAGS}environment") or settings.run.environment,

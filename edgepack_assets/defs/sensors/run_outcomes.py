@@ -1,4 +1,4 @@
-"""How the runs of partitions stand, and why one failed: on the model, or for want of infrastructure.
+"""How the runs of partitions stand, and why one failed: on the model, or because of infrastructure.
 
 A run failed on the model if one of its steps failed in a way that would repeat itself: an EdgepackError that is no
 TransientError and no NotFoundError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that
@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from edgepack_assets import errors
-from edgepack_assets.new_models.run_requests import Ended, SeenRun
+from edgepack_assets.new_models.run_requests import RunOutcome, SeenRun
 from edgepack_assets.partitions import ModelKey
 
 if TYPE_CHECKING:
@@ -55,18 +55,18 @@ def _makes_the_package(run: dg.DagsterRun, job: str) -> bool:
     return run.job_name == job if run.asset_selection is None else _PACKAGE in run.asset_selection
 
 
-def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
+def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunOutcome:
     """How a run stands, and whose fault it is if it failed."""
     if not run.is_finished:
-        return Ended.NOT_YET
+        return RunOutcome.RUNNING
     if run.status is DagsterRunStatus.SUCCESS:
-        return Ended.WELL
+        return RunOutcome.SUCCEEDED
     if run.status is DagsterRunStatus.CANCELED:
-        return Ended.CANCELED
+        return RunOutcome.CANCELED
     failures = _step_failures(instance, run)
     if any(_told(failure, "error") == errors.ApprovalError.__name__ for failure in failures):
-        return Ended.UNAPPROVED
-    return Ended.ON_THE_MODEL if any(map(_would_repeat_itself, failures)) else Ended.FOR_INFRASTRUCTURE
+        return RunOutcome.UNAPPROVED
+    return RunOutcome.MODEL_FAILURE if any(map(_would_repeat_itself, failures)) else RunOutcome.INFRASTRUCTURE_FAILURE
 
 
 def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["StepFailureData"]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.image_settings import PRESETS
 from edgepack_assets.config.schema import ModelTypeSettings
 
@@ -22,7 +22,7 @@ _EMBEDDING = 16
 """So many outputs, none of them ever negative and not probabilities: more likely features than scores."""
 
 
-def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
     """What is assumed, what contradicts the model's metadata, and whether its output looks like scores."""
     entered = inspection["input"]
     configured = entry.input.given if entry.input is not None else {}
@@ -32,7 +32,7 @@ def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
         found.append(_contradiction_row(metadata, configured, entered))
     if metadata["notes"]:
         found.append(
-            Part(
+            CheckRow(
                 "the model's metadata is carried out", False, "; ".join(metadata["notes"]),
                 "metadata on images that is understood; else `input` in edgepack.yaml says what is right", warns=True,
             )
@@ -57,7 +57,7 @@ def _number_text(value: Any) -> str:
     return f"[{', '.join(map(_number_text, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
-def _input_row(entered: Mapping[str, Any], configured: Mapping[str, Any]) -> Part:
+def _input_row(entered: Mapping[str, Any], configured: Mapping[str, Any]) -> CheckRow:
     given, read = entered["preprocessing"], entered["metadata"]["input"]
 
     def source(*keys: str) -> str:
@@ -77,7 +77,7 @@ def _input_row(entered: Mapping[str, Any], configured: Mapping[str, Any]) -> Par
         f"{_resize(given)} to {size} ({source('resize')})",
         f"{given.get('interpolation', DEFAULTS['interpolation'])} ({source('interpolation')})",
     ))  # fmt: skip
-    return Part(
+    return CheckRow(
         "how images enter the model is known",
         pixels != "assumed",
         text,
@@ -105,7 +105,9 @@ def _resize(given: Mapping[str, Any]) -> str:
     return f"scaled, of which the central {given.get('crop_fraction', 1):.4g} is cut"
 
 
-def _contradiction_row(metadata: Mapping[str, Any], configured: Mapping[str, Any], entered: Mapping[str, Any]) -> Part:
+def _contradiction_row(
+    metadata: Mapping[str, Any], configured: Mapping[str, Any], entered: Mapping[str, Any]
+) -> CheckRow:
     read, differing = metadata["input"], []
     # Quantized models are judged by their quantization: the metadata is that of the float model they came from.
     ours, theirs = black_and_white(configured), black_and_white(read)
@@ -117,7 +119,7 @@ def _contradiction_row(metadata: Mapping[str, Any], configured: Mapping[str, Any
         if key in configured and key in read and configured[key] != read[key]
     ]
     said = f"{metadata['source']} says {as_yaml(read)}"
-    return Part(
+    return CheckRow(
         "`input` agrees with the model's metadata",
         not differing,
         f"{said}; edgepack.yaml says {as_yaml({key: configured[key] for key in differing})}, which is used"
@@ -146,7 +148,7 @@ def _close(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -
     )
 
 
-def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[Part]:
+def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow]:
     shape = "x".join("?" if size is None else str(size) for size in output["shape"]) or "scalar"
     classes = output["classes"]
     doubts = []
@@ -155,7 +157,7 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[Part]:
     if classes >= _EMBEDDING and output["never_negative"] and output["scores"] != "probabilities":
         doubts.append("is never below 0 and above 1 at times, as features are and scores are not")
     found = [
-        Part(
+        CheckRow(
             "the output is one score for each class",
             not doubts,
             f"{output['name']}: {shape}" + (", which " + " and ".join(doubts) if doubts else f", {output['scores']}"),
@@ -165,7 +167,7 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[Part]:
     ]
     if labels is not None:
         found.append(
-            Part(
+            CheckRow(
                 "as many labels in the model's metadata as scores", labels == classes, f"{labels} labels",
                 f"{classes} labels, one for each score", warns=True,
             )

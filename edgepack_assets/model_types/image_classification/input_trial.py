@@ -16,13 +16,13 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.image_settings import PRESETS
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.image_classification.image_input import DEFAULTS, FLOAT_RANGE, as_yaml
 from edgepack_assets.model_types.image_classification.scoring import Image, match
 from edgepack_assets.model_types.interface import Payload, Results, Trial
-from edgepack_assets.sandbox.untrusted_values import Told, as_told
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 
 MOST_IMAGES, FEWEST_IMAGES = 64, 8
 LIGHT = 32 << 20
@@ -47,7 +47,7 @@ _DEVIATIONS = 2.5
 _T = TypeVar("_T")
 
 
-class _Tried(Told):
+class _Tried(UntrustedReport):
     classes: list[list[Annotated[int, Field(ge=0, le=1_000_000_000)] | None]]
 
 
@@ -95,9 +95,9 @@ class InputTrial(Trial):
     arguments: Mapping[str, Any]
     inputs: Mapping[str, Path]
 
-    def rows(self, told: object) -> tuple[list[Part], list[dict[str, Any]]]:
+    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """Whether another input answers clearly better than the packaged one; how many images each answers right."""
-        classes = as_told("trying other image inputs", _Tried, told).classes
+        classes = parse_report("trying other image inputs", _Tried, told).classes
         labels = [image.truth for image in self.images]
         if [len(answers) for answers in classes] != [len(labels)] * len(self.tried):
             raise ComponentError(f"trying other image inputs gave other than {len(labels)} answers for each")
@@ -123,8 +123,8 @@ def clearly_better(one: Sequence[bool], other: Sequence[bool]) -> bool:
     return gained - lost >= max(_ADVANTAGE * len(one), _DEVIATIONS * math.sqrt(gained + lost), 1)
 
 
-def _row(found: str, passed: bool) -> Part:
-    return Part(
+def _row(found: str, passed: bool) -> CheckRow:
+    return CheckRow(
         "no other usual image input answers clearly better", passed, found,
         "at most as right by chance; if the model was trained so, set it as `input` of the model type in edgepack.yaml",
         warns=True,

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgepack_assets.sandbox.untrusted_values import Text, Told
+from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 
 _Size = Annotated[int, Field(ge=1, le=100_000)]
 _Shape = Annotated[list[int | Text | None], Field(max_length=16)]
 
 
-class _Quantization(Told):
+class _Quantization(UntrustedReport):
     scale: float
     zero_point: int
 
@@ -22,7 +22,7 @@ _ForChannels = Annotated[list[_Number], Field(min_length=1, max_length=3)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Preprocessing(Told):
+class _Preprocessing(UntrustedReport):
     """What is configured, or known from the model's metadata; as in ImageInputSettings."""
 
     range: Annotated[list[_Number], Field(min_length=2, max_length=2)] | None = None
@@ -36,14 +36,14 @@ class _Preprocessing(Told):
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
 
 
-class _Metadata(Told):
+class _Metadata(UntrustedReport):
     source: Text | None
     input: _Preprocessing
     labels: Annotated[int, Field(ge=0, le=10_000_000)] | None
     notes: Annotated[list[Text], Field(max_length=10)]
 
 
-class _Input(Told):
+class _Input(UntrustedReport):
     """How the model takes an image; `black` and `white` are what its levels are turned into: one number, or one for
     each channel."""
 
@@ -61,7 +61,7 @@ class _Input(Told):
     metadata: _Metadata
 
 
-class _Output(Told):
+class _Output(UntrustedReport):
     name: Text
     shape: _Shape
     type: Text
@@ -71,14 +71,14 @@ class _Output(Told):
     never_negative: bool
 
 
-class _Component(Told):
+class _Component(UntrustedReport):
     """What the component need not find out again."""
 
     scores: Text
     input: _Preprocessing
 
 
-class Inspection(Told):
+class Inspection(UntrustedReport):
     """The model's runtime, the size of the component's files, the model's input and its output."""
 
     runtime: Text

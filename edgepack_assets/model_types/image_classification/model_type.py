@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import (
@@ -30,7 +30,7 @@ from edgepack_assets.model_types.interface import (
     Trial,
     Variable,
 )
-from edgepack_assets.sandbox.untrusted_values import Told
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 
 class ImageClassification(ModelType):
@@ -39,9 +39,9 @@ class ImageClassification(ModelType):
     name: ClassVar[str] = "image_classification"
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     prepares_data: ClassVar[bool] = False
-    inspection: ClassVar[type[Told]] = Inspection
-    works_with: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
-    preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inspection: ClassVar[type[UntrustedReport]] = Inspection
+    host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
+    child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "pillow": ("PIL.Image",),
         "ai-edge-litert": ("ai_edge_litert.interpreter",),
@@ -52,9 +52,9 @@ class ImageClassification(ModelType):
         """One record per image."""
         return payloads.write_payload(raw, tags, writer)
 
-    def payload_parts(self, facts: Mapping[str, Any]) -> list[Part]:
+    def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """There are images, each is a record, every class has some."""
-        return payloads.payload_parts(facts)
+        return payloads.payload_rows(facts)
 
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
         """The .tflite or .onnx file and what runs it."""
@@ -73,7 +73,7 @@ class ImageClassification(ModelType):
             metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
         )
 
-    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[Part]:
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """How images enter the model, and whether scores come out."""
         return image_input.rows(inspection, entry)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.atomic_files import is_leftover
 from edgepack_assets.model_types.interface import PayloadWriter
@@ -50,20 +50,20 @@ def write_payload(raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> 
     }
 
 
-def payload_parts(facts: Mapping[str, Any]) -> list[Part]:
+def payload_rows(facts: Mapping[str, Any]) -> list[CheckRow]:
     """What must hold for a payload with these facts."""
     empty = [name for name in facts["classes"] if not facts["images_per_class"].get(name)]
     classes = len(facts["classes"])
     return [
-        Part("there are images", facts["images"] > 0, f"{facts['images']} images", "at least one"),
-        Part(
+        CheckRow("there are images", facts["images"] > 0, f"{facts['images']} images", "at least one"),
+        CheckRow(
             "every image is a record",
             facts["records"] == facts["images"],
             f"{facts['records']} records",
             f"{facts['images']} records, one for each image",
         ),
-        Part("the records hold", facts["inputs"] == [INPUT], ", ".join(facts["inputs"]), INPUT),
-        Part(
+        CheckRow("the records hold", facts["inputs"] == [INPUT], ", ".join(facts["inputs"]), INPUT),
+        CheckRow(
             "every class has images",
             classes > 0 and not empty,
             f"{classes - len(empty)} of {classes} classes" + (f"; without: {', '.join(empty)}" if empty else ""),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import confusion_matrix
 from edgepack_assets.model_types.interface import Payload, Results, Score, read_lines
@@ -177,7 +177,7 @@ def _mistakes(scored: Scored) -> list[dict[str, Any]]:
     ]
 
 
-def _parts(payload: Payload, scored: Scored, classes: int) -> list[Part]:
+def _parts(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
     beyond = sorted(f"{name}={label}" for label, name in scored.names.items() if label >= classes)
     whole = f"whole numbers from 0 to {classes - 1}"
     return [
@@ -185,7 +185,7 @@ def _parts(payload: Payload, scored: Scored, classes: int) -> list[Part]:
             "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
         ),
         _none("every label is a class of the model", beyond, f"labels from 0 to {classes - 1}", "beyond the model"),
-        Part(
+        CheckRow(
             "the model's classes and the labels go together",
             classes <= max(_MANY, _MANY_TIMES * (1 + max(scored.names, default=0))),
             f"{classes} scores, labels up to {max(scored.names, default=0)}",
@@ -199,9 +199,9 @@ def _parts(payload: Payload, scored: Scored, classes: int) -> list[Part]:
     ]
 
 
-def _none(name: str, offenders: list[Any], wanted: str, what: str) -> Part:
+def _none(name: str, offenders: list[Any], wanted: str, what: str) -> CheckRow:
     listed = "; ".join(map(str, offenders[:5])) + ("; ..." if len(offenders) > 5 else "")
-    return Part(name, not offenders, f"{len(offenders)} {what}: {listed}" if offenders else "all", wanted)
+    return CheckRow(name, not offenders, f"{len(offenders)} {what}: {listed}" if offenders else "all", wanted)
 
 
 def _prediction(value: object, classes: int | None) -> int | None:

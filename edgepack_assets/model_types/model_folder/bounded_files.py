@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from edgepack_assets.errors import EdgepackError, ModelError, TransientError
-from edgepack_assets.filesystem.atomic_files import disk_errors, is_passing
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_transient
 
 MOST_BYTES = 2**20
 """Of one text file of a model. MLflow writes some kilobytes, and a signature of 10,000 columns is below this too."""
@@ -48,7 +48,7 @@ def model_errors(doing: str) -> Iterator[None]:
     except (EdgepackError, MemoryError):
         raise
     except Exception as error:  # any: the model decides what it is
-        if isinstance(error, OSError) and is_passing(error):
+        if isinstance(error, OSError) and is_transient(error):
             raise TransientError(f"{doing}: {error}") from error
         frames = traceback.extract_tb(error.__traceback__)
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

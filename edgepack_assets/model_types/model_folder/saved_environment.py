@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
 from edgepack_assets.errors import ModelError, without_credentials
 from edgepack_assets.model_types.model_folder.conda_lines import CondaKind, read_conda_line
@@ -49,7 +49,7 @@ class SavedEnvironment:
     python_version: str | None = None
     constraints: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[CheckRow, ...] = ()
 
 
 def saved_environment(
@@ -67,7 +67,7 @@ def saved_environment(
     else:
         placed = (("pip", text) for line in conda.pip for _, text in logical_lines(line))
         lines = read_lines(root, root / conda_name, placed, replacements.replaces)
-    parts: list[Part] = []
+    parts: list[CheckRow] = []
     python = None
     by_pip = {line.name for line in lines if line.name is not None}
     passed_over: dict[CondaKind, list[str]] = {}
@@ -90,7 +90,7 @@ def saved_environment(
                 kind = LineKind.UNUSABLE if found.problem else LineKind.REQUIREMENT
                 lines.append(SavedLine(kind, text, conda_name, name, requirement, found.problem))
     if only is None:
-        parts += _conda_parts(conda_name, passed_over)
+        parts += _conda_rows(conda_name, passed_over)
     requirements, constraints, more = _settle(lines, replacements, only)
     versions: dict[str, str] = {canonicalize_name(name): version for name, version in mlmodel.versions.items()}
     stated = _python_of(root, mlmodel, python)
@@ -179,7 +179,7 @@ class _Replacements:
 
 def _settle(
     lines: Iterable[SavedLine], replacements: _Replacements, only: Container[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...], list[Part]]:
+) -> tuple[tuple[str, ...], tuple[str, ...], list[CheckRow]]:
     """(requirements, constraints, rows) of the lines, as the configuration leaves them."""
     requirements: list[str] = []
     constraints: list[str] = []
@@ -220,19 +220,19 @@ def _refusal(lines: list[SavedLine]) -> ModelError:
     )
 
 
-def _conda_parts(file: str, passed_over: Mapping[CondaKind, list[str]]) -> list[Part]:
+def _conda_rows(file: str, passed_over: Mapping[CondaKind, list[str]]) -> list[CheckRow]:
     rows = []
     if tools := passed_over.get(CondaKind.TOOL):
         found = f"passed over: {_listed(tools)}"
-        rows.append(Part(f"{file}: tools", True, found, "what installs packages does not run the model"))
+        rows.append(CheckRow(f"{file}: tools", True, found, "what installs packages does not run the model"))
     if native := passed_over.get(CondaKind.NATIVE):
         wanted = "wheels bring the libraries that they need; else name a package under replace_requirements"
         rows.append(_passed_over(f"{file}: libraries of the system", native, wanted))
     return rows
 
 
-def _passed_over(name: str, texts: list[str], wanted: str) -> Part:
-    return Part(name, False, f"passed over: {_listed(texts)}", wanted, warns=True)
+def _passed_over(name: str, texts: list[str], wanted: str) -> CheckRow:
+    return CheckRow(name, False, f"passed over: {_listed(texts)}", wanted, warns=True)
 
 
 def _listed(texts: list[str]) -> str:

@@ -16,10 +16,10 @@ from typing import IO
 
 from packaging.version import InvalidVersion, Version
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.environments.lock import Lock
-from edgepack_assets.filesystem.atomic_files import disk_errors, is_passing
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_transient
 from edgepack_assets.model_types.model_folder.saved_environment import edge_python
 
 _LONGEST = 100
@@ -65,7 +65,7 @@ def _skops_version(file: Path) -> str | None:
     except _DAMAGED:
         return None
     except OSError as error:  # also of a place in the file that cannot be
-        if is_passing(error):
+        if is_transient(error):
             raise
         return None
 
@@ -80,7 +80,7 @@ def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
     return None
 
 
-def saved_version_parts(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSettings) -> list[Part]:
+def saved_version_rows(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSettings) -> list[CheckRow]:
     """A row for each library of the lock (and `python`) whose version the model says it was saved with.
 
     A difference warns, or with `saved_versions: block` fails the check. What the component does not hold cannot
@@ -95,7 +95,7 @@ def saved_version_parts(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSe
         else:
             continue
         warns = entry.saved_versions == "warn"
-        rows.append(Part(f"{name} as saved", same, found, f"{version[:_LONGEST]}, as the model says", warns=warns))
+        rows.append(CheckRow(f"{name} as saved", same, found, f"{version[:_LONGEST]}, as the model says", warns=warns))
     return rows
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from edgepack_assets.model_types.state_identifier.payload import COLUMNS
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
 from edgepack_assets.sandbox.child_output import printable
-from edgepack_assets.sandbox.untrusted_values import Text, Told
+from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Rows = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -25,7 +25,7 @@ _ColumnName = Annotated[str, StringConstraints(max_length=500), AfterValidator(_
 """A name that the model is given back as it is, so not one that is made printable."""
 
 
-class _Component(Told):
+class _Component(UntrustedReport):
     """What the component must know to load the model and to feed it: `columns` are the payload's variables in the
     model's own order, `names` what the model calls them (only for a frame)."""
 
@@ -43,7 +43,7 @@ class _Component(Told):
         return self
 
 
-class Inspection(Told):
+class Inspection(UntrustedReport):
     """Windows in records, features, clusters, and how the component takes a window."""
 
     window_size: _Rows

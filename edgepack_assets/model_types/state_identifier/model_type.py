@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.interface import (
@@ -48,8 +48,8 @@ class StateIdentifier(ModelType):
     lower_is_better = frozenset({"inertia"})
     prepares_data = True
     inspection = Inspection
-    works_with: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
-    preload: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
+    child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "joblib": ("joblib",),
         "scikit-learn": ("sklearn.cluster", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.impute"),
@@ -61,9 +61,9 @@ class StateIdentifier(ModelType):
         """One record per row of the Parquet file, holding exactly ph1, ph2 and ph3."""
         return payload.write_payload(raw, writer)
 
-    def payload_parts(self, facts: Mapping[str, Any]) -> list[Part]:
+    def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """The columns, and that each holds values."""
-        return payload.payload_parts(facts)
+        return payload.payload_rows(facts)
 
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
         """The pickle or skops file, its own code, and the requirements it was saved with."""

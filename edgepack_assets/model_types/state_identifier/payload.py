@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.model_columns import PHASES
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.parquet import to_numpy
@@ -118,14 +118,14 @@ def _as_doubles(column: Any) -> Any:
     return column.cast(pa.float64(), safe=False)
 
 
-def payload_parts(facts: Mapping[str, Any]) -> list[Part]:
+def payload_rows(facts: Mapping[str, Any]) -> list[CheckRow]:
     """The rows of payload_data.is_sound."""
     missing = facts["missing_values"]
     return [
-        Part("records", facts["records"] > 0, str(facts["records"]), "at least 1"),
-        Part("columns", facts["columns"] == list(COLUMNS), ", ".join(facts["columns"]), ", ".join(COLUMNS)),
+        CheckRow("records", facts["records"] > 0, str(facts["records"]), "at least 1"),
+        CheckRow("columns", facts["columns"] == list(COLUMNS), ", ".join(facts["columns"]), ", ".join(COLUMNS)),
         *(
-            Part(f"{name} holds values", missing[name] < facts["records"],
+            CheckRow(f"{name} holds values", missing[name] < facts["records"],
                  f"{facts['records'] - missing[name]} of {facts['records']} rows", "at least 1 row")
             for name in COLUMNS
         ),

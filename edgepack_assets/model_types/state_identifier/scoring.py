@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from edgepack_assets.checks import Part
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.model_types.interface import Prepped, Results, Score
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
@@ -38,17 +38,19 @@ def score(results: Results, prepped: Prepped) -> Score:
     stray = sorted(answers.keys() - due_records)
     unanswered = sorted(due_records - answers.keys())
     parts = [
-        Part("answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"),
-        Part("windows without an answer", not unanswered, _some(unanswered), "none"),
-        Part("answers to records that complete no window", not stray, _some(stray), "none"),
+        CheckRow(
+            "answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"
+        ),
+        CheckRow("windows without an answer", not unanswered, _some(unanswered), "none"),
+        CheckRow("answers to records that complete no window", not stray, _some(stray), "none"),
     ]
     joined = [i for i in range(len(records)) if due[i] and int(records[i]) in answers]
     labels = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
     differing = [int(records[i]) for i, label in zip(joined, labels, strict=True) if label != expected[i]]
     inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
     parts += [
-        Part("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
-        Part("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
+        CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
+        CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
     ]
     separated = separation(features[joined] if joined else features[:0], labels)
     return Score(

@@ -68,7 +68,7 @@ _LONGEST_WAIT = 5.0
 _log = logging.getLogger(__name__)
 
 
-class OthersVersion(RegisteredVersion):
+class LazyVersion(RegisteredVersion):
     """A version registered by somebody else: digest, size and whether it is a folder are looked up when asked for.
 
     A listing of hundreds of such versions would otherwise list the files of every one."""
@@ -363,7 +363,7 @@ class AzureMLRegistry(Registry):
             if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
                 raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
             return RegisteredVersion(**fields, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
-        version = OthersVersion(**fields, digest="", size=0, is_folder=False)
+        version = LazyVersion(**fields, digest="", size=0, is_folder=False)
         vars(version)["_look"] = lambda: self._looked_up(asset)
         return version
 

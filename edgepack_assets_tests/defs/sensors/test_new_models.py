@@ -218,7 +218,7 @@ def test_a_run_that_failed_for_want_of_infrastructure_is_requested_again_a_bound
         if attempt > 2:
             assert plant.tick() == []
             assert (
-                f"run {attempt - 1} of 4 failed for want of infrastructure; the next one is requested in" in plant.said
+                f"run {attempt - 1} of 4 failed because of infrastructure; the next one is requested in" in plant.said
             )
             clock, later = time.time, (300, 3000)[attempt - 3]
             monkeypatch.setattr(time, "time", lambda clock=clock, later=later: clock() + later)
@@ -229,7 +229,7 @@ def test_a_run_that_failed_for_want_of_infrastructure_is_requested_again_a_bound
         [run] = [run for run in plant.runs() if run.tags.get("dagster/run_key") == request.run_key]
         fail_run(plant, run, kind)
     assert plant.tick() == []
-    assert "press:1: all 4 runs failed for want of infrastructure" in plant.said
+    assert "press:1: all 4 runs failed because of infrastructure" in plant.said
     assert plant.tick() == []
     assert plant.said == "nothing new: the highest version of press_model is 1"
 

@@ -17,7 +17,7 @@ from edgepack_assets.errors import (
     NotFoundError,
     TransientError,
 )
-from edgepack_assets.new_models.run_requests import Ended, SeenRun
+from edgepack_assets.new_models.run_requests import RunOutcome, SeenRun
 
 
 @dg.asset(partitions_def=MODELS, check_specs=[dg.AssetCheckSpec("pass_gates", asset="metrics", blocking=True)])
@@ -46,10 +46,11 @@ def only_run(instance: dg.DagsterInstance, version: int) -> SeenRun:
 
 
 @pytest.mark.parametrize(
-    ("version", "ended"), [(1, Ended.ON_THE_MODEL), (2, Ended.FOR_INFRASTRUCTURE), (3, Ended.WELL)]
+    ("version", "ended"),
+    [(1, RunOutcome.MODEL_FAILURE), (2, RunOutcome.INFRASTRUCTURE_FAILURE), (3, RunOutcome.SUCCEEDED)],
 )
 def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
-    instance: dg.DagsterInstance, version: int, ended: Ended
+    instance: dg.DagsterInstance, version: int, ended: RunOutcome
 ) -> None:
     dg.materialize([metrics, deployment_package], instance=instance, partition_key=f"press:{version}",
                    raise_on_error=False)  # fmt: skip
@@ -59,20 +60,20 @@ def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
 @pytest.mark.parametrize(
     ("error", "ended", "tries"),
     [
-        (TransientError("the registry is busy"), Ended.FOR_INFRASTRUCTURE, 3),
-        (IndexUnreachableError("the index is down"), Ended.FOR_INFRASTRUCTURE, 3),
-        (OSError(errno.ENOSPC, "No space left on device"), Ended.FOR_INFRASTRUCTURE, 3),
-        (ConnectionResetError("reset"), Ended.FOR_INFRASTRUCTURE, 3),
-        (OSError(errno.EACCES, "Permission denied"), Ended.FOR_INFRASTRUCTURE, 1),  # not foreseen
-        (NotFoundError("no version 1"), Ended.FOR_INFRASTRUCTURE, 1),
-        (EnvironmentBuildError("no such requirement"), Ended.ON_THE_MODEL, 1),
-        (ModelError("no preprocessing"), Ended.ON_THE_MODEL, 1),
-        (ApprovalError("taken back"), Ended.UNAPPROVED, 1),
+        (TransientError("the registry is busy"), RunOutcome.INFRASTRUCTURE_FAILURE, 3),
+        (IndexUnreachableError("the index is down"), RunOutcome.INFRASTRUCTURE_FAILURE, 3),
+        (OSError(errno.ENOSPC, "No space left on device"), RunOutcome.INFRASTRUCTURE_FAILURE, 3),
+        (ConnectionResetError("reset"), RunOutcome.INFRASTRUCTURE_FAILURE, 3),
+        (OSError(errno.EACCES, "Permission denied"), RunOutcome.INFRASTRUCTURE_FAILURE, 1),  # not foreseen
+        (NotFoundError("no version 1"), RunOutcome.INFRASTRUCTURE_FAILURE, 1),
+        (EnvironmentBuildError("no such requirement"), RunOutcome.MODEL_FAILURE, 1),
+        (ModelError("no preprocessing"), RunOutcome.MODEL_FAILURE, 1),
+        (ApprovalError("taken back"), RunOutcome.UNAPPROVED, 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_only_what_may_pass_is_tried_again_and_then_it_is_the_infrastructures_fault(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception, ended: Ended, tries: int
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception, ended: RunOutcome, tries: int
 ) -> None:
     monkeypatch.setattr(failures, "RETRIES", 2)
     monkeypatch.setattr(failures, "DELAY", 0)

@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgepack_assets.checks import Part, all_pass
+from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.image_classification import MODEL_TYPE, image_input, input_trial
 from edgepack_assets.model_types.image_classification.inspection import Inspection
 from edgepack_assets.model_types.interface import Payload, PayloadWriter
-from edgepack_assets.sandbox.untrusted_values import as_told
+from edgepack_assets.sandbox.untrusted_values import parse_report
 
 from .helpers import encoded, entry, load_child_tasks, results, write_payload
 from .onnx_models import build, save
@@ -58,17 +58,17 @@ def inspect(folder: Path, model: Path, configured: Any = None, properties: dict[
     assert shipped == {"file": "model.onnx", "runtime": "onnxruntime"} | ({"input": section.given} if section else {})
     (folder / "model.json").write_text(json.dumps(shipped))
     told = json.loads(json.dumps(child_tasks.inspect_model({}), allow_nan=False))
-    found = as_told("inspecting", Inspection, told).model_dump(exclude_unset=True)
+    found = parse_report("inspecting", Inspection, told).model_dump(exclude_unset=True)
     (folder / "model.json").write_text(json.dumps({**shipped, **found["component"]}))
     return found
 
 
-def row(rows: list[Part], text: str) -> Part:
+def row(rows: list[CheckRow], text: str) -> CheckRow:
     (found,) = [part for part in rows if text in part.name]
     return found
 
 
-def rows(inspection: Any, configured: Any = None) -> list[Part]:
+def rows(inspection: Any, configured: Any = None) -> list[CheckRow]:
     found = MODEL_TYPE.inspection_rows(inspection, entry(input=configured))
     assert all(part.warns for part in found) and all_pass(found)
     return found

@@ -38,7 +38,7 @@ def test_a_record_for_each_image_in_a_fixed_order(raw: Path, tmp_path: Path) -> 
     assert facts["images_per_class"] == {"cat": 3, "dog": 2}
     assert facts["formats"] == {"image/png": 5}
     assert facts["modes"] == {"RGB": 5}
-    assert all_pass(MODEL_TYPE.payload_parts(facts))
+    assert all_pass(MODEL_TYPE.payload_rows(facts))
 
 
 def test_a_record_is_what_a_camera_sends(raw: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_parts_say_what_does_not_hold(raw: Path, tmp_path: Path) -> None:
     _, facts = write_payload(raw, TAGS, tmp_path / "out")
 
     def failing(**more: object) -> list[str]:
-        return [part.name for part in MODEL_TYPE.payload_parts({**facts, **more}) if not part.passed]
+        return [part.name for part in MODEL_TYPE.payload_rows({**facts, **more}) if not part.passed]
 
     assert failing() == []
     assert failing(records=4) == ["every image is a record"]

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from edgepack_assets.checks import all_pass
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
-from edgepack_assets.model_types.model_folder.saved_versions import saved_version_parts, versions_in_file
+from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows, versions_in_file
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 
@@ -40,7 +40,7 @@ def lock(python: str = "3.11", **versions: str) -> Lock:
 def test_a_difference_warns_and_blocks_where_the_configuration_says_so() -> None:
     saved = {"scikit-learn": "1.4.2", "cloudpickle": "3.0.0", "onnx": "1.16", "python": "3.12.3", "torch": "2.1.0+cpu"}
     locked = lock(scikit_learn="1.5.0", cloudpickle="3.0.0", torch="2.1")
-    rows = saved_version_parts(saved, locked, entry())
+    rows = saved_version_rows(saved, locked, entry())
     assert [(row.name, row.passed, row.found, row.wanted) for row in rows] == [
         ("cloudpickle as saved", True, "3.0.0", "3.0.0, as the model says"),
         ("python as saved", False, "3.11", "3.12.3, as the model says"),
@@ -48,14 +48,14 @@ def test_a_difference_warns_and_blocks_where_the_configuration_says_so() -> None
         ("torch as saved", True, "2.1", "2.1.0+cpu, as the model says"),
     ]
     assert all_pass(rows)
-    assert not all_pass(saved_version_parts(saved, locked, entry(saved_versions="block")))
+    assert not all_pass(saved_version_rows(saved, locked, entry(saved_versions="block")))
     same = {"scikit-learn": "1.5", "python": "3.11.9"}
-    assert all_pass(saved_version_parts(same, locked, entry(saved_versions="block")))
+    assert all_pass(saved_version_rows(same, locked, entry(saved_versions="block")))
 
 
 def test_a_version_that_is_none_differs() -> None:
     for version in ("x" * 10_000, "1" * 10_000, "1." * 10_000, "two"):
-        (row,) = saved_version_parts({"numpy": version}, lock(numpy="2.0"), entry())
+        (row,) = saved_version_rows({"numpy": version}, lock(numpy="2.0"), entry())
         assert not row.passed
         assert len(row.wanted) < 200
 

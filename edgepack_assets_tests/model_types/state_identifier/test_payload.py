@@ -56,7 +56,7 @@ def test_other_columns_are_ignored_and_integers_are_taken(tmp_path):
     facts, records = written(tmp_path / "raw.parquet", tmp_path)
     assert records == [{"ph1": 1.0, "ph2": 7.0, "ph3": 5.0}, {"ph1": 2.0, "ph2": 8.0, "ph3": 6.0}]
     assert facts["ignored_columns"] == ["DateTime"]
-    assert all_pass(payload.payload_parts(facts))
+    assert all_pass(payload.payload_rows(facts))
 
 
 def test_equal_data_gives_equal_bytes(tmp_path):
@@ -229,7 +229,7 @@ def test_a_defect_in_a_part_file_is_told_by_its_own_row(tmp_path):
 def test_a_column_without_a_value_does_not_pass_the_check(tmp_path):
     frame(ph2=[np.nan, np.nan]).to_parquet(tmp_path / "raw.parquet")
     facts, _ = written(tmp_path / "raw.parquet", tmp_path)
-    assert [part.name for part in payload.payload_parts(facts) if not part.passed] == ["ph2 holds values"]
+    assert [part.name for part in payload.payload_rows(facts) if not part.passed] == ["ph2 holds values"]
 
 
 def test_what_systems_leave_is_no_recording(tmp_path):
