@@ -37,6 +37,7 @@ lint: $(VENV)/dev-installed
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-logo
 
 check: $(VENV)/dev-installed
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate

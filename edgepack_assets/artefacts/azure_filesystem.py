@@ -21,13 +21,12 @@ from urllib.parse import unquote
 from fsspec import AbstractFileSystem
 
 from edgepack_assets.azure.blob_container import Blob, Container
-from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.calls import Remote, quiet_logs
 from edgepack_assets.azure.clouds import check_storage_suffix, current_cloud
 from edgepack_assets.azure.credential import make_credential
 from edgepack_assets.azure.errors import AbsentError, RefusedError, StoragePlace
 from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.registry.azure_ml.client import quiet
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -96,7 +95,7 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
 
     @cached_property
     def _credential(self) -> TokenCredential:
-        quiet()
+        quiet_logs()
         return make_credential(self._place.credential, self._remote.patience)
 
     def _open(self) -> ContainerClient:

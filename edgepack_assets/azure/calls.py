@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from edgepack_assets.azure.answers import refuse_pages, retry_after
 from edgepack_assets.azure.errors import Place, explain, where
 from edgepack_assets.errors import TransientError
-from edgepack_assets.registry.azure_ml.answers import refuse_pages, retry_after
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound=Place)
@@ -131,3 +131,11 @@ class Remote(Generic[_P]):
 
 class _TimeUpError(Exception):
     """The overall limit has passed."""
+
+
+def quiet_logs() -> None:
+    """Keep out of the log what the SDK says of every request, unless somebody has asked for it."""
+    for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise

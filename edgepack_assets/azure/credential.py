@@ -8,10 +8,10 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from edgepack_assets.azure.answers import refuse_pages
 from edgepack_assets.azure.clouds import AUTHORITY_VARIABLE, current_cloud
 from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.registry.azure_ml.answers import refuse_pages
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgepack_assets.azure.answers import PageError, retry_after
 from edgepack_assets.azure.credential import CLIENT_VARIABLES, PASSING_FAULT, managed_identity_client_id, redacted
 from edgepack_assets.config.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.registry.azure_ml.answers import PageError, retry_after
 
 DATA_SCIENTIST = "AzureML Data Scientist"
 REGISTRY_USER = "AzureML Registry User"

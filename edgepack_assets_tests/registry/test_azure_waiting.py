@@ -15,9 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from edgepack_assets.azure import calls
+from edgepack_assets.azure.answers import retry_after
 from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
-from edgepack_assets.registry.azure_ml.answers import retry_after
 from edgepack_assets.registry.base import Kind, files_of
 from edgepack_assets_tests.azure.control_plane import Shelf
 from edgepack_assets_tests.azure.faults import Act, Exchange, page, reset, status

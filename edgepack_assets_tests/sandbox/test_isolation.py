@@ -144,7 +144,7 @@ except IsolationError as error:
     print("required refuses:", error)
 print("best_effort:", isolation_for("best_effort", [sys.argv[1]]).words)
 tried = try_protections(RuntimeSettings(), [sys.argv[1]])
-print(tried.way, tried.missing, sorted(part.name for part in tried.parts if not part.passed))
+print(tried.backend, tried.missing, sorted(part.name for part in tried.parts if not part.passed))
 """
 
 

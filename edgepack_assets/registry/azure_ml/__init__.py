@@ -1,18 +1,13 @@
 """Azure ML workspaces and registries behind the `Registry` interface.
 
-    registry.py      the interface: versions, downloads that are verified, registrations that are told apart
-    contents.py      our own tags, and the names of a version's files
-    client.py        assets as azure-ai-ml knows them
-    asset_api.py     what is asked without the SDK: putting versions and tags, places of a registry
-    datastores.py    where an asset's bytes lie, and with what right they are read and written
-    azure/blob_container.py  moving bytes in pieces, in bounded memory
-    azure/calls.py           every remote call: its time limit, its retries
-    answers.py       what an answer may be that is none of Azure's: a proxy's page, a request to wait
-    azure/errors.py          what Azure answers, in words for the user
-    azure/clouds.py          the clouds of Azure
-    azure/credential.py      who we are
-    connection_check.py      the connection, checked step by step
+    registry.py          the interface: versions, downloads that are verified, registrations that are told apart
+    contents.py          our own tags, and the names of a version's files
+    client.py            assets as azure-ai-ml knows them
+    asset_api.py         requests without the SDK: putting versions and tags, places of a registry
+    datastores.py        where an asset's bytes lie, and with what right they are read and written
+    connection_check.py  the connection, checked step by step
 
+Calls, credentials, clouds and blobs are in edgepack_assets/azure/, which artefacts in Azure storage use too.
 Nothing here is imported unless the configuration names Azure ML, and azure.ai.ml (four seconds) not before the
 first remote call.
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from edgepack_assets.azure.answers import refuse_pages, retry_after
 from edgepack_assets.azure.calls import Backoff, Remote, sleep
 from edgepack_assets.azure.clouds import current_cloud
 from edgepack_assets.azure.credential import redacted
@@ -18,7 +19,6 @@ from edgepack_assets.azure.errors import AbsentError, RefusedError, where
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.registry.azure_ml.answers import refuse_pages, retry_after
 from edgepack_assets.registry.base import Kind
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.calls import Remote, quiet_logs
 from edgepack_assets.azure.clouds import current_cloud
 from edgepack_assets.azure.credential import make_credential
 from edgepack_assets.azure.errors import AbsentError, RefusedError, where
@@ -72,7 +72,7 @@ class Assets:
     def credential(self) -> TokenCredential:
         """Who we are; made once."""
         if self._credential is None:
-            quiet()
+            quiet_logs()
             self._credential = make_credential(self.settings.credential, self.remote.patience)
         return self._credential
 
@@ -230,14 +230,6 @@ def _import_sdk() -> type[MLClient]:
         logger.propagate = True
         logger.setLevel(logging.WARNING)
     return MLClient
-
-
-def quiet() -> None:
-    """Keep out of the log what the SDK says of every request, unless somebody has asked for it."""
-    for name in ("azure.core", "azure.identity", "azure.storage", "msal"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.ERROR)  # what matters of it is in the errors we raise
 
 
 def _wire_reader(noted: dict[str, tuple[bool, str]]) -> Any:
