@@ -76,7 +76,9 @@ def test_an_installed_wheel_runs_the_command_and_loads_the_definitions(wheel: Pa
     # A .pth file in a folder that another .pth file names is not read: the editable install stays out.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (tmp_path / "edgepack.yaml").write_text(MINIMAL)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEPACK", "DAGSTER", "PYTHON"))}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("EDGEPACK", "DAGSTER", "PYTHON"))
+    }
 
     def run(*command: object) -> str:
         return subprocess.run(
