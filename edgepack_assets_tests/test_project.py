@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import itertools
 import re
 import subprocess
 import sys
@@ -56,8 +57,8 @@ def test_the_lock_has_a_version_of_every_dependency_within_its_bounds_and_no_add
         requirement = Requirement(line)
         locked.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    asked = [Requirement(text) for text in project["dependencies"] + sum(project["optional-dependencies"].values(), [])]
-    for dependency in asked:
+    asked = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    for dependency in map(Requirement, asked):
         if dependency.name == project["name"]:
             continue
         pins = locked.get(canonicalize_name(dependency.name), [])

@@ -86,7 +86,7 @@ def test_an_installed_wheel_runs_the_command_and_loads_the_definitions(wheel: Pa
         ).stdout
 
     assert "Usage: edgepack" in run(environment / "bin" / "edgepack", "--help")
-    code = "import edgepack_assets, edgepack_assets.definitions as d; print(edgepack_assets.__file__); print(len(d.defs.assets))"
+    code = "import edgepack_assets.definitions as d; print(d.__file__, len(d.defs.assets))"
     where, count = run(python, "-c", code).split()
     assert Path(where).is_relative_to(environment)
     assert int(count) == 8
