@@ -435,5 +435,7 @@ def test_a_variable_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: 
     file = tmp_path / "edgepack.yaml"
     file.write_text("run: {build_reference: '${REFERENCE}'}\n")
     monkeypatch.setenv("REFERENCE", os.fsdecode(b"gef\xe4hrlich"))
-    with pytest.raises(ConfigError, match=r"edgepack.yaml:1: run.build_reference: the environment variable REFERENCE is not UTF-8 text"):
+    with pytest.raises(
+        ConfigError, match=r"edgepack.yaml:1: run.build_reference: the environment variable REFERENCE is not UTF-8 text"
+    ):
         load_settings(file)
