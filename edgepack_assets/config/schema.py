@@ -38,9 +38,9 @@ EdgePython = Literal["3.11", "3.12"]
 
 
 def implementations() -> list[str]:
-    """The model types this project implements: the packages under model_types/."""
+    """The model types that this project implements: the folders of model_types/ that have a model_type.py."""
     folder = Path(__file__).parents[1] / "model_types"
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "model_type.py").is_file())
 
 
 def _implementation(name: str) -> str:
