@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import edgepack_assets
 from edgepack_assets.errors import PackageError, TransientError
+from edgepack_assets.packaging import config_package, deployment_package
 from edgepack_assets.packaging.deployment_package import expected_contents
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets_tests.packaging.conftest import Built
@@ -56,3 +60,18 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     with pytest.raises(TransientError, match="the packaging process ended with code -9"):
         worker.call("deployment_package.expected_contents", built.config, built.lock)
     worker.close()
+
+
+def test_every_function_that_is_called_by_its_name_is_there() -> None:
+    modules = {"config_package": config_package, "deployment_package": deployment_package}
+    called = {
+        node.value
+        for file in Path(edgepack_assets.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and re.fullmatch(rf"({'|'.join(modules)})\.[a-z_]+", node.value)
+    } - {f"{module}.{ending}" for module in modules for ending in ("json", "zip", "py")}  # fmt: skip
+    assert len(called) >= 3
+    for name in called:
+        module, _, function = name.partition(".")
+        assert callable(getattr(modules[module], function, None)), name
