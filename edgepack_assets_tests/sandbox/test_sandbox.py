@@ -628,6 +628,26 @@ def test_a_job_does_not_change_how_the_next_one_runs(backend: Backend, call: Cal
     assert call(look) == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.set_blocking(1, False)",
+        "fcntl.fcntl(2, 1031, 4096)",
+        "fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_ASYNC)",
+        "fcntl.fcntl(1, fcntl.F_SETOWN, os.getpid())",
+        "fcntl.fcntl(1, 10, 9)",
+    ],
+)
+def test_a_job_does_not_change_where_the_next_one_prints_to(backend: Backend, call: Call, change: str) -> None:
+    """The output is one open file for all jobs, and its flags are every job's."""
+    if backend == "none":
+        pytest.skip("a job may change what it likes, where nothing shuts it in")
+    look = "import fcntl; return [fcntl.fcntl(n, c) for n in (1, 2) for c in (fcntl.F_GETFL, fcntl.F_GETOWN, 11, 1032)]"
+    before = call(look)
+    call(f"import fcntl; {change}; {look[14:].replace('return ', 'changed = ')}; assert changed != {before}")
+    assert call(look) == before
+
+
 def test_a_child_that_died_is_replaced(sandbox: Sandbox, environment: Environment, call: Call) -> None:
     sandbox.prepare(environment, [])
     dead = child_of(sandbox)
