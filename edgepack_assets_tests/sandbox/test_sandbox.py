@@ -409,7 +409,7 @@ def test_children_end_with_a_host_that_is_killed(
             f"lock = Lock.model_validate({environment.lock.model_dump()!r})\n"
             f"folder = pathlib.Path({str(environment.folder)!r})\n"
             "environment = Environment(folder, folder / 'bin' / 'python', lock, True)\n"
-            f"Sandbox(RuntimeSettings(time_limit=600), ways=[{backend!r}]).run('it', environment, [], {job!r})\n",
+            f"Sandbox(RuntimeSettings(time_limit=600), backends=[{backend!r}]).run('it', environment, [], {job!r})\n",
         ],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
