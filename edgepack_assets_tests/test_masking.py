@@ -93,7 +93,7 @@ FORMS: dict[str, tuple[st.SearchStrategy[str], Callable[[str, str], str]]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(NAMES))
 def test_no_secret_of_any_form_survives(form: str, data: st.DataObject, name: str) -> None:
     secrets, write = FORMS[form]
@@ -143,7 +143,6 @@ def test_ordinary_text_is_untouched(text: str) -> None:
     assert without_secrets(text, {}) == text
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -171,7 +170,6 @@ def test_ordinary_words_are_untouched(words: list[str]) -> None:
     assert without_secrets(" ".join(words), {}) == " ".join(words)
 
 
-@settings(deadline=None)
 @given(TEXT, st.sampled_from(["MY_TOKEN", "AZURE_CLIENT_SECRET", "pg_password", "STORAGE_SAS", "APIKEY"]))
 def test_values_of_variables_are_masked_wherever_they_stand(secret: str, name: str) -> None:
     masked = without_secrets(f"<<{secret}>> <<{quote(secret, safe='')}>>", {name: secret, "OTHER": "model"})
