@@ -2,7 +2,8 @@
 #
 #   make quickstart   sample data, two models, both packaged and registered on the embedded registry
 #   make ui           Dagster's UI on the same instance
-#   make test         lint and the whole test suite
+#   make test         lint and the whole test suite, on all cores; ARGS="-k word" goes on to pytest
+#   make test-fast    what needs no environments, no Azure and no browser: the loop while you write
 #   make azure-dev    a loopback Azure to try the project against, until Ctrl-C (needs Node.js)
 #   make lock         newer versions of the dependencies into requirements-dev.lock
 #   make lower-bounds tests with the lowest versions that pyproject.toml allows
@@ -18,7 +19,12 @@ LOCK := requirements-dev.lock
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: quickstart ui test lint check azure-dev benchmark lock lower-bounds clean
+# One worker for each core. Tests that share something dear stay on one of them, long ones go first (conftest.py).
+WORKERS ?= logical
+PYTEST = "$(BIN)/python" -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
+SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
+
+.PHONY: quickstart ui test test-fast lint check azure-dev benchmark lock lower-bounds clean
 
 $(BIN)/edgepack: pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
@@ -47,7 +53,10 @@ check: $(VENV)/dev-installed
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate
 
 test: lint check
-	"$(BIN)/python" -m pytest
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/dev-installed
+	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
 
 azure-dev: $(VENV)/dev-installed
 	@"$(BIN)/python" -m edgepack_assets_tests.azure

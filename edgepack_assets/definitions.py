@@ -18,7 +18,7 @@ from edgepack_assets.defs.sensors import registry_sensors
 from edgepack_assets.defs.sensors.raw_data import raw_data_versions
 from edgepack_assets.defs.sensors.run_failures import failure_sensor
 from edgepack_assets.errors import ConfigError
-from edgepack_assets.model_types import model_type
+from edgepack_assets.operations.config_check import unknown_metrics
 
 
 def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -41,14 +41,9 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
 
 def _check_gates(settings: Settings) -> None:
     """Refuse gates on metrics that the model type does not have: such a gate could never pass."""
-    for name, entry in settings.model_types.items():
-        known = model_type(entry.implementation).metric_names
-        unknown = sorted(entry.gates.keys() - known)
-        if unknown:
-            raise ConfigError(
-                f"{settings.file}: model_types.{name}.gates: {', '.join(unknown)} is no metric of "
-                f"{entry.implementation}; it has: {', '.join(sorted(known))}"
-            )
+    problems = [problem for _, problem in unknown_metrics(settings.model_dump()["model_types"])]
+    if problems:
+        raise ConfigError("\n".join(f"{settings.file}: {problem}" for problem in problems))
 
 
 defs = build_defs()

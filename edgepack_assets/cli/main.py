@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.config import config
 from edgepack_assets.cli.format import size_text, table
 from edgepack_assets.cli.lock import lock
 from edgepack_assets.cli.ui import ui, webserver
@@ -372,5 +373,5 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
-for _command in (lock, ui, webserver):
+for _command in (config, lock, ui, webserver):
     main.add_command(_command)

@@ -1,6 +1,6 @@
-"""The section `input` of an image classifier in edgepack.yaml: how an image enters the model.
+"""The section `input` of an image classifier in edgepack.yaml: how an image becomes the model's input.
 
-The component carries it out (model_types/image_classification/component/preprocessing.py).
+model_types/image_classification/component/preprocessing.py does what is configured here.
 """
 
 from __future__ import annotations
@@ -57,28 +57,49 @@ def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
 
 _Small = Annotated[Number, Field(ge=-1e6, le=1e6)]
 _Range = Annotated[tuple[_Small, ...], AfterValidator(_two)]
-_Channels = Annotated[tuple[_Small, ...], BeforeValidator(_as_list), AfterValidator(_one_or_three)]
+_Channels = Annotated[
+    tuple[_Small, ...],
+    BeforeValidator(_as_list, json_schema_input_type=_Small | list[_Small]),
+    AfterValidator(_one_or_three),
+]
 _Level = Annotated[Count, Field(ge=0, le=255)]
-_Colour = Annotated[tuple[_Level, ...], BeforeValidator(_as_list), AfterValidator(_one_or_three)]
+_Colour = Annotated[
+    tuple[_Level, ...],
+    BeforeValidator(_as_list, json_schema_input_type=_Level | list[_Level]),
+    AfterValidator(_one_or_three),
+]
 
 
 class ImageInputSettings(Section):
-    """How an image enters the model. What is not named here is taken from the model's metadata, else assumed."""
+    """How an image becomes the model's input. A key that is not set is read from the model's metadata, else assumed."""
 
-    range: _Range | None = None
-    """What the pixel values 0 and 255 become."""
-    mean: _Channels | None = None
-    std: Annotated[_Channels, AfterValidator(_positive)] | None = None
-    """(pixel / 255 - mean) / std, as torchvision does; one number for each channel as it enters the model."""
-    channel_order: Literal["rgb", "bgr"] | None = None
-    resize: Literal["squeeze", "crop", "letterbox"] | None = None
-    shorter_side: Annotated[Count, Field(ge=1, le=20_000)] | None = None
-    """With crop: the image's shorter side in pixels, before the centre is cut out."""
-    crop_fraction: Annotated[Number, Field(ge=0.1, le=1)] | None = None
-    """With crop: what part of the scaled image's shorter side is kept, timm's crop_pct."""
-    fill: _Colour | None = None
-    """With letterbox: the colour around the image (red, green, blue, 0 to 255)."""
-    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
+    range: _Range | None = Field(default=None, description="What the pixel values 0 and 255 become, e.g. [-1, 1].")
+    mean: _Channels | None = Field(
+        default=None,
+        description="With std, in place of range: (pixel / 255 - mean) / std. One number, or one for each channel.",
+    )
+    std: Annotated[_Channels, AfterValidator(_positive)] | None = Field(
+        default=None, description="See mean. One number, or one for each channel in the order of channel_order."
+    )
+    channel_order: Literal["rgb", "bgr"] | None = Field(default=None, description="Order of the colour channels.")
+    resize: Literal["squeeze", "crop", "letterbox"] | None = Field(
+        default=None,
+        description="squeeze: scale to the model's size. crop: cover the size, then cut out the centre. "
+        "letterbox: fit into the size, on a ground of one colour.",
+    )
+    shorter_side: Annotated[Count, Field(ge=1, le=20_000)] | None = Field(
+        default=None, description="With crop: the image's shorter side in pixels before the centre is cut out."
+    )
+    crop_fraction: Annotated[Number, Field(ge=0.1, le=1)] | None = Field(
+        default=None,
+        description="With crop, in place of shorter_side: the part of the shorter side that is kept (timm's crop_pct).",
+    )
+    fill: _Colour | None = Field(
+        default=None, description="With letterbox: the colour around the image, one number or [red, green, blue]."
+    )
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = Field(
+        default=None, description="Pillow's filter for scaling."
+    )
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> ImageInputSettings:
@@ -102,4 +123,6 @@ class ImageInputSettings(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-ImageInput = Annotated[ImageInputSettings, BeforeValidator(_preset)]
+ImageInput = Annotated[
+    ImageInputSettings, BeforeValidator(_preset, json_schema_input_type=Literal["imagenet"] | ImageInputSettings)
+]

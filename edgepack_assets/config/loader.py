@@ -1,14 +1,16 @@
-"""Reading edgepack.yaml: where it is found, `${NAME}` in its values, and errors that name the line.
+"""Reads edgepack.yaml: finds it, fills in `${NAME}`, and collects all mistakes, each with its line.
 
 Values may hold `${NAME}` or `${NAME:-default}`, taken from the environment. Relative paths are relative to
-the file. Secrets do not belong in this file. What it may hold is schema.py's.
+the file. Secrets do not belong in this file. Which keys there are is defined in schema.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,26 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.schema import Settings, name_conflicts
 from edgepack_assets.config.section import Section
+from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, value_node
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.masking import without_secrets
+from edgepack_assets.partitions import is_version
 
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
 
 _REGISTRIES: dict[str, type[Section]] = {"local": LocalRegistrySettings, "azure_ml": AzureMLRegistrySettings}
+
+_MUST_EXIST: dict[tuple[str, ...], str] = {
+    ("model_types", "*", "code_paths", "*"): "file or folder",
+    ("model_types", "*", "requirements_file"): "file",
+    ("registry", "credential", "certificate_path"): "file",  # a pod's token_file_path may appear later
+    ("runtime", "readable_folders", "*"): "file or folder",
+    ("runtime", "pythons", "*"): "interpreter",
+}
+"""Places in the configuration that name something on the disk which must be there."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -46,163 +59,176 @@ def find_config() -> Path:
     raise ConfigError(f"no {CONFIG_NAME} in {here} or above it; create one, or name it in {CONFIG_VARIABLE}")
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """Something in edgepack.yaml that cannot be used: where it is, and what to do about it."""
+
+    loc: Sequence[int | str]
+    line: int
+    text: str
+
+
+@dataclass
+class ConfigFile:
+    """edgepack.yaml as it was read. `settings` is None if there are mistakes that pydantic found."""
+
+    file: Path
+    root: yaml.Node
+    values: dict[str, Any]
+    settings: Settings | None = None
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def add(self, loc: Sequence[int | str], text: str) -> None:
+        """Add a mistake at a key, unless that key or the section around it is known to be wrong already."""
+        if not any(tuple(loc[: len(known.loc)]) == tuple(known.loc) for known in self.mistakes if known.loc):
+            self.mistakes.append(Mistake(loc, line_of(self.root, loc), text))
+
+    def raise_if_wrong(self) -> Settings:
+        """The settings. Raises ConfigError with one line per mistake, in the order of the file."""
+        if self.settings is None or self.mistakes:
+            in_order = sorted(self.mistakes, key=lambda mistake: mistake.line)
+            raise ConfigError("\n".join(f"{self.file}:{each.line}: {each.text}" for each in in_order))
+        return self.settings
+
+
 def load_settings(file: Path | None = None) -> Settings:
-    """Read and validate the configuration. Raises ConfigError with one line per fault."""
+    """Read and validate the configuration. Raises ConfigError with one line per mistake."""
+    return read_config(file).raise_if_wrong()
+
+
+def read_config(file: Path | None = None) -> ConfigFile:
+    """Read the configuration and collect its mistakes. Raises ConfigError if it cannot be read or is not YAML."""
     file = (file or find_config()).absolute()
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
+    variables: dict[Sequence[int | str], str] = {}
+    try:
+        config = _parse(text, file)
+        _keep_versions_as_written(config.values, config.root)
+        config.values = _substitute(config.values, (), variables)
+    except RecursionError:
+        raise ConfigError(f"{file}: not valid YAML: it is nested too deeply, or holds itself") from None
+    root = config.root
+    for loc, problem in variables.items():
+        config.add(loc, f"{_dotted(loc)}: {problem}")
+    if "file" in config.values:
+        config.add(("file",), "unknown key 'file'")
+        del config.values["file"]
+    try:
+        settings = Settings.model_validate({**config.values, "file": file})
+    except ValidationError as error:
+        for fault in error.errors():
+            at = _without_branch(fault["loc"])
+            caused = fault["type"] != "extra_forbidden" and any(
+                tuple(variable[: len(at)]) == tuple(at) or tuple(at[: len(variable)]) == tuple(variable)
+                for variable in variables
+            )
+            if at and not caused:  # what is wrong with the whole is found below, with its line
+                config.mistakes.append(Mistake(at, line_of(root, at), _explain(fault)))
+    else:
+        config.settings = _with_absolute_paths(settings)
+    for loc, problem in (
+        *name_conflicts(config.values.get("model_types")),
+        *_missing_files(config.values, file.parent),
+        *_text_versions_in_a_local_registry(config.values),
+    ):
+        config.add(loc, problem)
+    return config
+
+
+def _parse(text: str, file: Path) -> ConfigFile:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = _constructed(root)
-    except yaml.YAMLError as error:
+        duplicates = list(duplicate_keys(root)) if root is not None else []
+        document = construct(root)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
         hint = "\nInside {} and [], quote a value that holds ${NAME}." if "${" in text else ""
-        raise ConfigError(f"{file}: not valid YAML: {error}{hint}") from error
+        raise ConfigError(f"{file}{line}: not valid YAML: {error}{hint}") from error
     if root is None or not isinstance(document, dict):
         raise ConfigError(f"{file}: must be a mapping with keys such as registry, artefacts and model_types")
-    _refuse_duplicate_keys(root, file)
-    _keep_versions_as_written(document, root)
-    values = _substitute(document, file)
-    if "file" in values:
-        raise ConfigError(f"{file}:{_line(root, ('file',))}: unknown key 'file'")
-    try:
-        settings = Settings.model_validate({**values, "file": file})
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault, root, file) for fault in error.errors())) from None
-    _refuse_text_versions_in_a_local_registry(settings, root)
-    return _with_absolute_paths(settings, root)
+    config = ConfigFile(file, root, document)
+    for key, first_line in duplicates:
+        number = key.start_mark.line + 1
+        config.mistakes.append(Mistake((), number, f"duplicate key {key.value!r}: it is on line {first_line} already"))
+    return config
 
 
 def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
-    # YAML makes a date of 2024-06-01, the number 1 of 1.0 and 8 of 010: each is another version than the one written.
+    # YAML reads 1.0 as the number 1 and 010 as 8: each is another version than the one written.
     entries = document.get("model_types")
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
         if not isinstance(raw_data, dict) or raw_data.get("version") is None:
             continue
-        node = _value_node(root, ("model_types", str(name), "raw_data", "version"))
+        node = value_node(root, ("model_types", str(name), "raw_data", "version"))
         if isinstance(node, yaml.ScalarNode):
             raw_data["version"] = node.value
 
 
-def _refuse_text_versions_in_a_local_registry(settings: Settings, root: yaml.Node) -> None:
-    if not isinstance(settings.registry, LocalRegistrySettings):
+def _text_versions_in_a_local_registry(values: Mapping[str, Any]) -> Iterator[tuple[Sequence[int | str], str]]:
+    registry = values.get("registry", {})
+    if not isinstance(registry, dict) or registry.get("type", "local") != "local":
         return
-    for name, entry in settings.model_types.items():
-        version = entry.raw_data.version
-        if isinstance(version, str) and version != "latest":
-            at = ("model_types", name, "raw_data", "version")
-            raise ConfigError(
-                f"{settings.file}:{_line(root, at)}: {'.'.join(at)}: a version is latest or a whole number from 1 up "
-                f"in a local registry (found {version!r})"
-            )
+    for loc, version in _values_at(values, ("model_types", "*", "raw_data", "version")):
+        if isinstance(version, str) and version != "latest" and not is_version(version):
+            message = "a version is latest or a whole number from 1 up in a local registry"
+            yield loc, f"{_dotted(loc)}: {message} (found {version!r})"
 
 
-def _substitute(value: Any, file: Path) -> Any:
+def _missing_files(values: Mapping[str, Any], base: Path) -> Iterator[tuple[Sequence[int | str], str]]:
+    for pattern, kind in _MUST_EXIST.items():
+        for loc, value in _values_at(values, pattern):
+            path = _absolute(base, Path(value)) if isinstance(value, str) and value else None
+            if path and not (path.exists() if kind == "file or folder" else path.is_file()):
+                yield loc, f"{_dotted(loc)}: no such {kind}: {path}"
+
+
+def _values_at(
+    value: Any, pattern: Sequence[str], loc: tuple[int | str, ...] = ()
+) -> Iterator[tuple[tuple[int | str, ...], Any]]:
+    """Every value at a place such as ("model_types", "*", "code_paths", "*"), with its keys."""
+    if not pattern:
+        yield loc, value
+    elif isinstance(value, dict):
+        for key in value if pattern[0] == "*" else [pattern[0]]:
+            if key in value:
+                yield from _values_at(value[key], pattern[1:], (*loc, key))
+    elif isinstance(value, list) and pattern[0] == "*":
+        for number, item in enumerate(value):
+            yield from _values_at(item, pattern[1:], (*loc, number))
+
+
+def _substitute(value: Any, loc: tuple[int | str, ...], problems: dict[Sequence[int | str], str]) -> Any:
     """Replace `${NAME}` and `${NAME:-default}` in every string. What comes from a variable stays text (a
-    build number must not turn into 20240105.1); the field it is for reads a number or path from it."""
+    build number must not turn into 20240105.1); the field it is for reads a number or path from it.
+    `problems` gets the places whose variables cannot be used; such values are left as they are."""
     if isinstance(value, dict):
-        return {key: _substitute(item, file) for key, item in value.items()}
+        return {key: _substitute(item, (*loc, key), problems) for key, item in value.items()}
     if isinstance(value, list):
-        return [_substitute(item, file) for item in value]
+        return [_substitute(item, (*loc, number), problems) for number, item in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
 
     def look_up(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"]) or match["default"]
-        if found is None:
-            raise ConfigError(
-                f"{file}: the environment variable {match['name']} is not set; "
-                f"set it or write ${{{match['name']}:-default}}"
-            )
+        name = match["name"]
+        text = os.environ.get(name) or match["default"]
+        if text is None:
+            problems[loc] = f"the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+            return match[0]
         try:
-            found.encode()
-        except UnicodeEncodeError:  # it would end in tags and packages, which are UTF-8, and fail at the end of a run
-            raise ConfigError(
-                f"{file}: the environment variable {match['name']} is not UTF-8 text; set the locale of the shell "
-                "that sets it to UTF-8"
-            ) from None
-        return found
+            text.encode()
+        except UnicodeEncodeError:  # it would go into tags and packages, which are UTF-8, and fail at the end of a run
+            problems[loc] = (
+                f"the environment variable {name} is not UTF-8 text; set the locale of the shell that sets it to UTF-8"
+            )
+            return match[0]
+        return text
 
     return _VARIABLE.sub(look_up, value)
-
-
-def _constructed(root: yaml.Node | None) -> Any:
-    """The document of composed YAML, where versions of Python are text: 3.10 is no number, which would be 3.1."""
-    if root is None:
-        return None
-    for node in _all_nodes(root):
-        for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.value == "python_version":
-                _read_as_text(item)
-            elif key.value == "pythons" and isinstance(item, yaml.MappingNode):
-                for version, _ in item.value:
-                    _read_as_text(version)
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(root)
-    finally:
-        loader.dispose()
-
-
-def _read_as_text(node: yaml.Node) -> None:
-    if node.tag in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int"):
-        node.tag = "tag:yaml.org,2002:str"
-
-
-def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        yield node
-        if isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-
-
-def _refuse_duplicate_keys(node: yaml.Node, file: Path) -> None:
-    # YAML lets a later key win silently; a plant would lose the first entry without a word.
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, item in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{file}:{key.start_mark.line + 1}: key {key.value!r} stands twice")
-            seen.add(key.value)
-            _refuse_duplicate_keys(item, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicate_keys(item, file)
-
-
-def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
-    yield node
-    for step in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, item) for key, item in node.value if key.value == str(step)]
-            if not found:
-                continue  # a missing key, or what pydantic adds to a key's place: "[key]", a union's branch
-            yield found[0][0]
-            node = found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            yield node
-
-
-def _value_node(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
-    """What stands under keys within keys; None if it does not stand there itself (a merged mapping)."""
-    for key in keys:
-        entries = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((item for name, item in entries if name.value == key), None)
-    return node
-
-
-def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:
-    return [node.start_mark.line for node in _steps(root, loc)][-1] + 1
 
 
 def _allowed(loc: Sequence[int | str]) -> list[str]:
@@ -228,91 +254,76 @@ def _is_branch(section: type[Section], loc: Sequence[int | str]) -> bool:
     return loc[0] == "registry" and section in _REGISTRIES.values() and _REGISTRIES.get(str(loc[1])) is not section
 
 
-def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
-    loc, kind, message = fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, ")
-    allowed = _allowed(loc)
-    if loc and loc[0] == "registry":
-        loc = tuple(step for n, step in enumerate(loc) if not (n == 1 and step in _REGISTRIES))
-    where = f"{file}:{_line(root, loc)}: " if loc else f"{file}: "
-    key = ".".join(str(step) for step in loc if step != "[key]")
+def _without_branch(loc: Sequence[int | str]) -> Sequence[int | str]:
+    """The keys as they are written: pydantic adds the type of registry that it tried."""
+    in_registry = bool(loc) and loc[0] == "registry"
+    return tuple(step for n, step in enumerate(loc) if not (in_registry and n == 1 and step in _REGISTRIES))
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    return ".".join(str(step) for step in loc if step != "[key]")
+
+
+def _explain(fault: ErrorDetails) -> str:
+    kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")
+    key = _dotted(_without_branch(fault["loc"]))
     if kind == "extra_forbidden":
-        return f"{where}unknown key {key!r}; allowed here: {', '.join(allowed)}"
+        return f"unknown key {key!r}; allowed here: {', '.join(_allowed(fault['loc']))}"
     if kind == "missing":
-        return f"{where}key {key!r} is missing"
+        return f"key {key!r} is missing"
     if kind in ("model_type", "model_attributes_type"):
         message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], '')))}"
-    found = fault["input"]
+    value = fault["input"]
     # A webhook's path is often its key, so not even a wrong one is shown.
     secret = any(word in key for word in ("secret", "password", "webhook"))
-    shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_secrets(repr(found))})"
-    return f"{where}{key + ': ' if key else ''}{message}{shown}"
+    shown = "" if secret or isinstance(value, (dict, BaseModel)) else f" (found {without_secrets(repr(value))})"
+    return f"{key}: {message}{shown}"
 
 
-def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
+def _absolute(base: Path, path: Path) -> Path:
+    with contextlib.suppress(RuntimeError):  # ~ of a user that this machine does not know
+        path = path.expanduser()
+    return (base / path).absolute()
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
     base = settings.file.parent
 
     def absolute(path: Path) -> Path:
-        return (base / path.expanduser()).absolute()
+        return _absolute(base, path)
 
-    def normal(path: Path) -> Path:
-        return Path(os.path.normpath(absolute(path)))
-
-    def existing(path: Path, loc: Sequence[int | str], kind: str) -> Path:
-        found = absolute(path)
-        if not (found.exists() if kind == "file or folder" else found.is_file()):
-            raise ConfigError(f"{settings.file}:{_line(root, loc)}: {'.'.join(map(str, loc))}: no such {kind}: {found}")
-        return found
-
-    entries = {}
-    for name, entry in settings.model_types.items():
-        at = ("model_types", name)
-        file = entry.requirements_file
-        entries[name] = entry.model_copy(
+    entries = {
+        name: entry.model_copy(
             update={
-                "code_paths": tuple(
-                    existing(path, (*at, "code_paths", i), "file or folder") for i, path in enumerate(entry.code_paths)
-                ),
-                "requirements_file": file and existing(file, (*at, "requirements_file"), "file"),
+                "code_paths": tuple(map(absolute, entry.code_paths)),
+                "requirements_file": entry.requirements_file and absolute(entry.requirements_file),
             }
         )
-    runtime = settings.runtime
-    registry = settings.registry
+        for name, entry in settings.model_types.items()
+    }
+    registry, artefacts, runtime, run = settings.registry, settings.artefacts, settings.runtime, settings.run
     if isinstance(registry, LocalRegistrySettings):
         registry = registry.model_copy(update={"path": absolute(registry.path)})
     else:
-        who, at = registry.credential, ("registry", "credential")
-        certificate, token = who.certificate_path, who.token_file_path
+        who = registry.credential
         paths = {
-            "certificate_path": certificate and existing(certificate, (*at, "certificate_path"), "file"),
-            "token_file_path": token and absolute(token),  # a pod's token may appear later
+            "certificate_path": who.certificate_path and absolute(who.certificate_path),
+            "token_file_path": who.token_file_path and absolute(who.token_file_path),
         }
         registry = registry.model_copy(update={"credential": who.model_copy(update=paths)})
+    root = artefacts.root if "://" in artefacts.root else str(absolute(Path(artefacts.root)))
+    folders = tuple(Path(os.path.normpath(absolute(path))) for path in run.output_folders)
     return settings.model_copy(
         update={
             "model_types": entries,
             "registry": registry,
-            "run": settings.run.model_copy(
-                update={"output_folders": tuple(normal(path) for path in settings.run.output_folders)}
-            ),
-            "artefacts": settings.artefacts.model_copy(
-                update={
-                    "root": settings.artefacts.root
-                    if "://" in settings.artefacts.root
-                    else str(absolute(Path(settings.artefacts.root))),
-                    "cache": absolute(settings.artefacts.cache),
-                }
-            ),
+            "run": run.model_copy(update={"output_folders": folders}),
+            "artefacts": artefacts.model_copy(update={"root": root, "cache": absolute(artefacts.cache)}),
             "runtime": runtime.model_copy(
                 update={
                     "environments": absolute(runtime.environments),
-                    "readable_folders": tuple(
-                        existing(path, ("runtime", "readable_folders", i), "file or folder")
-                        for i, path in enumerate(runtime.readable_folders)
-                    ),
-                    "pythons": {
-                        version: existing(path, ("runtime", "pythons", version), "interpreter")
-                        for version, path in runtime.pythons.items()
-                    },
+                    "readable_folders": tuple(map(absolute, runtime.readable_folders)),
+                    "pythons": {version: absolute(path) for version, path in runtime.pythons.items()},
                 }
             ),
         }

@@ -1,4 +1,4 @@
-"""The section `registry` of edgepack.yaml: where models, data and packages are registered, and under whose name."""
+"""The section `registry` of edgepack.yaml: where models, data and packages are registered, and with which identity."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from edgepack_assets.config.section import Number, OptionalPath, Section
 
 
 def _id(text: str | None) -> str | None:
-    # Files from Windows and variables of pipelines bring a space or line end along.
-    found = (text or "").strip()
-    if not found.isprintable() or any(character.isspace() for character in found):
+    # Files from Windows and variables of pipelines often end with a space or line end.
+    stripped = (text or "").strip()
+    if not stripped.isprintable() or any(character.isspace() for character in stripped):
         raise ValueError("an id or name in Azure holds no space, line end or invisible character")
-    return found or None
+    return stripped or None
 
 
 _OptionalId = Annotated[str | None, AfterValidator(_id)]
 
 
 def _variable(name: str | None) -> str | None:
-    # Whoever writes the secret itself here must not read it again in an error message.
+    # A user may write the secret itself here by mistake. The error message must not repeat it.
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", name):
         raise ValueError("must be the name of an environment variable such as AZURE_CLIENT_SECRET, not a secret")
     return name or None
@@ -35,25 +35,40 @@ _OptionalVariable = Annotated[str | None, AfterValidator(_variable)]
 class LocalRegistrySettings(Section):
     """A registry in a folder of this machine (or a mounted share)."""
 
-    type: Literal["local"] = "local"
-    path: Path = Path(".edgepack/registry")
+    type: Literal["local"] = Field(default="local", description="The kind of registry: a folder.")
+    path: Path = Field(default=Path(".edgepack/registry"), description="The folder that holds models, data, packages.")
 
 
 class AzureCredentialSettings(Section):
-    """Who the project is in Azure. Secrets stay in environment variables, which are named here, never their values.
+    """The identity that is used in Azure. Secrets stay in environment variables; only their names are written here.
 
     default: what azure-identity's DefaultAzureCredential finds. service_principal: a secret or a certificate.
     managed_identity: of the machine; `client_id` chooses a user-assigned one. workload_identity: a pod's token.
-    Unset ids come from AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed identity's also from DEFAULT_IDENTITY_CLIENT_ID.
+    Ids that are not set come from AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed identity's also from
+    DEFAULT_IDENTITY_CLIENT_ID.
     """
 
-    type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = "default"
-    tenant_id: _OptionalId = None
-    client_id: _OptionalId = None
-    client_secret_variable: _OptionalVariable = None
-    certificate_path: OptionalPath = None
-    certificate_password_variable: _OptionalVariable = None
-    token_file_path: OptionalPath = None
+    type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = Field(
+        default="default", description="How to sign in. default: whatever DefaultAzureCredential finds."
+    )
+    tenant_id: _OptionalId = Field(default=None, description="The directory (tenant); else AZURE_TENANT_ID.")
+    client_id: _OptionalId = Field(
+        default=None,
+        description="The application, or the user-assigned managed identity; else AZURE_CLIENT_ID.",
+    )
+    client_secret_variable: _OptionalVariable = Field(
+        default=None,
+        description="Name of the environment variable that holds the client secret; else AZURE_CLIENT_SECRET.",
+    )
+    certificate_path: OptionalPath = Field(
+        default=None, description="A certificate with its private key (PEM or PKCS12), in place of a secret."
+    )
+    certificate_password_variable: _OptionalVariable = Field(
+        default=None, description="Name of the environment variable that holds the certificate's password."
+    )
+    token_file_path: OptionalPath = Field(
+        default=None, description="Workload identity: the file with the token; else AZURE_FEDERATED_TOKEN_FILE."
+    )
 
     @model_validator(mode="after")
     def _only_what_its_type_uses(self) -> AzureCredentialSettings:
@@ -74,15 +89,17 @@ class AzureCredentialSettings(Section):
 
 
 class AzureMLRegistrySettings(Section):
-    """An Azure ML workspace, or an Azure ML registry (`registry_name`, which says where it is itself)."""
+    """An Azure ML workspace, or an Azure ML registry (`registry_name` alone is enough to find it)."""
 
-    type: Literal["azure_ml"]
-    subscription_id: _OptionalId = None
-    resource_group: _OptionalId = None
-    workspace_name: _OptionalId = None
-    registry_name: _OptionalId = None
-    credential: AzureCredentialSettings = AzureCredentialSettings()
-    time_limit: Number = Field(default=120.0, ge=1, description="seconds for one remote call, its retries included")
+    type: Literal["azure_ml"] = Field(description="The kind of registry: Azure ML.")
+    subscription_id: _OptionalId = Field(default=None, description="The workspace's subscription.")
+    resource_group: _OptionalId = Field(default=None, description="The workspace's resource group.")
+    workspace_name: _OptionalId = Field(default=None, description="The workspace.")
+    registry_name: _OptionalId = Field(default=None, description="An Azure ML registry, in place of a workspace.")
+    credential: AzureCredentialSettings = Field(
+        default=AzureCredentialSettings(), description="The identity that is used in Azure."
+    )
+    time_limit: Number = Field(default=120.0, ge=1, description="Seconds for one remote call, its retries included.")
 
     @model_validator(mode="after")
     def _names_one_place(self) -> AzureMLRegistrySettings:
@@ -96,7 +113,7 @@ class AzureMLRegistrySettings(Section):
 
 
 def registry_type(value: object) -> str:
-    """Which kind of registry a section is for; local unless it says otherwise."""
+    """The kind of registry that a section describes; local by default."""
     if isinstance(value, dict):
         return str(value.get("type", "local"))
     return str(getattr(value, "type", "local"))

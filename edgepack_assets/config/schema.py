@@ -1,11 +1,12 @@
-"""What edgepack.yaml may hold: the shape of every section, its defaults and what is refused in it.
+"""The sections of edgepack.yaml: their keys, defaults and allowed values, and what each key means.
 
-Reading the file, with its variables and line numbers, is loader.py's.
+loader.py reads the file, fills in variables and finds line numbers. docs/configuration.md is for users.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -37,9 +38,9 @@ EdgePython = Literal["3.11", "3.12"]
 
 
 def implementations() -> list[str]:
-    """The model types this project implements: the packages under model_types/."""
+    """The model types that this project implements: the folders of model_types/ that have a model_type.py."""
     folder = Path(__file__).parents[1] / "model_types"
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "model_type.py").is_file())
 
 
 def _implementation(name: str) -> str:
@@ -124,6 +125,14 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
     return SecretStr(_web_address(secret.get_secret_value().strip()))
 
 
+def _python_version_in_json(schema: dict[str, Any]) -> None:
+    # Without quotes it is a number in YAML. The loader reads it as text.
+    del schema["anyOf"]
+    schema["enum"] = [*EDGE_PYTHONS, *map(float, EDGE_PYTHONS), None]
+
+
+_Approval = Literal["auto", "required"]
+_Phase = Literal["ph1", "ph2", "ph3"]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Folders = Annotated[
     tuple[Path, ...],
@@ -134,59 +143,97 @@ _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_addres
 
 
 class ArtefactSettings(Section):
-    """Where artefacts lie: a folder, `abfs://` (Azure storage) or another fsspec URL; `cache` is the local copy of a
-    remote root."""
+    """Where artefacts are stored."""
 
-    root: str = ".edgepack/artefacts"
-    cache: Path = Path(".edgepack/cache")
+    root: str = Field(
+        default=".edgepack/artefacts",
+        description="A folder, abfs://container@account.dfs.core.windows.net/path (Azure storage), or an fsspec URL.",
+    )
+    cache: Path = Field(default=Path(".edgepack/cache"), description="Local copies of a remote root's files.")
 
 
 class RuntimeSettings(Section):
-    """How component environments are made, and how long model code may run."""
+    """How component environments are built, and the limits of model code."""
 
-    environments: Path = Path(".edgepack/environments")
-    pythons: dict[EdgePython, Path] = Field(default_factory=dict)
-    index_url: OptionalText = None
-    extra_index_urls: tuple[str, ...] = ()
-    time_limit: Number = Field(default=900.0, gt=0, description="seconds for one job of model code")
-    memory_limit: Number = Field(default=8.0, gt=0, description="GiB for each process of it, and for all together")
-    disk_limit: Number = Field(default=8.0, gt=0, description="GiB that one job may write")
-    isolation: Literal["required", "best_effort"] = "best_effort"
-    readable_folders: tuple[Path, ...] = ()
+    environments: Path = Field(
+        default=Path(".edgepack/environments"), description="Folder of the environments, one for each lock."
+    )
+    pythons: dict[EdgePython, Path] = Field(
+        default_factory=dict, description='Interpreters for components, e.g. {"3.11": /path/to/python}.'
+    )
+    index_url: OptionalText = Field(
+        default=None, description="Package index, in place of PyPI. Take credentials from environment variables."
+    )
+    extra_index_urls: tuple[str, ...] = Field(default=(), description="Further package indexes.")
+    time_limit: Number = Field(default=900.0, gt=0, description="Seconds for one job of model code.")
+    memory_limit: Number = Field(
+        default=8.0, gt=0, description="GiB for each process of a job, and for all of them together."
+    )
+    disk_limit: Number = Field(default=8.0, gt=0, description="GiB that one job may write.")
+    isolation: Literal["required", "best_effort"] = Field(
+        default="best_effort",
+        description="required: run no model code unless it is fully isolated; the default if anything is in Azure. "
+        "best_effort: run it, and report which protections are missing.",
+    )
+    readable_folders: tuple[Path, ...] = Field(
+        default=(), description="Folders that model code may read besides system libraries, Python and its packages."
+    )
 
 
 class SensorSettings(Section):
     """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
 
-    interval: Count = Field(default=30, ge=1, description="from one look to the next")
-    sweep_interval: Count = Field(default=900, ge=1, description="from one look at every version to the next")
-    start: Literal["all", "none", "latest"] = Field(default="latest", description="what there is at the first start")
-    batch: Count = Field(default=50, ge=1, le=500, description="runs requested by one tick")
-    attempts: Count = Field(default=4, ge=1, le=20, description="runs of one version, where infrastructure fails them")
-    failure_after: Count = Field(default=1800, ge=0, description="without an answer of the registry: a failed tick")
-    webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = None
-    """Where a failed run is told of. Secret as a whole: many a webhook has its key in the path."""
-    ui_url: _OptionalAddress = Field(default=None, description="address of Dagster's UI, for links to runs")
+    interval: Count = Field(default=30, ge=1, description="Seconds between two ticks.")
+    sweep_interval: Count = Field(default=900, ge=1, description="Seconds between two listings of every version.")
+    start: Literal["all", "none", "latest"] = Field(
+        default="latest", description="Which of the versions that exist at the sensor's first start to package."
+    )
+    batch: Count = Field(default=50, ge=1, le=500, description="Runs that one tick requests at most.")
+    attempts: Count = Field(
+        default=4, ge=1, le=20, description="Runs of one version at most, where they fail because of infrastructure."
+    )
+    failure_after: Count = Field(
+        default=1800, ge=0, description="Seconds without an answer of registry or webhook after which a tick fails."
+    )
+    webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = Field(
+        default=None, description="Address to which each failed run is posted. Empty: off."
+    )
+    # The whole address is a secret: many webhooks have their key in the path.
+    ui_url: _OptionalAddress = Field(default=None, description="Address of Dagster's UI, for links to runs.")
 
 
 class DataAssetSettings(Section):
-    """A data asset of the registry: its name and version. A version that is text is for registries that know such."""
+    """A data asset of the registry."""
 
-    name: AssetName
-    version: Annotated[Version, BeforeValidator(_data_version)] = "latest"
+    name: AssetName = Field(description="Name of the data asset.")
+    version: Annotated[Version, BeforeValidator(_data_version, json_schema_input_type=int | float | str)] = Field(
+        default="latest", description="latest, a whole number, or in Azure ML any text, read as it is written."
+    )
 
 
 class GateSettings(Section):
     """What a metric must hold: bounds, both inclusive, and how much worse than a reference it may be.
 
-    `reference` is `previous` (the package of the highest lower model version), `training` (the metrics in the model
-    version's tags) or a model version, whose package is meant. Which direction is worse the metric's model type knows.
+    Which direction is worse depends on the metric; its model type knows.
     """
 
-    min: Number | None = None
-    max: Number | None = None
-    reference: Annotated[Literal["previous", "training"] | int | None, BeforeValidator(_reference)] = None
-    tolerance: Annotated[Tolerance, BeforeValidator(read_tolerance)] = Tolerance(0.0)
+    min: Number | None = Field(default=None, description="Lowest value that passes.")
+    max: Number | None = Field(default=None, description="Highest value that passes.")
+    reference: Annotated[
+        Literal["previous", "training"] | int | None,
+        BeforeValidator(_reference, json_schema_input_type=Literal["previous", "training"] | int | None),
+    ] = Field(
+        default=None,
+        description="previous: the package of the highest lower model version. training: the tag of the model version. "
+        "A number: the newest package of that model version.",
+    )
+    tolerance: Annotated[
+        Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
+    ] = Field(
+        default=Tolerance(0.0),
+        description="How much worse than the reference the metric may be: a number, or a share such as 5%.",
+        json_schema_extra={"default": 0},
+    )
 
     @model_validator(mode="after")
     def _can_pass_and_fail(self) -> GateSettings:
@@ -202,30 +249,61 @@ class GateSettings(Section):
 class ModelTypeSettings(Section):
     """One entry of `model_types`: which models are packaged, how, from what raw data, behind which gates."""
 
-    implementation: Annotated[str, AfterValidator(_implementation)]
-    model_name: AssetName
-    package_name: Annotated[str, AfterValidator(_package_name)]
-    raw_data: DataAssetSettings
-    description: str = ""
-    code_paths: tuple[Path, ...] = ()
-    requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
-    requirements_file: OptionalPath = None
-    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = Field(default_factory=dict)
-    """Line of the model's requirements.txt or conda.yaml, or name of a package in it -> what to install instead, None
-    for nothing."""
-    saved_versions: Literal["warn", "block"] = "warn"
-    """What a library at another version than the model says it was saved with does to config_package.is_fit."""
-    python_version: EdgePython | None = None
-    columns: Annotated[ModelColumns | None, BeforeValidator(read_model_columns)] = None
-    keep_mlflow: bool = False
-    run_whole_payload: bool = False
-    input: ImageInput | None = None
-    gates: dict[str, GateSettings] = Field(default_factory=dict)
-    revalidate: bool = Field(default=False, description="validate the latest package again on new raw data")
-    approval: Annotated[dict[str, Literal["auto", "required"]], BeforeValidator(_by_environment)] = Field(
-        default_factory=dict
+    implementation: Annotated[str, AfterValidator(_implementation)] = Field(
+        description="The kind of model.", json_schema_extra=lambda schema: schema.update(enum=list(implementations()))
     )
-    """For each environment (`run.environment`) and, under `default`, for all others."""
+    model_name: AssetName = Field(description="Name of the model in the registry.")
+    package_name: Annotated[str, AfterValidator(_package_name)] = Field(
+        description="Name of the pipeline. The deployment package is registered as <Package-Name>-edge."
+    )
+    raw_data: DataAssetSettings = Field(description="The data asset that packages are validated on.")
+    description: str = Field(default="", description="The package's description.")
+    code_paths: tuple[Path, ...] = Field(
+        default=(), description="Files or folders of the model's own code, shipped under their own names."
+    )
+    requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = Field(
+        default=(), description="Requirements added to those that the model was saved with."
+    )
+    requirements_file: OptionalPath = Field(
+        default=None, description="A requirements file in place of the one that the model was saved with."
+    )
+    replace_requirements: dict[str, Annotated[str | None, AfterValidator(_replacement)]] = Field(
+        default_factory=dict,
+        description="A line of the model's requirements, or the name of a package in them, and what to install "
+        "instead; null for nothing.",
+    )
+    saved_versions: Literal["warn", "block"] = Field(
+        default="warn",
+        description="What config_package.is_fit does if a library has another version than the model was saved with.",
+    )
+    python_version: EdgePython | None = Field(
+        default=None,
+        description="Python of the component. Default: the one that the model was saved with.",
+        json_schema_extra=_python_version_in_json,
+    )
+    columns: Annotated[
+        ModelColumns | None,
+        BeforeValidator(read_model_columns, json_schema_input_type=dict[str, _Phase] | list[_Phase] | None),
+    ] = Field(
+        default=None,
+        description="State identifier: which column of the model is which of the payload's, or their order.",
+    )
+    keep_mlflow: bool = Field(default=False, description="Ship mlflow too, if the model's requirements name it.")
+    run_whole_payload: bool = Field(
+        default=False, description="Run the stamped package over the whole payload before it is registered."
+    )
+    input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
+    gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
+    revalidate: bool = Field(default=False, description="Validate the latest package again on new raw data.")
+    approval: Annotated[
+        dict[str, _Approval],
+        BeforeValidator(_by_environment, json_schema_input_type=_Approval | dict[str, _Approval]),
+    ] = Field(
+        default_factory=dict,
+        description="Whether a person approves a version before the sensor packages it, or that by run.environment "
+        "(default: all others).",
+        json_schema_extra={"default": "auto"},
+    )
 
     @field_validator("input", mode="before")
     @classmethod
@@ -248,30 +326,79 @@ class ModelTypeSettings(Section):
     @property
     def registered_package_name(self) -> str:
         """The name under which the deployment package is registered: `<Package-Name>-edge`."""
-        return self.package_name.replace(" ", "-") + "-edge"
+        return registered_name(self.package_name)
 
 
 class RunSettings(Section):
-    """Where a run belongs; each ends in the run's and the package's tags. `output_folders`: the folders in which the
-    configuration of a run may name files to write."""
+    """Where a run belongs, as tags of runs and packages, and where it may write files."""
 
-    environment: str = "dev"
-    build_reference: str = ""
-    experiment_name: str = ""
-    display_name: str = ""
-    output_folders: _Folders = (Path(".edgepack/outputs"),)
+    environment: str = Field(default="dev", description="The environment, e.g. dev, test or prod.")
+    build_reference: str = Field(default="", description="The build that started the run.")
+    experiment_name: str = Field(default="", description="The experiment that the model comes from.")
+    display_name: str = Field(default="", description="A name for people.")
+    output_folders: _Folders = Field(
+        default=(Path(".edgepack/outputs"),),
+        description="The only folders in which the configuration of a run may name files to write. Empty: none.",
+    )
+
+
+def registered_name(package_name: str) -> str:
+    """The name under which a deployment package is registered: `<Package-Name>-edge`."""
+    return package_name.replace(" ", "-") + "-edge"
+
+
+def name_conflicts(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
+    """(keys, message) for names of model types that cannot be used, and for names that two of them share.
+
+    It reads the configuration as it is written, which may have other mistakes."""
+    entries = model_types if isinstance(model_types, Mapping) else {}
+    owners: dict[str, str] = {}
+    for name, entry in entries.items():
+        if not isinstance(name, str) or not isinstance(entry, Mapping):
+            continue
+        if not is_model_type_name(name):
+            yield (
+                ("model_types", name),
+                f"model type {name!r}: use letters, digits, _ and -, starting with a letter",
+            )
+        package = entry.get("package_name")
+        if isinstance(package, str):
+            registered = registered_name(package)
+            if registered in owners:
+                yield (
+                    ("model_types", name, "package_name"),
+                    f"model types {owners[registered]!r} and {name!r} both register {registered!r}; "
+                    "give each a package_name of its own",
+                )
+            owners.setdefault(registered, name)
+    for name, entry in entries.items():
+        model = entry.get("model_name") if isinstance(entry, Mapping) else None
+        if isinstance(model, str) and model in owners:
+            yield (
+                ("model_types", name, "model_name"),
+                f"model type {name!r}: its model_name {model!r} is the name under which "
+                f"{owners[model]!r} registers its packages",
+            )
 
 
 class Settings(Section):
     """The whole configuration. `file` is where it was read from."""
 
     file: Path
-    registry: RegistrySettings = LocalRegistrySettings()
-    artefacts: ArtefactSettings = ArtefactSettings()
-    runtime: RuntimeSettings = RuntimeSettings()
-    run: RunSettings = RunSettings()
-    sensors: SensorSettings = SensorSettings()
-    model_types: dict[str, ModelTypeSettings] = Field(min_length=1)
+    registry: RegistrySettings = Field(
+        default=LocalRegistrySettings(), description="Where models, data and packages are registered."
+    )
+    artefacts: ArtefactSettings = Field(default=ArtefactSettings(), description="Where artefacts are stored.")
+    runtime: RuntimeSettings = Field(
+        default=RuntimeSettings(), description="How environments are built, and the limits of model code."
+    )
+    run: RunSettings = Field(default=RunSettings(), description="Where a run belongs, and where it may write files.")
+    sensors: SensorSettings = Field(
+        default=SensorSettings(), description="How the sensors look for new model versions."
+    )
+    model_types: dict[str, ModelTypeSettings] = Field(
+        min_length=1, description="The kinds of models to package. Partition keys are <name>:<version>."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -288,23 +415,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Settings:
-        seen: dict[str, str] = {}
-        for name, entry in self.model_types.items():
-            if not is_model_type_name(name):
-                raise ValueError(f"model type {name!r}: use letters, digits, _ and -, starting with a letter")
-            package = entry.registered_package_name
-            if package in seen:
-                raise ValueError(
-                    f"model types {seen[package]!r} and {name!r} both register {package!r}; "
-                    "give each a package_name of its own"
-                )
-            seen[package] = name
-        for name, entry in self.model_types.items():
-            if entry.model_name in seen:
-                raise ValueError(
-                    f"model type {name!r}: its model_name {entry.model_name!r} is the name under which "
-                    f"{seen[entry.model_name]!r} registers its packages"
-                )
+        for _, message in name_conflicts({name: entry.model_dump() for name, entry in self.model_types.items()}):
+            raise ValueError(message)
         return self
 
     def model_type(self, name: str) -> ModelTypeSettings:

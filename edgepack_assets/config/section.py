@@ -1,4 +1,4 @@
-"""What every section of edgepack.yaml is made of: the base class, and types of values that several sections use."""
+"""The base class of every section of edgepack.yaml, and types of values that several sections use."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=Fals
 Count = Annotated[int, BeforeValidator(_no_boolean)]
 OptionalText = Annotated[str | None, AfterValidator(lambda text: text or None)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda path: None if path == "" else path)]
-"""Optional values: an empty one, as `${NAME:-}` gives, is none."""
+"""Optional values: an empty one, as `${NAME:-}` gives, counts as not set."""

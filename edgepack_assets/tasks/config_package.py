@@ -21,6 +21,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
@@ -81,10 +82,10 @@ def make_config_package(
         with model_errors(f"reading {model}"):
             _write_model_json(component, {**source.model, **inspection.get("component", {})})
             spec = implementation.component_spec(inspection)
-        package: Path = tools.packaging.call(
-            "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
+        package = tools.packaging.build_config_package(
+            component, spec, lock, entry.package_name, entry.description, work
         )
-        parts: list[CheckRow] = tools.packaging.call("deployment_package.config_package_rows", package, lock)
+        parts = tools.packaging.config_package_rows(package, lock)
         parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
@@ -151,13 +152,7 @@ def _inspect(
             what,
             environment,
             child_imports,
-            {
-                "task": "call",
-                "folder": str(component),
-                "file": str(implementation.folder / "child_tasks.py"),
-                "function": "inspect_model",
-                "arguments": {},
-            },
+            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", {}),
         )
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}

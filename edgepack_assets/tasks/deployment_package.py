@@ -67,7 +67,7 @@ def deploy(
     overridden = _refuse_failed_gates(metrics, key, override, tools)
     name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
     package = tools.store.fetch(validated.config_package.parts["package"])
-    expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
+    expected = tools.packaging.expected_contents(package, lock)
     content = content_digest(expected)
     tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, "content_digest": content}
     origin = _origin(validated, lock, tools)
@@ -77,9 +77,7 @@ def deploy(
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built: Path = tools.packaging.call(
-                "deployment_package.build_deployment_package", package, lock, tools.store, name, stamp, work
-            )
+            built = tools.packaging.build_deployment_package(package, lock, tools.store, name, stamp, work)
             found = contents(built, stamp)
             if found != expected:
                 raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")

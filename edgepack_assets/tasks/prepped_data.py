@@ -18,6 +18,7 @@ from edgepack_assets.model_types.interface import Prepped
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 from edgepack_assets.tasks import background_imports
@@ -77,13 +78,12 @@ def prepare_data(
                 what,
                 environment,
                 child_imports,
-                {
-                    "task": "call",
-                    "folder": str(runner.component_folder),
-                    "file": str(implementation.folder / "child_tasks.py"),
-                    "function": "prepare",
-                    "arguments": {"count": payload.count},
-                },
+                CallJob(
+                    runner.component_folder,
+                    implementation.folder / "child_tasks.py",
+                    "prepare",
+                    {"count": payload.count},
+                ),
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )

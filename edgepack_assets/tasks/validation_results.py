@@ -14,6 +14,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -91,10 +92,7 @@ def try_out(
     key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: TaskContext
 ) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     """What trying it says: rows that only warn, and a table."""
-    job = {
-        "task": "call", "folder": str(component), "file": str(tools.model_type(key).folder / "child_tasks.py"),
-        "function": trial.function, "arguments": trial.arguments,
-    }  # fmt: skip
+    job = CallJob(component, tools.model_type(key).folder / "child_tasks.py", trial.function, trial.arguments)
     child_imports = tools.child_imports(key, environment.lock)
     try:
         told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)

@@ -203,7 +203,7 @@ FAULTS = {
     "no interval": (ENTRY + "sensors: {interval: 0}\n", r":7: sensors.interval: .*greater than or equal to 1"),
     "attempts of yes": (ENTRY + "sensors: {attempts: yes}\n", r":7: sensors.attempts: must be a number"),
     "a start at first": (ENTRY + "sensors: {start: first}\n", r":7: sensors.start: .*'all', 'none' or 'latest'"),
-    "a key twice": (ENTRY + "  press: {}\n", r":7: key 'press' stands twice"),
+    "a key twice": (ENTRY + "  press: {}\n", r":7: duplicate key 'press': it is on line 2 already"),
     "no model types": ("model_types: {}\n", r":1: model_types: .*at least 1"),
     "an entry's name": (ENTRY.replace("press:", "press line:"), r"model type 'press line': use letters"),
     "a number as name": (ENTRY.replace("press:", "4:"), r":2: model_types.4: .*valid string"),
@@ -435,5 +435,7 @@ def test_a_variable_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: 
     file = tmp_path / "edgepack.yaml"
     file.write_text("run: {build_reference: '${REFERENCE}'}\n")
     monkeypatch.setenv("REFERENCE", os.fsdecode(b"gef\xe4hrlich"))
-    with pytest.raises(ConfigError, match=r"edgepack.yaml: the environment variable REFERENCE is not UTF-8 text"):
+    with pytest.raises(
+        ConfigError, match=r"edgepack.yaml:1: run.build_reference: the environment variable REFERENCE is not UTF-8 text"
+    ):
         load_settings(file)

@@ -112,7 +112,6 @@ ORIGINS = st.none() | st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9), st.uuids(), ORIGINS)
 def test_stamping_is_pure_and_has_an_inverse(
     built: Built, version: int, package_id: uuid.UUID, origin: Origin | None

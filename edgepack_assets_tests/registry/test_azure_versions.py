@@ -35,7 +35,6 @@ def put(azure: LoopbackAzure, kind: str, version: str, **properties: Any) -> dic
 
 
 @given(st.text(max_size=30))
-@hypothesis_settings(deadline=None)
 def test_a_version_is_read_as_it_is_written(text: str) -> None:
     assert str(read_version(text)) == text
     assert isinstance(read_version(text), str) or is_version_text(text)

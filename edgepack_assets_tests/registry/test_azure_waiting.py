@@ -55,7 +55,6 @@ def puts(azure: LoopbackAzure) -> int:
     st.floats(0.1, 1000),
     st.lists(st.none() | st.floats(0, 2000), max_size=60),
 )
-@hypothesis_settings(deadline=None)
 def test_no_pause_passes_the_limit_and_none_is_given_up_early(limit: float, asked: list[float | None]) -> None:
     passed = [0.0]
     with pytest.MonkeyPatch.context() as patch:

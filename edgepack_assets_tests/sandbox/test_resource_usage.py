@@ -115,3 +115,30 @@ def test_files_that_move_past_a_look_are_found(start: Start, tmp_path: Path, mon
     assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
     assert moved == ["there", "there"]
     assert state() != "T"
+
+
+KERNELS = {
+    "mappings": "libc.mmap.restype = ctypes.c_void_p\n"
+    "for n in range(20_000): libc.mmap(None, ctypes.c_size_t(4096), n % 2, 0x22, -1, ctypes.c_size_t(0))\ndone()",
+    "descriptors that are watched": "import select\n"
+    "held = [(os.eventfd(0), select.epoll()) for _ in range(160)]\n"
+    "[each.register(one, 0) for one, _ in held for _, each in held]; done()",
+}
+
+
+@pytest.mark.parametrize("what", KERNELS)
+def test_what_the_kernel_needs_for_a_job_counts_as_memory(start: Start, tmp_path: Path, what: str) -> None:
+    job = start(KERNELS[what])
+    settings = SETTINGS.model_copy(update={"disk_limit": 1.0})
+    own = sum(int(line.split()[1]) << 10 for line in Path(f"/proc/{job.pid}/status").read_text().splitlines()
+              if line.startswith(resource_usage._OWN))  # fmt: skip
+    more = settings.model_copy(update={"memory_limit": (own + (4 << 20)) / (1 << 30)})
+    assert Consumption(tmp_path, more).excess(lambda: [job.pid]).startswith("it took more than")
+    enough = settings.model_copy(update={"memory_limit": (own + (64 << 20)) / (1 << 30)})
+    assert Consumption(tmp_path, enough).excess(lambda: [job.pid]) == ""
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "samefile", lambda *_: False)
+    monkeypatch.setattr(resource_usage, "_lines", lambda *_: [])
+    assert resource_usage._sockets([os.getpid()]) == (0, 0)

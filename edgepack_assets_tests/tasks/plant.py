@@ -15,9 +15,8 @@ import yaml
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.filesystem.atomic_files import writing
-from edgepack_assets.packaging import config_package, deployment_package
 from edgepack_assets.packaging.runner import PackageRunner
-from edgepack_assets.packaging.worker import PackagingWorker
+from edgepack_assets.packaging.worker import PackagingWorker, served_functions
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
@@ -35,10 +34,8 @@ SOUND = ["answers", True, "4", "4"]
 class PackagingHere(PackagingWorker):
     """The same calls in this process: sixteen of them need not import the SDK sixteen times."""
 
-    def call(self, function: str, *arguments: Any) -> Any:
-        module, _, name = function.partition(".")
-        modules = {"config_package": config_package, "deployment_package": deployment_package}
-        return getattr(modules[module], name)(*arguments)
+    def _call(self, function: str, *arguments: Any) -> Any:
+        return served_functions()[function](*arguments)
 
 
 @dataclass

@@ -124,7 +124,6 @@ def test_a_fault_of_ours_is_no_failed_trial() -> None:
         trying(EdgepackError("disk"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, CYCLE / 1000), min_size=1, max_size=300), st.floats(0, 1e6), st.data())
 def test_one_slow_record_never_warns_wherever_it_is(
     folder: Path, seconds: list[float], slow: float, data: st.DataObject

@@ -1,0 +1,244 @@
+"""The JSON schema of edgepack.yaml against the loader: what is valid is accepted, what an editor can know is marked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from edgepack_assets.config.json_schema import config_schema
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets_tests.config.schema_keys import is_a_value, keys
+
+SCHEMA = config_schema()
+VALIDATOR = Draft7Validator(SCHEMA)
+
+COMPLETE = """
+registry:
+  type: azure_ml
+  subscription_id: 0b1f
+  resource_group: group
+  workspace_name: workspace
+  time_limit: 30
+  credential:
+    type: service_principal
+    tenant_id: tenant
+    client_id: client
+    certificate_path: secrets.pem
+    certificate_password_variable: CERTIFICATE_PASSWORD
+artefacts: {root: abfs://box/here, cache: cache}
+runtime:
+  environments: environments
+  pythons: {3.11: python}
+  index_url: https://mirror.example/simple
+  extra_index_urls: [https://other.example/simple]
+  time_limit: 12.5
+  memory_limit: 4
+  disk_limit: 4
+  isolation: required
+  readable_folders: [code]
+run:
+  environment: prod
+  build_reference: "0012"
+  experiment_name: e
+  display_name: d
+  output_folders: [outputs]
+sensors:
+  interval: 60
+  sweep_interval: 600
+  start: all
+  batch: 5
+  attempts: 2
+  failure_after: 0
+  webhook: https://chat.example/hook
+  ui_url: http://localhost:3000
+model_types:
+  press:
+    implementation: state_identifier
+    model_name: press
+    package_name: Press
+    raw_data: {name: press_raw, version: 2024-06-01}
+    description: text
+    code_paths: [code]
+    requirements: [numpy]
+    requirements_file: requirements.txt
+    replace_requirements: {"-e .": null, plant: plant==1}
+    saved_versions: block
+    python_version: 3.12
+    columns: {L1: ph1, L2: ph2, L3: ph3}
+    keep_mlflow: true
+    run_whole_payload: yes
+    gates:
+      silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
+      inertia: {reference: 3, tolerance: 100}
+    revalidate: true
+    approval: {default: auto, prod: required}
+  ordered:
+    implementation: state_identifier
+    model_name: ordered
+    package_name: Ordered
+    raw_data: {name: raw, version: 1.0}
+    columns: [ph3, ph2, ph1]
+    approval: required
+  images:
+    implementation: image_classification
+    model_name: images
+    package_name: Images
+    raw_data: {name: images, version: 3}
+    input:
+      mean: [0.4, 0.5, 0.6]
+      std: 1
+      channel_order: rgb
+      resize: crop
+      shorter_side: 256
+      interpolation: bilinear
+  letters:
+    implementation: image_classification
+    model_name: letters
+    package_name: Letters
+    raw_data: {name: letters}
+    input: {range: [-1, 1], resize: letterbox, fill: 114}
+  preset:
+    implementation: image_classification
+    model_name: preset
+    package_name: Preset
+    raw_data: {name: preset, version: latest}
+    input: imagenet
+"""
+ELSEWHERE = {
+    "registry.path": {"registry": {"path": "folder"}},
+    "registry.registry_name": {"registry": {"type": "azure_ml", "registry_name": "r"}},
+    "registry.credential.client_secret_variable": {
+        "registry": {"type": "azure_ml", "registry_name": "r", "credential": {"client_secret_variable": "SECRET"}}
+    },
+    "registry.credential.token_file_path": {
+        "registry": {"type": "azure_ml", "registry_name": "r", "credential": {"token_file_path": "token"}}
+    },
+    "model_types.<name>.input.crop_fraction": {},
+}
+"""Keys that do not go with those above."""
+
+
+class EditorLoader(yaml.SafeLoader):
+    """YAML as an editor reads it: a date is text."""
+
+
+EditorLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.value)
+
+
+def as_an_editor_reads_it(text: str) -> Any:
+    def with_text_keys(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): with_text_keys(item) for key, item in value.items()}
+        return [with_text_keys(item) for item in value] if isinstance(value, list) else value
+
+    return with_text_keys(yaml.load(text, Loader=EditorLoader))  # noqa: S506 - a SafeLoader
+
+
+def places(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where single values are."""
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(item, (*loc, key))
+    else:
+        yield loc
+
+
+def with_value(document: Any, loc: tuple[str | int, ...], value: object) -> Any:
+    document = copy.deepcopy(document)
+    inner = document
+    for step in loc[:-1]:
+        inner = inner[step]
+    inner[loc[-1]] = value
+    return document
+
+
+DOCUMENT = as_an_editor_reads_it(COMPLETE)
+PLACES = sorted(places(DOCUMENT), key=str)
+
+
+def test_it_is_a_schema_of_draft_7_without_references() -> None:
+    Draft7Validator.check_schema(SCHEMA)
+    assert "$ref" not in str(SCHEMA)
+    assert SCHEMA["title"] == "edgepack.yaml"
+
+
+def test_every_key_has_a_title_and_a_description() -> None:
+    missing = [key for key, schema in keys(SCHEMA) if not schema.get("description") or not schema.get("title")]
+    assert missing == []
+
+
+def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_path: Path) -> None:
+    for name in ("code", "python", "requirements.txt", "secrets.pem"):
+        (tmp_path / name).touch()
+    file = tmp_path / "edgepack.yaml"
+    file.write_text(COMPLETE)
+    load_settings(file)
+    assert [error.message for error in VALIDATOR.iter_errors(DOCUMENT)] == []
+
+
+def test_the_complete_configuration_has_every_key() -> None:
+    named = {
+        ".".join(
+            "<name>" if n == 1 and loc[0] == "model_types" else "<metric>" if n and loc[n - 1] == "gates" else str(step)
+            for n, step in enumerate(loc)
+        )
+        for loc in PLACES
+    }
+    unused = {
+        key for key, schema in keys(SCHEMA)
+        if is_a_value(schema) and not any(name == key or name.startswith(f"{key}.") for name in named)
+    }  # fmt: skip
+    assert unused == set(ELSEWHERE)
+    for section in ELSEWHERE.values():
+        assert not list(VALIDATOR.iter_errors({**DOCUMENT, **section}))
+
+
+@pytest.mark.parametrize("loc", PLACES, ids=lambda loc: ".".join(map(str, loc)))
+def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc: tuple[str | int, ...]) -> None:
+    for text in ("${NAME}", "${NAME:-}", "a-${NAME:-b c}"):
+        assert not list(VALIDATOR.iter_errors(with_value(DOCUMENT, loc, text))), text
+    assert list(VALIDATOR.iter_errors(with_value(DOCUMENT, loc, {"no": {"such": "section"}})))
+
+
+@pytest.mark.parametrize(
+    ("loc", "value"),
+    [
+        (("model",), 1),
+        (("registry", "pth"), "x"),
+        (("registry", "type"), "azureml"),
+        (("runtime", "isolation"), "always"),
+        (("runtime", "time_limit"), "fast"),
+        (("runtime", "time_limit"), 0),
+        (("runtime", "pythons"), {"3.10": "python"}),
+        (("sensors", "interval"), 0),
+        (("sensors", "batch"), 501),
+        (("sensors", "interval"), "$NAME"),
+        (("model_types",), {}),
+        (("model_types", "press", "implementation"), "oracle"),
+        (("model_types", "press", "implementation"), None),
+        (("model_types", "press", "python_version"), 3.13),
+        (("model_types", "press", "keep_mlflow"), "perhaps"),
+        (("model_types", "press", "approval"), {"prod": "maybe"}),
+        (("model_types", "press", "columns"), ["ph4"]),
+        (("model_types", "press", "gates", "silhouette", "reference"), "best"),
+        (("model_types", "press", "gates", "silhouette", "low"), 1),
+        (("model_types", "press", "raw_data"), "press_raw"),
+        (("model_types", "images", "input", "resize"), "stretch"),
+        (("model_types", "images", "input", "fill"), 256),
+        (("model_types", "preset", "input"), "cifar"),
+    ],
+)
+def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:
+    assert list(VALIDATOR.iter_errors(with_value(DOCUMENT, loc, value)))
+
+
+def test_a_missing_key_is_marked() -> None:
+    document = copy.deepcopy(DOCUMENT)
+    del document["model_types"]["press"]["package_name"]
+    assert list(VALIDATOR.iter_errors(document))
