@@ -41,6 +41,7 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
+from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
 
 
 class _Group(click.Group):
@@ -146,7 +147,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if version[1] == "latest" and (damaged := damaged_above(registry, found)):
             click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
         path = registry.download(found, dest)
-        if "content_digest" in found.tags and not found.is_folder:
+        if CONTENT_DIGEST in found.tags and not found.is_folder:
             write_checksum(path, found.digest)
         click.echo(path)
 

@@ -26,6 +26,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
@@ -96,7 +97,10 @@ def make_config_package(
                 "lock": tools.store.put_json(lock.model_dump(mode="json")),
                 "inspection": tools.store.put_json(inspection),
             },
-            facts={"model": {"name": model.name, "version": model.version, "digest": model.digest}},
+            facts={
+                "model": {"name": model.name, "version": model.version, "digest": model.digest},
+                **failed_rows(parts),
+            },
             made_from={"registered_model": model.digest},
         )
         files = [
