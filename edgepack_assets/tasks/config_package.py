@@ -64,7 +64,7 @@ def make_config_package(
         check_still_approved(model)
     tools.packaging.start()
     with tools.work_folder() as work:
-        path = tools.registry.download(model, work / "model")
+        path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
         with model_errors(f"reading {model}"):
             source = implementation.read_model(path, entry)
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
@@ -98,10 +98,10 @@ def make_config_package(
                 "inspection": tools.store.put_json(inspection),
             },
             facts={
-                "model": {"name": model.name, "version": model.version, "digest": model.digest},
+                "model": {"name": model.name, "version": model.version, "digest": digest},
                 **failed_rows(parts),
             },
-            made_from={"registered_model": model.digest},
+            made_from={"registered_model": digest},
         )
         files = [
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}

@@ -16,7 +16,7 @@ from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import Kind, ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -48,7 +48,7 @@ class Validated:
 class DeploymentReport:
     """What a person sees of a deployment package."""
 
-    registered: RegisteredVersion
+    registered: ResolvedVersion
     package_id: str
     content_digest: str
     was_registered_before: bool
@@ -90,12 +90,12 @@ def deploy(
             return built
 
         registration = register_package(tools.registry, name, tags, build, tools.log)
-        registered, before = registration.registered, registration.built is None
+        registered, before = registration.registered.resolve(), registration.built is None
         parts = _registered_rows(registration, expected, work, tools)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
-                registered = tools.registry.set_tags(registered, added, without=too_old)
+                registered = tools.registry.set_tags(registered, added, without=too_old).resolve()
     package_id = registered.tags.get(package_tags.PACKAGE_ID, "")
     artefact = Artefact(
         asset="deployment_package",
@@ -183,7 +183,7 @@ def _registered_rows(
     against the registered digest.
 
     The files of a package that was built in this run have been compared already: its digest is enough."""
-    registered, built = registration.registered, registration.built
+    registered, built = registration.registered.resolve(), registration.built
     with ThreadPoolExecutor(1) as pool:  # beside the download: hashing a hundred megabytes takes its time
         as_built = None if built is None else pool.submit(file_digest, built)
         path = tools.registry.download(registered, work / "registered")

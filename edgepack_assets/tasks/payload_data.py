@@ -46,7 +46,7 @@ def make_payload(
     if copy_to is not None:
         copy_to.prepare(is_a_copy)
     entry, implementation = tools.entry(key), tools.model_type(key)
-    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version)
+    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
     tools.log.info(f"raw data {raw}, {raw.size} bytes")
     if entry.raw_data.version == "latest" and (damaged := damaged_above(tools.registry, raw)):
         tools.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
