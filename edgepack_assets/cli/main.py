@@ -42,6 +42,7 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
+from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
 
 
 class _Group(click.Group):
@@ -147,8 +148,8 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if version[1] == "latest" and (damaged := damaged_above(registry, found)):
             click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
         path = registry.download(found, dest)
-        if "content_digest" in found.tags and not found.is_folder:
-            write_checksum(path, found.digest)
+        if CONTENT_DIGEST in found.tags and not (resolved := found.resolve()).is_folder:
+            write_checksum(path, resolved.digest)
         click.echo(path)
 
     return group
@@ -208,7 +209,8 @@ def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[Mod
 def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
     """(digest, size); of a version whose files a registry cannot look up, nothing: a list still shows the others."""
     try:
-        return version.digest, version.size
+        resolved = version.resolve()
+        return resolved.digest, resolved.size
     except TransientError:
         raise
     except EdgepackError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgepack_assets.model_types import model_type
 from edgepack_assets.quickstart.add_samples import SampleModel
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.tasks.package_tags import MODEL_NAME, MODEL_VERSION
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Packaged:
 
 def find_package(sample: SampleModel, registry: Registry) -> RegisteredVersion | None:
     """The latest registered deployment package of the sample's model version, if there is one."""
-    wanted = {"model_name": sample.model.name, "model_version": str(sample.model.version)}
+    wanted = {MODEL_NAME: sample.model.name, MODEL_VERSION: str(sample.model.version)}
     for package in reversed(registry.versions(Kind.MODEL, sample.entry.registered_package_name)):
         if wanted.items() <= package.tags.items():
             return package

@@ -26,6 +26,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
@@ -63,7 +64,7 @@ def make_config_package(
         check_still_approved(model)
     tools.packaging.start()
     with tools.work_folder() as work:
-        path = tools.registry.download(model, work / "model")
+        path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
         with model_errors(f"reading {model}"):
             source = implementation.read_model(path, entry)
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
@@ -96,8 +97,11 @@ def make_config_package(
                 "lock": tools.store.put_json(lock.model_dump(mode="json")),
                 "inspection": tools.store.put_json(inspection),
             },
-            facts={"model": {"name": model.name, "version": model.version, "digest": model.digest}},
-            made_from={"registered_model": model.digest},
+            facts={
+                "model": {"name": model.name, "version": model.version, "digest": digest},
+                **failed_rows(parts),
+            },
+            made_from={"registered_model": digest},
         )
         files = [
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}

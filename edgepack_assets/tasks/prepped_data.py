@@ -24,6 +24,7 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_repo
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import open_payload
 
 if TYPE_CHECKING:
@@ -90,30 +91,35 @@ def prepare_data(
         told = parse_report(what, _PreparedReport, answer)
         _check_counts(what, told, inspection, payload.count)
         features = _to_parquet(work, inspection, payload.count, told)
+        parts = [
+            CheckRow("windows", told.windows > 0, str(told.windows), "at least 1"),
+            CheckRow(
+                "features",
+                told.features == inspection["features"],
+                str(told.features),
+                f"{inspection['features']}, as the model's clustering takes",
+            ),
+            CheckRow(
+                "windows with values",
+                told.unfilled < told.windows,
+                f"{told.windows - told.unfilled} of {told.windows}",
+                "at least 1",
+            ),
+        ]
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
             parts={"features": tools.store.put_file(features, PARQUET)},
-            facts={"windows": told.windows, "features": told.features, "unfilled_windows": told.unfilled},
+            facts={
+                "windows": told.windows,
+                "features": told.features,
+                "unfilled_windows": told.unfilled,
+                **failed_rows(parts),
+            },
             made_from=made_from,
         )
         background_imports.finish()
         picture = implementation.prepped_picture(Prepped(features))
-    parts = [
-        CheckRow("windows", told.windows > 0, str(told.windows), "at least 1"),
-        CheckRow(
-            "features",
-            told.features == inspection["features"],
-            str(told.features),
-            f"{inspection['features']}, as the model's clustering takes",
-        ),
-        CheckRow(
-            "windows with values",
-            told.unfilled < told.windows,
-            f"{told.windows - told.unfilled} of {told.windows}",
-            "at least 1",
-        ),
-    ]
     return artefact, PreppedReport(parts, picture)
 
 

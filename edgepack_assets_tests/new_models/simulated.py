@@ -17,7 +17,7 @@ from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.run_requests import Request, Rules, RunOutcome, SeenRun, created_ms
 from edgepack_assets.registry.approval import APPROVED_AT, APPROVED_BY
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, ResolvedVersion
 
 START = 1_700_000_000
 
@@ -35,7 +35,7 @@ class SimulatedRegistry:
     calls: int = 0
 
     def add(self, number: int, lag: float = 0) -> RegisteredVersion:
-        made = RegisteredVersion(
+        made = ResolvedVersion(
             kind=Kind.MODEL, name="press_model", version=number, created=datetime.fromtimestamp(self.now, UTC),
             digest="0" * 64, size=1, is_folder=False, location=f"sim://{number}", tags={"odd \u202e\n": "\0 ; ' \""},
         )  # fmt: skip

@@ -155,7 +155,7 @@ def test_a_configured_version_is_found_and_named_everywhere(
     location = registry.register(Kind.DATA, "raw", model, {}).location
     for version in ("2024-06-01", "2024-07-01"):
         put(azure, "workspace", version, dataUri=location)
-    raw = current_raw_data("press", load_settings(), registry)
+    raw = current_raw_data("press", load_settings(), registry).resolve()
     assert data_version(raw.name, raw.version, raw.digest) == f"raw:2024-06-01@{raw.digest}"
     listed = CliRunner().invoke(main.main, ["data", "list", "raw", "--json"])
     assert [found["version"] for found in json.loads(listed.output)] == [1, "2024-06-01", "2024-07-01"]

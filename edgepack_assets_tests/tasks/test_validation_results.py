@@ -90,7 +90,7 @@ def trying(answer: int | Exception) -> Any:
     jobs: list[Any] = []
 
     def run(what: str, environment: Any, child_imports: Any, job: Any, inputs: Any) -> int:
-        jobs.append((what, job["function"], job["arguments"], job["folder"], inputs))
+        jobs.append((what, job.function, job.arguments, str(job.folder), inputs))
         if isinstance(answer, Exception):
             raise answer
         return answer

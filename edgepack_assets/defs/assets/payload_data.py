@@ -37,7 +37,7 @@ def payload_data(
         copy_to = allowed_file("payload_path", named, tools.settings) if named else None
         artefact, report = make_payload(key, tools, copy_to)
         raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
-        current = data_version(newest.name, newest.version, newest.digest)
+        current = data_version(newest.name, newest.version, newest.resolve().digest)
         tags = raw_data_tags(context.instance, key, artefact, current)
         preview = [
             {"record": i, **{k: v if len(str(v)) < 120 else f"{str(v)[:117]}..." for k, v in row.items()}}
