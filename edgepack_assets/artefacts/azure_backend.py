@@ -1,26 +1,28 @@
-"""A blob container of an Azure storage account as the artefact store's file system.
+"""The artefact store in a blob container of an Azure storage account.
 
-It is written on the registry's own way of moving bytes (bounded memory, one time limit for a call with its retries,
-errors in words) rather than on adlfs, which has no such limit, makes containers that are missing, and needs an event
-loop and credentials of its own. Paths are `container/path`, as fsspec has them.
+It uses azure/blob_container.py, as the Azure ML registry does: bounded memory, one time limit for a call with its
+retries, errors with advice. Why it does not use adlfs is in docs/design/libraries.md. Paths are `container/path`. A
+blob's time of modification is its last use: setting its metadata changes the time and keeps the bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from fsspec import AbstractFileSystem
-
-from edgepack_assets.azure.blob_container import Blob, Container
+from edgepack_assets.artefacts.artefact import Blob
+from edgepack_assets.artefacts.backend import StoredFile, read_pieces
+from edgepack_assets.azure.blob_container import PIECE, Container
+from edgepack_assets.azure.blob_container import Blob as ContainerBlob
 from edgepack_assets.azure.calls import Remote, quiet_logs
 from edgepack_assets.azure.clouds import check_storage_suffix, current_cloud
 from edgepack_assets.azure.credential import make_credential
@@ -40,6 +42,10 @@ _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _HOST = re.compile(r"(?P<account>[a-z0-9]{3,24})\.(?:dfs|blob)\.(?P<suffix>[a-z0-9.-]+)")
 
 
+MARK_AGAIN = 60.0
+"""Seconds after which a blob is marked as used again."""
+
+
 def is_azure(url: str) -> bool:
     """Whether `url` names a container of an Azure storage account."""
     return url.startswith(("abfs://", "abfss://"))
@@ -47,8 +53,8 @@ def is_azure(url: str) -> bool:
 
 def parse(url: str) -> tuple[str, str, str, str]:
     """(account, endpoint suffix, container, path) of an `abfs://` URL; without an account in it, of the one that the
-    environment names, in the cloud that is configured. Raises ConfigError; what the URL holds is not repeated then,
-    since it may be a key or signature."""
+    environment names, in the cloud that is configured. Raises ConfigError, which does not repeat the URL: it may hold
+    a key or signature."""
     match = _URL.fullmatch(url.strip())
     if match is None:
         raise ConfigError(f"artefacts.root is no URL of the form {_FORM}{ACCOUNT_VARIABLE}; keys do not belong in it")
@@ -74,16 +80,14 @@ def parse(url: str) -> tuple[str, str, str, str]:
     return account, suffix, container, path
 
 
-class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
-    """One container, as whom the credential says. Nothing is asked of Azure before it is used.
+class AzureBackend:
+    """A folder of one container, used with one credential. See `backend.Backend` for what the methods promise.
 
-    Every method may raise what `registry.azure_ml.faults.explain` makes of an error; TransientError may pass."""
+    No request is sent before the first use. Errors are those of `azure.errors.explain`."""
 
-    protocol = "abfs"
-    cachable = False
+    local_folder = None
 
     def __init__(self, url: str, credential: AzureCredentialSettings, time_limit: float | None) -> None:
-        super().__init__(skip_instance_cache=True)
         account, suffix, container, path = parse(url)
         self.root = f"{container}/{path}".rstrip("/")
         self._account_url = f"https://{account}.blob.{suffix}"
@@ -92,6 +96,7 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
         self._remote = Remote(self._place)
         self._container = Container(self._remote, self._open)
         self._signing_in = threading.Lock()
+        self._marked: dict[str, float] = {}
 
     @cached_property
     def _credential(self) -> TokenCredential:
@@ -107,118 +112,109 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
             self._account_url, self._place.container, credential=credential, **self._remote.client_options()
         )
 
-    def unstrip_protocol(self, name: str) -> str:
-        """The URL of a path."""
-        return f"abfs://{self._place.container}@{self._host}/{self._key(name)}"
+    def url(self, path: str) -> str:
+        """The `abfs://` URL with the account in it."""
+        return f"abfs://{self._place.container}@{self._host}/{self._key(path)}"
 
     def _key(self, path: str) -> str:
         return path.removeprefix(self._place.container).strip("/")
 
     # reading --------------------------------------------------------------------------------------------------
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Name, size, last_modified and etag of a file. Raises FileNotFoundError."""
+    def read(self, path: str) -> bytes:
+        """The blob's bytes."""
         key = self._key(path)
         with _absence(path):
-            found = self._container.call(f"looking at {key}", lambda c: c.get_blob_client(key).get_blob_properties())
-        return {
-            "name": path,
-            "size": int(found.size),
-            "type": "file",
-            "last_modified": found.last_modified,
-            "etag": str(found.etag),
-        }
-
-    def exists(self, path: str, **_: Any) -> bool:
-        """Whether there is such a file, or one below it."""
-        return bool(self.find(path)) or self._is_file(path)
-
-    def _is_file(self, path: str) -> bool:
-        try:
-            self.info(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def find(
-        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **_: Any
-    ) -> Any:
-        """Every file below a folder: paths, or with `detail` infos by path."""
-        blobs = self._container.find(self._key(path), is_folder=True)[1]
-        found = {f"{self._place.container}/{blob.full_name}": blob for blob in blobs}
-        infos = {name: _info(name, blob) for name, blob in found.items()}
-        return infos if detail else sorted(infos)
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
-        """The files right in a folder. Raises FileNotFoundError if there are none."""
-        start = f"{path.rstrip('/')}/"
-        found = {name: info for name, info in self.find(path, detail=True).items() if "/" not in name[len(start) :]}
-        if not found:
-            raise FileNotFoundError(path)
-        return list(found.values()) if detail else sorted(found)
-
-    def walk(self, path: str, **_: Any) -> Iterator[Any]:
-        """One step: every file below a folder at once."""
-        yield path, {}, self.find(path, detail=True)
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """A small file's bytes. Raises FileNotFoundError."""
-        key = self._key(path)
-        with _absence(path):
-            found = self._container.call(
+            data: bytes = self._container.call(
                 f"reading {key}", lambda c: c.get_blob_client(key).download_blob(max_concurrency=1).readall()
             )
-        data: bytes = found
-        return data[start:end]
+        return data
 
-    def get_file(self, rpath: str, lpath: str, **_: Any) -> None:
-        """Write a file's bytes to a local one that is not there yet. Raises FileNotFoundError."""
-        size = self.info(rpath)["size"]
-        # No etag: a file that is marked as used meanwhile has another one, and whoever asked verifies the digest.
-        blob = Blob("", self._key(rpath), size, "", "")
-        self._container.download([(blob, Path(lpath))], rpath.rpartition("/")[2])
+    def download(self, path: str, target: Path) -> None:
+        """Download the blob in pieces."""
+        # No etag: a blob that is marked as used meanwhile has another one, and the store verifies the digest.
+        blob = ContainerBlob("", self._key(path), self._properties(path).size, "", "")
+        self._container.download([(blob, target)], path.rpartition("/")[2])
+
+    def list_paths(self, folder: str) -> list[str]:
+        """Every blob below the folder."""
+        return [f"{self._place.container}/{blob.full_name}" for blob in self._blobs(folder)]
+
+    def list_files(self, folder: str) -> Iterator[StoredFile]:
+        """Every blob below the folder."""
+        for blob in self._blobs(folder):
+            etag = f'"{blob.etag}"'.replace('""', '"')  # lists leave out the quotation marks
+            yield StoredFile(f"{self._place.container}/{blob.full_name}", blob.size, blob.changed, etag)
+
+    def _blobs(self, folder: str) -> list[ContainerBlob]:
+        return self._container.find(self._key(folder), is_folder=True)[1]
+
+    def _properties(self, path: str) -> Any:
+        key = self._key(path)
+        with _absence(path):
+            return self._container.call(f"looking at {key}", lambda c: c.get_blob_client(key).get_blob_properties())
+
+    def _size(self, path: str) -> int | None:
+        try:
+            return int(self._properties(path).size)
+        except FileNotFoundError:
+            return None
 
     # writing --------------------------------------------------------------------------------------------------
 
-    def put_pieces(self, path: str, pieces: Callable[[], Iterable[bytes]], size: int) -> None:
-        """Write a file of `size` bytes, which are what its name says: one that is whole stays, a torn one does not.
-
-        Several at once are welcome; what `pieces` raises leaves nothing behind."""
+    def put_blob(self, path: str, source: Path | bytes, blob: Blob) -> None:
+        """Upload the bytes in pieces; a whole blob stays, one of another size is replaced."""
         key = self._key(path)
         for replace in (False, False, True):
             try:
-                self._container.publish(key, pieces(), size, key, replace=replace)
+                self._container.publish(key, read_pieces(source, blob, PIECE), blob.size, key, replace=replace)
             except RefusedError:
-                # There is one, or another writer's end swept away the blocks of ours.
-                if self._is_file(path) and self.info(path)["size"] == size:
+                # There is one, or another writer's last request removed the blocks of this upload.
+                if self._size(path) == blob.size:
                     return
                 if replace:
                     raise
                 continue
             return
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """Write a small file in one request. With mode "create" raises FileExistsError if there is one: of several
-        at once exactly one succeeds, but for an answer that got lost, whose writer may be told that it exists."""
+    def write(self, path: str, data: bytes) -> None:
+        """Write the blob in one request."""
+        key = self._key(path)
+        self._container.publish(key, [data], len(data), key, replace=True)
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write the blob in one request that fails if there is one."""
         key = self._key(path)
         try:
-            self._container.publish(key, [value], len(value), key, replace=mode != "create")
-        except RefusedError as error:
-            if mode != "create" or not self._is_file(path):
+            self._container.publish(key, [data], len(data), key, replace=False)
+        except RefusedError:
+            if self._size(path) is None:
                 raise
-            raise FileExistsError(path) from error
 
-    def touch(self, path: str, truncate: bool = False, **_: Any) -> None:
-        """Make now the time at which a file was last changed. Its bytes stay. Raises FileNotFoundError."""
-        key = self._key(path)
-        with _absence(path):
-            self._container.call(f"marking {key}", lambda c: c.get_blob_client(key).set_blob_metadata({}))
+    def use(self, path: str, size: int | None = None) -> bool:
+        """Mark the blob as changed now, unless it was marked lately."""
+        found = self._size(path)
+        if found is None or (size is not None and found != size):
+            return False
+        if self._marked.get(path, -math.inf) < time.monotonic() - MARK_AGAIN:
+            key = self._key(path)
+            try:
+                self._container.call(f"marking {key}", lambda c: c.get_blob_client(key).set_blob_metadata({}))
+            except AbsentError:
+                return False
+            self._marked[path] = time.monotonic()
+        return True
 
-    def rm_unchanged(self, info: dict[str, Any]) -> bool:
-        """Delete the file that `info` is of, unless it was written or touched since; whether it is gone."""
+    def remove(self, file: StoredFile) -> bool:
+        """Delete the blob if its etag is still the one of the listing."""
         from azure.core import MatchConditions
 
-        key, etag = self._key(info["name"]), info["etag"]
+        try:
+            if str(self._properties(file.path).etag) != file.etag:
+                return False
+        except FileNotFoundError:
+            return False
+        key, etag = self._key(file.path), file.etag
 
         def delete(client: ContainerClient) -> None:
             client.get_blob_client(key).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
@@ -226,13 +222,13 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
         try:
             self._container.call(f"deleting {key}", delete)
         except AbsentError:
-            return True
+            return True  # the answer to an earlier attempt got lost
         except RefusedError:
             try:
-                found = self.info(info["name"])["etag"]
+                properties = self._properties(file.path)
             except FileNotFoundError:
-                return True  # the answer to an earlier attempt got lost
-            if found == etag:
+                return True
+            if str(properties.etag) == etag:
                 raise
             return False
         return True
@@ -240,14 +236,7 @@ class AzureFiles(AbstractFileSystem):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _absence(path: str) -> Iterator[None]:
-    """What is not there is told as every file system tells it."""
     try:
         yield
     except AbsentError as error:
         raise FileNotFoundError(path) from error
-
-
-def _info(name: str, blob: Blob) -> dict[str, Any]:
-    changed = datetime.fromtimestamp(blob.changed, UTC)
-    etag = f'"{blob.etag}"'.replace('""', '"')  # lists leave out the quotation marks
-    return {"name": name, "size": blob.size, "type": "file", "last_modified": changed, "etag": etag}
