@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile

@@ -6,13 +6,14 @@ import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import all_pass
-from edgepack_assets.defs.assets.declare import asset_options, result, size_text, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
+from edgepack_assets.text_format import format_size
 
 CHECK = "is_registered_as_built"
 POOL = "registration"
@@ -79,7 +80,7 @@ def deployment_package(
             "package_id": report.package_id,
             "content_digest": report.content_digest,
             "registered_digest": registered.digest,
-            "size": size_text(registered.size),
+            "size": format_size(registered.size),
             "location": registered.location,
             "registered_before": report.was_registered_before,
             "tags": dg.MetadataValue.json(dict(registered.tags)),
