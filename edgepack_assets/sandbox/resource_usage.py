@@ -158,11 +158,13 @@ def _threads(pid: int) -> list[int]:
 
 
 def _lines(threads: Sequence[int], name: str) -> list[str]:
-    """A file of /proc that says the same of each thread that still runs. Raises PermissionError."""
+    """A file of /proc that says the same of each thread that still runs. Raises PermissionError.
+
+    Of a thread that is ending some files are empty."""
     for thread in threads:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{thread}/{name}").read_text(errors="replace").splitlines()
-            if name != "status" or any(line.startswith("VmRSS:") for line in lines):
+            if any(line.startswith("VmRSS:") for line in lines) if name == "status" else lines:
                 return lines
     return []
 
@@ -240,7 +242,7 @@ def _sockets(threads: Sequence[int]) -> tuple[int, int]:
         if not Path(f"/proc/{threads[0]}/ns/net").samefile("/proc/self/ns/net"):
             words = [line.split() for line in _lines(threads, "net/sockstat")]
             found = {line[0]: int(line[2]) for line in words}
-            return found["sockets:"], found["TCP:"]
+            return found.get("sockets:", 0), found.get("TCP:", 0)
     return 0, 0
 
 

@@ -115,3 +115,28 @@ def test_files_that_move_past_a_look_are_found(start: Start, tmp_path: Path, mon
     assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
     assert moved == ["there", "there"]
     assert state() != "T"
+
+
+@pytest.mark.sandbox
+def test_a_process_that_ends_while_its_sockets_are_counted_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is still there, and the file that counts sockets is empty already."""
+    command = ["unshare", "--map-root-user", "--net", "sh", "-c", "echo ready; exec sleep 600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            read_text, read = Path.read_text, []
+
+            def read_as_it_ends(path: Path, **how: Any) -> str:
+                if path.name == "sockstat":
+                    read.append(path)
+                    return ""
+                return read_text(path, **how)
+
+            monkeypatch.setattr(Path, "read_text", read_as_it_ends)
+            assert Consumption(tmp_path, SETTINGS).excess(lambda: [process.pid]) == ""
+            assert read
+        finally:
+            process.kill()
