@@ -177,11 +177,13 @@ def _threads(pid: int) -> list[int]:
 
 
 def _lines(threads: Sequence[int], name: str) -> list[str]:
-    """A file of /proc that says the same of each thread that still runs. Raises PermissionError."""
+    """A file of /proc that says the same of each thread that still runs. Raises PermissionError.
+
+    Of a thread that is ending some files are empty."""
     for thread in threads:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{thread}/{name}").read_text(errors="replace").splitlines()
-            if name != "status" or any(line.startswith("VmRSS:") for line in lines):
+            if any(line.startswith("VmRSS:") for line in lines) if name == "status" else lines:
                 return lines
     return []
 

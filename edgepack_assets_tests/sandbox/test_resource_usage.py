@@ -138,7 +138,26 @@ def test_what_the_kernel_needs_for_a_job_counts_as_memory(start: Start, tmp_path
     assert Consumption(tmp_path, enough).excess(lambda: [job.pid]) == ""
 
 
-def test_a_process_that_ends_while_it_is_looked_at_has_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "samefile", lambda *_: False)
-    monkeypatch.setattr(resource_usage, "_lines", lambda *_: [])
-    assert resource_usage._sockets([os.getpid()]) == (0, 0)
+@pytest.mark.sandbox
+def test_a_process_that_ends_while_its_sockets_are_counted_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is still there, and the file that counts sockets is empty already."""
+    command = ["unshare", "--map-root-user", "--net", "sh", "-c", "echo ready; exec sleep 600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            read_text, read = Path.read_text, []
+
+            def read_as_it_ends(path: Path, **how: Any) -> str:
+                if path.name == "sockstat":
+                    read.append(path)
+                    return ""
+                return read_text(path, **how)
+
+            monkeypatch.setattr(Path, "read_text", read_as_it_ends)
+            assert Consumption(tmp_path, SETTINGS).excess(lambda: [process.pid]) == ""
+            assert read
+        finally:
+            process.kill()
