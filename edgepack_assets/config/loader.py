@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgepack_assets.config.implementations import keys_beside_settings, settings_class
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.masking import without_secrets
@@ -67,9 +68,10 @@ def load_settings(file: Path | None = None) -> Settings:
     if "file" in values:
         raise ConfigError(f"{file}:{_line(root, ('file',))}: unknown key 'file'")
     try:
-        settings = Settings.model_validate({**values, "file": file})
+        values |= {"file": file}
+        settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault, root, file) for fault in error.errors())) from None
+        raise ConfigError("\n".join(_explain(fault, root, values) for fault in error.errors())) from None
     _refuse_text_versions_in_a_local_registry(settings, root)
     return _with_absolute_paths(settings, root)
 
@@ -205,12 +207,14 @@ def _line(root: yaml.Node, loc: Sequence[int | str]) -> int:
     return [node.start_mark.line for node in _steps(root, loc)][-1] + 1
 
 
-def _allowed(loc: Sequence[int | str]) -> list[str]:
-    """The keys that may stand where `loc` stands."""
+def _allowed(loc: Sequence[int | str], values: Mapping[str, Any]) -> list[str]:
+    """The keys that may stand where `loc` stands in a configuration with these values."""
     model: Any = Settings
     for step in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(step)
-        if field is not None:
+        if model is ModelTypeSettings and step == "settings":
+            model = settings_class(values["model_types"][loc[1]]["implementation"])
+        elif field is not None:
             model = next((c for c in _sections(field.annotation) if not _is_branch(c, loc)), None)
     return sorted(set(getattr(model, "model_fields", {})) - {"file"})
 
@@ -228,9 +232,13 @@ def _is_branch(section: type[Section], loc: Sequence[int | str]) -> bool:
     return loc[0] == "registry" and section in _REGISTRIES.values() and _REGISTRIES.get(str(loc[1])) is not section
 
 
-def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
+def _explain(fault: ErrorDetails, root: yaml.Node, values: Mapping[str, Any]) -> str:
     loc, kind, message = fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, ")
-    allowed = _allowed(loc)
+    allowed, file = _allowed(loc, values), values["file"]
+    if loc[2:3] == ("settings",) and len(loc) > 3:
+        entry = values["model_types"][loc[1]]
+        if loc[3] in keys_beside_settings(entry["implementation"]) & entry.keys():
+            loc = loc[:2] + loc[3:]
     if loc and loc[0] == "registry":
         loc = tuple(step for n, step in enumerate(loc) if not (n == 1 and step in _REGISTRIES))
     where = f"{file}:{_line(root, loc)}: " if loc else f"{file}: "
@@ -240,12 +248,19 @@ def _explain(fault: ErrorDetails, root: yaml.Node, file: Path) -> str:
     if kind == "missing":
         return f"{where}key {key!r} is missing"
     if kind in ("model_type", "model_attributes_type"):
-        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], '')))}"
+        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], ''), values))}"
     found = fault["input"]
     # A webhook's path is often its key, so not even a wrong one is shown.
     secret = any(word in key for word in ("secret", "password", "webhook"))
     shown = "" if secret or isinstance(found, (dict, BaseModel)) else f" (found {without_secrets(repr(found))})"
     return f"{where}{key + ': ' if key else ''}{message}{shown}"
+
+
+def _with_absolute_fields(own: object, absolute: Callable[[Path], Path]) -> object:
+    """A model type's own settings, with the paths among their values absolute."""
+    if not isinstance(own, Section):
+        return own  # of an implementation that cannot be used
+    return own.model_copy(update={name: absolute(value) for name, value in own if isinstance(value, Path)})
 
 
 def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
@@ -273,6 +288,7 @@ def _with_absolute_paths(settings: Settings, root: yaml.Node) -> Settings:
                     existing(path, (*at, "code_paths", i), "file or folder") for i, path in enumerate(entry.code_paths)
                 ),
                 "requirements_file": file and existing(file, (*at, "requirements_file"), "file"),
+                "settings": _with_absolute_fields(entry.settings, absolute),
             }
         )
     runtime = settings.runtime

@@ -98,7 +98,7 @@ def try_out(
     child_imports = tools.child_imports(key, environment.lock)
     try:
         told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
-        return trial.rows(told)
+        return tools.model_type(key).trial_rows(trial, told)
     except ComponentError as error:  # the package itself was validated
         tools.log.warning(f"{error}")
         return [], []

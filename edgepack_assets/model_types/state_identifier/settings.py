@@ -1,8 +1,13 @@
-"""Which column of a state identifier's model is which variable of the payload, and how edgepack.yaml says so."""
+"""A state identifier's own settings: which column of its model is which variable of the payload."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from edgepack_assets.config.section import Section
 
 PHASES = ("ph1", "ph2", "ph3")
 """The variables of a state identifier's payload."""
@@ -26,3 +31,9 @@ def read_model_columns(value: object) -> ModelColumns | None:
     if sorted(map(str, phases)) != list(PHASES):
         raise ValueError(f"must name each of {', '.join(PHASES)} exactly once")
     return dict(value) if isinstance(value, Mapping) else tuple(phases)
+
+
+class StateIdentifierSettings(Section):
+    """`columns`: how the model calls its columns, or their order; what is not named is found out."""
+
+    columns: Annotated[ModelColumns | None, BeforeValidator(read_model_columns)] = None

@@ -1,6 +1,6 @@
-"""The section `input` of an image classifier in edgepack.yaml: how an image enters the model.
+"""An image classifier's own settings: how an image enters the model.
 
-The component carries it out (model_types/image_classification/component/preprocessing.py).
+The component carries it out (component/preprocessing.py).
 """
 
 from __future__ import annotations
@@ -103,3 +103,9 @@ class ImageInputSettings(Section):
 
 
 ImageInput = Annotated[ImageInputSettings, BeforeValidator(_preset)]
+
+
+class ImageClassificationSettings(Section):
+    """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed."""
+
+    input: ImageInput | None = None
