@@ -204,6 +204,18 @@ def spec(text: str) -> str:
 
 
 X, Y = "(Variable('x', 'Double'),)", "(Variable('y', 'Double'),)"
+
+
+def _payload(path: Path) -> Payload:
+    return Payload(path, path, 0)
+
+
+def _written(plugin: Plugin, path: Path) -> dict[str, Any]:
+    writer = PayloadWriter(path / "records", path / "sources")
+    with writer.open():
+        return plugin.write_payload(path, {}, writer, entry())
+
+
 CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "write_payload": _written,
     "payload_rows": lambda plugin, path: plugin.payload_rows({"numbers": 1}),
@@ -215,16 +227,6 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),
 }
-
-
-def _payload(path: Path) -> Payload:
-    return Payload(path, path, 0)
-
-
-def _written(plugin: Plugin, path: Path) -> dict[str, Any]:
-    writer = PayloadWriter(path / "records", path / "sources")
-    with writer.open():
-        return plugin.write_payload(path, {}, writer, entry())
 
 
 @pytest.mark.parametrize("method", CALLS)
