@@ -22,13 +22,12 @@ from pydantic import (
     model_validator,
 )
 
-from edgepack_assets.config.image_settings import ImageInput
-from edgepack_assets.config.model_columns import ModelColumns, read_model_columns
+from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Count, Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.tolerance import Tolerance, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
-from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.errors import ConfigError, PluginError, without_credentials
 from edgepack_assets.partitions import is_model_type_name, is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
@@ -37,15 +36,9 @@ EDGE_PYTHONS = ("3.11", "3.12")
 EdgePython = Literal["3.11", "3.12"]
 
 
-def implementations() -> list[str]:
-    """The model types that this project implements: the folders of model_types/ that have a model_type.py."""
-    folder = Path(__file__).parents[1] / "model_types"
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "model_type.py").is_file())
-
-
 def _implementation(name: str) -> str:
-    if name not in implementations():
-        raise ValueError(f"no such implementation; there are: {', '.join(implementations())}")
+    if name not in installed():
+        raise ValueError(f"no such implementation; installed: {installed_text()}")
     return name
 
 
@@ -132,7 +125,6 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
 
 
 _Approval = Literal["auto", "required"]
-_Phase = Literal["ph1", "ph2", "ph3"]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Folders = Annotated[
     tuple[Path, ...],
@@ -250,8 +242,9 @@ class ModelTypeSettings(Section):
     """One entry of `model_types`: which models are packaged, how, from what raw data, behind which gates."""
 
     implementation: Annotated[str, AfterValidator(_implementation)] = Field(
-        description="The kind of model.", json_schema_extra=lambda schema: schema.update(enum=list(implementations()))
+        description="The kind of model.", json_schema_extra=lambda schema: schema.update(enum=list(installed()))
     )
+    settings: Any = Field(default=None, validate_default=True, description="The implementation's own settings.")
     model_name: AssetName = Field(description="Name of the model in the registry.")
     package_name: Annotated[str, AfterValidator(_package_name)] = Field(
         description="Name of the pipeline. The deployment package is registered as <Package-Name>-edge."
@@ -281,18 +274,10 @@ class ModelTypeSettings(Section):
         description="Python of the component. Default: the one that the model was saved with.",
         json_schema_extra=_python_version_in_json,
     )
-    columns: Annotated[
-        ModelColumns | None,
-        BeforeValidator(read_model_columns, json_schema_input_type=dict[str, _Phase] | list[_Phase] | None),
-    ] = Field(
-        default=None,
-        description="State identifier: which column of the model is which of the payload's, or their order.",
-    )
     keep_mlflow: bool = Field(default=False, description="Ship mlflow too, if the model's requirements name it.")
     run_whole_payload: bool = Field(
         default=False, description="Run the stamped package over the whole payload before it is registered."
     )
-    input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
     revalidate: bool = Field(default=False, description="Validate the latest package again on new raw data.")
     approval: Annotated[
@@ -305,19 +290,31 @@ class ModelTypeSettings(Section):
         json_schema_extra={"default": "auto"},
     )
 
-    @field_validator("input", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _input_is_for_images(cls, value: object, info: ValidationInfo) -> object:
-        implementation = info.data.get("implementation", "image_classification")
-        if value is not None and implementation != "image_classification":
-            raise ValueError(f"says how an image enters a model; {implementation} takes no images: remove it")
-        return value
+    def _settings_stand_in_one_place(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("implementation"), str):
+            return values
+        beside = {key: values[key] for key in keys_beside_settings(values["implementation"]) if key in values}
+        own = values.get("settings")
+        if not beside or not (own is None or isinstance(own, dict)):
+            return values
+        if twice := sorted(beside.keys() & (own or {}).keys()):
+            raise ValueError(f"{', '.join(twice)}: named both under settings and beside it; remove one of them")
+        return {key: value for key, value in values.items() if key not in beside} | {
+            "settings": {**(own or {}), **beside}
+        }
 
-    @model_validator(mode="after")
-    def _columns_are_a_state_identifiers(self) -> ModelTypeSettings:
-        if self.columns is not None and self.implementation != "state_identifier":
-            raise ValueError(f"columns is a key of state identifiers; {self.implementation} has no use for it")
-        return self
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings_are_the_implementations_own(cls, value: object, info: ValidationInfo) -> object:
+        if "implementation" not in info.data:
+            return value  # refused already
+        try:
+            own = settings_class(info.data["implementation"])
+        except PluginError:
+            return value  # other model types go on working; whatever uses this one says what is wrong
+        return own.model_validate({} if value is None else value)
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

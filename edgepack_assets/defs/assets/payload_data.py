@@ -22,7 +22,7 @@ class PayloadConfig(dg.Config):
 @dg.asset(
     deps=[RAW_DATA],
     description="The records that the inference server would receive, made from the raw data, each with its number "
-    "and, where there is one, its source file and label.",
+    "and, where there is one, its source file and what is known of it.",
     **asset_options(
         CHECK, "The payload has records, of exactly the declared columns, and each column holds values.",
         "payload_data", kinds={"python", "json"}, code_version="1",

@@ -25,10 +25,10 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 import edgepack_assets.model_types.state_identifier as package
-from edgepack_assets.config.model_columns import read_model_columns
 from edgepack_assets.model_types.interface import gzip_writer
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.model_types.state_identifier.model_type import _columns
+from edgepack_assets.model_types.state_identifier.settings import read_model_columns
 
 _FOLDER = Path(package.__file__).parent
 _PHASES = ("ph1", "ph2", "ph3")
