@@ -17,6 +17,7 @@ from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types import Plugin
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
+from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
@@ -28,7 +29,6 @@ from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")

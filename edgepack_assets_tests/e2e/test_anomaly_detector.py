@@ -7,18 +7,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 import time
 from pathlib import Path
 
-import pytest
+import numpy as np
+import pandas as pd
 import yaml
 
-from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets_tests.e2e.conftest import PROJECT, run_with
+from edgepack_assets_tests.e2e.users import EDGEPACK, commands, environment_with
 
 EXAMPLE = PROJECT / "examples/anomaly_detector"
 PATIENCE = 300.0
@@ -39,54 +38,22 @@ CONFIG = {
 }
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with this project and, installed by uv, the example."""
-    folder = tmp_path_factory.mktemp("user")
-    shutil.copytree(EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
-
-    def uv(*arguments: str) -> None:
-        done = subprocess.run(
-            uv_command(*arguments), env=uv_environment(), capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-
-    uv("venv", "--quiet", f"--python={sys.executable}", str(folder / "venv"))
-    interpreter = folder / "venv/bin/python"
-    [site] = (folder / "venv/lib").glob("python*/site-packages")
-    # what this project needs is not installed a second time
-    (site / "project.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    uv("pip", "install", "--quiet", "--no-deps", f"--python={interpreter}", str(folder / "source"))
-    return interpreter
-
-
-def test_a_model_of_it_is_packaged_by_command_and_by_sensor(python: Path, tmp_path: Path) -> None:
+def test_a_model_of_it_is_packaged_by_command_and_by_sensor(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
+    python = environment_with(source, tmp_path / "venv")
     (tmp_path / "edgepack.yaml").write_text(yaml.safe_dump(CONFIG))
     shutil.copyfile(PROJECT / "dagster.yaml", tmp_path / "dagster.yaml")
-    packages = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "pyarrow"]
-    recording = tmp_path / "recording.parquet"
+    recording = _recorded(tmp_path)
     for seed in (1, 2):
-        run_with(packages, "train_anomalies.py", recording, tmp_path / f"model-{seed}", str(seed))
-    shell = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI", "PYTHON"))}
-    environment = {
-        **shell,
-        "EDGEPACK_CONFIG": str(tmp_path / "edgepack.yaml"),
-        "DAGSTER_HOME": str(tmp_path),
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
-    }
-
-    def run(*command: str) -> None:
-        done = subprocess.run(
-            [str(python), *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
-            check=False,
+        run_with(
+            ["scikit-learn==1.5.2", "numpy==1.26.4"], "train_anomalies.py", tmp_path / "rows.npy",
+            tmp_path / f"model-{seed}", str(seed),
         )  # fmt: skip
-        assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
-
+    run, environment = commands(python, tmp_path)
     registry = LocalRegistry(tmp_path / "registry")
     registry.register(Kind.DATA, "pump_recording", recording, {})
-    edgepack = ("-c", "from edgepack_assets.cli.main import main; main()")
-    run(*edgepack, "model", "add", "pump_anomalies", str(tmp_path / "model-1"))
+    run(*EDGEPACK, "model", "add", "pump_anomalies", str(tmp_path / "model-1"))
     run("-m", "dagster", "asset", "materialize", "--select", "*", "--partition", "pump_3:1")
     [package] = registry.versions(Kind.MODEL, "Pump-Anomalies-edge")
     assert float(package.tags["recall"]) >= 0.8
@@ -105,6 +72,18 @@ def test_a_model_of_it_is_packaged_by_command_and_by_sensor(python: Path, tmp_pa
         os.killpg(daemon.pid, signal.SIGTERM)
         daemon.wait(60)
         log.close()
+
+
+def _recorded(folder: Path) -> Path:
+    """A recording of a pump with labelled events; rows.npy has the rows without events."""
+    random = np.random.default_rng(7)
+    values, event = random.normal([2.0, 40.0, 60.0], [0.1, 1.0, 0.5], (600, 3)), np.zeros(600, dtype=bool)
+    event[[50, 51, 200, 201, 202, 430, 555]] = True
+    values[event] += [2.0, 15.0, 9.0]
+    np.save(folder / "rows.npy", values[~event])
+    frame = pd.DataFrame(values, columns=["vibration", "current", "temperature"])
+    frame.assign(event=event, ignored="x").to_parquet(folder / "recording.parquet")
+    return folder / "recording.parquet"
 
 
 def _packages(registry: LocalRegistry) -> list[RegisteredVersion]:
