@@ -159,12 +159,16 @@ def _markers(python: str) -> dict[str, str]:
     }
 
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+"""What zipfile raises for a wheel that cannot be read."""
+
+
 def _check_layout(path: Path, package: LockedPackage) -> None:
     """Refuse a wheel of which pip on the server could take other files than those that are read here."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_layout(archive)
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_MEND}") from None
 
 
@@ -183,6 +187,6 @@ def _part(path: Path, package: LockedPackage, part: str) -> Message:
                     f"{package.file} is no wheel: its {part} has {found[0].file_size} bytes: {_MEND}"
                 )
             data = archive.read(found[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_MEND}") from None
     return BytesParser().parsebytes(data, headersonly=True)

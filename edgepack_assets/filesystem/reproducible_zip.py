@@ -12,6 +12,7 @@ import shutil
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -74,6 +75,10 @@ def _add(archive: zipfile.ZipFile, name: str, content: Content) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error)
+"""What zipfile raises, also while an entry is read: for damage, and for versions and methods that it does not know."""
+
+
 @contextlib.contextmanager
 def opened_inside(archive: zipfile.ZipFile, name: str, what: str) -> Iterator[zipfile.ZipFile]:
     """A zip that lies in another one, for reading. One that is stored is read in place: zipfile would go through
@@ -124,11 +129,18 @@ def opened_zip(file: Path | IO[bytes], what: str) -> Iterator[zipfile.ZipFile]:
     """An archive for reading. Raises PackageError, naming it as `what`, if it is no zip, if its bytes are damaged, or
     if two readers could take different things from it (`check_layout`)."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _archive(file) as archive:
             check_layout(archive)
             yield archive
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         raise PackageError(f"{what}: is not a zip file that can be read ({error})") from None
+
+
+def _archive(file: Path | IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError:  # only here: what lies in an archive may be text that its reader decodes
+        raise zipfile.BadZipFile("the name of an entry is not UTF-8, as it says") from None
 
 
 def check_layout(archive: zipfile.ZipFile) -> None:

@@ -310,3 +310,23 @@ def test_a_bomb_of_overlapping_entries_is_refused_at_once(tmp_path: Path) -> Non
     (tmp_path / "bomb.zip").write_bytes(data[:start] + bytes(record) * count + tail)
     with pytest.raises(PackageError, match="stands twice"):
         names_of(tmp_path / "bomb.zip")
+
+
+@pytest.mark.parametrize("value", [0, 9, 128, 255])
+def test_a_damaged_byte_is_refused_or_harmless(value: int) -> None:
+    """Whatever zipfile raises for it: the error is one for the user."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a/b.txt", b"abc" * 30, zipfile.ZIP_DEFLATED)
+        archive.writestr("ü.txt", b"x")
+    data, refused = made.getvalue(), 0
+    for at in range(len(data)):
+        damaged = data[:at] + bytes([value]) + data[at + 1 :]
+        try:
+            with opened_zip(io.BytesIO(damaged), "it") as archive:
+                for name in archive.namelist():
+                    archive.read(name)
+        except PackageError as error:
+            refused += 1
+            assert str(error).startswith("it: is not a zip file that can be read")
+    assert refused > 50
