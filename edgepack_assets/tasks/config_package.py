@@ -84,7 +84,7 @@ def make_config_package(
         package: Path = tools.packaging.call(
             "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
         )
-        parts: list[CheckRow] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
+        parts: list[CheckRow] = tools.packaging.call("deployment_package.config_package_rows", package, lock)
         parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(

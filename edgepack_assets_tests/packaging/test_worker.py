@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import edgepack_assets
 from edgepack_assets.errors import PackageError, TransientError
 from edgepack_assets.packaging.deployment_package import expected_contents
 from edgepack_assets.packaging.worker import PackagingWorker
@@ -56,3 +59,17 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     with pytest.raises(TransientError, match="the packaging process ended with code -9"):
         worker.call("deployment_package.expected_contents", built.config, built.lock)
     worker.close()
+
+
+def test_what_the_tasks_call_by_name_is_there() -> None:
+    tasks = Path(edgepack_assets.__file__).parent / "tasks"
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in tasks.glob("*.py")]
+    called = [
+        call.args[0].value
+        for call in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+        if ast.unparse(call.func).endswith("packaging.call") and isinstance(call.args[0], ast.Constant)
+    ]
+    assert len(called) >= 4
+    for name in called:
+        module, _, function = str(name).partition(".")
+        assert callable(getattr(importlib.import_module(f"edgepack_assets.packaging.{module}"), function, None)), name
