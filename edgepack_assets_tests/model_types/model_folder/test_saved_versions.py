@@ -84,9 +84,12 @@ def test_a_pickle_says_its_scikit_learn_without_being_loaded(tmp_path: Path, fit
 
 @pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz"])
 @pytest.mark.parametrize("level", [1, 9])
-def test_a_compressed_pickle_says_its_scikit_learn(tmp_path: Path, fitted: Any, method: str, level: int) -> None:
+def test_a_compressed_pickle_says_its_scikit_learn(
+    tmp_path: Path, fitted: Any, method: str, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_versions, "_CHUNK", 2**14)
     file = tmp_path / "m.joblib"
-    before = os.urandom(6 << 20)  # what is looked for lies behind the first piece
+    before = os.urandom(100_000)  # what is looked for lies behind the first piece
     joblib.dump([before, fitted], file, compress=(method, level))
     assert versions_in_file(file) == {"scikit-learn": sklearn.__version__}
     whole = file.read_bytes()
@@ -96,9 +99,10 @@ def test_a_compressed_pickle_says_its_scikit_learn(tmp_path: Path, fitted: Any, 
 
 
 def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_versions, "_MOST_BYTES", 8 << 20)
+    monkeypatch.setattr(saved_versions, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(saved_versions, "_CHUNK", 2**14)
     file = tmp_path / "m.pkl"
-    late = bytes(64 << 20) + pickle.dumps({"_sklearn_version": "1.5.2"})
+    late = bytes(2**21) + pickle.dumps({"_sklearn_version": "1.5.2"})
     for packed in (zlib.compress(late), gzip.compress(late), bz2.compress(late), lzma.compress(late, preset=0)):
         file.write_bytes(packed)
         assert versions_in_file(file) == {}
