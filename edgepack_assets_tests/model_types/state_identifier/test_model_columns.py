@@ -6,6 +6,7 @@ own order, which is made here from the recording by name.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -28,7 +29,8 @@ import edgepack_assets.model_types.state_identifier as package
 from edgepack_assets.config.model_columns import read_model_columns
 from edgepack_assets.model_types.interface import gzip_writer
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
-from edgepack_assets.model_types.state_identifier.model_type import _columns
+from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier, _columns
+from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 _FOLDER = Path(package.__file__).parent
 _PHASES = ("ph1", "ph2", "ph3")
@@ -278,6 +280,18 @@ def test_other_names_in_the_signature_are_refused_until_the_configuration_says_w
     assert "`columns`" in told_by(excinfo)
     listed = inspected(child_tasks, model, monkeypatch, ["ph3", "ph1", "ph2"], signature=["c", "a", "b"])
     assert answers(child_tasks, model, listed, frame) == model.predict(frame[["ph3", "ph1", "ph2"]].to_numpy()).tolist()
+
+
+@pytest.mark.parametrize(("names", "given"), [(["ph3", "ph1", "ph2"], True), (["L1", "x"], True), (["0", "1"], False)])
+def test_the_signature_of_an_mlflow_folder_reaches_the_inspection(tmp_path, names, given):
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    (tmp_path / "requirements.txt").write_text("scikit-learn\n")
+    inputs = json.dumps([{"type": "double", "name": name} for name in names])
+    (tmp_path / "MLmodel").write_text(json.dumps({"signature": {"inputs": inputs}}))
+    told = StateIdentifier().read_model(tmp_path, entry()).model
+    assert told.get("signature") == (names if given else None)
+    bare = StateIdentifier().read_model(tmp_path / "model.pkl", entry(requirements=["scikit-learn"])).model
+    assert "signature" not in bare
 
 
 def test_names_of_the_model_itself_come_before_those_of_its_signature(child_tasks, monkeypatch):
