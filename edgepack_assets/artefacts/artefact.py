@@ -1,9 +1,8 @@
-"""The value of an asset: an `Artefact`, which says what its bytes are and what they were made from.
+"""The value of an asset: an `Artefact`, which names its bytes and the inputs that it was made from.
 
-It has named parts (each a blob of the artefact store), small facts, the digests of its inputs, and observations
-such as timings that are kept but are no part of its identity. The manifest is its stored form, with a digest over all
-of it. Which artefacts must have been made from which others is in tasks/chain.py. The bytes themselves are in
-store.py.
+It has named parts (each a blob of the artefact store), small facts, the digests of its inputs, and observations such as
+timings, which are kept but are no part of its identity. The manifest is its stored form, with a digest over all fields.
+The rules for inputs are in tasks/chain.py; the bytes are in store.py.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Artefact(BaseModel):
 
     @property
     def has_own_digest(self) -> bool:
-        """Whether its manifest has a digest of its own. Those that earlier versions wrote have none."""
+        """Whether its manifest has a digest of its own. Manifests of earlier versions have none."""
         return self._has_own_digest
 
     @property

@@ -10,7 +10,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]{0,200}\?>\s*)?(<!--.{0,2000}?-->\s*)*<(!doctype html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The beginning of a page, with what may stand before its first element."""
 
 
 class PageError(Exception):
@@ -36,8 +40,8 @@ def refuse_pages(response: Any) -> None:
     headers = {str(name).lower(): str(value) for name, value in http.headers.items()}
     if "x-ms-version" in headers or "x-ms-request-id" in headers:
         return
-    kind = headers.get("content-type", "").lower()
-    if "html" in kind or (("json" in kind or not kind) and _PAGE.match(_start(http))):
+    # What it says that it is, counts for a page; else what it is: a proxy may say text/plain, or JSON.
+    if "html" in headers.get("content-type", "").lower() or _PAGE.match(_start(http)):
         raise PageError(http)
 
 
@@ -47,7 +51,7 @@ def _start(http: Any) -> bytes:
         body = http.body()
     except Exception:  # noqa: BLE001 - not read yet, in the words of each transport
         return b""
-    return bytes(body[:200]) if body else b""
+    return bytes(body[:4000]) if body else b""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

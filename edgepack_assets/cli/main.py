@@ -313,7 +313,7 @@ def sensors() -> None:
     if not found.daemon_is_alive:
         seen = "never" if found.daemon is None else f"{format_age(found.daemon)} ago"
         raise click.ClickException(
-            f"nobody runs the sensors (Dagster's daemon was seen {seen}): start `edgepack ui`, or `dagster-daemon run`"
+            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
     if faulty := [each.name for each in found.sensors if each.fault]:
         raise click.ClickException(f"not well: {', '.join(faulty)}")

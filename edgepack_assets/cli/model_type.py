@@ -8,10 +8,10 @@ from string import Template
 
 import click
 
-from edgepack_assets.cli.format import table
 from edgepack_assets.config.implementations import distribution, installed
 from edgepack_assets.errors import EdgepackError, PluginError
 from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.text_format import format_table
 
 _TEMPLATE = Path(__file__).with_name("model_type_template")
 
@@ -33,7 +33,7 @@ def list_() -> None:
         except PluginError as error:
             fault = str(error)
         rows += [(name, distribution(each), fault) for each in entry_points]
-    click.echo(table(("NAME", "DISTRIBUTION", "FAULT"), rows))
+    click.echo(format_table([("NAME", "DISTRIBUTION", "FAULT"), *rows]))
 
 
 @model_type.command("new")

@@ -9,14 +9,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -24,7 +22,8 @@ from pydantic import (
 
 from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
-from edgepack_assets.config.section import Count, Number, OptionalPath, OptionalText, Section
+from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
+from edgepack_assets.config.sensor_settings import SensorSettings
 from edgepack_assets.config.tolerance import Tolerance, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
@@ -101,23 +100,6 @@ def _reference(value: object) -> object:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
 
-def _web_address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or not text.isprintable() or " " in text:
-        raise ValueError("must be the address of a web page, http://... or https://...")
-    return text
-
-
-def _secret_address(secret: SecretStr | None) -> SecretStr | None:
-    if secret is None or not secret.get_secret_value().strip():
-        return None
-    return SecretStr(_web_address(secret.get_secret_value().strip()))
-
-
 def _python_version_in_json(schema: dict[str, Any]) -> None:
     # Without quotes it is a number in YAML. The loader reads it as text.
     del schema["anyOf"]
@@ -131,7 +113,6 @@ _Folders = Annotated[
     BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
 ]
 """An empty path would be the folder of edgepack.yaml."""
-_OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
 class ArtefactSettings(Section):
@@ -170,28 +151,6 @@ class RuntimeSettings(Section):
     readable_folders: tuple[Path, ...] = Field(
         default=(), description="Folders that model code may read besides system libraries, Python and its packages."
     )
-
-
-class SensorSettings(Section):
-    """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
-
-    interval: Count = Field(default=30, ge=1, description="Seconds between two ticks.")
-    sweep_interval: Count = Field(default=900, ge=1, description="Seconds between two listings of every version.")
-    start: Literal["all", "none", "latest"] = Field(
-        default="latest", description="Which of the versions that exist at the sensor's first start to package."
-    )
-    batch: Count = Field(default=50, ge=1, le=500, description="Runs that one tick requests at most.")
-    attempts: Count = Field(
-        default=4, ge=1, le=20, description="Runs of one version at most, where they fail because of infrastructure."
-    )
-    failure_after: Count = Field(
-        default=1800, ge=0, description="Seconds without an answer of registry or webhook after which a tick fails."
-    )
-    webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = Field(
-        default=None, description="Address to which each failed run is posted. Empty: off."
-    )
-    # The whole address is a secret: many webhooks have their key in the path.
-    ui_url: _OptionalAddress = Field(default=None, description="Address of Dagster's UI, for links to runs.")
 
 
 class DataAssetSettings(Section):

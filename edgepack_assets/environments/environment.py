@@ -62,7 +62,7 @@ class IdleEnvironment:
 
 
 class _Marker(BaseModel):
-    """What stands in a ready environment: its lock, and what `_state` told of its files when it was built."""
+    """The marker file of a ready environment: its lock, and the `_state` of its files when it was built."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     lock: Lock
@@ -100,8 +100,8 @@ def lock_of_environment(folder: Path) -> Lock | None:
 
 
 def idle_environments(environments: Path, seconds: float) -> list[IdleEnvironment]:
-    """Those below that folder which nobody used for that long, ready ones and what a crash left of others. What else
-    lies there is nobody's business here. Raises EdgepackError."""
+    """Environments in that folder that were not used for so many seconds: ready ones, and unfinished ones that a crash
+    left. Other files there are ignored. Raises EdgepackError."""
     newest = time.time() - seconds
     found = []
     with disk_errors(environments, "listed"):
@@ -117,7 +117,9 @@ def remove_environment(idle: IdleEnvironment) -> bool:
     with disk_errors(idle.folder, "removed"), _alone(idle.folder) as alone:
         if not alone or _last_used(idle.folder) != idle.used:
             return False
-        (idle.folder / _READY).unlink(missing_ok=True)  # first: without it what a crash leaves is nobody's
+        (idle.folder / _READY).unlink(
+            missing_ok=True
+        )  # first: without it the rest is no environment, should this crash
         shutil.rmtree(idle.folder)
     return True
 
@@ -129,7 +131,7 @@ def _last_used(folder: Path) -> float | None:
     except NotADirectoryError:
         return None
     except FileNotFoundError:
-        # who builds one has made a lock file beside it
+        # a build begins with a lock file beside the folder
         begun = folder.is_dir() and Path(f"{folder}.lock").is_file()
         return folder.stat().st_mtime if begun else None
 
@@ -159,8 +161,8 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def _hold(folder: Path) -> None:
-    """Mark an environment as used and hold it until this process ends; wait for who is removing it. If it is not there,
-    or gone by then, nothing is held."""
+    """Mark an environment as used and hold it until this process ends. If another process is removing it, wait for
+    that; if it does not exist, or not any more, nothing is held."""
     try:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
@@ -178,11 +180,11 @@ def _hold(folder: Path) -> None:
 
 
 def _identity(lock: Lock, interpreter: Path) -> str:
-    # An interpreter that was replaced under its path gets environments of its own: those of the old one may be in
-    # use, and what is compiled against it need not run.
-    told = interpreter.stat()
-    which = [str(interpreter), told.st_size, told.st_mtime_ns]
-    return hashlib.sha256(canonical_json([lock.digest, which])).hexdigest()
+    # An interpreter that was replaced at its path gets new environments: those of the old one may be in use, and
+    # packages that were compiled against it may not run with the new one.
+    status = interpreter.stat()
+    identity = [str(interpreter), status.st_size, status.st_mtime_ns]
+    return hashlib.sha256(canonical_json([lock.digest, identity])).hexdigest()
 
 
 def _fault(environment: Environment) -> str | None:
@@ -197,7 +199,7 @@ def _fault(environment: Environment) -> str | None:
         return "it was built from another lock"
     try:
         same = marker.state == _state(environment.folder)
-    except FileNotFoundError:  # somebody is building it anew right now
+    except FileNotFoundError:  # another process is building it again right now
         same = False
     return None if same else "its files were changed after it was built"
 
@@ -210,9 +212,9 @@ def _read_marker(folder: Path) -> _Marker | None:
 
 
 def _state(folder: Path) -> str:
-    """Digest over name, size, mode and times of every file. The time of the last change (ctime) is the kernel's: it
-    tells of any write, rename or chmod since, whatever times a program gave the file afterwards."""
-    told, folders = [], [str(folder)]
+    """Digest over name, size, mode and times of every file. The kernel sets the time of the last change (ctime): it
+    shows any later write, rename or chmod, whatever times a program gave the file afterwards."""
+    files, folders = [], [str(folder)]
     marker = str(folder / _READY)
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -220,10 +222,10 @@ def _state(folder: Path) -> str:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 elif entry.path != marker:
-                    found = entry.stat(follow_symlinks=False)
-                    told.append((entry.path, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns))
-    told.sort()
-    return hashlib.sha256(repr(told).encode(errors="surrogateescape")).hexdigest()
+                    status = entry.stat(follow_symlinks=False)
+                    files.append((entry.path, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns))
+    files.sort()
+    return hashlib.sha256(repr(files).encode(errors="surrogateescape")).hexdigest()
 
 
 def _make_read_only(folder: Path) -> None:

@@ -15,14 +15,14 @@ from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError
 
 _TIME_LIMIT = 60.0
-# What a shim of pyenv or a venv's link leads to: the file that changes when the interpreter is replaced.
+# Prints the file behind a shim of pyenv or a venv's link, which changes when the interpreter is replaced.
 _PROBE = """
 import os, sys
 print(sys.implementation.name, '%d.%d' % sys.version_info[:2])
 print(os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable))
 """
 _found: dict[str, Path] = {}
-"""Version -> interpreter, once found; what is not there may be installed while this process runs."""
+"""Version -> interpreter. Only those found are kept: others may be installed while this process runs."""
 
 
 def find_python(version: str | None, configured: Mapping[EdgePython, Path] | None = None) -> tuple[str, Path]:
@@ -48,9 +48,9 @@ def find_python(version: str | None, configured: Mapping[EdgePython, Path] | Non
 
 
 def _configured(version: str, path: Path) -> Path:
-    told, interpreter = _ask(path)
-    if told != version or interpreter is None:
-        raise EnvironmentBuildError(f"runtime.pythons names {path} for Python {version}, but it is {told}")
+    found, interpreter = _probe(path)
+    if found != version or interpreter is None:
+        raise EnvironmentBuildError(f"runtime.pythons names {path} for Python {version}, but it is {found}")
     return interpreter
 
 
@@ -59,8 +59,8 @@ def _search(version: str) -> Path | None:
     if known is not None and known.is_file():
         return known
     for candidate in _candidates(version):
-        told, interpreter = _ask(candidate)
-        if told == version and interpreter is not None:
+        found, interpreter = _probe(candidate)
+        if found == version and interpreter is not None:
             _found[version] = interpreter
             return interpreter
     return None
@@ -77,28 +77,28 @@ def _candidates(version: str) -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))  # noqa: PTH111 - with no home at all
     yield from sorted((pyenv / "versions").glob(f"{version}.*/bin/python"), key=_numbers, reverse=True)
     # uv knows the interpreters that it installed itself, and more places
-    told = run_command(
+    done = run_command(
         uv_command("python", "find", "--system", "--no-python-downloads", "--no-project", version),
         f"looking for Python {version} with `uv python find`", _TIME_LIMIT, uv_environment(),
     )  # fmt: skip
-    if told.returncode == 0:
-        yield Path(told.stdout.strip())
+    if done.returncode == 0:
+        yield Path(done.stdout.strip())
 
 
 def _numbers(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.parts[-3])]
 
 
-def _ask(path: Path) -> tuple[str, Path | None]:
-    """(`3.x`, the interpreter that `path` leads to), or (what it is instead, None)."""
+def _probe(path: Path) -> tuple[str, Path | None]:
+    """(`3.x`, the interpreter that `path` leads to), or (a description of what it is instead, None)."""
     try:
-        told = run_command(
+        done = run_command(
             [str(path), "-I", "-c", _PROBE], f"asking {path} for its version", _TIME_LIMIT, uv_environment()
         )
     except EnvironmentBuildError as error:
         return f"no interpreter that works ({error})", None
-    lines = told.stdout.splitlines()
-    if told.returncode != 0 or len(lines) != 2:
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or len(lines) != 2:
         return "no Python interpreter", None
     implementation, _, version = lines[0].partition(" ")
     return (version, Path(lines[1])) if implementation == "cpython" else (f"{implementation} {version}", None)

@@ -73,14 +73,14 @@ class Lock(BaseModel):
 
 
 class _Document(Lock):
-    """A lock as it is published. What tells of the moment is no part of the lock, whose bytes end in packages."""
+    """A lock as it is published. The time is no part of the lock itself, whose bytes end up in packages."""
 
     resolved: datetime | None = None
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a lock is to be resolved for."""
+class _LockRequest:
+    """The input of a resolution."""
 
     key: str
     requirements: list[str]
@@ -90,7 +90,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class Generation:
-    """A published lock: which resolution of its key it is, from 1 up, and when that was (UTC, if it was told)."""
+    """A published lock: the number of the resolution of its key, from 1 up, and its time (UTC; None if not known)."""
 
     lock: Lock
     number: int
@@ -99,19 +99,18 @@ class Generation:
     @property
     def resolved_text(self) -> str:
         """When it was resolved, to the minute."""
-        return f"{self.resolved.astimezone(UTC):%Y-%m-%d %H:%M}Z" if self.resolved else "not told"
+        return f"{self.resolved.astimezone(UTC):%Y-%m-%d %H:%M}Z" if self.resolved else "unknown"
 
 
 def lock_key(
     requirements: Sequence[str], python: str, settings: RuntimeSettings, constraints: Sequence[str] = ()
 ) -> str:
-    """What a lock is published under: digest of the requirements and constraints, the Python, the platform and the
-    index.
+    """The key of a published lock: a digest of requirements, constraints, Python, platform and index.
 
     Raises EnvironmentBuildError on a line that is not a requirement."""
     indexes = [without_credentials(url) for url in (settings.index_url or "", *settings.extra_index_urls)]
     asked = [_FORMAT, _normalised(requirements), python, PLATFORM, indexes]
-    if constraints:  # without any, the key is what it was before there were constraints
+    if constraints:  # without any, the key stays that of earlier versions
         asked.append(_normalised(constraints))
     return hashlib.sha256(canonical_json(asked)).hexdigest()
 
@@ -121,7 +120,7 @@ def lock_for(
 ) -> tuple[Lock, bool]:
     """(lock, whether it was there already) for these requirements, its wheels in the store.
 
-    Raises EnvironmentBuildError if the requirements cannot be resolved for the edge, or the index not be asked.
+    Raises EnvironmentBuildError if the requirements cannot be resolved for the edge, or the index cannot be asked.
     """
     generation, kept = generation_for(requirements, python, store, settings)
     return generation.lock, kept
@@ -134,7 +133,7 @@ def generation_for(
     settings: RuntimeSettings,
     constraints: Sequence[str] = (),
 ) -> tuple[Generation, bool]:
-    """As `lock_for`, with the generation that is in force. `constraints` bound the versions of what is needed."""
+    """As `lock_for`, with the generation in force. `constraints` bound the versions of dependencies."""
     key = lock_key(requirements, python, settings, constraints)
     known = newest_generation(key, store)
     if known is not None:
@@ -142,25 +141,25 @@ def generation_for(
         if not too_old_for_numpy(known.lock.packages, [*requirements, *constraints]):
             fetch_missing(known.lock.packages, store, python, settings)
             return known, True
-    # A lock of before NumPy 2 was ruled out for old libraries fails on import: the next generation takes its place.
-    asked = _Asked(key, _normalised(requirements), _normalised(constraints), python)
-    lock = _resolved(asked, store, settings)
+    # Locks from before NumPy 2 was excluded for old libraries fail on import: the next generation replaces them.
+    request = _LockRequest(key, _normalised(requirements), _normalised(constraints), python)
+    lock = _resolved(request, store, settings)
     return _publish(known.number + 1 if known else 1, lock, store), False
 
 
 def refresh_lock(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> tuple[Generation, Generation]:
-    """Resolve again what `lock` was asked for: (the generation before, the one in force now).
+    """Resolve the requirements of `lock` again: (the generation before, the one in force now).
 
-    They are the same where the index has nothing else to offer. Of refreshes at the same time one publishes, and all
-    return its generation. Raises EnvironmentBuildError, also if the index is configured otherwise by now."""
-    asked = _Asked(lock.key, list(lock.requirements), list(lock.constraints), lock.python)
-    if lock_key(asked.requirements, asked.python, settings, asked.constraints) != lock.key:
+    They are equal if the index offers nothing else. Of several refreshes at the same time one publishes, and all return
+    its generation. Raises EnvironmentBuildError, also if another index is configured by now."""
+    request = _LockRequest(lock.key, list(lock.requirements), list(lock.constraints), lock.python)
+    if lock_key(request.requirements, request.python, settings, request.constraints) != lock.key:
         raise EnvironmentBuildError(
             f"the lock {lock.key[:12]} was made with other indexes than runtime.index_url and extra_index_urls name "
             "today: materialize config_package, which makes a lock of its own with these"
         )
-    before, _ = generation_for(asked.requirements, asked.python, store, settings, asked.constraints)
-    found = _resolved(asked, store, settings, anew=True)
+    before, _ = generation_for(request.requirements, request.python, store, settings, request.constraints)
+    found = _resolved(request, store, settings, anew=True)
     if found == before.lock:
         return before, before
     return before, _publish(before.number + 1, found, store)
@@ -171,19 +170,19 @@ def newest_generation(key: str, store: ArtefactStore) -> Generation | None:
     found = (split_name(name) for name in store.names(LOCKS, key))
     for number in sorted((number for name, number in found if name == key and number), reverse=True):
         document = store.get_named(LOCKS, _name(key, number))
-        if document is not None:  # else taken away since, as garbage
+        if document is not None:  # else it was removed as garbage meanwhile
             return read_generation(_name(key, number), document)
     return None
 
 
 def generations(store: ArtefactStore) -> list[Generation]:
-    """Every published lock, by key and number. Raises CorruptError. Looking does not count as using."""
+    """Every published lock, by key and number. Raises CorruptError. Listing does not count as using."""
     found = [read_generation(name, document) for name, document in store.named(LOCKS).items()]
     return sorted(found, key=lambda generation: (generation.lock.key, generation.number))
 
 
 def split_name(name: str) -> tuple[str, int]:
-    """(key, number) of a published lock's name; number 0 if that is no generation's."""
+    """(key, number) of a published lock's name; number 0 if the name is not that of a generation."""
     key, dot, number = name.partition(".")
     if not dot:
         return key, 1
@@ -191,15 +190,15 @@ def split_name(name: str) -> tuple[str, int]:
 
 
 def read_generation(name: str, document: Any) -> Generation:
-    """The lock that stands under `name`. Raises CorruptError if it is not one, or one of another key."""
+    """The lock of a document that was published under `name`. Raises CorruptError if it is none, or of another key."""
     key, number = split_name(name)
     try:
         published = _Document.model_validate(document)
     except ValidationError as error:
-        raise CorruptError(f"the lock {name} is not one, delete it: it will be made again ({error})") from None
+        raise CorruptError(f"the lock {name} is not valid, delete it: it will be resolved again ({error})") from None
     lock = Lock.model_validate(published.model_dump(exclude={"resolved"}))
     if lock.key != key or number == 0:
-        raise CorruptError(f"the lock {name} is that of {lock.key}, delete it: it will be made again")
+        raise CorruptError(f"the lock {name} is that of {lock.key}, delete it: it will be resolved again")
     return Generation(lock, number, published.resolved)
 
 
@@ -214,10 +213,10 @@ def fetch_wheels(lock: Lock, store: ArtefactStore, folder: Path) -> None:
 
 
 def changes(before: Lock, after: Lock) -> list[dict[str, str]]:
-    """What differs between two locks: rows of package, before, after ("" where there is none)."""
+    """The differences between two locks: rows of package, before, after ("" where there is none)."""
     old, new = (_wheels_by_name(lock.packages) for lock in (before, after))
     return [
-        {"package": name, "before": _told(name, old, new), "after": _told(name, new, old)}
+        {"package": name, "before": _version_or_file(name, old, new), "after": _version_or_file(name, new, old)}
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
@@ -227,8 +226,8 @@ def _wheels_by_name(packages: Iterable[LockedPackage]) -> dict[str, LockedPackag
     return {package.name: package for package in packages}
 
 
-def _told(name: str, ours: Mapping[str, LockedPackage], theirs: Mapping[str, LockedPackage]) -> str:
-    """The version, or where both have the same one the file that differs."""
+def _version_or_file(name: str, ours: Mapping[str, LockedPackage], theirs: Mapping[str, LockedPackage]) -> str:
+    """The version of a package, or its file where both locks have the same version."""
     if name not in ours:
         return ""
     same = name in theirs and theirs[name].version == ours[name].version
@@ -239,18 +238,18 @@ def _name(key: str, number: int) -> str:
     return key if number == 1 else f"{key}.{number}"
 
 
-def _resolved(asked: _Asked, store: ArtefactStore, settings: RuntimeSettings, anew: bool = False) -> Lock:
+def _resolved(request: _LockRequest, store: ArtefactStore, settings: RuntimeSettings, anew: bool = False) -> Lock:
     packages = resolve_wheels(
-        asked.requirements, asked.python, store, settings, constraints=asked.constraints, anew=anew
+        request.requirements, request.python, store, settings, constraints=request.constraints, anew=anew
     )
     return Lock(
-        key=asked.key, python=asked.python, platform=PLATFORM, requirements=tuple(asked.requirements),
-        constraints=tuple(asked.constraints), packages=tuple(packages),
+        key=request.key, python=request.python, platform=PLATFORM, requirements=tuple(request.requirements),
+        constraints=tuple(request.constraints), packages=tuple(packages),
     )  # fmt: skip
 
 
 def _publish(number: int, lock: Lock, store: ArtefactStore) -> Generation:
-    """The generation that stands under this number: ours, or that of whoever was first."""
+    """Publish a lock under this number. Returns the generation that has it: ours, or another process's."""
     document = _Document(**dict(lock), resolved=datetime.now(UTC).replace(microsecond=0))
     name = _name(lock.key, number)
     generation = read_generation(name, store.put_named(LOCKS, name, document.model_dump(mode="json")))
@@ -262,7 +261,7 @@ def _refuse_other(lock: Lock, key: str, python: str) -> None:
     if (lock.key, lock.python, lock.platform) != (key, python, PLATFORM):
         raise CorruptError(
             f"the lock {key} is for Python {lock.python} on {lock.platform} (key {lock.key}), "
-            f"not for Python {python} on {PLATFORM}; delete it: it will be made again"
+            f"not for Python {python} on {PLATFORM}; delete it: it will be resolved again"
         )
 
 

@@ -1,7 +1,7 @@
-"""Asking a package index: which exact wheels the edge would get (uv), and their bytes (pip), verified.
+"""Resolves requirements to the exact wheels that the edge would get (uv), and downloads these from the index (pip).
 
-An index may be down, slow, flaky, or lie. What comes of it is checked against the sha256 it announced and against
-what the wheel says of itself before it is kept; credentials stay in the environment of uv and pip.
+An index may be down, slow, flaky, or lie. Index responses are verified: a wheel is kept only if it matches the sha256
+that the index gave and its own metadata. Credentials stay in the environment of uv and pip.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.masking import without_secrets
 
 RETRIES = 3
-"""Times that uv and pip each ask again after an answer of 5xx or a broken connection, waiting longer each time."""
+"""Retries of uv and of pip after an answer of 5xx or a broken connection, with growing pauses."""
 _ANSWER_TIME = 30
-"""Seconds in which an index must send something."""
+"""Seconds within which an index must send something."""
 _MOST_ROUNDS = 20
 _UV_NO_SOLUTION = 1
 """uv's exit code when the index answered and nothing fits; any other means that it could not ask. It has the same one
@@ -52,18 +52,18 @@ _NO_ANSWER = re.compile(
     r"incomplete ?read|end of file|unexpected eof|(error|error \(|too many )\s?(408|425|429|5\d\d)\b|"
     r"\b(429|5\d\d) (server|client) error|network connectivity|\(from versions: none\)"
 )
-"""What uv and pip say of an index that gives no answer, or says itself that it cannot at the moment. An answer that is
-wrong (no package, 401, 404) is none of these: it would be the same the next minute. Of an index that is down pip only
-says that it has nothing at all of a name, though it had when that was locked."""
+"""Messages of uv and pip about an index that does not answer, or answers that it cannot at the moment. A wrong answer
+(no package, 401, 404) is none of these: it would be the same a minute later. If an index is down, pip only says that
+it has no version of a package, although there was one when that was locked."""
 _CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
 
 
 class _IndexError(EnvironmentBuildError):
-    """The index gave something, and that is no answer."""
+    """The index sent something that is not a valid answer."""
 
 
 def _kind(done: subprocess.CompletedProcess[str], otherwise: type[EdgepackError]) -> type[EdgepackError]:
-    """What kind of error it is that uv or pip, which have tried several times, could not do their work."""
+    """The error class for a failure of uv or pip, which have tried several times."""
     if ran_out(done):
         return TransientError
     return IndexUnreachableError if _NO_ANSWER.search(done.stderr) else otherwise
@@ -100,7 +100,7 @@ def resolve_wheels(
             if anew or isinstance(error, (_IndexError, IndexUnreachableError)):
                 error.args = (f"{why}{error}",)
                 raise
-            anew = True  # uv may remember what the index told before it was mended or filled: the index itself decides
+            anew = True  # uv's cache may be older than a repair of the index: ask the index itself
             continue
         refused = [package for package, path in wheels.items() if not admits(path, package, python)]
         if not refused:
@@ -117,15 +117,15 @@ def _verified(
     packages: Sequence[LockedPackage], requirements: Sequence[str], python: str, store: ArtefactStore,
     settings: RuntimeSettings,
 ) -> dict[LockedPackage, Path]:  # fmt: skip
-    """The wheels' files, in the store: each what its name tells, and together all that they need."""
+    """The wheels' files in the store. Each is the wheel that its name says, and together they need no other package."""
     fetch_missing(packages, store, python, settings)
     wheels = {package: store.fetch(package.blob) for package in packages}
     for package, path in wheels.items():
-        check_wheel(path, package, python)  # one that was in the store already may be another's
+        check_wheel(path, package, python)  # a wheel that was in the store already may come from elsewhere
     missing = unmet(requirements, wheels, python)
     if missing:
         raise EnvironmentBuildError(
-            f"the wheels that the package index gave need packages that it did not tell of: {', '.join(missing)}. "
+            f"the wheels that the package index gave need packages that it did not name: {', '.join(missing)}. "
             f"Its metadata and its wheels differ; {_CHECK_INDEX}"
         )
     return wheels
@@ -134,7 +134,7 @@ def _verified(
 def fetch_missing(
     packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings
 ) -> None:
-    """Download the locked wheels that the store does not hold: the very bytes, or EnvironmentBuildError."""
+    """Download the locked wheels that the store does not hold. Raises EnvironmentBuildError, CorruptError."""
     missing = [package for package in packages if not store.has(package.digest)]
     if not missing:
         return
@@ -147,7 +147,7 @@ def fetch_missing(
             if file_digest(path) != package.digest:
                 raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
             check_wheel(path, package, python)
-        for package in missing:  # all are sound: a wheel that is refused never gets there
+        for package in missing:  # after all were checked: no refused wheel gets into the store
             store.put_file(work / package.file, WHEEL)
 
 

@@ -1,6 +1,6 @@
-"""One wheel of a lock, and what it must say of itself: an index names a file, but what is in it decides.
+"""One wheel of a lock, and the checks of its content: the index only names the file.
 
-The server's platform and its tags are here, and the check that a set of wheels needs nothing outside of it.
+Also here: the server's platform and tags, and the check that a set of wheels needs no package outside of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLATFORM = f"x86_64-manylinux_2_{GLIBC_MINOR}"
 WHEEL = "application/x-wheel+zip"
 _MOST_METADATA = 16 << 20
 """Bytes of a METADATA or WHEEL file; real ones have kilobytes."""
-_MEND = "the package index, or who fills it, is wrong: see runtime.index_url in edgepack.yaml"
+_ADVICE = "the package index, or who fills it, is wrong: see runtime.index_url in edgepack.yaml"
 
 
 class LockedPackage(BaseModel):
@@ -79,25 +79,25 @@ def edge_tags(python: str) -> dict[Tag, int]:
 
 
 def check_wheel(path: Path, package: LockedPackage, python: str) -> None:
-    """Refuse a file that is no wheel, or one of another project, version or platform than its name tells.
+    """Refuse a file that is no wheel, or one of another project, version or platform than its name says.
 
     Raises EnvironmentBuildError."""
     _check_layout(path, package)
     metadata = _part(path, package, "METADATA")
-    told = f"{metadata.get('Name')} {metadata.get('Version')}"
+    own_name = f"{metadata.get('Name')} {metadata.get('Version')}"
     try:
         same = canonicalize_name(str(metadata.get("Name"))) == package.name
         same = same and Version(str(metadata.get("Version"))) == Version(package.version)
     except InvalidVersion:
         same = False
     if not same:
-        raise EnvironmentBuildError(f"{package.file} is a wheel of {told[:200]!r} by its own METADATA: {_MEND}")
+        raise EnvironmentBuildError(f"{package.file} is a wheel of {own_name[:200]!r} by its own METADATA: {_ADVICE}")
     tags = [tag for line in _part(path, package, "WHEEL").get_all("Tag", []) for tag in parse_tag(str(line))]
     # One of them must fit, not all: a wheel that was made for linux_x86_64 and renamed keeps its first tag.
     if tags and not edge_tags(python).keys() & set(tags):
         raise EnvironmentBuildError(
             f"{package.file} was made for {', '.join(sorted(map(str, tags)))[:200]} by what is in it, not for Python "
-            f"{python} on {PLATFORM}: {_MEND}"
+            f"{python} on {PLATFORM}: {_ADVICE}"
         )
 
 
@@ -113,9 +113,10 @@ def admits(path: Path, package: LockedPackage, python: str) -> bool:
 
 
 def unmet(requirements: Sequence[str], wheels: Mapping[LockedPackage, Path], python: str) -> list[str]:
-    """What the requirements and the wheels' own METADATA ask for on the server, and `wheels` do not hold.
+    """Requirements, given ones and those in the METADATA of the wheels, that apply on the server and are not met by
+    `wheels`.
 
-    A resolver believes what the index, or its cache, tells of a wheel; this reads the wheels."""
+    A resolver relies on the index, or its cache, for the metadata of a wheel. This function reads the wheels."""
     held = {package.name: package for package in wheels}
     metadata = {package.name: _part(path, package, "METADATA") for package, path in wheels.items()}
     marks = _markers(python)
@@ -159,13 +160,17 @@ def _markers(python: str) -> dict[str, str]:
     }
 
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+"""What zipfile raises for a wheel that cannot be read."""
+
+
 def _check_layout(path: Path, package: LockedPackage) -> None:
-    """Refuse a wheel of which pip on the server could take other files than those that are read here."""
+    """Refuse a wheel from which pip on the server could read other files than this module does."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_layout(archive)
-    except zipfile.BadZipFile as error:
-        raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_MEND}") from None
+    except _DAMAGED as error:
+        raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_ADVICE}") from None
 
 
 def _part(path: Path, package: LockedPackage, part: str) -> Message:
@@ -177,12 +182,12 @@ def _part(path: Path, package: LockedPackage, part: str) -> Message:
                 if entry.filename.count("/") == 1 and entry.filename.endswith(f".dist-info/{part}")
             ]  # fmt: skip
             if len(found) != 1:
-                raise EnvironmentBuildError(f"{package.file} is no wheel, it has {len(found)} {part} files: {_MEND}")
+                raise EnvironmentBuildError(f"{package.file} is no wheel, it has {len(found)} {part} files: {_ADVICE}")
             if found[0].file_size > _MOST_METADATA:
                 raise EnvironmentBuildError(
-                    f"{package.file} is no wheel: its {part} has {found[0].file_size} bytes: {_MEND}"
+                    f"{package.file} is no wheel: its {part} has {found[0].file_size} bytes: {_ADVICE}"
                 )
             data = archive.read(found[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_MEND}") from None
+    except _DAMAGED as error:
+        raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_ADVICE}") from None
     return BytesParser().parsebytes(data, headersonly=True)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their digests, and errors of the disk in words for the user."""
+"""Writing files whole or not at all, digests of files, and errors of the disk as errors for the user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import IO
 
 from edgepack_assets.errors import EdgepackError, TransientError
 
-_PASSING = {
-    # what a mounted share says that has lost its server
+_TRANSIENT = {
+    # a mounted share has lost its server
     errno.ESTALE,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
@@ -26,7 +26,7 @@ _PASSING = {
     errno.ENOTCONN,
     errno.EIO,
     errno.ENOLCK,
-    # what a machine says that has run out of something
+    # the machine has run out of a resource
     errno.ENOSPC,
     errno.EDQUOT,
     errno.ENOMEM,
@@ -34,7 +34,7 @@ _PASSING = {
     errno.EMFILE,
     errno.ENFILE,
 }
-"""What the operating system says of the machine's condition, whatever it is that is read or written."""
+"""Errors about the condition of the machine, not about the file that is read or written."""
 
 
 _LEFTOVER_NAMES = frozenset(
@@ -68,8 +68,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
-    """Turn what the operating system says (disk full, no permission, ...) into an EdgepackError that names
-    `path`; a TransientError if it speaks of the machine's condition: a lost share, a full disk."""
+    """Turn an error of the operating system (disk full, no permission, ...) into an EdgepackError that names `path`;
+    into a TransientError if it is about the condition of the machine: a lost share, a full disk."""
     try:
         yield
     except OSError as error:
@@ -79,8 +79,8 @@ def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
 
 
 def is_transient(error: OSError) -> bool:
-    """Whether an error of the operating system speaks of the network or of what the machine has run out of."""
-    return isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _PASSING
+    """Whether an error of the operating system is about the network or a resource that the machine has run out of."""
+    return isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)) or error.errno in _TRANSIENT
 
 
 def sync_folder(path: Path) -> None:

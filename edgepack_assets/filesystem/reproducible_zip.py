@@ -12,6 +12,7 @@ import shutil
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -74,6 +75,10 @@ def _add(archive: zipfile.ZipFile, name: str, content: Content) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error)
+"""What zipfile raises, also while an entry is read: for damage, and for versions and methods that it does not know."""
+
+
 @contextlib.contextmanager
 def opened_inside(archive: zipfile.ZipFile, name: str, what: str) -> Iterator[zipfile.ZipFile]:
     """A zip that lies in another one, for reading. One that is stored is read in place: zipfile would go through
@@ -121,29 +126,35 @@ class _Window(io.RawIOBase):
 
 @contextlib.contextmanager
 def opened_zip(file: Path | IO[bytes], what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive for reading. Raises PackageError, naming it as `what`, if it is no zip, if its bytes are damaged, or
-    if two readers could take different things from it (`check_layout`)."""
+    """An archive for reading; `what` names it in errors. Raises PackageError if it is no zip, if its bytes are damaged,
+    or if two readers could read different files from it (`check_layout`)."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _archive(file) as archive:
             check_layout(archive)
             yield archive
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         raise PackageError(f"{what}: is not a zip file that can be read ({error})") from None
 
 
-def check_layout(archive: zipfile.ZipFile) -> None:
-    """Whether each entry has bytes of its own, under the one name that both of its headers give. Raises
-    zipfile.BadZipFile.
+def _archive(file: Path | IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError:  # only here: what lies in an archive may be text that its reader decodes
+        raise zipfile.BadZipFile("the name of an entry is not UTF-8, as it says") from None
 
-    Entries that share bytes are how a small zip becomes petabytes; a name that stands twice, or headers that differ,
-    let the server's reader take another file than ours."""
+
+def check_layout(archive: zipfile.ZipFile) -> None:
+    """Check that each entry has its own bytes and one name, the same in both of its headers. Raises zipfile.BadZipFile.
+
+    Entries that share bytes let a small zip expand to petabytes. If a name occurs twice, or headers differ, the server
+    may read another file than we do."""
     file = archive.fp
     assert file is not None
     names: set[str] = set()
     end, before = 0, ""
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         if entry.orig_filename in names:
-            raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} stands twice")
+            raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} occurs twice")
         names.add(entry.orig_filename)
         if entry.header_offset < end:
             raise zipfile.BadZipFile(f"the entries {before!r} and {entry.orig_filename!r} overlap")
@@ -154,8 +165,8 @@ def check_layout(archive: zipfile.ZipFile) -> None:
 
 
 def _end_of(entry: zipfile.ZipInfo, file: IO[bytes]) -> int:
-    """Where an entry's bytes end at the earliest, if its own header, at which `file` stands, says what the directory
-    says."""
+    """The earliest end of an entry's bytes. `file` is positioned at the entry's own header, which must agree with the
+    directory. Raises zipfile.BadZipFile."""
     header = file.read(_HEADER)
     if len(header) < _HEADER or header[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} has no header of its own")
@@ -164,7 +175,7 @@ def _end_of(entry: zipfile.ZipInfo, file: IO[bytes]) -> int:
     if name.decode("utf-8" if entry.flag_bits & _UTF8 else "cp437", "replace") != entry.orig_filename:
         raise zipfile.BadZipFile(f"the entry {entry.orig_filename!r} has another name in its own header")
     encrypted_or_packed = (flags & 1, method) != (entry.flag_bits & 1, entry.compress_type)
-    if flags & _SIZES_FOLLOW:  # then they stand behind the bytes, and here is anything
+    if flags & _SIZES_FOLLOW:  # then the sizes follow the bytes, and the header may hold anything
         differs = encrypted_or_packed
     else:
         size, packed = _large_sizes(size, packed, extra)
@@ -190,8 +201,8 @@ def _large_sizes(size: int, packed: int, extra: bytes) -> tuple[int, int]:
 
 
 def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:
-    """The names of an archive's files. Raises PackageError on what must not be extracted: absolute or parent
-    paths, links, names that stand twice, a thousandfold expansion."""
+    """The names of an archive's files. Raises PackageError for entries that must not be extracted: absolute or parent
+    paths, links, names that occur twice, a thousandfold expansion."""
     files: set[str] = set()
     folders: set[str] = set()
     total = packed = 0
@@ -210,7 +221,7 @@ def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:
         if entry.is_dir():
             folders.add(plain)
         elif plain in files:
-            raise PackageError(f"{what}: the entry {name!r} stands twice")
+            raise PackageError(f"{what}: the entry {name!r} occurs twice")
         else:
             files.add(plain)
         total, packed = total + entry.file_size, packed + entry.compress_size

@@ -1,7 +1,7 @@
-"""Temporary folders that somebody removes in any case: whoever made one, or the next who needs one.
+"""Temporary folders that are removed in any case: by the process that made them, or by the next one that needs one.
 
-A process that is killed leaves its folders behind, with the records and the model that were in use. So each folder is
-locked by its process until that ends in whatever way, and who makes one removes those of this user that nobody holds.
+A process that is killed leaves its folders behind, with the records and the model that were in use. So each process
+locks its folders until it ends, and before it makes a new one it removes unlocked folders of the same user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgepack_assets.filesystem.atomic_files import disk_errors
 
 _PREFIX = "edgepack-scratch-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
-"""As tempfile names a folder."""
+"""The form of tempfile's names."""
 
 
 class Scratch:
@@ -35,7 +35,7 @@ class Scratch:
                 self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
                 held = _hold(self.path)
                 if held is not None:
-                    break  # else somebody took the new one for an abandoned one
+                    break  # else another process took the new folder for an abandoned one
         self._held = held
 
     def remove(self) -> None:
@@ -48,7 +48,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder that is gone afterwards. Raises EdgepackError if it cannot be made or removed."""
+    """A temporary folder that is removed at the end. Raises EdgepackError if it cannot be made or removed."""
     scratch = Scratch()
     try:
         yield scratch.path
@@ -58,14 +58,14 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_all(path: Path) -> None:
-    """Remove a file or a folder to which model code may have done anything. Nobody writes to it any more."""
+    """Remove a file or a folder in which model code may have made anything. No process may write to it any more."""
     if not path.is_dir() or path.is_symlink():
         path.unlink()
         return
     try:
         shutil.rmtree(path)
     except (OSError, RecursionError):
-        # These go as deep as there are folders, and past those that have no rights.
+        # These commands handle any depth, and folders without permissions.
         for command in (["chmod", "--recursive", "u+rwx", "--", str(path)], ["rm", "-rf", "--", str(path)]):
             done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
@@ -73,7 +73,7 @@ def remove_all(path: Path) -> None:
 
 
 def _hold(folder: Path) -> int | None:
-    """A descriptor that holds the folder as long as it is open; None if somebody else does, or it is gone."""
+    """A descriptor that locks the folder while it is open; None if another process locks it, or it is gone."""
     try:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -97,10 +97,10 @@ def _remove_abandoned(top: Path) -> None:
     with os.scandir(top) as entries:
         found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
     for folder in found:
-        with contextlib.suppress(FileNotFoundError):  # its process ends as we look
-            told = folder.lstat()
-            # that is how tempfile makes one, and nothing else
-            if stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid() and stat.S_IMODE(told.st_mode) == 0o700:
+        with contextlib.suppress(FileNotFoundError):  # its process removes it at this moment
+            status = folder.lstat()
+            # a folder as tempfile makes it
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700:
                 _remove_if_abandoned(folder)
 
 
@@ -108,7 +108,7 @@ def _remove_if_abandoned(folder: Path) -> None:
     held = _hold(folder)
     if held is None:
         return
-    # What the last job started may need a moment to end, and still write: then the next one removes it.
+    # Processes of the last job may still write for a moment. Then the next call removes the folder.
     with contextlib.suppress(OSError):
         remove_all(folder)
     os.close(held)

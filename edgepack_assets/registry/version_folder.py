@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.filesystem.atomic_files import is_transient, writing
@@ -16,11 +17,18 @@ _LARGEST = 16 << 20
 """Bytes of version.json and tags.json that are read at most."""
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # at the end of the years that Python knows
+        raise ValueError("the time is out of range") from None
+
+
 class VersionFile(BaseModel):
     """version.json: what never changes about a version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    created: AwareDatetime
+    created: Annotated[AwareDatetime, AfterValidator(_in_utc)]
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
     is_folder: bool

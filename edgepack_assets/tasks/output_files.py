@@ -22,6 +22,9 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 
+_LONGEST_PATH = 4096
+"""Bytes, the last of which the kernel needs itself."""
+
 IsOurs = Callable[[IO[bytes]], bool]
 """Whether an existing file is one that edgepack wrote, and may replace."""
 
@@ -126,13 +129,16 @@ def allowed_file(setting: str, named: str, settings: Settings) -> OutputFile:
     folders = settings.run.output_folders
     if not folders:
         raise ConfigError(f"{setting}: run.output_folders of {settings.file} allows no folder, so no file is written")
+    if not named.isprintable():
+        # Neither Dagster's storage nor a log takes every name that a disk takes.
+        raise ConfigError(f"{setting}: {named!a:.200} is not a name that can be shown: name a file in plain text")
     path = _a_file(setting, named, folders[0])
     for root in (*folders, *(folder.resolve() for folder in folders)):
         if path == root:
             raise ConfigError(f"{setting}: {path} is a folder: name a file in it, such as {path / 'package.json'}")
         if path.is_relative_to(root):
             *below, name = path.relative_to(root).parts
-            _refuse_folders_in_use(setting, root.resolve().joinpath(*below), root.resolve(), settings)
+            _refuse_places_in_use(setting, root.resolve().joinpath(*below, name), settings)
             return OutputFile(setting, root, tuple(below), name)
     raise ConfigError(
         f"{setting}: {path} is in none of the folders that run.output_folders of {settings.file} allows "
@@ -150,14 +156,18 @@ def _a_file(setting: str, named: str, base: Path) -> Path:
     if named.endswith(os.sep) or "\0" in named:
         raise ConfigError(f"{setting}: {named!r} is not the name of a file")
     # Without resolving: a link must not be followed, not even to see that it leads out.
-    return Path(os.path.normpath(base / Path(named).expanduser()))
+    path = Path(os.path.normpath(base / Path(named).expanduser()))
+    if len(os.fsencode(path)) >= _LONGEST_PATH:  # it could be written, folder by folder, but not read again
+        raise ConfigError(f"{setting}: {named[:100]!r}... is longer than a path may be")
+    return path
 
 
-def _refuse_folders_in_use(setting: str, folder: Path, root: Path, settings: Settings) -> None:
-    """An allowed folder may hold the project's own folders, such as a build agent's workspace with .edgepack in it."""
+def _refuse_places_in_use(setting: str, file: Path, settings: Settings) -> None:
+    """An allowed folder may hold the project's own folders, such as a build agent's workspace with .edgepack in it. One
+    that is not there yet must not find a file in its place either."""
     for used in _folders_in_use(settings):
-        if folder.is_relative_to(used):
-            raise ConfigError(f"{setting}: {folder} belongs to edgepack or Dagster ({used}): name a file elsewhere")
+        if file.is_relative_to(used) or used.is_relative_to(file):
+            raise ConfigError(f"{setting}: {file} belongs to edgepack or Dagster ({used}): name a file elsewhere")
 
 
 def _folders_in_use(settings: Settings) -> Iterator[Path]:

@@ -139,7 +139,7 @@ def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  #
         f'case " $* " in *" {word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
         f'echo $$ > {tmp_path}/pid; sleep 600;; esac\nexec "$@"\n'
     )
-    monkeypatch.setattr(subprocesses, "_WATCHED", (*subprocesses._WATCHED, "/bin/sh", str(stopping)))
+    monkeypatch.setattr(subprocesses, "_EXIT_WITH_PARENT", (*subprocesses._EXIT_WITH_PARENT, "/bin/sh", str(stopping)))
     child = os.fork()
     if child == 0:
         environment_for(lock, store, settings)
@@ -153,7 +153,7 @@ def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  #
     while is_running(int((tmp_path / "pid").read_text())):
         assert time.monotonic() < end
         time.sleep(0.01)
-    monkeypatch.setattr(subprocesses, "_WATCHED", subprocesses._WATCHED[:-2])
+    monkeypatch.setattr(subprocesses, "_EXIT_WITH_PARENT", subprocesses._EXIT_WITH_PARENT[:-2])
     assert not environment_for(lock, store, settings).kept
     assert list((tmp_path / "tmp").iterdir()) == []
 

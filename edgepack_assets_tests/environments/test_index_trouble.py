@@ -212,7 +212,7 @@ def test_metadata_that_differs_from_the_wheel_s_own_is_found_out(index: Index, s
 
     index.add(wheel("late", "1.0", requires=["base<2"]))
     index.metadata["late-1.0-py3-none-any.whl"] = b"Metadata-Version: 2.1\nName: late\nVersion: 1.0\n"
-    with pytest.raises(EnvironmentBuildError, match=r"did not tell of: base<2 \(asked for by late\)\. Its metadata"):
+    with pytest.raises(EnvironmentBuildError, match=r"did not name: base<2 \(asked for by late\)\. Its metadata"):
         lock_for(["late", "base"], "3.11", store, settings(index))
     assert list(store.named(LOCKS)) == [lock.key]
 

@@ -286,11 +286,11 @@ def test_the_lock_that_stands_wins(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"file": "../../evil-1.0-py3-none-any.whl"}, "is not one, delete it"),
+        ({"file": "../../evil-1.0-py3-none-any.whl"}, "is not valid, delete it"),
         ({"file": "other-1.0-py3-none-any.whl"}, "is not a wheel of app 1.0"),
         ({"version": "1.0 --index-url=http://evil"}, "is not a wheel of app 1.0 --index-url"),
-        ({"digest": "xyz"}, "is not one, delete it"),
-        ({"size": -1}, "is not one, delete it"),
+        ({"digest": "xyz"}, "is not valid, delete it"),
+        ({"size": -1}, "is not valid, delete it"),
     ],
 )
 def test_a_lock_that_was_tampered_with_is_refused(

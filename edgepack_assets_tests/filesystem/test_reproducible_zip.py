@@ -138,7 +138,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "link": (lambda p: write(p, (entry("a", stat.S_IFLNK | 0o777), b"/etc/passwd")), "'a' is a link or a device"),
     "link as a folder": (lambda p: write(p, (entry("a/", stat.S_IFLNK | 0o777), b"")), "is a link or a device"),
     "pipe": (lambda p: write(p, (entry("a", stat.S_IFIFO | 0o644), b"")), "is a link or a device"),
-    "twice": (lambda p: write(p, ("a", b"1"), ("b", b""), ("a", b"2")), "'a' stands twice"),
+    "twice": (lambda p: write(p, ("a", b"1"), ("b", b""), ("a", b"2")), "'a' occurs twice"),
     "file and folder": (lambda p: write(p, ("a", b"1"), ("a/b", b"2")), "'a' is a file and a folder"),
     "expansion": (lambda p: write(p, ("a", ZEROS), compression=zipfile.ZIP_DEFLATED), "'a' expands to 2097152 bytes"),
     "many small expansions": (
@@ -217,7 +217,7 @@ def header_says(offset: int, value: bytes) -> Callable[[bytearray], None]:
 
 LAYOUTS: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "same bytes": (same_bytes, "overlap"),
-    "same bytes and name": (same_bytes_and_name, "'a.txt' stands twice"),
+    "same bytes and name": (same_bytes_and_name, "'a.txt' occurs twice"),
     "quoted": (quoted, "'a.txt' and 'b.txt' overlap"),
     "directory": (reaches_into_the_directory, "'b.txt' overlaps the directory"),
     "another name": (header_says(30, b"c.txt"), "another name in its own header"),
@@ -308,5 +308,25 @@ def test_a_bomb_of_overlapping_entries_is_refused_at_once(tmp_path: Path) -> Non
     count = 60_000
     struct.pack_into("<2H2L", tail, 8, count, count, count * len(record), start)
     (tmp_path / "bomb.zip").write_bytes(data[:start] + bytes(record) * count + tail)
-    with pytest.raises(PackageError, match="stands twice"):
+    with pytest.raises(PackageError, match="occurs twice"):
         names_of(tmp_path / "bomb.zip")
+
+
+@pytest.mark.parametrize("value", [0, 9, 128, 255])
+def test_a_damaged_byte_is_refused_or_harmless(value: int) -> None:
+    """Whatever zipfile raises for it: the error is one for the user."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a/b.txt", b"abc" * 30, zipfile.ZIP_DEFLATED)
+        archive.writestr("ü.txt", b"x")
+    data, refused = made.getvalue(), 0
+    for at in range(len(data)):
+        damaged = data[:at] + bytes([value]) + data[at + 1 :]
+        try:
+            with opened_zip(io.BytesIO(damaged), "it") as archive:
+                for name in archive.namelist():
+                    archive.read(name)
+        except PackageError as error:
+            refused += 1
+            assert str(error).startswith("it: is not a zip file that can be read")
+    assert refused > 50

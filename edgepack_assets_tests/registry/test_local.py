@@ -119,6 +119,8 @@ DAMAGES = [
     "tags.json " + '{"a":' * 5000,
     "version.json " + VERSION_FILE % ("0" * 64, "null"),
     "version.json " + VERSION_FILE % ("0" * 64, '"2026-01-01T00:00:00"'),
+    "version.json " + VERSION_FILE % ("0" * 64, '"9999-12-31T23:00:00-14:00"'),
+    "version.json " + VERSION_FILE % ("0" * 64, '"0001-01-01T00:00:00+14:00"'),
     "version.json " + VERSION_FILE % ("x", '"2026-01-01T00:00:00Z"'),
     "version.json " + (VERSION_FILE % ("0" * 64, '"2026-01-01T00:00:00Z"')).replace("press model", "../../2"),
     "content gone",

@@ -73,6 +73,7 @@ def test_a_file_in_an_allowed_folder_is_written_and_written_again(plant: Path, n
     "/",     "a\0b", "secret", "x" * 256, "y" * 250, "secret/x", "ABSOLUTE/allowed", "link", "folder-link/x",
     "folder-link/../x/../y/z/../../link",
         "pipe", "folder", "dangling", "a/link-up/secret", "inner-link/x",
+    "a\nb", "\udce4.json", "d/" * 2100 + "x",
 ])  # fmt: skip
 def test_no_other_file_is_written(plant: Path, named: str) -> None:
     settings, allowed = configured(plant, "allowed"), plant / "allowed"
@@ -173,6 +174,13 @@ def test_folders_in_use_are_closed_even_where_an_allowed_one_holds_them(
         with pytest.raises(ConfigError, match="belongs to edgepack or Dagster"):
             write(allowed_file("output_file", named, configured(plant, allowed)))
     write(allowed_file("output_file", "x", configured(plant, ".")))
+
+
+def test_a_folder_that_is_made_later_finds_no_file_in_its_place(plant: Path) -> None:
+    settings = configured(plant, ".")
+    for named in (".edgepack", settings.artefacts.cache, settings.runtime.environments):
+        with pytest.raises(ConfigError, match="belongs to edgepack or Dagster"):
+            allowed_file("output_file", str(named), settings)
 
 
 def test_the_default_is_a_folder_of_its_own_and_an_empty_list_allows_none(plant: Path) -> None:

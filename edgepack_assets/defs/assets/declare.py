@@ -51,6 +51,22 @@ def asset_options(
     }
 
 
+def run_config_schema(**texts: str) -> dict[str, dg.Field]:
+    """The schema of an asset's run configuration: optional texts, each with its description.
+
+    No `dg.Config`: in its place of a text a run may name a variable of Dagster's environment, `{"env": "NAME"}`, and
+    whoever may launch one would read the secrets there in an error or in the package's tags."""
+    return {
+        name: dg.Field(dg.Noneable(str), is_required=False, default_value=None, description=text)
+        for name, text in texts.items()
+    }
+
+
+def run_config(context: dg.AssetExecutionContext, name: str) -> str:
+    """A text of the run configuration, without space around it; empty if there is none."""
+    return (context.op_execution_context.op_config[name] or "").strip()
+
+
 @contextmanager
 def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
     """Give the partition's key, and turn an error meant for the user into a failure that is not retried, or into a

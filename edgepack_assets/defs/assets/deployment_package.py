@@ -6,7 +6,7 @@ import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import all_pass
-from edgepack_assets.defs.assets.declare import asset_options, result, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, run_config, run_config_schema, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
@@ -20,18 +20,14 @@ POOL = "registration"
 """Its limit is in dagster.yaml: how many runs that register may be in progress at once."""
 
 
-class DeploymentConfig(dg.Config):
-    """Run configuration. `output_file`: where to tell a calling pipeline the package's name and version, as JSON or,
-    if it ends in .env, as KEY=VALUE lines; a file in one of `run.output_folders`; default $EDGEPACK_OUTPUT_FILE.
-    `override_gates_reason`: why the package is registered although its gates do not hold; kept in the package's tags.
-    """
-
-    output_file: str | None = None
-    override_gates_reason: str | None = None
-
-
 @dg.asset(
     deps=[RAW_DATA],
+    config_schema=run_config_schema(
+        output_file="Where to tell a calling pipeline the package's name and version, as JSON or, if it ends in .env, "
+        "as KEY=VALUE lines: a file in one of `run.output_folders`. Default: $EDGEPACK_OUTPUT_FILE.",
+        override_gates_reason="Why the package is registered although its gates do not hold; kept in the package's "
+        "tags.",
+    ),
     pool=POOL,
     description="The deployment package: built from the validated files and locked wheels, stamped with its version, "
     "run once more as it is, and registered as a model of its own name with the metrics as tags.",
@@ -42,7 +38,6 @@ class DeploymentConfig(dg.Config):
 )  # fmt: skip
 def deployment_package(
     context: dg.AssetExecutionContext,
-    config: DeploymentConfig,
     config_package: Artefact,
     payload_data: Artefact,
     validation_results: Artefact,
@@ -51,7 +46,7 @@ def deployment_package(
 ) -> dg.MaterializeResult:
     """Register the package of a partition."""
     with user_errors(context) as key:
-        target = output_file(config.output_file, edgepack.settings)
+        target = output_file(run_config(context, "output_file"), edgepack.settings)
         run = edgepack.settings.run
         run_tags = {
             package_tags.RUN_ID: context.run_id,
@@ -64,7 +59,7 @@ def deployment_package(
             key,
             Validated(config_package, payload_data, validation_results, metrics),
             run_tags,
-            (config.override_gates_reason or "").strip(),
+            run_config(context, "override_gates_reason"),
             edgepack.tools(context.log),
         )
         registered = report.registered

@@ -2,7 +2,14 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import asset_options, result, table, user_errors
+from edgepack_assets.defs.assets.declare import (
+    asset_options,
+    result,
+    run_config,
+    run_config_schema,
+    table,
+    user_errors,
+)
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, current_raw_data, data_version, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.output_files import allowed_file
@@ -12,15 +19,12 @@ from edgepack_assets.text_format import format_size
 CHECK = "is_sound"
 
 
-class PayloadConfig(dg.Config):
-    """Run configuration. `payload_path`: where to write a copy of the records (gzipped JSON lines), if anywhere: a file
-    in one of `run.output_folders`."""
-
-    payload_path: str | None = None
-
-
 @dg.asset(
     deps=[RAW_DATA],
+    config_schema=run_config_schema(
+        payload_path="Where to write a copy of the records (gzipped JSON lines), if anywhere: a file in one of "
+        "`run.output_folders`."
+    ),
     description="The records that the inference server would receive, made from the raw data, each with its number "
     "and, where there is one, its source file and what is known of it.",
     **asset_options(
@@ -29,12 +33,12 @@ class PayloadConfig(dg.Config):
     ),
 )  # fmt: skip
 def payload_data(
-    context: dg.AssetExecutionContext, config: PayloadConfig, edgepack: dg.ResourceParam[EdgepackResource]
+    context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[EdgepackResource]
 ) -> dg.MaterializeResult:
     """Make the payload of a partition."""
     with user_errors(context) as key:
         tools = edgepack.tools(context.log)
-        named = (config.payload_path or "").strip()
+        named = run_config(context, "payload_path")
         copy_to = allowed_file("payload_path", named, tools.settings) if named else None
         artefact, report = make_payload(key, tools, copy_to)
         raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)

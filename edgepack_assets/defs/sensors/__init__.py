@@ -1,4 +1,4 @@
-"""The sensors: Dagster's side of what happens by itself. What the registry sensors decide is in new_models/."""
+"""The sensors of the code location. What the sensors of new models decide is in new_models/."""
 
 from edgepack_assets.defs.sensors.new_models import registry_sensor, registry_sensors
 

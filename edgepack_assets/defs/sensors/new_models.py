@@ -90,12 +90,12 @@ def _tick(
             time.time(),
         )
     except EdgepackError as error:
-        if (failure := outage.lasts(error)) is not None:
+        if (failure := outage.failure_after(error)) is not None:
             raise failure from error
         return dg.SkipReason(f"the registry does not answer, it is asked again in the next tick: {error}")
     if decision.fault is None:
-        outage.ends()
-    elif (failure := outage.lasts(decision.fault)) is not None and not decision.requests:
+        outage.stop()
+    elif (failure := outage.failure_after(decision.fault)) is not None and not decision.requests:
         raise failure from decision.fault
     if decision.requests:  # else the tick shows the messages as the reason why it requests nothing
         for message in decision.messages:

@@ -1,7 +1,7 @@
-"""The sensor of raw data: shows partitions as stale when the registry has new raw data, and validates again if asked.
+"""The sensor of raw data: shows partitions as stale when the registry has new raw data, and can validate them again.
 
-What is observed are partitions that have a payload: on another one nothing could be stale. Validating again leaves
-the config package as it is, so that the package that stands gets new metrics, and no new version.
+Only partitions with a payload are observed: nothing of another partition could be stale. Validating again does not
+change the config package, so the registered package gets new metrics and no new version is registered.
 """
 
 import json
@@ -49,7 +49,7 @@ VALIDATED_AGAIN = [
 def raw_data_versions(
     context: dg.SensorEvaluationContext, edgepack: dg.ResourceParam[EdgepackResource]
 ) -> dg.SensorResult:
-    """One look at every model type's raw data."""
+    """Look up the raw data of every model type."""
     settings = edgepack.settings
     end = time.monotonic() + TICK
     failure: EdgepackError | None = None
@@ -57,47 +57,47 @@ def raw_data_versions(
     seen: dict[str, Any] = json.loads(before_all)
     observed: list[dg.AssetObservation] = []
     requests: list[dg.RunRequest] = []
-    said: list[str] = []
+    messages: list[str] = []
     for name in sorted(settings.model_types):
-        asking = f"raw data of {name}"
-        asked, silence = BoundedRegistry(settings, asking, end), OutageTimer(settings, asking)
-        # A registry that cannot be reached, or one damaged version, must not keep the others' news: what was not
-        # looked at keeps its place.
+        caller = f"raw data of {name}"
+        registry, outage = BoundedRegistry(settings, caller, end), OutageTimer(settings, caller)
+        # An unreachable registry or a damaged version must not hide the news of other model types. What could not be
+        # looked up keeps its place in the cursor.
         try:
-            raw, found, damaged = asked.within(partial(_current, name, settings))
+            raw, current, damaged = registry.call(partial(_current, name, settings))
             before = seen.get(name, {})
-            if before.get("version") != found:
-                before = {"version": found, "after": None}
+            if before.get("version") != current:
+                before = {"version": current, "after": None}
                 if settings.model_type(name).revalidate:
-                    request, why = _validation(name, raw, found, settings, cast(Registry, asked), context.instance)
+                    request, why = _validation(name, raw, current, settings, cast(Registry, registry), context.instance)
                     requests += [request] if request is not None else []
-                    said.append(f"{name}: {why}")
+                    messages.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += asked.within(partial(raw_data_observations, keys, settings))
+            observed += registry.call(partial(raw_data_observations, keys, settings))
         except NotFoundError as error:
-            said.append(f"{name}: {error}")  # an answer: it may be added any time
-            silence.ends()
+            messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
+            outage.stop()
             continue
         except EdgepackError as error:
-            said.append(f"{name}: not looked at: {error}")
-            failure = failure or silence.lasts(error)
+            messages.append(f"{name}: not looked at: {error}")
+            failure = failure or outage.failure_after(error)
             continue
-        silence.ends()
-        said.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+        outage.stop()
+        messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
         if damaged:
-            said.append(f"{name}: {damaged_in_words(damaged)}")
+            messages.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
-        seen[name] = {"version": found, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    words, cursor = "; ".join(said), json.dumps(seen, sort_keys=True)
-    # Raising loses what the others' news came to: it is told when there is none.
+        seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
+    text, cursor = "; ".join(messages), json.dumps(seen, sort_keys=True)
+    # Raising would lose the news of other model types, so a failure waits until there is none.
     if failure is not None and not observed and not requests and seen == json.loads(before_all):
         raise failure
-    context.log.info(words)
+    context.log.info(text)
     return dg.SensorResult(
         run_requests=requests,
         asset_events=observed,
         cursor=cursor,
-        skip_reason=None if requests else dg.SkipReason(words),
+        skip_reason=None if requests else dg.SkipReason(text),
     )
 
 
@@ -121,7 +121,12 @@ def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance
 
 
 def _validation(  # noqa: PLR0917 - the tick's own, passed on
-    name: str, raw: RegisteredVersion, found: str, settings: Settings, registry: Registry, instance: dg.DagsterInstance
+    name: str,
+    raw: RegisteredVersion,
+    current: str,
+    settings: Settings,
+    registry: Registry,
+    instance: dg.DagsterInstance,
 ) -> tuple[dg.RunRequest | None, str]:
     """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
     entry = settings.model_type(name)
@@ -137,7 +142,7 @@ def _validation(  # noqa: PLR0917 - the tick's own, passed on
     if not instance.has_dynamic_partition(PARTITIONS_NAME, str(key)):
         return None, f"{package} is not validated on {raw}: the partition {key} was removed"
     request = dg.RunRequest(
-        run_key=f"revalidate {package} on {found}",
+        run_key=f"revalidate {package} on {current}",
         partition_key=str(key),
         asset_selection=VALIDATED_AGAIN,
         tags={"edgepack/revalidates": str(package), "edgepack/raw_data": str(raw)},

@@ -1,9 +1,9 @@
-"""The sensor of failed runs: tells a webhook of each, in order.
+"""The sensor of failed runs: sends a message about each to a webhook, in order.
 
-It is no `run_failure_sensor`: that one moves on whatever happens to the message. Here the cursor is the last failure
-that the webhook has taken, so what it misses while it is down is told later. A message may come twice (the sensor is
-killed after posting, before its tick is saved): its run id tells. What could not be told within KEPT is given
-up, which the tick says.
+It is no `run_failure_sensor`, which goes on to the next failure even if the message could not be sent. Here the cursor
+is the last failure that the webhook accepted, so those that it misses while it is down are sent later. A message may
+come twice (the sensor is killed after posting, before its tick is saved); the run id in it shows that. A failure that
+could not be sent within KEPT is given up, and the tick says so.
 """
 
 import time
@@ -25,11 +25,11 @@ from edgepack_assets.partitions import ModelKey
 
 NAME = "run_failures"
 KEPT = 24 * 3600
-"""Seconds for which a failure waits for a webhook that is down."""
+"""Seconds for which a failure is kept while the webhook is down."""
 BATCH = 20
 """Messages of one tick."""
 TICK = 25.0
-"""Seconds after which a tick begins no other message; Dagster gives a tick 60."""
+"""Seconds after which a tick sends no further message; Dagster ends a tick after 60 s."""
 LONGEST, LINES = 700, 6
 """Characters and lines of a reason."""
 _PAGE = 100
@@ -37,7 +37,7 @@ _OURS = ("package_model", "__ASSET_JOB")
 _MOST_EVENTS = 20
 
 _silent_since: dict[Path, float] = {}
-"""Configuration -> since when its webhook takes nothing."""
+"""Configuration -> since when its webhook accepts nothing."""
 
 
 def failure_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -48,7 +48,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
         name=NAME,
         minimum_interval_seconds=settings.sensors.interval,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Tells the webhook of each failed run: which model version, which asset, why, and a link. "
+        description="Sends the webhook a message about each failed run: model version, asset, reason, and a link. "
         + ("" if on else "Off, since sensors.webhook is not configured."),
         tags={"edgepack": "failures"},
     )
@@ -59,7 +59,8 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
-    """Tell what there is to tell; what was done, in words. Raises EdgepackError if the webhook is down for long."""
+    """Send the failures since the last tick; returns a text for the tick. Raises EdgepackError if the webhook has been
+    down for long."""
     settings = load_settings(config_file)
     address, now = settings.sensors.webhook, time.time()
     last = _newest(context.instance) if context.cursor is None else _position(context.cursor)
@@ -67,42 +68,41 @@ def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
     if address is None:
         return "no webhook is configured: sensors.webhook"
     host, began = host_of(address.get_secret_value()), time.monotonic()
-    said: list[str] = []
-    told = too_old = 0
-    silence: EdgepackError | None = None
+    messages: list[str] = []
+    sent = too_old = 0
+    outage: EdgepackError | None = None
     for record in _failures(context.instance, last):
-        if told == BATCH or time.monotonic() - began > TICK:
-            said.append("more are told at the next tick")
+        if sent == BATCH or time.monotonic() - began > TICK:
+            messages.append("more are sent in the next tick")
             break
         if now - record.timestamp > KEPT:
             too_old += 1
         elif (run := context.instance.get_run_by_id(record.run_id)) is not None and _is_ours(run, context):
-            what = f"{run.tags.get(PARTITION_TAG, 'a run')} (run {run.run_id[:8]})"
+            name = f"{run.tags.get(PARTITION_TAG, 'a run')} (run {run.run_id[:8]})"
             try:
                 post_json(address.get_secret_value(), message(context.instance, run, record, settings))
-                told += 1
+                sent += 1
             except RefusedError as error:
-                said.append(f"{what} is given up: {error}")
+                messages.append(f"{name} is given up: {error}")
             except TransientError as error:
-                said.append(f"{what}, and what failed after it, is told later: {error}")
-                silence = error
+                messages.append(f"{name} and later failures are sent later: {error}")
+                outage = error
                 break
         context.update_cursor(str(record.storage_id))
     if too_old:
-        said.append(f"{too_old} failed runs could not be told of within {KEPT // 3600} h and are given up")
-    words = (
-        [f"told {host} of {told} failed runs"] if told else [] if said else ["no run has failed since the last look"]
-    )
-    if told or silence is None:
+        messages.append(f"{too_old} failed runs could not be sent within {KEPT // 3600} h and are given up")
+    nothing = [] if messages else ["no run has failed since the last tick"]
+    summary = [f"sent {sent} failed runs to {host}"] if sent else nothing
+    if sent or outage is None:
         _silent_since.pop(settings.file, None)
-    if silence is not None:
+    if outage is not None:
         silent = now - _silent_since.setdefault(settings.file, now)
-        # Raising loses the cursor, and what was told would be told again.
-        if silent >= settings.sensors.failure_after and not told:
+        # Raising would lose the cursor, and messages that were sent would be sent again.
+        if silent >= settings.sensors.failure_after and not sent:
             raise EdgepackError(
-                f"the webhook takes nothing for {silent:.0f} s (sensors.failure_after): {'; '.join(said)}"
-            ) from silence
-    return "; ".join([*words, *said])
+                f"the webhook has accepted nothing for {silent:.0f} s (sensors.failure_after): {'; '.join(messages)}"
+            ) from outage
+    return "; ".join([*summary, *messages])
 
 
 def _position(cursor: str) -> int:
@@ -110,8 +110,8 @@ def _position(cursor: str) -> int:
         return int(cursor)
     except ValueError:
         raise EdgepackError(
-            f"the cursor of {NAME} is {cursor[:50]!r}, not what the sensor wrote: clear it in the UI to tell of what "
-            "fails from then on"
+            f"the cursor of {NAME} was changed to {cursor[:50]!r}: clear it in the UI, then runs that fail from that "
+            "time on are sent"
         ) from None
 
 
@@ -142,7 +142,7 @@ def _is_ours(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
 def message(
     instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRecord, settings: Settings
 ) -> dict[str, Any]:
-    """What the webhook is told of a failed run. `text` is all of it in words, which chat programs show."""
+    """The message about a failed run. `text` is a summary, which chat programs show."""
     partition, tags = run.tags.get(PARTITION_TAG, ""), run.tags
     model_type, model, version = _model(partition, settings)
     assets, reason = _reason(instance, run, record)
@@ -168,7 +168,7 @@ def message(
 
 
 def _model(partition: str, settings: Settings) -> tuple[str | None, str | None, int | None]:
-    """(model type, model name, version) of a partition; None for what it does not tell."""
+    """(model type, model name, version) of a partition; None for what is not known."""
     try:
         key = ModelKey.parse(partition)
     except PartitionKeyError:
@@ -178,35 +178,36 @@ def _model(partition: str, settings: Settings) -> tuple[str | None, str | None, 
 
 
 def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRecord) -> tuple[list[str], str]:
-    """(assets that failed, why): the checks that did not hold, else the steps' own words, else the run's."""
-    checks, assets, words = _failed_checks(instance, run), [], []
+    """(assets that failed, reason): the checks that failed, else the messages of the steps, else those of the run."""
+    checks, assets, reasons = _failed_checks(instance, run), [], []
     for event in _events(instance, run, DagsterEventType.STEP_FAILURE):
         assets.append(str(event.step_key).replace("__", "/"))
-        words.append(_words(event.step_failure_data))
+        reasons.append(_failure_message(event.step_failure_data))
     if checks:
         assets += [asset for asset in checks if asset not in assets]
-        words = list(checks.values())
-    if not words:
-        told = record.event_log_entry.dagster_event
-        data = told.job_failure_data if told is not None else None
+        reasons = list(checks.values())
+    if not reasons:
+        event = record.event_log_entry.dagster_event
+        data = event.job_failure_data if event is not None else None
         error = data.error if data is not None else None
-        words = [str(error.message) if error is not None else "", (told.message if told is not None else "") or ""]
-        words += [event.message or "" for event in _events(instance, run, DagsterEventType.ENGINE_EVENT)[-1:]]
-    return assets, "\n".join(dict.fromkeys(filter(None, (text.strip() for text in words))))
+        reasons = [str(error.message) if error is not None else "", (event.message if event is not None else "") or ""]
+        reasons += [event.message or "" for event in _events(instance, run, DagsterEventType.ENGINE_EVENT)[-1:]]
+    return assets, "\n".join(dict.fromkeys(filter(None, (text.strip() for text in reasons))))
 
 
 def _failed_checks(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
-    """Asset -> name of its blocking check and the rows of it that do not hold."""
-    found = {}
+    """Asset -> its blocking check and the rows that fail."""
+    failed = {}
     for event in _events(instance, run, DagsterEventType.ASSET_CHECK_EVALUATION):
-        made = event.asset_check_evaluation_data
-        if not made.passed and made.severity is dg.AssetCheckSeverity.ERROR:
-            asset = made.asset_key.to_user_string()
-            found[asset] = f"{asset}.{made.check_name} does not hold: {made.description or 'no reason given'}"
-    return found
+        evaluation = event.asset_check_evaluation_data
+        if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
+            asset = evaluation.asset_key.to_user_string()
+            reason = evaluation.description or "no reason given"
+            failed[asset] = f"{asset}.{evaluation.check_name} does not hold: {reason}"
+    return failed
 
 
-def _words(failure: Any) -> str:
+def _failure_message(failure: Any) -> str:
     if failure.user_failure_data is not None:
         return str(failure.user_failure_data.description or failure.user_failure_data.label)
     error = failure.error

@@ -1,4 +1,4 @@
-"""Whether the sensors are alive, when each last looked, and what it said: what `edgepack sensors` prints."""
+"""The status of the sensors, for `edgepack sensors`: is each on, when was its last tick, what was its message."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgepack_assets.new_models.cursor import State
 
 _DAEMON = "SENSOR"
 _DAEMON_SILENT = 120.0
-"""Seconds without a sign of the daemon after which it counts as gone; it gives one every 30."""
+"""Seconds without a heartbeat of the daemon after which it counts as stopped; it sends one every 30 s."""
 _LATE = 3
-"""Intervals, and a minute, after which a sensor that did not look is late."""
+"""Intervals, plus a minute, without a tick after which a sensor is late."""
 
 
 @dataclass(frozen=True)
 class SensorStatus:
-    """A sensor. `looked` is how many seconds ago its last tick was, None if there was none; `words` what it said;
-    `fault` what is wrong with it, empty if nothing is."""
+    """A sensor. `looked`: seconds since its last tick, None if there was none. `words`: the message of that tick.
+    `fault`: what is wrong, empty if nothing is."""
 
     name: str
     state: str
@@ -40,19 +40,19 @@ class SensorStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All sensors, and how many seconds ago the daemon that runs them gave a sign; None if it never did."""
+    """All sensors, and the seconds since the last heartbeat of the daemon that runs them; None if there was none."""
 
     daemon: float | None
     sensors: list[SensorStatus]
 
     @property
     def daemon_is_alive(self) -> bool:
-        """Whether somebody runs the sensors."""
+        """Whether the Dagster daemon is running."""
         return self.daemon is not None and self.daemon < _DAEMON_SILENT
 
 
 def sensors_status(settings: Settings, home: str) -> Status:
-    """How the sensors of a configuration stand in the Dagster instance of a home. Raises EdgepackError."""
+    """The status of a configuration's sensors in the Dagster instance of `home`. Raises EdgepackError."""
     now = time.time()
     registry = {sensor_name(model_type): model_type for model_type in settings.model_types}
     intervals = {
@@ -64,7 +64,7 @@ def sensors_status(settings: Settings, home: str) -> Status:
         beat = instance.get_daemon_heartbeats().get(_DAEMON)
         states: dict[str, InstigatorState] = {}
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-            # A location that was renamed leaves its states behind: the latest to look is the one in use.
+            # A renamed code location leaves its states behind. The one with the latest tick is in use.
             other = states.get(state.instigator_name)
             if other is None or _looked(state) > _looked(other):
                 states[state.instigator_name] = state
@@ -90,21 +90,21 @@ def _one(  # noqa: PLR0917 - what the status is made from
     now: float,
 ) -> SensorStatus:
     ticks = [] if state is None else instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
-    # One that is under way has said nothing yet.
+    # A tick in progress has no message yet.
     tick = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
     late = tick is None or now - tick.timestamp > _LATE * interval + 60
     if state is not None and state.status is InstigatorStatus.STOPPED:
-        return SensorStatus(name, "off", None, "switched off: the UI's Automation page switches it on")
-    # The daemon's environment may name a webhook where this one does not: then it has looked of late.
+        return SensorStatus(name, "off", None, "switched off: switch it on on the Automation page of the UI")
+    # The daemon's environment may configure a webhook where this one does not: then there was a tick lately.
     if late and name == run_failures.NAME and settings.sensors.webhook is None:
         return SensorStatus(name, "off", None, "sensors.webhook is not configured")
     if state is None or tick is None:
-        return SensorStatus(name, "on", None, "", "has never looked")
-    looked = max(0.0, now - tick.timestamp)  # it may have looked since `now`
-    fault = "did not look since" if late else ""
+        return SensorStatus(name, "on", None, "", "has had no tick yet")
+    looked = max(0.0, now - tick.timestamp)  # there may have been a tick after `now`
+    fault = "no tick since then" if late else ""
     words = tick.skip_reason or ""
     if tick.status is TickStatus.FAILURE:
-        fault = "its last look failed"
+        fault = "its last tick failed"
         error = tick.error
         while error is not None and error.cause is not None:
             error = error.cause
@@ -121,5 +121,5 @@ def _waiting(state: InstigatorState, model_type: str | None) -> list[str]:
     try:
         kept = State.from_cursor(data.cursor)
     except EdgepackError:
-        return []  # its tick fails with that reason
+        return []  # the sensor's tick fails with that reason
     return [f"{kept.model}:{number}" for number in sorted(kept.waiting)]

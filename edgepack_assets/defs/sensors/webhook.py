@@ -1,7 +1,7 @@
 """Posting a JSON message to a configured address, in bounded time.
 
-What is sent, and when, is the caller's. A webhook's address is a secret as a whole, since many have their key in the
-path: only its scheme and host are ever named. It gets no credentials but those in its address.
+The message and the time are up to the caller. The address of a webhook is a secret as a whole, since many have their
+key in the path: only scheme and host are shown. The webhook gets no credentials but those in its address.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import EdgepackError, TransientError
 
 CONNECT, ANSWER = 5.0, 10.0
-"""Seconds for the connection, and for the answer after it."""
+"""Seconds for the connection, and then for the answer."""
 _WHOLE = CONNECT + ANSWER + 1
-"""Seconds for all of it: an answer that drips in byte by byte never runs into the limits above."""
+"""Seconds for the whole call: an answer that comes byte by byte never reaches the limits above."""
 
 _NOT_THIS_MESSAGE = frozenset({400, 413, 415, 422})
-"""Answers that say the message is at fault: it would be refused for ever."""
+"""Answers that refuse the message itself: they would be the same for every attempt."""
 
 
 class RefusedError(EdgepackError):
-    """The webhook takes no message like this one; it would refuse it again."""
+    """The webhook refuses this message and would refuse it again."""
 
 
 def post_json(address: str, message: Mapping[str, Any]) -> None:
     """Post a message once. Takes at most about 16 s. Redirects are not followed.
 
-    Raises RefusedError if this message is refused, TransientError for everything else than a 2xx answer."""
+    Raises RefusedError if this message is refused, TransientError for every other answer than 2xx."""
     try:
         call_within(_WHOLE, lambda: _post(address, message), "webhook-post")
     except DeadlineError:
@@ -43,7 +43,7 @@ def _post(address: str, message: Mapping[str, Any]) -> None:
     from requests.utils import get_auth_from_url
 
     class NoCredentials(AuthBase):
-        """Keeps requests from looking up ~/.netrc; proxies and certificates still come from the environment."""
+        """Prevents requests from reading ~/.netrc; proxies and certificates still come from the environment."""
 
         def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
             return request
@@ -72,7 +72,7 @@ def _post(address: str, message: Mapping[str, Any]) -> None:
 
 
 def _kind(error: BaseException) -> str:
-    """What went wrong, by the errors' own names and the system's words, from the outermost to the innermost."""
+    """The names of the outermost and innermost error, and the system's message."""
     inner: BaseException = error
     while (cause := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__) is not None:
         if not isinstance(cause, BaseException) or cause is inner:
@@ -84,7 +84,7 @@ def _kind(error: BaseException) -> str:
 
 
 def host_of(address: str) -> str:
-    """Scheme, host and port of an address: what may be shown of it."""
+    """Scheme, host and port of an address: the part that may be shown."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 

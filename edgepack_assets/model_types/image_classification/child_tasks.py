@@ -18,6 +18,7 @@ from typing import Any
 _PIXELS = ("range", "mean", "std")
 _RESIZE = ("resize", "shorter_side", "crop_fraction", "fill")
 _LONGEST_NOTE = 200
+_UNIT = 1e-3
 
 
 def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
             "quantization": _quantization(target.quantization),
             "scores": classifier.scores,
             "never_negative": all(bool((scores >= 0).all()) for scores in probed),
+            "unit_length": _have_unit_length(probed),
         },
         "component": {"scores": classifier.scores, "input": given},
     }
@@ -87,6 +89,15 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
                     with contextlib.suppress(decoding.NoAnswer):
                         classes[-1] = classifier.classify(image)[0]
     return {"classes": found}
+
+
+def _have_unit_length(probed: list[Any]) -> bool:
+    """Whether all have the length 1 (or 0: what cannot be scaled), and not only as one of their numbers is 1."""
+    lengths = [float((scores.astype(float) ** 2).sum()) for scores in probed]
+    peaks = [float(abs(scores).max()) for scores in probed]
+    return all(abs(length - 1) < _UNIT or length == 0 for length in lengths) and any(
+        0 < peak < 1 - _UNIT for peak in peaks
+    )
 
 
 def _quantization(found: tuple[float, int] | None) -> dict[str, float] | None:

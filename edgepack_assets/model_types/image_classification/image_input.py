@@ -19,7 +19,7 @@ FLOAT_RANGE = [0, 1]
 _TOLERANCE = 0.01
 """Of the distance between black and white: a mean of 127 and one of 127.5 are the same."""
 _EMBEDDING = 16
-"""So many outputs, none of them ever negative and not probabilities: more likely features than scores."""
+"""So many outputs that are never negative and no probabilities, or of length 1: more likely features than scores."""
 
 
 def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
@@ -156,6 +156,8 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
         doubts.append(f"has {len(output['shape'])} axes, as features or maps have")
     if classes >= _EMBEDDING and output["never_negative"] and output["scores"] != "probabilities":
         doubts.append("is never below 0 and above 1 at times, as features are and scores are not")
+    if classes >= _EMBEDDING and output.get("unit_length"):
+        doubts.append("always has the length 1, as features that are compared with each other have")
     found = [
         CheckRow(
             "the output is one score for each class",

@@ -69,6 +69,7 @@ class _Output(UntrustedReport):
     quantization: _Quantization | None
     scores: Text
     never_negative: bool
+    unit_length: bool = False
 
 
 class _Component(UntrustedReport):

@@ -5,6 +5,7 @@ What an empty key means in MLflow it means here. Every value is text: model_file
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -96,10 +97,29 @@ class Flavor(_Section):
     env: Annotated[EnvironmentFiles, BeforeValidator(_environments)] = EnvironmentFiles()
 
 
+class Signature(_Section):
+    """`signature`: what the model takes, as JSON in a text."""
+
+    inputs: _OptionalText = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns that the model is called with, in their order; none where it takes tensors."""
+        try:
+            found = json.loads(self.inputs or "[]")
+        except (ValueError, RecursionError):
+            raise ModelError("MLmodel: signature.inputs: is not JSON") from None
+        columns = found if isinstance(found, list) else []
+        names = [column.get("name") for column in columns if isinstance(column, dict) and "tensor-spec" not in column]
+        texts = [name for name in names if isinstance(name, str)]
+        return texts if len(texts) == len(columns) else []
+
+
 class MLmodel(_Section):
-    """The file MLmodel: how each framework reads the model."""
+    """The file MLmodel: how each framework reads the model, and its signature."""
 
     flavors: Annotated[dict[str, Annotated[Flavor, BeforeValidator(_mapping)]], BeforeValidator(_mapping)] = {}
+    signature: Annotated[Signature, BeforeValidator(_mapping)] = Signature()
 
     def flavor(self, name: str) -> Flavor:
         """A flavor, empty where the model has none of that name."""

@@ -90,7 +90,8 @@ def saved_environment(
                 kind = LineKind.UNUSABLE if found.problem else LineKind.REQUIREMENT
                 lines.append(SavedLine(kind, text, conda_name, name, requirement, found.problem))
     if only is None:
-        parts += _conda_rows(conda_name, passed_over)
+        is_missing = bool(mlmodel.flavor("python_function").env.conda) and not (root / conda_name).is_file()
+        parts += _conda_rows(conda_name, passed_over, is_missing)
     requirements, constraints, more = _settle(lines, replacements, only)
     versions: dict[str, str] = {canonicalize_name(name): version for name, version in mlmodel.versions.items()}
     stated = _python_of(root, mlmodel, python)
@@ -220,8 +221,11 @@ def _refusal(lines: list[SavedLine]) -> ModelError:
     )
 
 
-def _conda_rows(file: str, passed_over: Mapping[CondaKind, list[str]]) -> list[CheckRow]:
+def _conda_rows(file: str, passed_over: Mapping[CondaKind, list[str]], is_missing: bool) -> list[CheckRow]:
     rows = []
+    if is_missing:
+        wanted = "the file, as it may hold versions that nothing else names; else name them under `requirements`"
+        rows.append(CheckRow(f"{file}: is there", False, "MLmodel names it; it is missing", wanted, warns=True))
     if tools := passed_over.get(CondaKind.TOOL):
         found = f"passed over: {_listed(tools)}"
         rows.append(CheckRow(f"{file}: tools", True, found, "what installs packages does not run the model"))

@@ -6,11 +6,12 @@ is unpickled.
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +26,8 @@ from edgepack_assets.model_types.model_folder.saved_environment import edge_pyth
 _LONGEST = 100
 _MOST_BYTES = 2**28
 _CHUNK, _OVERLAP = 2**22, 2**10
+_MOST_MEMORY = 2**27
+"""What unpacking .xz may take: its files say themselves how much that is."""
 _SKLEARN = re.compile(
     # In a pickle: the key, an opcode that may memoize it, and text with its length in one byte or four.
     rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c|X)(?P<length>.)(?:\0\0\0)?(?P<version>\d[0-9a-z.+]{0,40})",
@@ -39,7 +42,7 @@ _DAMAGED = (
 
 
 def versions_in_file(file: Path) -> dict[str, str]:
-    """Distribution -> version that a pickle (not compressed) or a skops file says it was written with.
+    """Distribution -> version that a pickle (compressed or not) or a skops file says it was written with.
 
     Empty where it does not say, or cannot be read: that is reported when it is loaded, in the sandbox."""
     if file.suffix.lower() == ".skops":
@@ -72,12 +75,40 @@ def _skops_version(file: Path) -> str | None:
 
 def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
     window, count = b"", 0
-    while count < _MOST_BYTES and (chunk := stream.read(_CHUNK)):
+    for chunk in _unpacked(stream):
         window, count = window[-_OVERLAP:] + chunk, count + len(chunk)
         if match := pattern.search(window):
             length = match["length"][0] if "length" in pattern.groupindex else None
             return match["version"][:length].decode("ascii")
+        if count >= _MOST_BYTES:
+            break
     return None
+
+
+def _unpacked(stream: IO[bytes]) -> Iterator[bytes]:
+    """The bytes of a file in pieces, unpacked if it is compressed in a way that joblib writes (but lz4). What is
+    damaged ends it."""
+    chunk = stream.read(_CHUNK)
+    if chunk.startswith((b"BZh", b"\xfd7zXZ\0", b"]\0\0")):
+        unpacker = bz2.BZ2Decompressor() if chunk[:1] == b"B" else lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+        while (chunk or not unpacker.needs_input) and not unpacker.eof:
+            try:
+                yield unpacker.decompress(chunk, _CHUNK)
+            except (OSError, EOFError, lzma.LZMAError):
+                return
+            chunk = stream.read(_CHUNK) if unpacker.needs_input else b""
+    elif chunk.startswith((b"\x1f\x8b", b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")):
+        inflater = zlib.decompressobj(32 + zlib.MAX_WBITS)  # zlib's header or gzip's
+        while chunk and not inflater.eof:
+            try:
+                yield inflater.decompress(chunk, _CHUNK)
+            except zlib.error:
+                return
+            chunk = inflater.unconsumed_tail or stream.read(_CHUNK)
+    else:
+        while chunk:
+            yield chunk
+            chunk = stream.read(_CHUNK)
 
 
 def saved_version_rows(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSettings) -> list[CheckRow]:

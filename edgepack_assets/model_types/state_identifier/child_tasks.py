@@ -139,8 +139,8 @@ def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
     """What model.json says of the model's input: `input` ("frame" or "array"), `columns` (the payload's variables in
     the model's own order) and, for a frame, the `names` that the model gives them.
 
-    Names decide wherever the model has some. Raises UnfitModelError where they are other than the payload's and the
-    configuration does not say which is which.
+    Names decide wherever the model has some, then those of MLmodel's `signature`. Raises UnfitModelError where they are
+    other than the payload's and the configuration does not say which is which.
     """
     preprocessing = model.named_steps["preprocessing"]
     raw = _steps_on_columns(preprocessing)
@@ -156,18 +156,25 @@ def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
             f"the model was fitted on columns with names ({_listed(orders[0])}), and `columns` in edgepack.yaml lists "
             "an order without names: leave it out, or let it map each name to ph1, ph2 or ph3"
         )
+    signature = settings.get("signature")
+    if not orders and signature and (configured or "columns" not in settings):
+        if sorted(signature) != sorted(ours):
+            raise UnfitModelError(_other_names(signature, configured, "the signature in MLmodel names"))
+        ours = {name: ours[name] for name in signature}
     if own is None and (orders or configured):
         orders = [*orders, list(ours)]  # an inner step has names: scikit-learn itself refuses them in another order
     frames = [{"input": "frame", "columns": [ours[name] for name in names], "names": names} for names in orders]
-    if frames and importlib.util.find_spec("pandas") is None:
+    # scikit-learn's own steps keep the names that they were fitted with: without any it saw an array
+    saw_array = type(raw[0]).__module__.startswith("sklearn.") and hasattr(raw[0], "n_features_in_")
+    by_code = signature and not saw_array and "columns" not in settings  # which may treat names otherwise
+    if (frames or by_code) and importlib.util.find_spec("pandas") is None:
         raise UnfitModelError(
             "the model was fitted on a frame, which takes pandas, and the component has none: add the version of its "
             "training under `requirements` of its model type, e.g. pandas==2.2.3"
+            + (f", or, if it takes an array too, columns: [{', '.join(ours.values())}]" if not frames else "")
         )
     array = {"input": "array", "columns": list(ours.values())}
     rows = _recording(size, step, 3, 0)
-    # scikit-learn's own steps keep the names that they were fitted with: without any it saw an array
-    saw_array = type(raw[0]).__module__.startswith("sklearn.") and hasattr(raw[0], "n_features_in_")
     if frames or "columns" in settings or saw_array:
         return _first_that_works(model, frames or [array], rows)
     return _array_or_frame(model, array, {**array, "input": "frame", "names": list(ours)}, rows)
@@ -175,17 +182,14 @@ def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
 
 def _steps_on_columns(preprocessing: Any) -> "list[Any]":
     """The steps that take rows of columns: those up to the windowing."""
-    last = list(preprocessing.named_steps).index("windowing")
-    return [step for _, step in preprocessing.steps[: last + 1] if step not in (None, "passthrough")]
+    count = list(preprocessing.named_steps).index("windowing") + 1
+    return [step for _, step in preprocessing.steps[:count] if step not in (None, "passthrough")]
 
 
 def _own_names(*parts: Any) -> "list[str] | None":
     """The names of the columns that the whole was fitted on, where it tells."""
-    for part in parts:
-        names = getattr(part, "feature_names_in_", None)
-        if names is not None:
-            return [str(name) for name in names]
-    return None
+    found = (getattr(part, "feature_names_in_", None) for part in parts)
+    return next(([str(name) for name in names] for names in found if names is not None), None)
 
 
 def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str]]":
@@ -196,9 +200,7 @@ def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str
     if isinstance(part, (list, tuple, dict)):
         inner = list(part.values() if isinstance(part, dict) else part)
     elif hasattr(part, "fit") and hasattr(part, "__dict__") and not isinstance(part, type):
-        names = _own_names(part)
-        if names is not None:
-            yield names
+        yield from filter(None, [_own_names(part)])
         inner = list(vars(part).values())
     else:
         return
@@ -206,9 +208,9 @@ def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str
         yield from _names_inside(value, seen, depth + 1)
 
 
-def _other_names(own: "list[str]", configured: "list[str] | None") -> str:
+def _other_names(own: "list[str]", configured: "list[str] | None", says: str = "the model was fitted on") -> str:
     ours = list(inference.COLUMNS)
-    told = f"the model was fitted on the columns {_listed(own)}"
+    told = f"{says} the columns {_listed(own)}"
     if len(own) != len(ours) or len(set(own)) != len(own):
         return f"{told}; the payload has {_listed(ours)}: train it on three columns with three different names"
     example = ", ".join(f"{json.dumps(name)}: {column}" for name, column in zip(own, ours, strict=True))
@@ -220,8 +222,8 @@ def _other_names(own: "list[str]", configured: "list[str] | None") -> str:
 
 
 def _listed(names: Any) -> str:
-    shown = ", ".join(f"{name!s:.100}" for name in names[:_MOST_SHOWN])
-    return shown if len(names) <= _MOST_SHOWN else f"{shown}, ... ({len(names)} in all)"
+    more = f", ... ({len(names)} in all)" if len(names) > _MOST_SHOWN else ""
+    return ", ".join(f"{name!s:.100}" for name in names[:_MOST_SHOWN]) + more
 
 
 def _first_that_works(model: Any, inputs: "list[dict]", rows: "np.ndarray") -> dict:
@@ -246,14 +248,14 @@ def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") ->
         raise UnfitModelError(
             "the model takes both an array and a frame with the columns ph1, ph2, ph3, gives other features for each, "
             "and does not tell which one it was fitted on. Say so under `columns` of its model type in edgepack.yaml: "
-            "{ph1: ph1, ph2: ph2, ph3: ph3} for a frame, [ph1, ph2, ph3] for an array in that order"
+            f"{{ph1: ph1, ph2: ph2, ph3: ph3}} for a frame, [{', '.join(array['columns'])}] for an array in that order"
         )
     return array
 
 
 def _described(component: dict) -> str:
-    kind = "a frame with the columns" if "names" in component else "an array of"
-    return f"{kind} {_listed(component.get('names', component['columns']))}"
+    names = component.get("names")
+    return f"a frame with the columns {_listed(names)}" if names else f"an array of {_listed(component['columns'])}"
 
 
 def _tried(model: Any, component: dict, rows: "np.ndarray", and_warnings: str = "$") -> "tuple[np.ndarray, str]":
@@ -333,7 +335,6 @@ def _with_gaps(rows: "np.ndarray", size: int, step: int) -> "np.ndarray":
         gaps[max(1, start - 1) : start + 1, (start // step) % 3] = np.nan
     random = np.random.RandomState(3)
     holes = random.uniform(size=gaps.shape) < 0.02
-    holes[0] = False
     gaps[holes] = np.nan
     gaps[0] = rows[0]
     return gaps
@@ -384,10 +385,9 @@ def _compare(model: Any, component: dict, rows: "np.ndarray", suffix: str) -> No
 
 
 def _feature_names(preprocessing: Any, count: int) -> "list[str]":
-    try:
+    names: list[str] = []  # a model's own transformers need not name their features
+    with contextlib.suppress(AttributeError, ValueError, NotImplementedError, TypeError):
         names = [str(name) for name in preprocessing.get_feature_names_out()]
-    except (AttributeError, ValueError, NotImplementedError, TypeError):
-        names = []  # a model's own transformers need not name their features
     return names if len(names) == count and len(set(names)) == count else [f"feature_{i}" for i in range(count)]
 
 

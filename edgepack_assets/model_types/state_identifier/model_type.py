@@ -27,6 +27,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
     find_model_file,
     merge_requirements,
     model_code,
+    read_mlmodel,
     saved_environment,
 )
 from edgepack_assets.model_types.model_folder.saved_versions import versions_in_file
@@ -86,7 +87,12 @@ class StateIdentifier(ModelType):
         needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
         return ModelSource(
             files=model_code(root if in_folder else None, entry, {file.name: file}),
-            model={"file": file.name, "format": kind, **_columns(entry.settings.columns)},
+            model={
+                "file": file.name,
+                "format": kind,
+                **_signature(root, in_folder),
+                **_columns(entry.settings.columns),
+            },
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
             constraints=saved.constraints,
@@ -131,6 +137,12 @@ class StateIdentifier(ModelType):
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """Power over time with the answered states behind it."""
         return figures.states(payload, results, inspection, PERIOD_MS)
+
+
+def _signature(root: Path, in_folder: bool) -> dict[str, Any]:
+    """The columns that MLmodel's signature names. Numbers from 0 up are an array's."""
+    names = read_mlmodel(root).signature.columns if in_folder else []
+    return {"signature": names} if names != [str(number) for number in range(len(names))] else {}
 
 
 def _columns(configured: Mapping[str, str] | tuple[str, ...] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _SUFFIXES = (".parquet", ".pq")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", re.IGNORECASE)
 _HEXADECIMAL = re.compile(r"[0-9a-f]{8}")
 _NUMBER = re.compile(r"[0-9]+")
+_YEAR_LAST = re.compile(r"(?<![0-9])[0-9]{1,2}[-._ ][0-9]{1,2}[-._ ](?:19|20)[0-9]{2}(?![0-9])")
 _MOST_NAMES = 10
 _ADVICE = (
     "write the recording as one file, or as part files in one folder whose numbers say the order; rows in time order"
@@ -65,6 +66,10 @@ def _refuse_without_order(names: Sequence[PurePosixPath]) -> None:
         raise RawDataError(f"{what}, whose names differ in more than a number, so they are not parts of one: {_ADVICE}")
     if len({tuple(_UUID.findall(name.name)) for name in names}) > 1:
         raise RawDataError(f"{what}, which several writers made, and nothing says in which order: {_ADVICE}")
+    if any(_YEAR_LAST.search(name.name) for name in names):
+        raise RawDataError(
+            f"{what} with dates in their names whose year stands last, so their order is not known: {_ADVICE}"
+        )
     if len({tuple(_key(name)) for name in names}) < len(names):
         raise RawDataError(f"{what}, some of which have the same number: {_ADVICE}")
 

@@ -268,6 +268,26 @@ def test_no_run_chooses_another_configuration(
     assert plant.packages() == []
 
 
+def test_no_run_reads_a_variable_of_the_environment(
+    plant: Plant, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster's own configuration classes put the variable's value there, and it would be shown or registered."""
+    monkeypatch.setenv("STORE_PASSWORD", "hush")
+    job = build_defs(plant.tools().settings.file).resolve_implicit_global_asset_job_def()
+    for asset, name in (
+        ("payload_data", "payload_path"), ("deployment_package", "output_file"),
+        ("deployment_package", "override_gates_reason"),
+    ):  # fmt: skip
+        with pytest.raises(dg.DagsterInvalidConfigError) as error:
+            job.execute_in_process(
+                instance=instance, partition_key="press:1", asset_selection=[dg.AssetKey(asset)],
+                run_config={"ops": {asset: {"config": {name: {"env": "STORE_PASSWORD"}}}}},
+            )  # fmt: skip
+        assert "hush" not in str(error.value)
+        for text in ("text", None):
+            assert dg.validate_run_config(job, {"ops": {asset: {"config": {name: text}}}})
+
+
 def test_resources_can_be_replaced_where_definitions_are_built(plant: Plant) -> None:
     other = EdgepackResource(plant.tools().settings.file)
     defs = build_defs(plant.tools().settings.file, {"edgepack": other})

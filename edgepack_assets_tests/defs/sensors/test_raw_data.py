@@ -216,7 +216,7 @@ def test_a_registry_that_hangs_holds_up_no_tick(plant: Plant, monkeypatch: pytes
         patch.setattr(sensors, "TICK", 0.2)
         patch.setattr(LocalRegistry, "versions", hangs)
         assert "press: not looked at: no answer within 0 s; saw: not looked at" in daemon.tick()[2]
-        assert "press: not looked at: a question of an earlier look has no answer yet" in daemon.tick()[2]
+        assert "press: not looked at: a call of an earlier tick has no answer yet" in daemon.tick()[2]
         assert len(asked) <= 2  # one question for each type: they do not pile up
         over.set()
         for thread in asked:

@@ -137,11 +137,11 @@ def test_a_failed_run_is_told_of_once_with_its_reason(
 ) -> None:
     monkeypatch.setenv("SOME_TOKEN", "quota")  # too short a secret would blacken ordinary words
     plant.run(2)
-    assert plant.tick() == "no run has failed since the last look"  # the first start begins with what comes
+    assert plant.tick() == "no run has failed since the last tick"  # the first start begins with what comes
     plant.run(1)
     told = [plant.run(version) for version in (2, 3, 4)]
-    assert "of 3 failed runs" in plant.tick()
-    assert plant.tick() == "no run has failed since the last look"
+    assert "sent 3 failed runs to" in plant.tick()
+    assert plant.tick() == "no run has failed since the last tick"
     model, unknown, gate = hook.told
     assert model.pop("failed_at") > time.time() - 600
     assert model.pop("text").startswith("Packaging press:2 failed at config_package: config_package of press:2: the mo")
@@ -193,9 +193,9 @@ def test_what_a_webhook_does_not_take_is_told_later_and_in_order(
         said = plant.tick()
         assert words in said
         assert "press:2" in said
-        assert "is told later" in said
+        assert "and later failures are sent later" in said
     hook.answer = lambda _: 204
-    assert "of 2 failed runs" in plant.tick()
+    assert "sent 2 failed runs to" in plant.tick()
     assert [told["run_id"] for told in hook.told] == ids
 
 
@@ -241,7 +241,7 @@ def test_a_webhook_that_is_down_for_long_makes_a_failed_tick_and_loses_nothing(
     first = plant.run(2)
     assert "http://127.0.0.1:9: ConnectionError (ConnectionRefusedError): Connection refused" in plant.tick()
     plant.configure(webhook=address, failure_after=0)
-    with pytest.raises(EdgepackError, match="takes nothing for") as failed:
+    with pytest.raises(EdgepackError, match="has accepted nothing for") as failed:
         plant.tick()
     assert KEY not in str(failed.value)
     plant.configure(webhook=hook.url)
@@ -249,9 +249,9 @@ def test_a_webhook_that_is_down_for_long_makes_a_failed_tick_and_loses_nothing(
     assert [told["run_id"] for told in hook.told] == [first]
     plant.run(2)
     monkeypatch.setattr(run_failures, "KEPT", -1)
-    assert "1 failed runs could not be told of" in plant.tick()
+    assert "1 failed runs could not be sent" in plant.tick()
     monkeypatch.undo()
-    assert plant.tick() == "no run has failed since the last look"
+    assert plant.tick() == "no run has failed since the last tick"
     assert len(hook.told) == 1
 
 
@@ -260,7 +260,7 @@ def test_a_flood_is_told_in_batches(plant: Plant, hook: Hook, monkeypatch: pytes
     monkeypatch.setattr(run_failures, "_PAGE", 2)
     plant.tick()
     ids = [plant.run(2) for _ in range(5)]
-    assert "more are told at the next tick" in plant.tick()
+    assert "more are sent in the next tick" in plant.tick()
     plant.tick()
     plant.tick()
     assert [told["run_id"] for told in hook.told] == ids

@@ -180,6 +180,8 @@ def features(path: Path, shape: list[int], last: str) -> Path:
         ([1, 32], "Identity", None),
         ([1, 32], "Softmax", None),
         ([1, 32], "Sigmoid", None),
+        ([1, 32], "Softmax", None),
+        ([1, 32], "LpNormalization", "length 1"),
     ],
 )
 def test_features_are_no_scores(folder: Path, tmp_path: Path, shape: list[int], last: str, doubt: str | None) -> None:

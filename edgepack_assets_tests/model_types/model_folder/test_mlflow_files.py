@@ -104,3 +104,25 @@ def test_what_systems_leave_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "__MACOSX" / "MLmodel").write_bytes(b"\0\5\26\7")
     written(tmp_path / "model", MLmodel="flavors:\n")
     assert mlflow_root(tmp_path) == tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        ('[{"type": "double", "name": "ph3"}, {"type": "double", "name": "ph1"}]', ["ph3", "ph1"]),
+        ('[{"type": "double"}, {"type": "double"}]', []),
+        ('[{"type": "double", "name": "ph3"}, {"type": "double", "name": 1}]', []),
+        ('[{"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]', []),
+        ("{}", []),
+        ("[1, null, []]", []),
+        ("null", []),
+    ],
+)
+def test_the_columns_of_a_signature(tmp_path: Path, inputs: str, names: list[str]) -> None:
+    assert read_mlmodel(written(tmp_path, MLmodel=f"signature: {{inputs: '{inputs}'}}")).signature.columns == names
+
+
+@pytest.mark.parametrize("inputs", ["[", "[" * 100_000])
+def test_a_signature_that_is_no_json_is_refused(tmp_path: Path, inputs: str) -> None:
+    with pytest.raises(ModelError, match=r"MLmodel: signature\.inputs"):
+        _ = read_mlmodel(written(tmp_path, MLmodel=f"signature: {{inputs: '{inputs}'}}")).signature.columns

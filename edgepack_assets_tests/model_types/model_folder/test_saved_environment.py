@@ -269,3 +269,15 @@ def test_a_folder_of_damaged_files_is_read_or_refused_in_words(
         assert str(error)
     else:
         assert all(Requirement(line) for line in (*found.requirements, *found.constraints))
+
+
+def test_a_conda_file_that_is_named_and_missing_is_a_row_that_warns(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("cloudpickle==3.1.1\n")
+    text = "flavors: {python_function: {env: {conda: envs/train.yaml, virtualenv: python_env.yaml}}}\n"
+    (tmp_path / "MLmodel").write_text(text)
+    (row,) = saved_environment(tmp_path).parts
+    assert (row.name, row.passed, row.warns) == ("envs/train.yaml: is there", False, True)
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs/train.yaml").write_text("dependencies: [numpy=1.26.4]\n")
+    assert saved_environment(tmp_path).parts == ()
+    assert "numpy==1.26.4" in saved_environment(tmp_path).requirements

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from edgepack_assets.checks import all_pass
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
+from edgepack_assets.model_types.model_folder import saved_versions
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows, versions_in_file
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
@@ -74,6 +80,32 @@ def test_a_pickle_says_its_scikit_learn_without_being_loaded(tmp_path: Path, fit
         else:
             joblib.dump(fitted, file, protocol=protocol)
         assert versions_in_file(file) == {"scikit-learn": sklearn.__version__}
+
+
+@pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz"])
+@pytest.mark.parametrize("level", [1, 9])
+def test_a_compressed_pickle_says_its_scikit_learn(
+    tmp_path: Path, fitted: Any, method: str, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_versions, "_CHUNK", 2**14)
+    file = tmp_path / "m.joblib"
+    before = os.urandom(100_000)  # what is looked for lies behind the first piece
+    joblib.dump([before, fitted], file, compress=(method, level))
+    assert versions_in_file(file) == {"scikit-learn": sklearn.__version__}
+    whole = file.read_bytes()
+    for damaged in (whole[:20], whole[: len(whole) // 2], whole[:10] + bytes(2000), whole[:200] + whole[900:]):
+        file.write_bytes(damaged)
+        assert versions_in_file(file) in ({}, {"scikit-learn": sklearn.__version__})
+
+
+def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_versions, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(saved_versions, "_CHUNK", 2**14)
+    file = tmp_path / "m.pkl"
+    late = bytes(2**21) + pickle.dumps({"_sklearn_version": "1.5.2"})
+    for packed in (zlib.compress(late), gzip.compress(late), bz2.compress(late), lzma.compress(late, preset=0)):
+        file.write_bytes(packed)
+        assert versions_in_file(file) == {}
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

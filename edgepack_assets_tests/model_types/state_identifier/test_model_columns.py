@@ -6,6 +6,7 @@ own order, which is made here from the recording by name.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -27,8 +28,9 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 import edgepack_assets.model_types.state_identifier as package
 from edgepack_assets.model_types.interface import gzip_writer
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
-from edgepack_assets.model_types.state_identifier.model_type import _columns
+from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier, _columns
 from edgepack_assets.model_types.state_identifier.settings import read_model_columns
+from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 _FOLDER = Path(package.__file__).parent
 _PHASES = ("ph1", "ph2", "ph3")
@@ -135,9 +137,9 @@ def model_on(frame, *before, windows=None, clustering=None):
     return Pipeline([("preprocessing", preprocessing), ("clustering", clustering)]).fit(frame)
 
 
-def inspected(child_tasks, model, monkeypatch, columns=None):
+def inspected(child_tasks, model, monkeypatch, columns=None, signature=()):
     """What inspect_model tells, with `columns` of edgepack.yaml, held to its shape as the host does."""
-    configured = _columns(read_model_columns(columns))
+    configured = {**_columns(read_model_columns(columns)), **({"signature": list(signature)} if signature else {})}
     monkeypatch.setattr(
         child_tasks.inference,
         "load_model",
@@ -253,6 +255,52 @@ def test_a_model_without_names_gets_an_array(child_tasks, monkeypatch, order, fi
     assert answers(child_tasks, model, component, frame) == expected
 
 
+@pytest.mark.parametrize("order", ORDERS, ids="".join)
+@pytest.mark.parametrize("names", [None, {"ph1": "L1", "ph2": "L2", "ph3": "L3"}], ids=["ours", "theirs"])
+@pytest.mark.parametrize("kind", ["code of its own", "scaler on an array"])
+def test_a_model_that_tells_no_names_gets_its_columns_as_its_signature_names_them(
+    child_tasks, monkeypatch, kind, names, order
+):
+    frame = recording()
+    theirs = frame[list(order)].rename(columns=names or {})
+    first, fitted_on = (Through(), theirs) if kind == "code of its own" else (MinMaxScaler(), theirs.to_numpy())
+    model = model_on(fitted_on, first)
+    mapping = {name: phase for phase, name in names.items()} if names else None
+    component = inspected(child_tasks, model, monkeypatch, mapping, signature=list(theirs.columns))
+    assert tuple(component["columns"]) == order
+    with warnings.catch_warnings(action="ignore"):
+        assert answers(child_tasks, model, component, frame) == model.predict(fitted_on).tolist()
+
+
+def test_other_names_in_the_signature_are_refused_until_the_configuration_says_which_is_which(child_tasks, monkeypatch):
+    frame = recording()
+    model = model_on(frame[["ph3", "ph1", "ph2"]].to_numpy(), MinMaxScaler())
+    with pytest.raises(ValueError, match=r"signature in MLmodel names the columns c, a, b.*ph1, ph2, ph3") as excinfo:
+        inspected(child_tasks, model, monkeypatch, signature=["c", "a", "b"])
+    assert "`columns`" in told_by(excinfo)
+    listed = inspected(child_tasks, model, monkeypatch, ["ph3", "ph1", "ph2"], signature=["c", "a", "b"])
+    assert answers(child_tasks, model, listed, frame) == model.predict(frame[["ph3", "ph1", "ph2"]].to_numpy()).tolist()
+
+
+@pytest.mark.parametrize(("names", "given"), [(["ph3", "ph1", "ph2"], True), (["L1", "x"], True), (["0", "1"], False)])
+def test_the_signature_of_an_mlflow_folder_reaches_the_inspection(tmp_path, names, given):
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    (tmp_path / "requirements.txt").write_text("scikit-learn\n")
+    inputs = json.dumps([{"type": "double", "name": name} for name in names])
+    (tmp_path / "MLmodel").write_text(json.dumps({"signature": {"inputs": inputs}}))
+    told = StateIdentifier().read_model(tmp_path, entry()).model
+    assert told.get("signature") == (names if given else None)
+    bare = StateIdentifier().read_model(tmp_path / "model.pkl", entry(requirements=["scikit-learn"])).model
+    assert "signature" not in bare
+
+
+def test_names_of_the_model_itself_come_before_those_of_its_signature(child_tasks, monkeypatch):
+    frame = recording()[["ph2", "ph3", "ph1"]]
+    model = model_on(frame, MinMaxScaler())
+    component = inspected(child_tasks, model, monkeypatch, signature=["a", "b", "c"])
+    assert answers(child_tasks, model, component, recording()) == model.predict(frame).tolist()
+
+
 def test_columns_labelled_with_numbers_are_positions(child_tasks, monkeypatch):
     frame = recording()
     model = model_on(frame.set_axis([0, 1, 2], axis=1), MinMaxScaler())
@@ -305,6 +353,20 @@ def test_a_frame_without_pandas_is_refused_and_never_an_array(child_tasks, monke
     with pytest.raises(ValueError, match="takes pandas") as excinfo:
         inspected(child_tasks, model, monkeypatch)
     assert "`requirements`" in told_by(excinfo)
+
+
+def test_code_that_its_signature_gives_names_is_not_given_an_array_because_pandas_is_missing(child_tasks, monkeypatch):
+    frame = recording()
+    model = model_on(frame[["ph3", "ph2", "ph1"]], NamesWhereThereAreSome())
+    monkeypatch.setattr(child_tasks.importlib.util, "find_spec", lambda name: None)
+    for signature in (["ph3", "ph2", "ph1"], list(_PHASES)):
+        with pytest.raises(ValueError, match="takes pandas") as excinfo:
+            inspected(child_tasks, model, monkeypatch, signature=signature)
+        assert f"columns: [{', '.join(signature)}]" in told_by(excinfo)
+    listed = inspected(child_tasks, model, monkeypatch, ["ph3", "ph2", "ph1"], signature=["ph3", "ph2", "ph1"])
+    assert listed == {"input": "array", "columns": ["ph3", "ph2", "ph1"]}
+    scaler = model_on(frame[["ph3", "ph2", "ph1"]].to_numpy(), MinMaxScaler())
+    assert inspected(child_tasks, scaler, monkeypatch, signature=["ph3", "ph2", "ph1"])["input"] == "array"
 
 
 def test_names_of_features_are_kept_for_the_clustering(child_tasks, monkeypatch):

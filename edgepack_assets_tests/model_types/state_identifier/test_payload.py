@@ -187,6 +187,8 @@ def test_part_files_are_read_in_the_order_of_their_numbers(tmp_path, layout):
         ([f"part-00000-{UUID}.parquet", f"part-00001-{OTHER}.parquet"], [], "several writers"),
         ([f"{UUID}.parquet", f"{OTHER}.parquet"], [], "several writers"),
         (["part-1.parquet", "part-01.parquet"], [], "same number"),
+        (["rec_31.12.2023.parquet", "rec_01.01.2024.parquet"], [], "year stands last"),
+        (["12-31-2023.parquet", "01-01-2024.parquet"], [], "year stands last"),
         (["day=1/part-0.parquet", "day=2/part-0.parquet"], ["_SUCCESS"], "in partitions"),
         (["a/part-0.parquet", "b/part-1.parquet"], [], "several folders"),
         (["part-0.parquet", "part-1.parquet"], ["_delta_log/00000.json"], "a Delta table"),
