@@ -1,4 +1,4 @@
-"""The section `sensors` of edgepack.yaml: how the sensors find new model versions, and where failed runs are reported."""
+"""The section `sensors` of edgepack.yaml: how sensors find new model versions and report failed runs."""
 
 from __future__ import annotations
 
