@@ -71,7 +71,7 @@ lock:
 		--no-emit-find-links --no-header --no-annotate --output-file $(LOCK) pyproject.toml
 
 lower-bounds:
-	.ci/lower-bounds "$(PYTHON)"
+	SLOW="$(SLOW)" .ci/lower-bounds "$(PYTHON)"
 
 clean:
 	rm -rf "$(VENV)" .edgepack .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
