@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         (pytest.fail if needs.all_needed() else pytest.skip)(need.missing)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    yield  # pytest's own summary of single tests
     lines = needs.skipped_lines([_reason(report) for report in terminalreporter.getreports("skipped")])
     if lines:
         terminalreporter.section("not tested on this machine")

@@ -17,6 +17,7 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.e2e import postgres
 from edgepack_assets_tests.e2e.conftest import PROJECT
 from edgepack_assets_tests.e2e.dev import Dev
+from edgepack_assets_tests.needs import find_postgres
 
 PRODUCTION = PROJECT / "docs" / "dagster.production.yaml"
 CODE = """

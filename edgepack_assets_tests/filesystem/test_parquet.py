@@ -10,7 +10,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets.filesystem.parquet import read_columns, to_numpy, write_columns
