@@ -26,8 +26,9 @@ MARKERS = {
     "sandbox": {"backend", "sandbox", "ordinary_python"},
     "environments": {"environment", "built", "index"},
 }
-"""A test that takes one of these fixtures, itself or through another fixture, gets the marker; all of the folder e2e
-get `e2e`, and those whose backend is bubblewrap `bubblewrap`."""
+"""A test that takes one of these fixtures, itself or through another fixture, gets the marker. All of the folder e2e
+get `e2e`, those whose backend is bubblewrap `bubblewrap`, and those of a module that imports `Index`, which serves
+wheels to lock and to install, `environments`."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
 """Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
@@ -51,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _markers(item: pytest.Function) -> Iterator[str]:
     fixtures = set(item.fixturenames)
     yield from (marker for marker, names in MARKERS.items() if fixtures & names)
+    if hasattr(item.module, "Index"):
+        yield "environments"
     if Path(__file__).with_name("e2e") in item.path.parents:
         yield "e2e"
     if hasattr(item, "callspec") and item.callspec.params.get("backend") == "bubblewrap":
