@@ -301,7 +301,7 @@ def doctor() -> None:
         mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
         click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
-        raise click.ClickException(f"{failed} checks failed that every run needs")
+        raise click.ClickException(f"{failed} vital checks failed")
 
 
 @main.command()
