@@ -2,29 +2,39 @@
 #
 #   make quickstart   sample data, two models, both packaged and registered on the embedded registry
 #   make ui           Dagster's UI on the same instance
-#   make test         lint and the whole test suite
+#   make test         lint and the whole test suite, on all cores; ARGS="-k word" goes on to pytest
+#   make test-fast    what needs no environments, no Azure and no browser: the loop while you write
 #   make azure-dev    a loopback Azure to try the project against, until Ctrl-C (needs Node.js)
+#   make lock         newer versions of the dependencies into requirements-dev.lock
+#   make lower-bounds tests with the lowest versions that pyproject.toml allows
 #   make benchmark    our run against the stock SDK's, a record, scoring, a sensor's ticks, as ratios
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The versions that were tested last: a dependency's release of tomorrow breaks no clone.
+LOCK := requirements-dev.lock
 # Compiled bytecode halves the start of every command; a shell that switches it off slows all of them down.
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: quickstart ui test lint check azure-dev benchmark env clean
+# One worker for each core. Tests that share something dear stay on one of them, long ones go first (conftest.py).
+WORKERS ?= logical
+PYTEST = "$(BIN)/python" -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
+SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
 
-$(BIN)/edgepack: pyproject.toml
+.PHONY: quickstart ui test test-fast lint check azure-dev benchmark lock lower-bounds clean
+
+$(BIN)/edgepack: pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
 	"$(PYTHON)" -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check "uv>=0.9,<0.14"
-	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode -e .
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) uv
+	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode --constraint $(LOCK) -e .
 	@touch "$(BIN)/edgepack"
 
-$(VENV)/dev-installed: pyproject.toml $(BIN)/edgepack
-	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode -e ".[dev]"
+$(VENV)/dev-installed: pyproject.toml $(LOCK) $(BIN)/edgepack
+	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --compile-bytecode --constraint $(LOCK) -e ".[dev]"
 	@touch "$@"
 
 quickstart: $(BIN)/edgepack
@@ -43,13 +53,25 @@ check: $(VENV)/dev-installed
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate
 
 test: lint check
-	"$(BIN)/python" -m pytest
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/dev-installed
+	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
 
 azure-dev: $(VENV)/dev-installed
 	@"$(BIN)/python" -m edgepack_assets_tests.azure
 
 benchmark: $(VENV)/dev-installed
 	"$(BIN)/python" -m benchmarks
+
+# Without an index's address: a clone uses the index that its own machine is set up for. Without what an earlier lock
+# held, so that it depends on pyproject.toml and the index alone.
+lock:
+	"$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 --extra dev --upgrade --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate --output-file $(LOCK) pyproject.toml
+
+lower-bounds:
+	.ci/lower-bounds "$(PYTHON)"
 
 clean:
 	rm -rf "$(VENV)" .edgepack .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,10 +38,10 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def main(partition: str, told: Path) -> None:
     """Run everything for the partition and write the split."""
     Sandbox.run = timed("model code", Sandbox.run)  # type: ignore[method-assign]
-    PackagingWorker.call = timed("SDK", PackagingWorker.call)  # type: ignore[method-assign]
+    PackagingWorker._call = timed("SDK", PackagingWorker._call)  # type: ignore[method-assign]
     for module in (environment, resolver):
         module.run_command = timed("uv and pip", module.run_command)  # type: ignore[attr-defined]
-    inside = declare.failures
+    inside = declare.as_dagster_failure
 
     @contextlib.contextmanager
     def failures(*arguments: Any) -> Iterator[None]:
@@ -52,7 +52,7 @@ def main(partition: str, told: Path) -> None:
         finally:
             SPENT["assets"] += time.perf_counter() - began
 
-    declare.failures = failures
+    declare.as_dagster_failure = failures
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
         job.execute_in_process(instance=instance, partition_key=partition)

@@ -1,3 +1,3 @@
 """Dagster assets that package, validate, score and register AI models for Siemens Industrial Edge."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -25,23 +25,52 @@ _PEM = re.compile(r"-----BEGIN [^-\n]{0,80}-----.*?(?:-----END [^-\n]{0,80}-----
 _JWT = re.compile(r"eyJ[\w-]{5,}={0,2}(?:\.[\w-]*={0,2}){0,4}")
 
 _NAME = (
-    r"(?:passw(?:or)?[dt]|pass_?phrase|pwd|secret(?:[_-]?(?:key|id))?|token(?:[_-]?(?:secret|value))?"
-    r"|(?:api|access|account|private|shared[_-]?access|encryption|signing|subscription)[_ -]?key"
+    r"(?:passw(?:or)?[dt](?:s(?![a-z]))?|pass_?phrase|pwd|secret(?:[_-]?(?:key|id))?|token(?:[_-]?(?:secret|value))?"
+    r"|(?:api|access|account|private|shared[_-]?access|encryption|signing|subscription|primary|secondary|storage|master"
+    r"|auth)[_ -]?key"
     r"|shared[_-]?access[_-]?signature|connection[_ -]?string)"
 )
-_HEADER_NAME = r"(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{0,40}(?:key|token|secret))"
+_HEADER_NAME = r"(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{0,40}(?:key|token|secret|auth))"
 _QUOTED = r"(?P<quote>\\{0,3}[\"'])(?:(?!(?P=quote))(?:\\.|[^\n]))*(?:(?P=quote)(?=[\s,;:)\]}&<>\\\"']|\Z)|$)"
 """A quoted value, up to the end of the line if the quotes never end. They may be escaped, where JSON holds a text that
 holds JSON."""
-_ASSIGNED = r"\\{0,3}[\"']?\]?[ \t]*(?:=>|:=|[:=])[ \t]*"
-"""What stands between a name and its value: the name's closing quote, if it has one, then a sign."""
-_ALONE = rf"(?im)^([ \t]*(?:- )?[\w.-]{{0,60}}?{_NAME}[ \t]*:"
+_SIGN = r"(?:=>|->|:=|==|[:=\uff1a])"
+_ASSIGNED = rf"\\{{0,3}}(?:[\"']?\]?[ \t\xa0]*{_SIGN}[ \t\xa0]*|[\"'][ \t]*,[ \t]*(?=b?\\{{0,3}}[\"']))"
+"""What stands between a name and its value: the name's closing quote, if it has one, then a sign. Between two texts in
+quotes it may be a comma."""
+_ALONE = rf"([ \t]*(?:- )?\\{{0,3}}[\"']?[\w.-]{{0,60}}?{_NAME}\\{{0,3}}[\"']?[ \t]*:"
 """A name at the beginning of a line, as YAML has it."""
+_BEGINNING = re.compile(rf"(?i){_ALONE})(.*)")
+_NOTHING = re.compile(r"\s*(?:[&!]\S*\s*)*(?:[|>][-+0-9]*\s*)?(?:#.*)?")
+"""What may follow the colon in YAML if the value itself is below."""
+_END_OF_PEM = re.compile(r"-----END [^-\n]{0,80}-----")
+_BASE64_LINE = re.compile(r"\s*[A-Za-z0-9+/=]+\s*")
 
 _HEADER = re.compile(rf"(?im)(\b{_HEADER_NAME}{_ASSIGNED})(?:{_QUOTED}|[^\n]+)")
-_BLOCK = re.compile(rf"{_ALONE}[ \t]+)[|>][-+0-9]*[ \t]*(?:\n[ \t]+[^\n]*)+")
-_LINE = re.compile(rf"{_ALONE}[ \t]+)(?![ \t\"'\\])[^\n]+")
-_VALUE = re.compile(rf"(?im)({_NAME}{_ASSIGNED})(?:[bruf]{{0,2}}{_QUOTED}|\S+)")
+_LINE = re.compile(rf"(?im)^{_ALONE}[ \t]+)(?![ \t\"'\\])[^\n]+")
+_TRIPLE = re.compile(
+    rf"(?is)({_NAME}{_ASSIGNED}[bruf]{{0,2}})(?P<quote>\"{{3}}|'{{3}})(?:(?!\*\*\*).*?(?P=quote)|(?!\*\*\*).*)"
+)
+_VALUE = re.compile(
+    rf"(?im)({_NAME}{_ASSIGNED})(?:[bruf]{{0,2}}{_QUOTED}|[\[{{][ \t]*\\{{0,3}}[\"'\[{{][^\n]*"
+    r"|[|>][-+0-9]*[ \t]*\\{1,3}[rn][^\n\"']*\S*|\S+)"
+)
+_PAIR = re.compile(
+    rf"(?im)(\b(?:name|key)[\"']?[ \t]*[:=][ \t]*[\"']?[\w.-]{{0,60}}?{_NAME}[\w.-]{{0,20}}[\"']?,?\s{{0,80}}"
+    rf"[\"']?\bvalue[\"']?[ \t]*[:=][ \t]*)(?:{_QUOTED}|\S+)"
+)
+"""A name and its value under keys of their own, as containers' environments have them."""
+_FIELD = re.compile(rf"(?im)(;[ \t]*[\w. -]{{0,60}}?{_NAME}[ \t]*=[ \t]*)(?![\"' \t])[^;\n]+(?=;|$)")
+"""In a connection string, where a value may hold spaces."""
+_ENCODED = re.compile(rf"(?i)({_NAME}(?:%22)?%(?:25)?3[AD])(?:(?!%(?:25)?26)[^\s&\"'])+")
+_ENCODED_CREDENTIALS = re.compile(r"(?i)(%2F%2F)(?:(?!%2F)[^\s/]){1,500}?%40")
+_LOGIN = re.compile(r"(?i)(\blogin[ \t]+\S{1,200}\s{1,80}password[ \t]+)\S+")
+_USER = re.compile(rf"(?m)((?:^|\s)(?:-u|--user|--proxy-user)(?:[ \t]+|=))(?:{_QUOTED}|[^\s:\"']{{1,200}}:\S+)")
+_NAMED = re.compile(rf"(?im)(\b{_NAME}[ \t]+(?:is[ \t]+)?){_QUOTED}")
+_KNOWN = re.compile(
+    r"\b()(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|xox[abeoprs]-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b)"
+)
+"""Tokens that tell by their beginning what they are."""
 _ELEMENT = re.compile(rf"(?i)(<[\w:.-]{{0,60}}?{_NAME}[^<>]{{0,200}}>)[^<]+")
 _SIGNATURE = re.compile(r"(?i)(\b(?:sig|signature)=)\S+")
 _OPTION = re.compile(rf"(?im)(--?[\w.-]{{0,60}}?{_NAME}[ \t]+)(?:{_QUOTED}|\S+)")
@@ -65,10 +94,50 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
             text = text.replace(value, MASK).replace(quote(value, safe="", errors="replace"), MASK)
     for pattern in (_PEM, _JWT):
         text = pattern.sub(MASK, text)
-    text = without_credentials(text)
-    for pattern in (_HEADER, _BLOCK, _LINE, _VALUE, _ELEMENT, _SIGNATURE, _OPTION, _BEARER, _BASIC):
+    text = _without_lines_below(without_credentials(text))
+    for pattern in _PATTERNS:
         text = pattern.sub(_masked, text)
     return text
+
+
+_PATTERNS = (_HEADER, _PAIR, _FIELD, _TRIPLE, _LINE, _VALUE, _ELEMENT, _SIGNATURE, _ENCODED, _ENCODED_CREDENTIALS,
+             _OPTION, _LOGIN, _USER, _NAMED, _BEARER, _BASIC, _KNOWN)  # fmt: skip
+
+
+def _without_lines_below(text: str) -> str:
+    """`text` without the further lines of values that begin after a name: YAML's blocks, lists and continued lines, and
+    nested JSON. Also without the end of a key of which the beginning was cut off."""
+    kept: list[str] = []
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        if _END_OF_PEM.search(line):
+            while kept and _BASE64_LINE.fullmatch(kept[-1]):
+                kept.pop()
+            kept.append(_END_OF_PEM.sub(MASK, line))
+            continue
+        kept.append(line)
+        found = _BEGINNING.match(line)
+        if found is None:
+            continue
+        is_below = _NOTHING.fullmatch(found[2]) is not None
+        # The column of the name itself: the dash of a list item counts as indentation.
+        column = len(found[1]) - len(found[1].lstrip(" \t-"))
+        end, blanks = at, 0
+        while end + blanks < len(lines):
+            below = lines[end + blanks]
+            indent = len(below) - len(below.lstrip())
+            if not below.strip():
+                blanks += 1
+            elif indent > column or (is_below and indent == column and below.lstrip().startswith("- ")):
+                end, blanks = end + blanks + 1, 0
+            else:
+                break
+        if end > at:
+            at = end
+            kept[-1] = f"{found[1]} {MASK}" if is_below else line
+    return "\n".join(kept)
 
 
 def _masked(found: re.Match[str]) -> str:

@@ -1,16 +1,35 @@
-"""What tests all over the project share: the loopback Azure, started once, empty for every test."""
+"""What all tests share: hypothesis' profile, markers by what a test uses, which tests stay on one worker and which go
+first, what a test needs of the machine (needs.py), and the loopback Azure, started once, empty for every test."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from edgepack_assets_tests import needs
 from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
-from edgepack_assets_tests.azure.storage import missing
+
+# No test depends on how busy the machine is, and a failure comes again when one looks for it.
+settings.register_profile("edgepack", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgepack")
+
+MARKERS = {
+    "azure": {"loopback_azure"},
+    "postgres": {"production"},
+    "browser": {"page"},
+    "daemon": {"daemon", "dev", "ui"},
+    "sandbox": {"backend", "sandbox", "ordinary_python"},
+    "environments": {"environment", "built", "index"},
+}
+"""A test that takes one of these fixtures, itself or through another fixture, gets the marker; all of the folder e2e
+get `e2e`, and those whose backend is bubblewrap `bubblewrap`."""
+LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
+"""Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
 
 def pytest_report_header() -> str:
@@ -19,11 +38,62 @@ def pytest_report_header() -> str:
     return f"free in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for marker in _markers(item):
+                item.add_marker(marker)
+            if group := _group(item):
+                item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_turn)
+
+
+def _markers(item: pytest.Function) -> Iterator[str]:
+    fixtures = set(item.fixturenames)
+    yield from (marker for marker, names in MARKERS.items() if fixtures & names)
+    if Path(__file__).with_name("e2e") in item.path.parents:
+        yield "e2e"
+    if hasattr(item, "callspec") and item.callspec.params.get("backend") == "bubblewrap":
+        yield "bubblewrap"
+
+
+def _group(item: pytest.Function) -> str:
+    """Tests that share a fixture which is dear to make run on one worker; empty for those that share none."""
+    fixtures = {name: definitions[-1] for name, definitions in item._fixtureinfo.name2fixturedefs.items()}
+    if "plant" in fixtures and fixtures["plant"].scope == "session":
+        return "plant"
+    is_shared = any(fixture.scope in ("module", "class") for fixture in fixtures.values())
+    return item.nodeid.partition("::")[0] if is_shared else ""
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    markers = {marker.name for marker in item.iter_markers()}
+    first = next((place for place, marker in enumerate(LONG_FIRST) if marker in markers), len(LONG_FIRST))
+    return first, "plant" not in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    need = needs.first_missing([marker.name for marker in item.iter_markers()])
+    if need is not None:
+        (pytest.fail if needs.all_needed() else pytest.skip)(need.missing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = needs.skipped_lines([_reason(report) for report in terminalreporter.getreports("skipped")])
+    if lines:
+        terminalreporter.section("not tested on this machine")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return str(report.longrepr[2]) if isinstance(report.longrepr, Sequence) else str(report.longrepr)
+
+
 @pytest.fixture(scope="session")
 def loopback_azure() -> Iterator[LoopbackAzure]:
     """Runs, but no process is pointed at it: take `azure`."""
-    if reason := missing():
-        (pytest.fail if os.environ.get("EDGEPACK_TESTS_NEED_AZURE") else pytest.skip)(reason)
     with running() as azure:
         yield azure
 

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import ast
 import configparser
+import itertools
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from edgepack_assets import __version__
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "edgepack_assets"
@@ -41,6 +47,43 @@ def test_setup_cfg_holds_tool_settings_only() -> None:
     config = configparser.ConfigParser()
     config.read(PROJECT / "setup.cfg")
     assert not {"metadata", "options"} & {section.split(".")[0] for section in config.sections()}
+
+
+def test_the_lock_has_a_version_of_every_dependency_within_its_bounds_and_no_address() -> None:
+    lines = (PROJECT / "requirements-dev.lock").read_text().splitlines()
+    assert not [line for line in lines if "/" in line or "@" in line.partition(";")[0] or line.startswith("-")]
+    locked: dict[str, list[Requirement]] = {}
+    for line in lines:
+        requirement = Requirement(line)
+        locked.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    asked = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    for dependency in map(Requirement, asked):
+        if dependency.name == project["name"]:
+            continue
+        pins = locked.get(canonicalize_name(dependency.name), [])
+        assert pins, f"{dependency} is not in requirements-dev.lock: make lock"
+        for pin in pins:
+            [version] = [each.version for each in pin.specifier]
+            assert dependency.specifier.contains(version), f"{pin} is out of {dependency}: make lock"
+
+
+def test_pre_commit_runs_the_linters_of_make_lint() -> None:
+    config = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())
+    [repository] = config["repos"]
+    assert repository["repo"] == "local"  # nothing is downloaded
+    hooks = {tuple(hook["entry"].replace("--force-exclude", "").split()) for hook in repository["hooks"]}
+    recipe = (PROJECT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    commands = re.findall(r'"\$\(BIN\)/([a-z-]+)"(.*)', recipe)
+    assert commands
+    assert hooks == {(f".venv/bin/{name}", *rest.replace(" .", "").split()) for name, rest in commands}
+
+
+def test_the_newest_release_of_the_changelog_is_the_version() -> None:
+    releases = re.findall(
+        r"^## \[([0-9.]+)\] - \d{4}-\d{2}-\d{2}$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert releases[0] == __version__
 
 
 def _libraries(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The local copy of a remote root's blobs, and how files of this machine are deleted while others may want them."""
+"""Local copies of a remote storage's blobs, and deleting local files that other processes may begin to use."""
 
 from __future__ import annotations
 
@@ -6,25 +6,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack_assets.artefacts.artefact import Blob
+from edgepack_assets.artefacts.backend import StoredFile
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 KEPT = 30 * 24 * 3600.0
-"""Seconds for which a copy is kept that nobody used, though its blob is needed: it can be fetched again."""
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """A file that nothing needs: its path, bytes, and last use (seconds since the epoch); whether it is a file of
-    this machine."""
-
-    path: str
-    size: int
-    used: float
-    local: bool = False
+"""Seconds after which an unused copy is deleted although its blob is needed: it can be downloaded again."""
 
 
 class BlobCache:
@@ -35,59 +24,59 @@ class BlobCache:
         self._tmp = folder / "tmp"
 
     def get(self, blob: Blob, download: Callable[[Path], None]) -> Path:
-        """The file with the blob's bytes. `download` writes it to the path it is given, and raises what there is to
-        raise if those are not the blob's bytes."""
+        """The file with the blob's bytes. `download` writes them to the path it is given, and raises an error if they
+        are not the blob's bytes."""
         path = self._folder / blob.digest[:2] / blob.digest
         with disk_errors(path):
             if path.is_file() and file_digest(path) == blob.digest and _touched(path):
                 return path
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
-                download(aside)
-                aside.chmod(0o444)
-                aside.replace(path)
+                download(temporary)
+                temporary.chmod(0o444)
+                temporary.replace(path)
             finally:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         return path
 
-    def garbage(self, needed: Collection[str], grace: float) -> Iterator[Garbage]:
-        """Copies that nobody used for `grace` seconds, or for `KEPT` if their digest is in `needed`; and what a
-        crash left behind."""
+    def garbage(self, needed: Collection[str], grace: float) -> Iterator[StoredFile]:
+        """Copies that were not used for `grace` seconds, or for `KEPT` if their digest is in `needed`; and temporary
+        files that a crash left behind."""
         now = time.time()
         with disk_errors(self._folder, "listed"):
             for path in sorted(self._folder.rglob("*")):
                 if path.is_file():
-                    told = path.stat()
-                    if told.st_mtime <= now - (max(KEPT, grace) if path.name in needed else grace):
-                        yield Garbage(str(path), told.st_size, told.st_mtime, local=True)
+                    status = path.stat()
+                    if status.st_mtime <= now - (max(KEPT, grace) if path.name in needed else grace):
+                        yield StoredFile(str(path), status.st_size, status.st_mtime, is_cached=True)
 
-    def remove(self, item: Garbage) -> bool:
+    def remove(self, file: StoredFile) -> bool:
         """Delete a copy, unless it was used since."""
-        return remove_unused(item, self._tmp / uuid.uuid4().hex)
+        return remove_unused(file, self._tmp / uuid.uuid4().hex)
 
 
-def remove_unused(item: Garbage, aside: Path) -> bool:
-    """Delete a file of this machine, unless it was used since; `aside` is a free name on its file system.
+def remove_unused(file: StoredFile, temporary: Path) -> bool:
+    """Delete a local file, unless it was used since. `temporary` is a free name on its file system.
 
-    It is taken away first and looked at then: who uses it in between either finds it gone and writes it anew, or has
-    changed its time, and it is put back."""
-    with disk_errors(aside):
-        aside.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(Path(item.path)):
+    The file is renamed before its time is compared. A process that uses it at the same moment either finds it gone and
+    writes it again, or has changed its time, and then it is renamed back."""
+    with disk_errors(temporary):
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(Path(file.path)):
         try:
-            Path(item.path).rename(aside)
+            Path(file.path).rename(temporary)
         except FileNotFoundError:
             return False
-        if aside.stat().st_mtime != item.used:
-            aside.rename(item.path)
+        if temporary.stat().st_mtime != file.used:
+            temporary.rename(file.path)
             return False
-        aside.unlink()
+        temporary.unlink()
     return True
 
 
 def _touched(path: Path) -> bool:
-    """Mark a copy as used now; whether it is still there. Another user's cannot be marked and is copied anew."""
+    """Mark a copy as used now; whether that could be done. Another user's copy is downloaded again."""
     try:
         os.utime(path)
     except (FileNotFoundError, PermissionError):

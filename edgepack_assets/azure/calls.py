@@ -5,15 +5,14 @@ The SDK's own retries are switched off: they know neither our limit nor which re
 from __future__ import annotations
 
 import logging
-import queue
 import random
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from edgepack_assets.azure.answers import refuse_pages, retry_after
 from edgepack_assets.azure.errors import Place, explain, where
+from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import TransientError
 
 _T = TypeVar("_T")
@@ -86,13 +85,13 @@ class Remote(Generic[_P]):
         backoff = Backoff(self.limit)
         while True:
             try:
-                return self._within(backoff.end - now(), function)
+                return call_within(backoff.end - now(), function, "azure-call")
+            except DeadlineError:
+                raise TransientError(
+                    f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s{self.named}; "
+                    "check network, proxy and firewall"
+                ) from None
             except Exception as error:  # noqa: BLE001 - every one is explained and raised
-                if isinstance(error, _TimeUpError):
-                    raise TransientError(
-                        f"{doing} ({where(self.settings)}): no answer within {self.limit:g} s{self.named}; "
-                        "check network, proxy and firewall"
-                    ) from None
                 explained = explain(error, doing, self.settings)
                 asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
                 if not isinstance(explained, TransientError):
@@ -106,31 +105,6 @@ class Remote(Generic[_P]):
                     raise TransientError(f"{explained} ({passed} {self.limit:g} s{self.named})") from None
                 _log.info("%s; trying again in %.1f s", explained, pause)
             sleep(pause)
-
-    def _within(self, seconds: float, function: Callable[[], _T]) -> _T:
-        # A socket's timeout is for one read: an answer that trickles in outlasts it. So the call has a thread of its
-        # own, which is left alone when the time is up.
-        box: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-        def run() -> None:
-            try:
-                box.put((function(), None))
-            except BaseException as error:  # noqa: BLE001 - it is raised again by the caller's thread
-                box.put((None, error))
-
-        threading.Thread(target=run, name="azure-call", daemon=True).start()
-        try:
-            value, error = box.get(timeout=max(0.01, seconds))
-        except queue.Empty:
-            raise _TimeUpError from None
-        if error is not None:
-            raise error
-        result: _T = value
-        return result
-
-
-class _TimeUpError(Exception):
-    """The overall limit has passed."""
 
 
 def quiet_logs() -> None:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import click
 
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
-from edgepack_assets.cli.format import age_text, table
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.environments.lock import Generation, changes, generations, newest_generation, refresh_lock
@@ -18,6 +17,7 @@ from edgepack_assets.errors import NotFoundError
 from edgepack_assets.operations.lock_usage import LockUse, lock_uses
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
+from edgepack_assets.text_format import format_age, format_table
 
 _SHOWN = 12
 """Digits of a key that the table shows."""
@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps([_as_json(*each) for each in found], indent=2))
         return
     heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
-    click.echo(table(heads, (_as_row(*each) for each in found)))
+    click.echo(format_table([heads, *(_as_row(*each) for each in found)]))
 
 
 @lock.command()
@@ -84,7 +84,7 @@ def _report(before: Generation, after: Generation, uses: list[LockUse]) -> None:
         return
     click.echo(f"{name}: generation {after.number} is in force; changes since generation {before.number}:")
     rows = [(row["package"], row["before"] or "-", row["after"] or "-") for row in changes(before.lock, after.lock)]
-    click.echo(table(("PACKAGE", "BEFORE", "AFTER"), rows))
+    click.echo(format_table([("PACKAGE", "BEFORE", "AFTER"), *rows]))
     waiting = sorted({
         use.who for use in uses
         if use.document is not None and use.key == after.lock.key and use.digest != after.lock.digest
@@ -149,7 +149,7 @@ def _as_json(generation: Generation, users: list[str]) -> dict[str, object]:
 
 def _as_row(generation: Generation, users: list[str]) -> tuple[str, ...]:
     lock, resolved = generation.lock, generation.resolved
-    age = age_text((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
+    age = format_age((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
     within = f" (within {', '.join(lock.constraints)})" if lock.constraints else ""
     rest = (
         (", ".join(lock.requirements) or "-") + within,

@@ -18,7 +18,6 @@ import click
 
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.cli.config import config
-from edgepack_assets.cli.format import size_text, table
 from edgepack_assets.cli.lock import lock
 from edgepack_assets.cli.ui import ui, webserver
 from edgepack_assets.config.loader import load_settings
@@ -42,6 +41,8 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
+from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
+from edgepack_assets.text_format import format_age, format_size, format_table
 
 
 class _Group(click.Group):
@@ -135,7 +136,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if as_json:
             click.echo(json.dumps([_as_json(version) for version in entries], indent=2, ensure_ascii=False))
         else:
-            click.echo(table(("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), map(_as_row, entries)))
+            click.echo(format_table([("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), *map(_as_row, entries)]))
 
     @group.command(
         "download",
@@ -152,8 +153,8 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if version[1] == "latest" and (damaged := damaged_above(registry, found)):
             click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
         path = registry.download(found, dest)
-        if "content_digest" in found.tags and not found.is_folder:
-            write_checksum(path, found.digest)
+        if CONTENT_DIGEST in found.tags and not (resolved := found.resolve()).is_folder:
+            write_checksum(path, resolved.digest)
         click.echo(path)
 
     return group
@@ -217,7 +218,8 @@ def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[Mod
 def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
     """(digest, size), or (None, None) if the registry cannot look up the files: a list still shows the others."""
     try:
-        return version.digest, version.size
+        resolved = version.resolve()
+        return resolved.digest, resolved.size
     except TransientError:
         raise
     except EdgepackError:
@@ -248,7 +250,7 @@ def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
     digest, size = _content(version)
-    shown = ("?", "?") if digest is None or size is None else (size_text(size), digest[:12])
+    shown = ("?", "?") if digest is None or size is None else (format_size(size), digest[:12])
     return version.name, str(version.version), created, *shown, tags
 
 
@@ -315,16 +317,16 @@ def sensors() -> None:
 
     found = sensors_status(settings, str(dagster_home.ensure()))
     rows = [
-        (each.name, each.state, f"{each.looked:.0f} s ago" if each.looked is not None else "-",
+        (each.name, each.state, f"{format_age(each.looked)} ago" if each.looked is not None else "-",
          " ".join(f"{each.fault + ': ' if each.fault and each.words else each.fault}{each.words}".split()))
         for each in found.sensors
     ]  # fmt: skip
-    click.echo(table(("SENSOR", "STATUS", "LAST TICK", "MESSAGE"), rows))
+    click.echo(format_table([("SENSOR", "STATUS", "LAST TICK", "MESSAGE"), *rows]))
     waiting = sorted({name for each in found.sensors for name in each.waiting})
     for name in waiting:
         click.echo(f"waits for approval: edgepack model approve {name}")
     if not found.daemon_is_alive:
-        seen = "never" if found.daemon is None else f"{found.daemon:.0f} s ago"
+        seen = "never" if found.daemon is None else f"{format_age(found.daemon)} ago"
         raise click.ClickException(
             f"the Dagster daemon is not running (last seen: {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
@@ -375,8 +377,8 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     for entry in unfinished:
         if entry.may_be_alive:
             click.echo(
-                f"{entry.path} ({size_text(entry.size)}) is kept: a registration in progress, or one that was cut "
-                f"short {max(entry.idle, 0):.0f} s ago", err=True,
+                f"{entry.path} ({format_size(entry.size)}) is kept: a registration in progress, or one that was cut "
+                f"short {format_age(entry.idle)} ago", err=True,
             )  # fmt: skip
     cut_short = [entry for entry in unfinished if entry.idle > grace and not entry.may_be_alive]
     if delete:
@@ -384,8 +386,8 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in found]
     rows += [(str(entry.path), entry.size) for entry in cut_short]
     if rows:
-        click.echo(table(("PATH", "SIZE"), [(path, size_text(size)) for path, size in rows]))
-    total = size_text(sum(size for _, size in rows))
+        click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
+    total = format_size(sum(size for _, size in rows))
     summary = f"{total} in {len(found)} files" + (
         f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
     )

@@ -1,4 +1,4 @@
-"""What a sensor knows from one look to the next, as the text of its cursor."""
+"""What a sensor remembers from one tick to the next, as the text of its cursor."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the registry had at the first start: the highest number, and the latest time of registration (ms)."""
+    """What the registry had at the first start: the highest number and the latest time of registration (ms)."""
 
     top: int
     until: int
 
 
 @dataclass(frozen=True)
-class AskedRun:
-    """A run that was requested and is not known to have ended: of which registration, the how-manieth, when (s)."""
+class RequestedRun:
+    """A requested run that is not known to have ended: registration time (ms), attempt number, request time (s)."""
 
     created: int
     attempt: int
-    asked: int
+    requested: int
 
 
 @dataclass
 class State:
-    """All of it. Versions are numbers; times of registration are in ms by the registry's clock, others in s by ours.
+    """The whole state. Versions are numbers. Times of registration are in ms by the registry's clock, others in s by
+    ours, but for `started`, which is in ms.
 
-    `record`: handled, that is skipped at the first start, or a run was requested or seen. `pending`: found, a run is
-    to be requested. `waiting`: version -> registration, for approval. `runs`: version -> run. `top`: the highest
-    version found. `ghost`: a version that the registry calls newest but does not give, and how often that was so.
-    `turn`: where the rounds through `waiting` and `runs` stand."""
+    `record`: handled versions; they were skipped at the first start, or a run was requested or seen. `pending`: found
+    versions whose run is still to be requested. `waiting`: versions that wait for approval, with their time of
+    registration. `runs`: the requested run of each version. `top`: the highest version found. `missing`: a version
+    that the registry calls newest but does not give, seen in `missing_tries` ticks. `turn`: counts the ticks, so that
+    long lists are looked at in turn."""
 
     model: str
     started: int
@@ -43,9 +45,10 @@ class State:
     record: VersionRecord = field(default_factory=VersionRecord)
     pending: Ranges = field(default_factory=Ranges)
     waiting: dict[int, int] = field(default_factory=dict)
-    runs: dict[int, AskedRun] = field(default_factory=dict)
+    runs: dict[int, RequestedRun] = field(default_factory=dict)
     top: int = 0
-    ghost: tuple[int, int] = (0, 0)
+    missing: int = 0
+    missing_tries: int = 0
     sweep_due: int = 0
     turn: int = 0
 
@@ -59,9 +62,9 @@ class State:
             "handled": self.record.as_json(),
             "pending": str(self.pending),
             "waiting": {str(number): created for number, created in self.waiting.items()},
-            "runs": {str(number): [run.created, run.attempt, run.asked] for number, run in self.runs.items()},
+            "runs": {str(number): [run.created, run.attempt, run.requested] for number, run in self.runs.items()},
             "top": self.top,
-            "ghost": list(self.ghost),
+            "ghost": [self.missing, self.missing_tries],
             "sweep_due": self.sweep_due,
             "turn": self.turn,
         }
@@ -74,7 +77,7 @@ class State:
             value = json.loads(text)
             if value["format"] != _FORMAT:
                 raise ValueError(f"format {value['format']!r}")
-            ghost, times = value["ghost"]
+            missing, tries = value["ghost"]
             return cls(
                 model=str(value["model"]),
                 started=int(value["started"]),
@@ -82,14 +85,15 @@ class State:
                 record=VersionRecord.from_json(value["handled"]),
                 pending=Ranges.parse(value["pending"]),
                 waiting={int(number): int(created) for number, created in value["waiting"].items()},
-                runs={int(number): AskedRun(*map(int, run)) for number, run in value["runs"].items()},
+                runs={int(number): RequestedRun(*map(int, run)) for number, run in value["runs"].items()},
                 top=int(value["top"]),
-                ghost=(int(ghost), int(times)),
+                missing=int(missing),
+                missing_tries=int(tries),
                 sweep_due=int(value["sweep_due"]),
                 turn=int(value["turn"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, EdgepackError) as error:
             raise EdgepackError(
-                f"the sensor's cursor is not what it wrote ({type(error).__name__}: {error}): put the earlier text "
-                "back, or clear it in the UI to start anew by `sensors.start`"
+                f"the sensor's cursor was changed and cannot be read ({type(error).__name__}: {error}): restore the "
+                "earlier text, or clear it in the UI to start again as `sensors.start` says"
             ) from None

@@ -1,8 +1,8 @@
-"""Which versions of a model a sensor has handled: a record small enough for a sensor's cursor.
+"""The versions of a model that a sensor has handled, in a form that is small enough for the sensor's cursor.
 
-A version is its number and the time it was registered: a number that was deleted and registered again is another
-version. The times of the latest versions are kept one by one. Older ones are kept as ranges of numbers with one time
-for all of them, the latest of theirs: what was registered under one of these numbers after it is another version.
+A version is its number and the time of its registration: a number that was deleted and registered again is another
+version. The times of the latest versions are kept one by one. Older versions are kept as ranges of numbers with one
+time, the latest of them all: a version with such a number and a later time is another version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEPT_ONE_BY_ONE = 200
 
 
 class Ranges:
-    """A set of whole numbers, as the ranges they form; `1-4,7` in text."""
+    """A set of whole numbers, stored as ranges; `1-4,7` as text."""
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
         self._low: list[int] = []
@@ -27,15 +27,15 @@ class Ranges:
     @classmethod
     def parse(cls, text: str) -> Ranges:
         """Read what `str` wrote. Raises ValueError."""
-        made = cls()
+        ranges = cls()
         for part in filter(None, text.split(",")):
             low, _, high = part.partition("-")
             bounds = int(low), int(high or low)
-            if bounds[0] > bounds[1] or (made._high and bounds[0] <= made._high[-1]):
+            if bounds[0] > bounds[1] or (ranges._high and bounds[0] <= ranges._high[-1]):
                 raise ValueError(f"{text!r} is no list of ranges")
-            made._low.append(bounds[0])
-            made._high.append(bounds[1])
-        return made
+            ranges._low.append(bounds[0])
+            ranges._high.append(bounds[1])
+        return ranges
 
     def __str__(self) -> str:
         pairs = zip(self._low, self._high, strict=True)
@@ -53,7 +53,7 @@ class Ranges:
         return sum(self._high) - sum(self._low) + len(self._low)
 
     def add(self, number: int) -> None:
-        """Add a number, there or not."""
+        """Add a number; no error if it is in the set."""
         if number in self:
             return
         at = bisect_left(self._low, number)
@@ -71,7 +71,7 @@ class Ranges:
             self._high.insert(at, number)
 
     def discard(self, number: int) -> None:
-        """Take a number out, there or not."""
+        """Remove a number; no error if it is not in the set."""
         if number not in self:
             return
         at = bisect_right(self._low, number) - 1
@@ -106,7 +106,7 @@ class VersionRecord:
         self._recent[number] = created
 
     def as_json(self) -> dict[str, object]:
-        """The record for a cursor: all but the latest versions drawn together."""
+        """The record for a cursor. All versions but the latest are merged into ranges."""
         by_age = sorted(self._recent, key=lambda number: (self._recent[number], number))
         for number in by_age[: max(0, len(by_age) - KEPT_ONE_BY_ONE)]:
             self._older.add(number)
@@ -120,13 +120,13 @@ class VersionRecord:
     @classmethod
     def from_json(cls, value: dict[str, object]) -> VersionRecord:
         """Read what `as_json` wrote. Raises EdgepackError."""
-        made = cls()
+        record = cls()
         try:
             recent, older, until = value["recent"], value["older"], value["older_until"]
             if not isinstance(recent, dict) or not isinstance(older, str) or not isinstance(until, int):
                 raise TypeError(f"{value!r}")
-            made._recent = {int(number): int(created) for number, created in recent.items()}
-            made._older, made._older_until = Ranges.parse(older), until
+            record._recent = {int(number): int(created) for number, created in recent.items()}
+            record._older, record._older_until = Ranges.parse(older), until
         except (KeyError, TypeError, ValueError) as error:
             raise EdgepackError(f"this is no record of handled versions: {error}") from None
-        return made
+        return record

@@ -1,4 +1,4 @@
-"""What is looked for, the runs that are requested for it, and how a run is known again."""
+"""The rules of one model type, the runs that are requested, the runs that are seen, and the key that links them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from edgepack_assets.registry.base import RegisteredVersion
 
 
 class RunOutcome(StrEnum):
-    """How a run stands."""
+    """The state of a run. The texts continue a sentence: "its run ..."."""
 
-    RUNNING = "under way"
+    RUNNING = "is in progress"
     SUCCEEDED = "succeeded"
-    CANCELED = "canceled"
+    CANCELED = "was canceled"
     MODEL_FAILURE = "failed on the model"
-    UNAPPROVED = "found the approval taken back"
+    UNAPPROVED = "found the approval withdrawn"
     INFRASTRUCTURE_FAILURE = "failed because of infrastructure"
 
 
 @dataclass(frozen=True)
 class SeenRun:
-    """A run of a partition. `run_key` is its request's, None if a person launched it; `began` when it was made,
-    `over` when it ended, or as `began` where nobody wrote that down (ms); `whole` whether it makes the registered
-    package."""
+    """A run of a partition. `run_key` is that of its request, None if a person launched it. `created` and `finished`
+    are in ms; where the end was not recorded, `finished` equals `created`. `makes_package` says whether it makes the
+    registered package."""
 
     version: int
     run_key: str | None
-    began: int
-    over: int
-    ended: RunOutcome
-    whole: bool
+    created: int
+    finished: int
+    outcome: RunOutcome
+    makes_package: bool
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is looked for, and how: the configuration of one model type."""
+    """The configuration of one model type's sensor."""
 
     model_type: str
     model_name: str
@@ -51,14 +51,14 @@ class Rules:
 
 
 LONGEST_WAIT = 3600
-"""Seconds from a run that infrastructure failed to the next attempt, at most."""
+"""The longest time in seconds from a run that failed because of infrastructure to the next attempt."""
 
 
 def wait_before(attempt: int, rules: Rules) -> int:
-    """Seconds from the end of a run that infrastructure failed to the next, which is `attempt` (from 2 up).
+    """Seconds from the end of a run that failed because of infrastructure to the next one, number `attempt` (from 2).
 
-    The second comes at once: most often a process died, which has passed. What has not passed by then is an outage,
-    which more runs in a row would not outlast: ten intervals, a hundred, and so on."""
+    The second one is requested at once: most often a process died, and running again helps. If that fails too, there
+    is an outage, which more runs in a row would not survive: so they wait ten intervals, a hundred, and so on."""
     return 0 if attempt <= 2 else int(min(rules.interval * 10.0 ** (attempt - 2), LONGEST_WAIT))
 
 
@@ -66,15 +66,15 @@ def wait_before(attempt: int, rules: Rules) -> int:
 class Request:
     """A run to request."""
 
-    found: RegisteredVersion
+    registered: RegisteredVersion
     attempt: int
     run_key: str
     approval: Approval | None
 
 
-def created_ms(found: RegisteredVersion) -> int:
-    """When a version was registered, in ms since 1970."""
-    return int(found.created.timestamp() * 1000)
+def created_ms(version: RegisteredVersion) -> int:
+    """The time when a version was registered, in ms since 1970."""
+    return int(version.created.timestamp() * 1000)
 
 
 def run_key(rules: Rules, number: int, created: int, attempt: int) -> str:

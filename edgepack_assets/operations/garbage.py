@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts.blob_cache import Garbage
+from edgepack_assets.artefacts.backend import StoredFile
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.lock import LOCKS, split_name
 from edgepack_assets.operations.lock_usage import LockUse, damaged_models, digest_of, lock_uses
@@ -20,7 +20,7 @@ from edgepack_assets.registry.base import Registry
 
 def find_garbage(
     store: ArtefactStore, registry: Registry, environments: Path, grace: float, without: Collection[Path] = ()
-) -> list[Garbage]:
+) -> list[StoredFile]:
     """Locks and blobs that nothing needs and nothing used for `grace` seconds; locks before their wheels.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not count. If

@@ -13,11 +13,7 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
-
-LOCK_TAG = "lock_key"
-"""Tag of a registered package: the key of its lock."""
-DIGEST_TAG = "lock_digest"
-"""Tag of a registered package: the digest of its lock, which distinguishes the generations of one key."""
+from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,11 @@ def lock_uses(
             uses.append(LockUse(str(artefact.partition), document["key"], digest_of(document), document))
     for name in registry.names(Kind.MODEL):
         for version in registry.versions(Kind.MODEL, name):
-            if LOCK_TAG in version.tags:
-                uses.append(LockUse(str(version), version.tags[LOCK_TAG], version.tags.get(DIGEST_TAG)))
+            if LOCK_KEY in version.tags:
+                uses.append(LockUse(str(version), version.tags[LOCK_KEY], version.tags.get(LOCK_DIGEST)))
     for damaged in damaged_models(registry):
-        if LOCK_TAG in damaged.tags:
-            uses.append(LockUse(str(damaged), damaged.tags[LOCK_TAG], damaged.tags.get(DIGEST_TAG)))
+        if LOCK_KEY in damaged.tags:
+            uses.append(LockUse(str(damaged), damaged.tags[LOCK_KEY], damaged.tags.get(LOCK_DIGEST)))
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
         if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)

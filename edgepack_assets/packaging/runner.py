@@ -32,6 +32,7 @@ from edgepack_assets.filesystem.canonical_yaml import load_yaml
 from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
 from edgepack_assets.sandbox.child_main import RecordError, result_line
 from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.jobs import RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
@@ -206,16 +207,15 @@ class PackageRunner:
             what,
             self._environment,
             child_imports,
-            {
-                "task": "run",
-                "folder": str(self.component_folder),
-                "entrypoint": Path(component["entrypoint"]).stem,
-                "parameters": self.parameters,
-                "inputs": component["inputType"],
-                "outputs": component["outputType"],
-                "until_answers": until_answers,
-                "count": count,
-            },
+            RunJob(
+                self.component_folder,
+                entrypoint=Path(component["entrypoint"]).stem,
+                parameters=self.parameters,
+                input_types=component["inputType"],
+                output_types=component["outputType"],
+                until_answers=until_answers,
+                count=count,
+            ),
             inputs={"records": records},
             outputs={"results": results, "times": times},
         )

@@ -1,8 +1,9 @@
 """Packaging in a process of its own.
 
 simaticai takes half a second to import (it compiles a grammar), and it changes the logging of the process that does.
-So a worker imports it while the model is inspected, and Dagster's own process never does. Both ends are this
-project's code: calls and answers cross as pickles.
+So a worker imports it while the model is inspected, and Dagster's own process never does. `PackagingWorker` has a
+method for each function of config_package.py and deployment_package.py that the tasks call, with the function's own
+signature. Both ends are this project's code: calls and answers cross as pickles.
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ import os
 import pickle
 import subprocess
 import sys
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.filesystem.atomic_files import is_transient
 
+if TYPE_CHECKING:
+    from edgepack_assets.artefacts.store import ArtefactStore
+    from edgepack_assets.checks import CheckRow
+    from edgepack_assets.environments.lock import Lock
+    from edgepack_assets.model_types.interface import ComponentSpec
+    from edgepack_assets.packaging.stamp import Stamp
+
 
 class PackagingWorker:
-    """Starts at the first `start` or `call`, serves one call after the other, ends with `close`."""
+    """Starts at `start` or the first call, serves one call after the other, ends with `close`.
+
+    Every method that packages raises what the function of the same name raises, if that is an EdgepackError;
+    PackageError if the worker failed otherwise, TransientError if it was killed or the machine ran out of something."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -33,11 +46,35 @@ class PackagingWorker:
                 [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
 
-    def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function of config_package.py or deployment_package.py, as `module.function`.
+    def build_config_package(  # noqa: PLR0917 - as the function
+        self, component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path
+    ) -> Path:
+        """The config package of a component, in `work`: see config_package.py."""
+        package: Path = self._call(
+            "build_config_package", component_folder, spec, lock, package_name, description, work
+        )
+        return package
 
-        Raises what it raises, if that is an EdgepackError; PackageError if the worker failed otherwise, TransientError
-        if it was killed or the machine ran out of something."""
+    def config_package_rows(self, config_package: Path, lock: Lock) -> list[CheckRow]:
+        """Rows of config_package.is_fit: see deployment_package.py."""
+        rows: list[CheckRow] = self._call("config_package_rows", config_package, lock)
+        return rows
+
+    def expected_contents(self, config_package: Path, lock: Lock) -> dict[str, str]:
+        """The contents that the deployment package must have: see deployment_package.py."""
+        contents: dict[str, str] = self._call("expected_contents", config_package, lock)
+        return contents
+
+    def build_deployment_package(  # noqa: PLR0917 - as the function
+        self, config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path
+    ) -> Path:
+        """The stamped deployment package, in `work`: see deployment_package.py."""
+        package: Path = self._call(
+            "build_deployment_package", config_package, lock, store, registered_name, stamp, work
+        )
+        return package
+
+    def _call(self, function: str, *arguments: Any) -> Any:
         self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -65,19 +102,29 @@ class PackagingWorker:
             self._process = None
 
 
+def served_functions() -> Mapping[str, Callable[..., Any]]:
+    """The functions that PackagingWorker has methods for. Imports the SDK."""
+    from edgepack_assets.packaging.config_package import build_config_package
+    from edgepack_assets.packaging.deployment_package import (
+        build_deployment_package,
+        config_package_rows,
+        expected_contents,
+    )
+
+    functions = (build_config_package, config_package_rows, expected_contents, build_deployment_package)
+    return {function.__name__: function for function in functions}
+
+
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer calls until the other end closes."""
-    from edgepack_assets.packaging import config_package, deployment_package
-
-    modules = {"config_package": config_package, "deployment_package": deployment_package}
+    functions = served_functions()
     while True:
         try:
             name, arguments = pickle.load(requests)
         except EOFError:
             return
-        module, _, function = name.partition(".")
         try:
-            answer: tuple[bool, Any] = (False, getattr(modules[module], function)(*arguments))
+            answer: tuple[bool, Any] = (False, functions[name](*arguments))
         except EdgepackError as error:
             answer = (True, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, who knows which model it was about

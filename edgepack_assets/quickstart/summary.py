@@ -12,6 +12,8 @@ from pathlib import Path
 from edgepack_assets.model_types import model_type
 from edgepack_assets.quickstart.add_samples import SampleModel
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
+from edgepack_assets.tasks.package_tags import MODEL_NAME, MODEL_VERSION
+from edgepack_assets.text_format import format_table
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Packaged:
 
 def find_package(sample: SampleModel, registry: Registry) -> RegisteredVersion | None:
     """The latest registered deployment package of the sample's model version, if there is one."""
-    wanted = {"model_name": sample.model.name, "model_version": str(sample.model.version)}
+    wanted = {MODEL_NAME: sample.model.name, MODEL_VERSION: str(sample.model.version)}
     for package in reversed(registry.versions(Kind.MODEL, sample.entry.registered_package_name)):
         if wanted.items() <= package.tags.items():
             return package
@@ -45,11 +47,8 @@ def summary(packaged: Sequence[Packaged]) -> str:
         for name, value in one.metrics.items() or [("", None)]:
             rows.append((*first, name, "" if value is None else f"{value:.4g}"))
             first = ("", "")
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
     places = [f"  {one.package}: {one.package.location}" for one in packaged]
-    return "\n".join([*(line.rstrip() for line in lines), "", "The packages are in", *places])
+    return "\n".join([format_table(rows, underlined=True), "", "The packages are in", *places])
 
 
 def next_steps(sample: SampleModel, registry: Registry) -> str:

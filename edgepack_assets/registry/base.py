@@ -6,6 +6,7 @@ Packages are registered models of their own name. A version is immutable but for
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,12 +34,12 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class RegisteredVersion:
-    """One version of a model or data asset.
+class RegisteredVersion(ABC):
+    """One version of a model or data asset, as a registry lists it. No attribute asks the registry for anything:
+    what it may have to look up among the files, `resolve` gives.
 
     `version` of a model is a number (`number`); that of a data asset may be text, in a registry that knows such.
-    `digest` is `content_digest` of its files, `size` their bytes, `is_folder` whether it is a folder,
-    `location` where a person finds it (a path or URI); it may be told differently each time, so two versions are
+    `location` is where a person finds it (a path or URI); it may be told differently each time, so two versions are
     equal whatever it is.
     """
 
@@ -46,9 +47,6 @@ class RegisteredVersion:
     name: str
     version: Version
     created: datetime
-    digest: str
-    size: int
-    is_folder: bool
     location: str = field(compare=False)
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,6 +59,26 @@ class RegisteredVersion:
         if isinstance(self.version, str):
             raise EdgepackError(f"{self}: {self.version!r} is no whole number")
         return self.version
+
+    @abstractmethod
+    def resolve(self) -> ResolvedVersion:
+        """The version with digest and size. May ask the registry, once: a second call gives the same.
+
+        Raises CorruptError if its files are gone, TransientError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedVersion(RegisteredVersion):
+    """A version and what is known of its files: `digest` is their `content_digest`, or stands for it where a registry
+    keeps none, `size` their bytes, `is_folder` whether they are a folder."""
+
+    digest: str
+    size: int
+    is_folder: bool
+
+    def resolve(self) -> ResolvedVersion:
+        """The version itself."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -131,11 +149,11 @@ class Registry(Protocol):
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder
         `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
-        against `found.digest`: raises CorruptError, and leaves nothing behind then."""
+        against the digest of `found`: raises CorruptError, and leaves nothing behind then."""
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
         Empty folders in it are no content and are dropped. The next version is above every number that was given,

@@ -41,6 +41,7 @@ from edgepack_assets.registry.base import (
     Kind,
     RegisteredVersion,
     Registry,
+    ResolvedVersion,
     Unfinished,
     check_name,
     check_tags,
@@ -80,13 +81,13 @@ class LocalRegistry(Registry):
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
-        return self._listed(kind, name)[0]
+        return [*self._listed(kind, name)[0]]
 
     def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
         """The damaged versions of a name, lowest first."""
         return self._listed(kind, name)[1]
 
-    def _listed(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+    def _listed(self, kind: Kind, name: str) -> tuple[list[ResolvedVersion], list[DamagedVersion]]:
         """(the sound versions, the damaged ones) of a name."""
         check_name(kind, name)
         sound, damaged = [], []
@@ -101,7 +102,7 @@ class LocalRegistry(Registry):
         self._given(kind, name).add_if_possible(taken)
         return sound, damaged
 
-    def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
+    def get(self, kind: Kind, name: str, version: Version) -> ResolvedVersion:
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
         if not isinstance(version, int) or not is_version(str(version)):
@@ -162,9 +163,10 @@ class LocalRegistry(Registry):
             with disk_errors(target):
                 aside.mkdir(parents=True)
                 copy = _copy(source, aside, sync=False)
-                if content_digest(copy)[0] != found.digest:
+                digest = found.resolve().digest
+                if content_digest(copy)[0] != digest:
                     raise CorruptError(
-                        f"{source}: bytes differ from the digest {found.digest} of {found}; "
+                        f"{source}: bytes differ from the digest {digest} of {found}; "
                         "register a good copy as a new version"
                     )
                 copy.rename(target)
@@ -173,7 +175,7 @@ class LocalRegistry(Registry):
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`."""
         check_name(kind, name)
         tags = check_tags(tags)
@@ -205,7 +207,7 @@ class LocalRegistry(Registry):
 
     def set_tags(
         self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
         tags = check_tags(tags)
         with self._lock(found.kind, found.name):
@@ -244,11 +246,11 @@ class LocalRegistry(Registry):
     def _is_whole(self, kind: Kind, name: str, version: int) -> bool:
         return (self._folder(kind, name, version) / "version.json").is_file()
 
-    def _read(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
+    def _read(self, kind: Kind, name: str, version: int) -> ResolvedVersion:
         """A version. Raises CorruptError if it is damaged."""
         folder = self._folder(kind, name, version)
         fixed, tags = read_folder(folder)
-        return RegisteredVersion(
+        return ResolvedVersion(
             kind=kind,
             name=name,
             version=version,

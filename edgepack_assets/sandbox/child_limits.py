@@ -6,6 +6,7 @@ process that those it forks inherit. Standard library only.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 from pathlib import Path
@@ -16,6 +17,10 @@ _FILTER = 1
 _IO_PRIORITY = {"x86_64": 252, "aarch64": 31}
 _ONE_PROCESS = 1
 _KINDS_OF_LIMITS = 16
+_OUTPUT = (1, 2)
+_OF_OPEN_FILE = (fcntl.F_GETFL, fcntl.F_GETOWN, 11, 1032)
+"""What belongs to an open file, not to a process, so that who inherits a descriptor may change it for all: flags such
+as O_NONBLOCK, who gets a signal, which one (F_GETSIG), and a pipe's size (F_GETPIPE_SZ)."""
 _SCRATCH = Path("/dev/shm")  # noqa: S108 - of this namespace
 
 
@@ -81,4 +86,11 @@ def inherited() -> "list[object]":
         Path("/proc/self/oom_score_adj").read_text(),
         [scratch.st_mode, scratch.st_uid, attributes],
         [resource.getrlimit(kind) for kind in range(_KINDS_OF_LIMITS)],
+        [_of_open_file(descriptor, command) for descriptor in _OUTPUT for command in _OF_OPEN_FILE],
     ]
+
+
+def _of_open_file(descriptor: int, command: int) -> "int | None":
+    with contextlib.suppress(OSError):  # no pipe, or closed
+        return fcntl.fcntl(descriptor, command)
+    return None

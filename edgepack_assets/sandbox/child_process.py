@@ -24,6 +24,7 @@ from edgepack_assets.filesystem.temp_folders import Scratch, remove_all
 from edgepack_assets.sandbox.cgroup import new_group
 from edgepack_assets.sandbox.child_output import ChildOutput
 from edgepack_assets.sandbox.isolation import Isolation, SandboxRoot, python_folders
+from edgepack_assets.sandbox.jobs import SandboxJob
 from edgepack_assets.sandbox.resource_usage import Consumption, descendants
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
@@ -56,7 +57,7 @@ class ChildDiedError(ComponentError):
 
 
 @dataclass(frozen=True)
-class Job:
+class JobFolder:
     """A job's folder: `home` with what was put in for it, `result` and `outputs` that it is to write."""
 
     home: Path
@@ -142,29 +143,31 @@ class ChildProcess:
             return True  # somebody in this process waits for every child there is
 
     @contextlib.contextmanager
-    def job(self, told: Mapping[str, Any], inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[Job]:
+    def job(self, job: SandboxJob, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[JobFolder]:
         """Lay out a job: its `folder`, its `file` and the inputs are copied in. All of it is removed afterwards."""
         self._jobs += 1
         home = self.work / str(self._jobs)
         given, made = home / "in", home / "out"
-        told = dict(told)
+        message = job.as_message()
         file = self.work / "job.json"
         with disk_errors(home):
             for folder in (home, given, made):
                 folder.mkdir()
             for name in ("folder", "file"):
-                if name in told:
-                    told[name] = str(self._give(Path(told[name]), given / name / Path(told[name]).name))
+                if name in message:
+                    message[name] = str(self._give(message[name], given / name / message[name].name))
             paths = {name: str(self._give(path, given / name / path.name)) for name, path in inputs.items()}
-            job = Job(home, home / "result.json", {name: made / path.name for name, path in outputs.items()}, file)
-            paths |= {name: str(path) for name, path in job.outputs.items()}
+            laid_out = JobFolder(
+                home, home / "result.json", {name: made / path.name for name, path in outputs.items()}, file
+            )
+            paths |= {name: str(path) for name, path in laid_out.outputs.items()}
             # A file: a pipe takes 64 KiB and then blocks, and who reads its other end may be busy for ever.
-            told |= {"home": str(home), "result": str(job.result), "paths": paths}
-            file.write_text(json.dumps(told), encoding="utf-8")
+            message |= {"home": str(home), "result": str(laid_out.result), "paths": paths}
+            file.write_text(json.dumps(message), encoding="utf-8")
             for folder in (home, given, made, file):
                 self._isolation.give_to_child(folder)
         try:
-            yield job
+            yield laid_out
         finally:
             with disk_errors(self.work, "cleared"), contextlib.suppress(FileNotFoundError):
                 self._clear()
@@ -194,7 +197,7 @@ class ChildProcess:
                 self._isolation.give_to_child(Path(path, name))
         return copy
 
-    def do(self, what: str, job: Job, log: Any) -> None:
+    def do(self, what: str, job: JobFolder, log: Any) -> None:
         """Send a job and wait until it has written its result. Raises ComponentError if it took too long or too
         much of the disk, or ended without one."""
         output = ChildOutput(what, log, self.work)

@@ -141,7 +141,7 @@ def isolation_for(policy: Literal["required", "best_effort"], backends: Sequence
             )
     raise IsolationError(
         "model code cannot be isolated on this machine, and runtime.isolation is `required`: install bubblewrap, or "
-        f"allow user namespaces ({'; '.join(f'{backend}: {reason}' for way, reason in tried.items())}). `best_effort` "
+        f"allow user namespaces ({'; '.join(f'{name}: {reason}' for name, reason in tried.items())}). `best_effort` "
         "would run it without"
     )
 

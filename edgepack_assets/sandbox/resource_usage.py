@@ -22,6 +22,10 @@ _BLOCK = 512
 _MOST_FILES = 100_000
 _PIPE = 64 << 10
 """Bytes that a pipe holds. One can be made larger, but all of a user's beyond 64 MiB are smaller."""
+_MAPPING, _WATCH = 256, 192
+"""Bytes that the kernel needs for one mapping of memory, and for one descriptor that an epoll instance watches: forks
+multiply the ones, and each instance may watch all there are."""
+_EPOLL = "anon_inode:[eventpoll]"
 _SCRATCH = "root/dev/shm"
 _KERNELS = ("VmPTE:", "HugetlbPages:")
 _OWN = ("RssAnon:", "RssShmem:", "VmSwap:", *_KERNELS)
@@ -59,8 +63,13 @@ class Consumption:
         words = self._walk(sizes, _files_of_scratch(processes))
         if words:
             return words
-        opened = [found for threads in processes for found in _open(threads)]
-        return self._removed(sizes, opened, processes) or self._memory(opened, processes)
+        opened, epolls = [], 0
+        for found, is_epoll in (each for threads in processes for each in _open(threads)):
+            opened.append(found)
+            epolls += is_epoll
+        kernels = _buffers(opened, processes) + epolls * len(opened) * _WATCH
+        words, mappings = self._removed(sizes, opened, processes, kernels)
+        return words or self._memory(opened, processes, kernels + mappings * _MAPPING)
 
     def _walk(self, sizes: _Sizes, files: int) -> str:
         size = 0
@@ -84,28 +93,38 @@ class Consumption:
                 )
         return ""
 
-    def _removed(self, sizes: _Sizes, opened: Sequence[os.stat_result], processes: Iterable[Sequence[int]]) -> str:
-        """As `_walk`, with files that have no name any more but are kept open or mapped."""
+    def _removed(
+        self, sizes: _Sizes, opened: Sequence[os.stat_result], processes: Iterable[Sequence[int]], kernels: int
+    ) -> tuple[str, int]:
+        """As `_walk`, with files that have no name any more but are kept open or mapped; and how many mappings there
+        are."""
         for found in opened:
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
                 sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
-        size_is_hidden = [threads for threads in processes if _add_mapped(sizes, threads)]
+        mappings, size_is_hidden = 0, False
+        for threads in processes:
+            count, is_hidden = _add_mapped(sizes, threads)
+            mappings += count
+            size_is_hidden |= is_hidden
+            if kernels + mappings * _MAPPING > self._settings.memory_limit * _GIB:
+                break  # reading the others could take longer than the job
         size = sum(sizes.values())
         if size_is_hidden:
             size = max(size, self._most_free - _free(self._work))  # what they take is missing on the disk
-        return self._too_large(size)
+        return self._too_large(size), mappings
 
     def _too_large(self, size: int) -> str:
         limit = self._settings.disk_limit
         return f"it wrote more than {limit:g} GiB (runtime.disk_limit in edgepack.yaml)" if size > limit * _GIB else ""
 
-    def _memory(self, opened: Sequence[os.stat_result], processes: Sequence[Sequence[int]]) -> str:
+    def _memory(self, opened: Sequence[os.stat_result], processes: Sequence[Sequence[int]], kernels: int) -> str:
+        """`kernels` are the bytes that the kernel needs for what the processes have."""
         if len(opened) > _MOST_FILES:
             return f"it has more than {_MOST_FILES:,} files open"
-        limit = self._settings.memory_limit * _GIB - _buffers(opened, processes)
+        limit = self._settings.memory_limit * _GIB - kernels
         # The exact sum takes its time, so it is asked for only where the simple one, which counts what processes share
         # once for each of them, is too large.
-        if sum(map(_memory, processes)) > limit and sum(map(_share, processes)) > limit:
+        if limit < 0 or (sum(map(_memory, processes)) > limit and sum(map(_share, processes)) > limit):
             return (
                 f"it took more than {self._settings.memory_limit:g} GiB of memory in {len(processes)} processes "
                 "(runtime.memory_limit in edgepack.yaml)"
@@ -158,11 +177,13 @@ def _threads(pid: int) -> list[int]:
 
 
 def _lines(threads: Sequence[int], name: str) -> list[str]:
-    """A file of /proc that says the same of each thread that still runs. Raises PermissionError."""
+    """A file of /proc that says the same of each thread that still runs. Raises PermissionError.
+
+    Of a thread that is ending some files are empty."""
     for thread in threads:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{thread}/{name}").read_text(errors="replace").splitlines()
-            if name != "status" or any(line.startswith("VmRSS:") for line in lines):
+            if any(line.startswith("VmRSS:") for line in lines) if name == "status" else lines:
                 return lines
     return []
 
@@ -186,11 +207,14 @@ def _share(threads: Sequence[int]) -> int:
         return _memory(threads)  # it has shut itself off
 
 
-def _add_mapped(sizes: _Sizes, threads: Sequence[int]) -> bool:
-    """Add files that a process maps and that have no name any more. Whether only root may see the size of one."""
-    is_hidden = False
+def _add_mapped(sizes: _Sizes, threads: Sequence[int]) -> tuple[int, bool]:
+    """Add files that a process maps and that have no name any more. How many mappings it has, and whether only root may
+    see the size of such a file."""
+    mappings, is_hidden = 0, False
     with contextlib.suppress(PermissionError):
-        for line in _lines(threads, "maps"):
+        lines = _lines(threads, "maps")
+        mappings = len(lines)
+        for line in lines:
             if not line.endswith(" (deleted)"):
                 continue
             place, _, _, numbers, inode, _ = line.split(maxsplit=5)
@@ -207,16 +231,17 @@ def _add_mapped(sizes: _Sizes, threads: Sequence[int]) -> bool:
             else:
                 if found.st_nlink == 0:
                     sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
-    return is_hidden
+    return mappings, is_hidden
 
 
-def _open(threads: Sequence[int]) -> Iterator[os.stat_result]:
-    """What a process's threads hold open. Each can have a list of its own."""
+def _open(threads: Sequence[int]) -> Iterator[tuple[os.stat_result, bool]]:
+    """What a process's threads hold open, and whether it is an epoll instance. Each can have a list of its own."""
     for thread in threads:
         with contextlib.suppress(OSError):
             for entry in os.scandir(f"/proc/{thread}/fd"):
                 with contextlib.suppress(OSError):
-                    yield entry.stat()
+                    found = entry.stat()
+                    yield found, stat.S_IFMT(found.st_mode) == 0 and os.readlink(entry.path) == _EPOLL  # noqa: PTH115
 
 
 def _buffers(opened: Iterable[os.stat_result], processes: Iterable[Sequence[int]]) -> int:
@@ -240,7 +265,7 @@ def _sockets(threads: Sequence[int]) -> tuple[int, int]:
         if not Path(f"/proc/{threads[0]}/ns/net").samefile("/proc/self/ns/net"):
             words = [line.split() for line in _lines(threads, "net/sockstat")]
             found = {line[0]: int(line[2]) for line in words}
-            return found["sockets:"], found["TCP:"]
+            return found.get("sockets:", 0), found.get("TCP:", 0)  # nothing, if it has ended meanwhile
     return 0, 0
 
 

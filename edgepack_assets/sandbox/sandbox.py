@@ -22,6 +22,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.sandbox.child_output import quoted, without_folder
 from edgepack_assets.sandbox.child_process import ChildProcess
 from edgepack_assets.sandbox.isolation import Backend, Isolation, isolation_for
+from edgepack_assets.sandbox.jobs import SandboxJob
 from edgepack_assets.sandbox.untrusted_files import open_output, take_output
 
 _RESULT_LIMIT = 8 << 20
@@ -121,14 +122,14 @@ class Sandbox:
         what: str,
         environment: Environment,
         child_imports: Iterable[str],
-        job: Mapping[str, Any],
+        job: SandboxJob,
         *,
         inputs: Mapping[str, Path] | None = None,
         outputs: Mapping[str, Path] | None = None,
     ) -> Any:
-        """Do `job` (see child_main.py) and return its value.
+        """Do `job` and return its value.
 
-        The job works on copies: of its `folder`, which is its working directory, of its `file`, if it names one, and
+        The job works on copies: of its `folder`, which is its working directory, of its `file`, if it has one, and
         of `inputs`. Files that it writes for `outputs` are put there. `what` names it in errors. Raises
         TaskFailedError if the code raised, ComponentError if it hung, took too much, died or returned something that
         is not JSON. Outputs are not trusted either: open them with `open_output`.

@@ -23,6 +23,7 @@ from edgepack_assets.environments.wheels import PLATFORM
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.isolation import Backend
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 
 _HARM = Path(__file__).with_name("escape_attempts.py")
@@ -74,7 +75,7 @@ def try_protections(settings: RuntimeSettings, backends: list[Backend] | None = 
     ):
 
         def harm(name: str, using: Sandbox = sandbox, **arguments: Any) -> Any:
-            job = {"task": "call", "file": str(_HARM), "function": name, "folder": folder, "arguments": arguments}
+            job = CallJob(folder, _HARM, name, arguments)
             try:
                 return using.run(f"trying to {name}", _plain_python(), [], job)
             except ComponentError as error:

@@ -21,10 +21,12 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
@@ -62,7 +64,7 @@ def make_config_package(
         check_still_approved(model)
     tools.packaging.start()
     with tools.work_folder() as work:
-        path = tools.registry.download(model, work / "model")
+        path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
         with model_errors(f"reading {model}"):
             source = implementation.read_model(path, entry)
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
@@ -81,10 +83,10 @@ def make_config_package(
         with model_errors(f"reading {model}"):
             _write_model_json(component, {**source.model, **inspection.get("component", {})})
             spec = implementation.component_spec(inspection)
-        package: Path = tools.packaging.call(
-            "config_package.build_config_package", component, spec, lock, entry.package_name, entry.description, work
+        package = tools.packaging.build_config_package(
+            component, spec, lock, entry.package_name, entry.description, work
         )
-        parts: list[CheckRow] = tools.packaging.call("deployment_package.config_package_parts", package, lock)
+        parts = tools.packaging.config_package_rows(package, lock)
         parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         parts += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
@@ -95,8 +97,11 @@ def make_config_package(
                 "lock": tools.store.put_json(lock.model_dump(mode="json")),
                 "inspection": tools.store.put_json(inspection),
             },
-            facts={"model": {"name": model.name, "version": model.version, "digest": model.digest}},
-            made_from={"registered_model": model.digest},
+            facts={
+                "model": {"name": model.name, "version": model.version, "digest": digest},
+                **failed_rows(parts),
+            },
+            made_from={"registered_model": digest},
         )
         files = [
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
@@ -151,13 +156,7 @@ def _inspect(
             what,
             environment,
             child_imports,
-            {
-                "task": "call",
-                "folder": str(component),
-                "file": str(implementation.folder / "child_tasks.py"),
-                "function": "inspect_model",
-                "arguments": {},
-            },
+            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", {}),
         )
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}

@@ -16,13 +16,15 @@ from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import Kind, ResolvedVersion
+from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.tasks.registration import LONGEST_TAG, Registration, metrics_tag, register_package
+from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
 
 _SHOWN = 12
 """Digits of a digest in a package's description; the tags have all of them."""
@@ -46,7 +48,7 @@ class Validated:
 class DeploymentReport:
     """What a person sees of a deployment package."""
 
-    registered: RegisteredVersion
+    registered: ResolvedVersion
     package_id: str
     content_digest: str
     was_registered_before: bool
@@ -60,16 +62,17 @@ def deploy(
     """Verify chain and gates, build, run and register the package; or report the version that stands.
 
     `override` is a person's reason to register although gates do not hold; empty where there is none. It is kept in
-    the package's tags. Raises StaleError, EdgepackError (gates), PackageError, ComponentError, TransientError.
+    the package's tags. Raises StaleError, EdgepackError (checks, gates), PackageError, ComponentError, TransientError.
     """
     check_chain("deployment_package", key, validated.inputs().values())
+    refuse_failed_checks(key, validated.inputs().values())
     metrics = open_metrics(validated.metrics, tools)
     overridden = _refuse_failed_gates(metrics, key, override, tools)
     name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
     package = tools.store.fetch(validated.config_package.parts["package"])
-    expected: dict[str, str] = tools.packaging.call("deployment_package.expected_contents", package, lock)
+    expected = tools.packaging.expected_contents(package, lock)
     content = content_digest(expected)
-    tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, "content_digest": content}
+    tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, package_tags.CONTENT_DIGEST: content}
     origin = _origin(validated, lock, tools)
     executed = False
     with tools.work_folder() as work:
@@ -77,9 +80,7 @@ def deploy(
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built: Path = tools.packaging.call(
-                "deployment_package.build_deployment_package", package, lock, tools.store, name, stamp, work
-            )
+            built = tools.packaging.build_deployment_package(package, lock, tools.store, name, stamp, work)
             found = contents(built, stamp)
             if found != expected:
                 raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
@@ -89,13 +90,13 @@ def deploy(
             return built
 
         registration = register_package(tools.registry, name, tags, build, tools.log)
-        registered, before = registration.registered, registration.built is None
+        registered, before = registration.registered.resolve(), registration.built is None
         parts = _registered_rows(registration, expected, work, tools)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
-                registered = tools.registry.set_tags(registered, added, without=too_old)
-    package_id = registered.tags.get("packageid", "")
+                registered = tools.registry.set_tags(registered, added, without=too_old).resolve()
+    package_id = registered.tags.get(package_tags.PACKAGE_ID, "")
     artefact = Artefact(
         asset="deployment_package",
         partition=str(key),
@@ -143,31 +144,33 @@ def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: T
         tools.log.info(f"every gate of {key} holds: the reason to override them is not needed and not kept")
     if not failed:
         return {}
-    if len(override) > LONGEST_TAG:
+    if len(override) > package_tags.LONGEST_TAG:
         raise EdgepackError(
-            f"the reason to override the gates of {key} has {len(override)} characters; a tag holds {LONGEST_TAG}"
+            f"the reason to override the gates of {key} has {len(override)} characters; a tag "
+            f"holds {package_tags.LONGEST_TAG}"
         )
     words = in_words(failed)
     tools.log.warning(f"gates of {key} are overridden ({override}): {words}")
-    words = words if len(words) <= LONGEST_TAG else f"{words[: LONGEST_TAG - 3]}..."
-    return {"gates_overridden": override, "gates_overridden_failed": words}
+    words = words if len(words) <= package_tags.LONGEST_TAG else f"{words[: package_tags.LONGEST_TAG - 3]}..."
+    return {package_tags.GATES_OVERRIDDEN: override, package_tags.GATES_OVERRIDDEN_FAILED: words}
 
 
 def _tags(  # noqa: PLR0917 - what the tags are made from
     key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], tools: TaskContext
 ) -> dict[str, str]:
+    package_tags.check_metric_names(metrics.numbers)
     raw, model = raw_data_of(validated.payload_data), validated.config_package.facts["model"]
     tags = {
-        "model_name": model["name"],
-        "model_version": str(model["version"]),
-        "model_type": key.model_type,
-        "lock_digest": lock.digest,
-        "lock_key": lock.key,
-        "raw_data": f"{raw['name']}:{raw['version']}",
-        "raw_data_digest": raw["digest"],
-        "payload_digest": validated.payload_data.digest,
-        "edgepack_version": __version__,
-        "config_digest": config_digest(tools.settings),
+        package_tags.MODEL_NAME: model["name"],
+        package_tags.MODEL_VERSION: str(model["version"]),
+        package_tags.MODEL_TYPE: key.model_type,
+        package_tags.LOCK_DIGEST: lock.digest,
+        package_tags.LOCK_KEY: lock.key,
+        package_tags.RAW_DATA: f"{raw['name']}:{raw['version']}",
+        package_tags.RAW_DATA_DIGEST: raw["digest"],
+        package_tags.PAYLOAD_DIGEST: validated.payload_data.digest,
+        package_tags.EDGEPACK_VERSION: __version__,
+        package_tags.CONFIG_DIGEST: config_digest(tools.settings),
         **{name: value for name, value in run_tags.items() if value},
     }
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
@@ -180,7 +183,7 @@ def _registered_rows(
     against the registered digest.
 
     The files of a package that was built in this run have been compared already: its digest is enough."""
-    registered, built = registration.registered, registration.built
+    registered, built = registration.registered.resolve(), registration.built
     with ThreadPoolExecutor(1) as pool:  # beside the download: hashing a hundred megabytes takes its time
         as_built = None if built is None else pool.submit(file_digest, built)
         path = tools.registry.download(registered, work / "registered")
@@ -190,7 +193,7 @@ def _registered_rows(
             CheckRow("registered bytes", registered.digest == digest, registered.digest, f"{digest}, as built and run")
         ]
     stamp = read_stamp(path)
-    wanted = f"version {registered.version}, package id {registered.tags.get('packageid', 'none')}"
+    wanted = f"version {registered.version}, package id {registered.tags.get(package_tags.PACKAGE_ID, 'none')}"
     differing = _differing(contents(path, stamp), expected)
     return [
         CheckRow("files that differ from the validated ones", differing == "none", differing, "none"),

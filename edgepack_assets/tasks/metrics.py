@@ -14,6 +14,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_inputs
 from edgepack_assets.tasks.gates import compare_with_gates
 from edgepack_assets.tasks.package_history import references
 from edgepack_assets.tasks.payload_data import open_payload
@@ -40,6 +41,7 @@ def make_metrics(
     facts = {
         "metrics": numbers,
         "parts": [_as_row(part) for part in score.parts],
+        **failed_inputs((payload_data, prepped_data, validation_results)),
     }
     artefact = Artefact(
         asset="metrics", partition=str(key), parts={"metrics": tools.store.put_json(facts)}, facts=facts,

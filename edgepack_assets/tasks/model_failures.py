@@ -21,6 +21,7 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, ModelError
 from edgepack_assets.sandbox import pickle_origin
 from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport, parse_report
 
@@ -71,13 +72,8 @@ def origin_of(
     if model.suffix.lower() not in _PICKLES:
         return Origin()
     what = f"reading {model.name}"
-    job = {
-        "task": "call",
-        "folder": str(component),
-        "file": str(Path(pickle_origin.__file__)),
-        "function": "origin",
-        "arguments": {"file": model.relative_to(component).as_posix()},
-    }
+    arguments = {"file": model.relative_to(component).as_posix()}
+    job = CallJob(component, Path(pickle_origin.__file__), "origin", arguments)
     try:
         return parse_report(what, Origin, sandbox.run(what, environment, child_imports, job))
     except ComponentError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -18,19 +17,23 @@ from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Reference
+from edgepack_assets.tasks.package_tags import (
+    DATED_METRICS,
+    MODEL_NAME,
+    MODEL_VERSION,
+    PAYLOAD_DIGEST,
+    RAW_DATA,
+    is_dated_metrics,
+)
 
 _Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
 """A package, of which the tags are read and nothing else: those of a damaged one hold as long as they can be read."""
 
-_DATED = re.compile(r"metrics_[0-9]{8}T[0-9]{6}Z")
-DATED_NAME = "metrics_%Y%m%dT%H%M%SZ"
-"""Tags that hold the metrics of an unchanged package on later raw data, as JSON; their time is in UTC."""
-
 
 def model_version_of(package: RegisteredVersion | DamagedVersion, model_name: str) -> int | None:
     """The version of that model that a package was made from; None if it was made from another or doesn't say."""
-    version = package.tags.get("model_version", "")
-    return int(version) if package.tags.get("model_name") == model_name and is_version(version) else None
+    version = package.tags.get(MODEL_VERSION, "")
+    return int(version) if package.tags.get(MODEL_NAME) == model_name and is_version(version) else None
 
 
 def by_model_version(packages: Iterable[_Package], model_name: str) -> dict[int, _Package]:
@@ -46,9 +49,9 @@ def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict
     """The dated metrics of a package, oldest first: tag -> {"metrics", "raw_data", "payload_digest", ...}."""
     found = {}
     for tag, text in sorted(package.tags.items()):
-        if _DATED.fullmatch(tag):
+        if is_dated_metrics(tag):
             try:
-                datetime.strptime(tag, DATED_NAME)
+                datetime.strptime(tag, DATED_METRICS)
                 entry = json.loads(text)
             except ValueError:
                 continue
@@ -60,7 +63,7 @@ def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict
 def raw_data_of_package(package: RegisteredVersion) -> set[str]:
     """Every `name:version` of raw data that a package was validated on."""
     dated = (str(entry.get("raw_data")) for entry in dated_metrics(package).values())
-    return {package.tags.get("raw_data", ""), *dated}
+    return {package.tags.get(RAW_DATA, ""), *dated}
 
 
 def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str, Reference]:
@@ -123,12 +126,12 @@ def _package_reference(
 
 def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
     """A metric of a package, on the same payload if it was ever validated on that, and the raw data it is on."""
-    if package.tags.get("payload_digest") != payload:
+    if package.tags.get(PAYLOAD_DIGEST) != payload:
         for entry in reversed(dated_metrics(package).values()):
             value = _number(entry["metrics"].get(name))
             if entry.get("payload_digest") == payload and value is not None:
                 return value, str(entry.get("raw_data", "the same raw data"))
-    return _number(package.tags.get(name)), package.tags.get("raw_data", "unknown raw data")
+    return _number(package.tags.get(name)), package.tags.get(RAW_DATA, "unknown raw data")
 
 
 def _number(value: object) -> float | None:

@@ -16,6 +16,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.output_files import OutputFile
 
 JSON_LINES = "application/x-ndjson+gzip"
@@ -45,7 +46,7 @@ def make_payload(
     if copy_to is not None:
         copy_to.prepare(is_a_copy)
     entry, implementation = tools.entry(key), tools.model_type(key)
-    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version)
+    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
     tools.log.info(f"raw data {raw}, {raw.size} bytes")
     if entry.raw_data.version == "latest" and (damaged := damaged_above(tools.registry, raw)):
         tools.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
@@ -61,6 +62,7 @@ def make_payload(
             "sourced": writer.sourced,
             "raw_data": {"name": raw.name, "version": raw.version, "digest": raw.digest},
         }
+        rows = implementation.payload_rows(facts)
         artefact = Artefact(
             asset="payload_data",
             partition=str(key),
@@ -68,13 +70,13 @@ def make_payload(
                 "records": tools.store.put_file(writer.records, JSON_LINES),
                 "sources": tools.store.put_file(writer.sources, JSON_LINES),
             },
-            facts=facts,
+            facts={**facts, **failed_rows(rows)},
             made_from={"raw_data": raw.digest},
         )
         if copy_to is not None:
             with writer.records.open("rb") as source:
                 copy_to.write(is_a_copy, partial(shutil.copyfileobj, source))
-    return artefact, PayloadReport(implementation.payload_rows(facts), writer.preview)
+    return artefact, PayloadReport(rows, writer.preview)
 
 
 def open_payload(artefact: Artefact, tools: TaskContext) -> Payload:

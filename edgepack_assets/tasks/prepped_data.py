@@ -18,11 +18,13 @@ from edgepack_assets.model_types.interface import Prepped
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import open_payload
 
 if TYPE_CHECKING:
@@ -77,43 +79,47 @@ def prepare_data(
                 what,
                 environment,
                 child_imports,
-                {
-                    "task": "call",
-                    "folder": str(runner.component_folder),
-                    "file": str(implementation.folder / "child_tasks.py"),
-                    "function": "prepare",
-                    "arguments": {"count": payload.count},
-                },
+                CallJob(
+                    runner.component_folder,
+                    implementation.folder / "child_tasks.py",
+                    "prepare",
+                    {"count": payload.count},
+                ),
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in ("features", "windows")},
             )
         told = parse_report(what, _PreparedReport, answer)
         _check_counts(what, told, inspection, payload.count)
         features = _to_parquet(work, inspection, payload.count, told)
+        parts = [
+            CheckRow("windows", told.windows > 0, str(told.windows), "at least 1"),
+            CheckRow(
+                "features",
+                told.features == inspection["features"],
+                str(told.features),
+                f"{inspection['features']}, as the model's clustering takes",
+            ),
+            CheckRow(
+                "windows with values",
+                told.unfilled < told.windows,
+                f"{told.windows - told.unfilled} of {told.windows}",
+                "at least 1",
+            ),
+        ]
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
             parts={"features": tools.store.put_file(features, PARQUET)},
-            facts={"windows": told.windows, "features": told.features, "unfilled_windows": told.unfilled},
+            facts={
+                "windows": told.windows,
+                "features": told.features,
+                "unfilled_windows": told.unfilled,
+                **failed_rows(parts),
+            },
             made_from=made_from,
         )
         background_imports.finish()
         picture = implementation.prepped_picture(Prepped(features))
-    parts = [
-        CheckRow("windows", told.windows > 0, str(told.windows), "at least 1"),
-        CheckRow(
-            "features",
-            told.features == inspection["features"],
-            str(told.features),
-            f"{inspection['features']}, as the model's clustering takes",
-        ),
-        CheckRow(
-            "windows with values",
-            told.unfilled < told.windows,
-            f"{told.windows - told.unfilled} of {told.windows}",
-            "at least 1",
-        ),
-    ]
     return artefact, PreppedReport(parts, picture)
 
 

@@ -18,17 +18,23 @@ from typing import Any
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry, damaged_in_words
-from edgepack_assets.tasks.package_history import DATED_NAME, by_model_version, dated_metrics
-
-IDENTITY = ("content_digest", "model_name", "model_version")
-"""Tags that make a package what it is: a retrained model of equal bytes is another package."""
-OLDER_TAG = "older_than_model_version"
-"""Tag of a package whose model is older than one that was packaged before it: the highest such model version."""
+from edgepack_assets.tasks.package_history import by_model_version, dated_metrics
+from edgepack_assets.tasks.package_tags import (
+    CONFIG_DIGEST,
+    DATED_METRICS,
+    IDENTITY,
+    MODEL_NAME,
+    MODEL_VERSION,
+    OLDER_THAN,
+    PACKAGE_ID,
+    PAYLOAD_DIGEST,
+    RAW_DATA,
+    RUN_ID,
+)
 
 DATED_KEPT = 12
 """Dated metrics that a package keeps, the newest: Azure ML documents 50 tags of up to 1000 characters for what it
 keeps, and a package has some 29 others."""
-LONGEST_TAG = 1000
 
 _MOST_RACES = 50
 _SAME = 1e-9
@@ -78,7 +84,7 @@ def register_package(
             return Registration(standing, None)
         stamp = _next_stamp(name, known, taken)
         built = build(stamp)
-        stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), "packageid": str(stamp.package_id)}
+        stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
         try:
             return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
         except VersionTakenError:
@@ -98,7 +104,7 @@ def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -
     """The next version, with the package id that all versions of the name share: the newest one's that has any."""
     for _, version in sorted(known.items(), reverse=True):
         try:
-            shared = uuid.UUID(version.tags.get("packageid", ""))
+            shared = uuid.UUID(version.tags.get(PACKAGE_ID, ""))
         except ValueError:
             continue
         break
@@ -108,8 +114,8 @@ def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -
 
 
 def _older_tag(known: Iterable[RegisteredVersion | DamagedVersion], tags: Mapping[str, str]) -> dict[str, str]:
-    newest = max(by_model_version(known, tags["model_name"]), default=0)
-    return {OLDER_TAG: str(newest)} if newest > int(tags["model_version"]) else {}
+    newest = max(by_model_version(known, tags[MODEL_NAME]), default=0)
+    return {OLDER_THAN: str(newest)} if newest > int(tags[MODEL_VERSION]) else {}
 
 
 def metrics_tag(
@@ -119,14 +125,14 @@ def metrics_tag(
     these metrics on this payload already."""
     entry = {
         "metrics": {name: value for name, value in metrics.items() if value is not None},
-        "raw_data": tags["raw_data"],
-        "payload_digest": tags["payload_digest"],
-        "run_id": tags.get("run_id", ""),
-        "config_digest": tags.get("config_digest", ""),
+        "raw_data": tags[RAW_DATA],
+        "payload_digest": tags[PAYLOAD_DIGEST],
+        "run_id": tags.get(RUN_ID, ""),
+        "config_digest": tags.get(CONFIG_DIGEST, ""),
     }
     first = {
         "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},
-        "payload_digest": found.tags.get("payload_digest"),
+        "payload_digest": found.tags.get(PAYLOAD_DIGEST),
     }
     dated = dated_metrics(found)
     if any(_same_metrics(entry, held) for held in (first, *dated.values())):
@@ -134,8 +140,8 @@ def metrics_tag(
     # Later than the others by name too, whatever the clocks say: by their names the oldest are told.
     now = datetime.now(UTC)
     if dated:
-        now = max(now, datetime.strptime(max(dated), DATED_NAME).replace(tzinfo=UTC) + timedelta(seconds=1))
-    while (key := now.strftime(DATED_NAME)) in found.tags:
+        now = max(now, datetime.strptime(max(dated), DATED_METRICS).replace(tzinfo=UTC) + timedelta(seconds=1))
+    while (key := now.strftime(DATED_METRICS)) in found.tags:
         now += timedelta(seconds=1)
     return {key: json.dumps(entry, sort_keys=True)}, list(dated)[: max(0, len(dated) + 1 - DATED_KEPT)]
 

@@ -14,9 +14,11 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
 if TYPE_CHECKING:
@@ -54,11 +56,20 @@ def validate(
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
             run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
+        parts = [
+            CheckRow(
+                "records accounted for",
+                run.records == payload.count,
+                str(run.records),
+                f"{payload.count}, as in the payload",
+            ),
+            CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
+        ]
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": tools.store.put_file(run.results, JSON_LINES),
                    "inspection": config_package.parts["inspection"]},
-            facts={"records": run.records, "answered": run.answered},
+            facts={"records": run.records, "answered": run.answered, **failed_rows(parts)},
             observations={
                 "times": tools.store.put_file(run.times, "application/octet-stream"),
                 "latency": tools.store.put_json(run.latency),
@@ -73,28 +84,15 @@ def validate(
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
         trial = implementation.trial(payload, results, inspection, tools.entry(key), work)
         warnings, tried = try_out(key, trial, runner.component_folder, environment, tools) if trial else ([], [])
-    parts = [
-        CheckRow(
-            "records accounted for",
-            run.records == payload.count,
-            str(run.records),
-            f"{payload.count}, as in the payload",
-        ),
-        CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
-        *warnings,
-    ]
     isolation = tools.sandbox.isolation.words
-    return artefact, ValidationReport(parts, preview, run.latency, picture, keeps_pace, isolation, tried)
+    return artefact, ValidationReport([*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried)
 
 
 def try_out(
     key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: TaskContext
 ) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     """What trying it says: rows that only warn, and a table."""
-    job = {
-        "task": "call", "folder": str(component), "file": str(tools.model_type(key).folder / "child_tasks.py"),
-        "function": trial.function, "arguments": trial.arguments,
-    }  # fmt: skip
+    job = CallJob(component, tools.model_type(key).folder / "child_tasks.py", trial.function, trial.arguments)
     child_imports = tools.child_imports(key, environment.lock)
     try:
         told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)

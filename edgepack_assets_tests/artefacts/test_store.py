@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from edgepack_assets.artefacts import store as artefact_store
 from edgepack_assets.artefacts.artefact import Artefact, Blob, canonical_json, read_manifest
-from edgepack_assets.artefacts.azure_filesystem import AzureFiles, is_azure
-from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.artefacts.azure_backend import AzureBackend, is_azure
+from edgepack_assets.artefacts.backend import Backend, StoredFile
+from edgepack_assets.artefacts.fsspec_backend import last_change
+from edgepack_assets.artefacts.store import ArtefactStore, open_backend
 from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError
 from edgepack_assets.filesystem import atomic_files
@@ -43,36 +45,32 @@ class Root:
     """(path, etag) of objects whose time cannot be set -> seconds by which they count as older."""
 
     @cached_property
-    def fs(self) -> Any:
-        if is_azure(self.url):
-            return AzureFiles(self.url, AzureCredentialSettings(), 20)
-        return fsspec.core.url_to_fs(self.url)[0]
+    def backend(self) -> Backend:
+        return open_backend(self.url, AzureCredentialSettings(), 20)
 
     @property
     def path(self) -> str:
-        return str(self.fs.root if is_azure(self.url) else fsspec.core.url_to_fs(self.url)[1])
+        return self.backend.root
 
     def store(self) -> ArtefactStore:
         return ArtefactStore(self.url, self.cache)
 
     def files(self, folder: str = "") -> list[str]:
-        return list(self.fs.find(f"{self.path}/{folder}"))
+        return self.backend.list_paths(f"{self.path}/{folder}".rstrip("/"))
 
     def overwrite(self, path: str, data: bytes) -> None:
-        if "://" in self.url:
-            self.fs.pipe_file(path, data)
-        else:
-            Path(path).unlink()  # a blob is read-only
-            Path(path).write_bytes(data)
+        self.backend.write(path, data)
 
     def age(self, seconds: float) -> None:
         """Make everything that is there now older."""
-        for path in self.files():
-            if is_azure(self.url):
-                version = (path, self.fs.info(path)["etag"])
+        if is_azure(self.url):
+            for file in self.backend.list_files(self.path):
+                version = (file.path, file.etag)
                 self.older[version] = self.older.get(version, 0.0) + seconds
-            elif self.url.startswith("memory:"):
-                self.fs.store[path].created -= timedelta(seconds=seconds)
+            return
+        for path in self.files():
+            if self.url.startswith("memory:"):
+                fsspec.filesystem("memory").store[path].created -= timedelta(seconds=seconds)
             else:
                 changed = Path(path).stat().st_mtime - seconds
                 os.utime(path, (changed, changed))
@@ -82,19 +80,20 @@ class Root:
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
     if request.param == "abfs":
         found = request.getfixturevalue("abfs")
-        changed = artefact_store._changed
-        monkeypatch.setattr(
-            artefact_store,
-            "_changed",
-            lambda info: changed(info) - found.older.get((info["name"], info.get("etag", "")), 0.0),
-        )
+        list_files = AzureBackend.list_files
+
+        def aged(backend: AzureBackend, folder: str) -> Iterator[StoredFile]:
+            for file in list_files(backend, folder):
+                yield replace(file, used=file.used - found.older.get((file.path, file.etag), 0.0))
+
+        monkeypatch.setattr(AzureBackend, "list_files", aged)
         yield found
         return
     url = str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}/store"
     found = Root(url, tmp_path / "cache")
     yield found
     if request.param == "memory":
-        found.fs.rm(found.path.rpartition("/")[0], recursive=True)
+        fsspec.filesystem("memory").rm(found.path.rpartition("/")[0], recursive=True)
 
 
 @pytest.fixture
@@ -126,7 +125,6 @@ def publish(store: ArtefactStore, text: str, asset: str = "metrics", partition: 
 
 
 def test_equal_bytes_are_kept_once_and_come_back_verified(root: Root, tmp_path: Path) -> None:
-    root.fs.makedirs(root.path, exist_ok=True)
     store = root.store()
     file = tmp_path / "some file"
     file.write_bytes(b'{"a":1}')
@@ -373,7 +371,7 @@ def test_manifests_that_are_swapped_are_refused(root: Root, other: tuple[str, st
     publish(store, "one")
     publish(store, "two", *other)
     paths = root.files("manifests")
-    contents = [root.fs.cat_file(path) for path in paths]
+    contents = [root.backend.read(path) for path in paths]
     for path, content in zip(paths, reversed(contents), strict=True):
         root.overwrite(path, content)
     for asset, partition in (("metrics", "press:1"), other):
@@ -510,7 +508,7 @@ def test_a_blob_that_is_put_while_it_is_removed_survives(local: Root, monkeypatc
 @pytest.mark.parametrize("key", ["mtime", "last_modified", "LastModified"])
 def test_every_storage_has_its_own_name_for_the_time(key: str) -> None:
     moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert artefact_store._changed({key: moment, "created": 1.0}) == moment.timestamp()
-    assert artefact_store._changed({"created": 1.5}) == 1.5
-    with pytest.raises(EdgepackError, match="x: its storage does not tell"):
-        artefact_store._changed({"name": "x"})
+    assert last_change({key: moment, "created": 1.0}) == moment.timestamp()
+    assert last_change({"created": 1.5}) == 1.5
+    with pytest.raises(EdgepackError, match="x: its storage does not say"):
+        last_change({"name": "x"})

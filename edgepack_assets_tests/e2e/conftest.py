@@ -26,14 +26,6 @@ from edgepack_assets.registry.base import Kind, RegisteredVersion
 PROJECT = Path(__file__).parents[2]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("e2e")
-            # One worker builds the plant that they share.
-            item.add_marker(pytest.mark.xdist_group("plant"))
-
-
 @dataclass
 class Plant:
     """A folder with edgepack.yaml, and the commands a user would type in it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 
-PATIENCE = 150.0
+PATIENCE = 600.0
 
 
 class Dev:

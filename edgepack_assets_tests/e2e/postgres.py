@@ -15,15 +15,6 @@ from pathlib import Path
 USER, DATABASE = "dagster", "postgres"
 
 
-def find() -> Path | None:
-    """The folder of initdb and pg_ctl, which Debian keeps out of PATH."""
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).parent
-    kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return kept[-1].parent if kept else None
-
-
 @contextlib.contextmanager
 def running(programs: Path, password: str, certificate: Path, key: Path) -> Iterator[dict[str, str]]:
     """What docs/dagster.production.yaml takes from the environment to reach the server."""

@@ -20,7 +20,7 @@ from edgepack_assets.defs.sensors import bounded_registry, registry_sensor
 from edgepack_assets.errors import ModelError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
 
 SETTINGS = load_settings()
 FOLDER = Path(os.environ["EDGEPACK_TEST_FOLDER"])
@@ -43,6 +43,9 @@ class Unruly:
 
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
         return self._answer(self.registry.get(kind, name, version), None)
+
+    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+        return self._answer(self.registry.damaged(kind, name), [])
 
     @staticmethod
     def _answer(well: Any, empty: Any) -> Any:

@@ -17,6 +17,7 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.e2e import postgres
 from edgepack_assets_tests.e2e.conftest import PROJECT
 from edgepack_assets_tests.e2e.dev import Dev
+from edgepack_assets_tests.needs import find_postgres
 
 PRODUCTION = PROJECT / "docs" / "dagster.production.yaml"
 CODE = """
@@ -48,11 +49,8 @@ def password() -> str:
 @pytest.fixture
 def production(azure: LoopbackAzure, password: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment that the file asks for, with the servers it names."""
-    programs = postgres.find()
-    if programs is None:
-        (pytest.fail if os.environ.get("EDGEPACK_TESTS_NEED_POSTGRES") else pytest.skip)(
-            "no PostgreSQL server on this machine (Debian: postgresql)"
-        )
+    programs = find_postgres()
+    assert programs is not None
     certificate, key = azure.folder / "server.pem", azure.folder / "server.key"
     with postgres.running(programs, password, certificate, key) as variables:
         container = f"logs-{uuid.uuid4().hex}"

@@ -20,7 +20,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
-PATIENCE = 150.0
+PATIENCE = 600.0
 VERSIONS = 16
 
 

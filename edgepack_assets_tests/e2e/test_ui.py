@@ -15,9 +15,8 @@ import pytest
 
 from edgepack_assets_tests.e2e.conftest import PROJECT, Plant
 from edgepack_assets_tests.e2e.dev import Dev
+from edgepack_assets_tests.needs import find_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the UI cannot be driven")
 _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP *.example 127.0.0.1",
@@ -45,7 +44,7 @@ def page(ui: str) -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=_FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 950}, base_url=ui)
         page.set_default_timeout(60_000)
         yield page

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from edgepack_assets.artefacts.store import ArtefactStore
@@ -32,10 +33,10 @@ from edgepack_assets_tests.environments.wheels import Index, wheel
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtefactStore]:
     """A store in a folder, and one on object storage."""
     url = str(tmp_path / "artefacts") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
-    store = ArtefactStore(url, tmp_path / "cache")
-    yield store
+    yield ArtefactStore(url, tmp_path / "cache")
     if request.param == "memory":
-        store._fs.rm(store._root, recursive=True)
+        file_system, root = fsspec.core.url_to_fs(url)
+        file_system.rm(root, recursive=True)
 
 
 def settings(index: Index, **values: object) -> RuntimeSettings:

@@ -10,7 +10,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets.filesystem.parquet import read_columns, to_numpy, write_columns
@@ -18,7 +18,6 @@ from edgepack_assets.filesystem.parquet import read_columns, to_numpy, write_col
 NUMBERS = st.one_of(arrays.integer_dtypes(endianness="?"), arrays.floating_dtypes(endianness="?", sizes=(32, 64)))
 
 
-@settings(deadline=None)  # the first example imports
 @given(values=arrays.arrays(NUMBERS, st.integers(0, 40)), step=st.integers(1, 3))
 def test_numbers_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, values: np.ndarray, step: int
@@ -32,7 +31,6 @@ def test_numbers_come_back_as_they_were(
         assert column.dtype == values.dtype.newbyteorder("=")
 
 
-@settings(deadline=None)  # the first example imports
 @given(
     values=st.lists(st.none() | st.floats(width=32) | st.integers(-(2**50), 2**50).map(float)),
     start=st.integers(0, 5),

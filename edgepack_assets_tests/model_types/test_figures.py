@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -77,7 +77,6 @@ def test_any_name_of_a_feature_is_drawn(tmp_path: Path, name: str) -> None:
     assert size(picture) == size(draw_features(tmp_path, "plain")[0])
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=60), st.integers(3, 40))
 def test_a_name_s_text_is_one_short_line_of_characters_with_a_glyph(name: str, length: int) -> None:
     text = figures.name_text(name, length)

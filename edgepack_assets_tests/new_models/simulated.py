@@ -17,7 +17,7 @@ from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.run_requests import Request, Rules, RunOutcome, SeenRun, created_ms
 from edgepack_assets.registry.approval import APPROVED_AT, APPROVED_BY
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, ResolvedVersion
 
 START = 1_700_000_000
 
@@ -35,7 +35,7 @@ class SimulatedRegistry:
     calls: int = 0
 
     def add(self, number: int, lag: float = 0) -> RegisteredVersion:
-        made = RegisteredVersion(
+        made = ResolvedVersion(
             kind=Kind.MODEL, name="press_model", version=number, created=datetime.fromtimestamp(self.now, UTC),
             digest="0" * 64, size=1, is_folder=False, location=f"sim://{number}", tags={"odd \u202e\n": "\0 ; ' \""},
         )  # fmt: skip
@@ -138,8 +138,8 @@ class SimulatedDagster:
             return
         self.most_requested = max(self.most_requested, len(made.requests))
         self._die("look", dies_after)
-        self.waits_told += [(found.version, created_ms(found)) for found in made.waits]
-        self.partitions |= {found.version for found in [*made.waits, *(r.found for r in made.requests)]}
+        self.waits_told += [(found.version, created_ms(found)) for found in made.newly_waiting]
+        self.partitions |= {found.version for found in [*made.newly_waiting, *(r.registered for r in made.requests)]}
         self._die("partitions", dies_after)
         cursor = made.state.to_cursor()
         if made.requests:
@@ -153,9 +153,9 @@ class SimulatedDagster:
         known = {run.run_key for run in self.runs}
         for request in requests:
             if request.run_key not in known:
-                assert request.found.version in self.partitions
-                created = created_ms(request.found)
-                self.runs.append(Run(request.found.version, created, request.run_key, self.registry.now))
+                assert request.registered.version in self.partitions
+                created = created_ms(request.registered)
+                self.runs.append(Run(request.registered.version, created, request.run_key, self.registry.now))
             if self.random.random() < 0.5:
                 self._die("a run", dies_after)
             if is_stopped_amid and self.random.random() < 0.3:  # the rest is dropped, though the cursor is saved

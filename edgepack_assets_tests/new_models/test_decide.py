@@ -10,8 +10,11 @@ import pytest
 
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import GONE_AFTER, LOST_AFTER, POLLS, Decision, decide
+from edgepack_assets.new_models.decide import decide
+from edgepack_assets.new_models.first_runs import POLLS
+from edgepack_assets.new_models.follow_runs import GONE_AFTER, LOST_AFTER
 from edgepack_assets.new_models.run_requests import Rules, RunOutcome, SeenRun
+from edgepack_assets.new_models.tick import Decision
 from edgepack_assets.registry.base import DamagedVersion, Kind
 from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
 
@@ -44,13 +47,13 @@ class Sensor:
         return [run for run in self.runs if run.version in versions]
 
     def requested(self, after: float = 30) -> list[int]:
-        return [request.found.version for request in self.look(after).requests]
+        return [request.registered.version for request in self.look(after).requests]
 
 
 def test_a_look_with_nothing_new_asks_the_registry_once_and_dagster_nothing() -> None:
     sensor = Sensor(replace(RULES, start="latest"), versions=5000)
     [request] = sensor.look().requests
-    assert request.found.version == 5000
+    assert request.registered.version == 5000
     sensor.runs = [
         SeenRun(5000, request.run_key, (START + 9000) * 1000, (START + 9000) * 1000, RunOutcome.SUCCEEDED, True)
     ]
@@ -65,7 +68,7 @@ def test_a_look_with_nothing_new_asks_the_registry_once_and_dagster_nothing() ->
 
 def test_what_waits_for_approval_is_polled_in_turns() -> None:
     sensor = Sensor(replace(RULES, needs_approval=True), versions=35)
-    assert len(sensor.look().waits) == 35
+    assert len(sensor.look().newly_waiting) == 35
     sensor.registry.approve(33)
     polls = []
     for _ in range(5):
@@ -93,8 +96,8 @@ def test_versions_that_are_no_numbers_are_told_of_and_passed_over() -> None:
         sensor.registry.add(version)  # type: ignore[arg-type]
     sensor.registry.add(2)
     made = sensor.look()
-    assert [request.found.version for request in made.requests] == [2]
-    assert "passed over press_model:final: no whole number from 1 up" in made.words
+    assert [request.registered.version for request in made.requests] == [2]
+    assert "skipped press_model:final: versions must be whole numbers from 1 up" in made.messages
     sensor.registry.newest_version = lambda kind, name: "final"  # type: ignore[assignment,method-assign,return-value]
     assert sensor.requested() == []
 
@@ -104,9 +107,9 @@ def test_damaged_versions_are_told_of_and_hide_no_other(monkeypatch: pytest.Monk
     broken = [DamagedVersion(Kind.MODEL, "press_model", number, "tags.json: is damaged") for number in range(4, 12)]
     monkeypatch.setattr(sensor.registry, "damaged", lambda kind, name: broken)
     made = sensor.look()
-    assert [request.found.version for request in made.requests] == [1, 2, 3]
+    assert [request.registered.version for request in made.requests] == [1, 2, 3]
     assert isinstance(made.fault, CorruptError)
-    (words,) = [words for words in made.words if "damaged" in words]
+    (words,) = [words for words in made.messages if "damaged" in words]
     assert words.startswith("press_model:11 is damaged and passed over (tags.json: is damaged); press_model:10 is")
     assert words.endswith("; 3 more are damaged")
 
@@ -148,7 +151,7 @@ def test_attempts_that_infrastructure_fails_grow_apart() -> None:
             words = (
                 f"press:1: run {attempt - 1} of 6 failed because of infrastructure; the next one is requested in 1 s"
             )
-            assert words in made.words
+            assert words in made.messages
         [request] = sensor.look(after=1).requests
         assert request.attempt == attempt
     over = int(sensor.registry.now) * 1000
@@ -171,7 +174,7 @@ def test_an_approval_that_was_taken_back_holds_up_the_next_attempt_until_it_is_g
     for after in (LOST_AFTER + 1, 30, 2000):
         made = sensor.look(after)
         assert made.requests == []
-        assert "press:1: its approval was taken back, so it waits until it is given again" in made.words
+        assert "press:1: its approval was withdrawn; it waits until it is approved again" in made.messages
     sensor.registry.approve(1)
     [again] = sensor.look().requests
     assert again.attempt == (1 if ended is None else 2)

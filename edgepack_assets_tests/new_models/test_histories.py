@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from edgepack_assets.new_models.decide import LOST_AFTER
+from edgepack_assets.new_models.follow_runs import LOST_AFTER
 from edgepack_assets.new_models.run_requests import Rules, RunOutcome, created_ms
 from edgepack_assets_tests.new_models.simulated import STEPS, Died, Run, SimulatedDagster, SimulatedRegistry
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets.errors import CorruptError, EdgepackError, PackageError
@@ -112,7 +112,6 @@ ORIGINS = st.none() | st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9), st.uuids(), ORIGINS)
 def test_stamping_is_pure_and_has_an_inverse(
     built: Built, version: int, package_id: uuid.UUID, origin: Origin | None

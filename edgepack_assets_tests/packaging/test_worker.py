@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from edgepack_assets.errors import PackageError, TransientError
 from edgepack_assets.packaging.deployment_package import expected_contents
-from edgepack_assets.packaging.worker import PackagingWorker
+from edgepack_assets.packaging.worker import PackagingWorker, served_functions
 from edgepack_assets_tests.packaging.conftest import Built
 
 
@@ -20,18 +21,30 @@ def worker() -> Iterator[PackagingWorker]:
     made.close()
 
 
+def test_the_worker_has_a_method_for_each_function_with_its_signature() -> None:
+    functions = served_functions()
+    methods = {
+        name: value for name, value in vars(PackagingWorker).items() if inspect.isfunction(value) and name[0] != "_"
+    }
+    assert methods.keys() == functions.keys() | {"start", "close"}
+    for name, function in functions.items():
+        signature = inspect.signature(methods[name])
+        others = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
+        assert signature.replace(parameters=others) == inspect.signature(function), name
+
+
 def test_a_call_gives_what_the_function_gives(worker: PackagingWorker, built: Built) -> None:
-    found = worker.call("deployment_package.expected_contents", built.config, built.lock)
+    found = worker.expected_contents(built.config, built.lock)
     assert found == expected_contents(built.config, built.lock)
 
 
 def test_errors_come_across_and_the_worker_goes_on(worker: PackagingWorker, built: Built, tmp_path: Path) -> None:
     (tmp_path / "odd.zip").write_bytes(b"no zip")
     with pytest.raises(PackageError, match=r"odd\.zip: is not a zip file"):
-        worker.call("deployment_package.expected_contents", tmp_path / "odd.zip", built.lock)
-    with pytest.raises(PackageError, match="expected_contents failed: TypeError"):
-        worker.call("deployment_package.expected_contents", built.config)
-    assert worker.call("deployment_package.expected_contents", built.config, built.lock)
+        worker.expected_contents(tmp_path / "odd.zip", built.lock)
+    with pytest.raises(PackageError, match="expected_contents failed: AttributeError"):
+        worker.expected_contents(built.config, "no lock")  # type: ignore[arg-type]
+    assert worker.expected_contents(built.config, built.lock)
 
 
 def test_a_worker_that_died_is_replaced(
@@ -44,7 +57,7 @@ def test_a_worker_that_died_is_replaced(
     # the next one starts where a file bears the name of a library
     (tmp_path / "yaml.py").write_text("raise SystemExit('not the library')\n")
     monkeypatch.chdir(tmp_path)
-    assert worker.call("deployment_package.expected_contents", built.config, built.lock)
+    assert worker.expected_contents(built.config, built.lock)
 
 
 def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +67,5 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     monkeypatch.setattr(worker, "start", lambda: None)
     worker._process.kill()
     with pytest.raises(TransientError, match="the packaging process ended with code -9"):
-        worker.call("deployment_package.expected_contents", built.config, built.lock)
+        worker.expected_contents(built.config, built.lock)
     worker.close()

@@ -50,10 +50,12 @@ def test_a_model_registered_by_a_training_pipeline_is_as_good(
     path = model if what == "folder" else model / "data" / "model.pkl"
     as_the_sdk_does(registry, path, name="press", version="4", tags={"run": "17"}, type="custom_model")
     found = registry.get(Kind.MODEL, "press", 4)
-    assert (found.size, found.is_folder) == (sum(map(len, contents(path).values())), what == "folder")
+    resolved = found.resolve()
+    assert (resolved.size, resolved.is_folder) == (sum(map(len, contents(path).values())), what == "folder")
     assert dict(found.tags) == {"run": "17"}
-    assert found == azure_ml(azure, kind).get(Kind.MODEL, "press", 4)
-    assert len(found.digest) == 64
+    again = azure_ml(azure, kind).get(Kind.MODEL, "press", 4)
+    assert (again, again.resolve()) == (found, resolved)
+    assert len(resolved.digest) == 64
     assert contents(registry.download(found, tmp_path / "out")) == contents(path)
     assert registry.register(Kind.MODEL, "press", path, {}).version == 5
 
@@ -71,6 +73,7 @@ def test_copies_in_several_accounts_are_one_version(azure: LoopbackAzure, model:
     first, second, third = (azure_ml(azure, "registry").get(Kind.MODEL, "press", 1) for _ in range(3))
     assert len({found.location for found in (first, second, third)}) == 2
     assert first == second == third
+    assert first.resolve() == second.resolve() == third.resolve()
     for number, found in enumerate((first, second, third)):
         got = azure_ml(azure, "registry").download(found, tmp_path / str(number))
         assert contents(got) == {"model.pkl": b"weights"}
@@ -115,8 +118,15 @@ def test_looking_at_many_versions_of_others_lists_no_files_until_one_is_used(azu
     azure.proxy.seen.clear()
     found = registry.versions(Kind.MODEL, "press")
     assert [version.version for version in found] == [1, 2, 3, 4]
+    before = len(azure.proxy.seen)
+    # no attribute asks for anything, nor does what a debugger or a comparison reads
+    for version in found:
+        assert [getattr(version, name) for name in dir(version) if not callable(getattr(type(version), name, None))]
+        assert (f"{version!r}", version == found[0]) != ("", None)
+    assert len(azure.proxy.seen) == before
     assert [asked for asked, _ in azure.proxy.seen if "blob." in asked] == []
-    assert found[0].digest == found[3].digest  # the SDK uploads equal bytes to one place
+    assert found[0].resolve().digest == found[3].resolve().digest  # the SDK uploads equal bytes to one place
+    assert found[0].resolve() == found[0].resolve()
     assert len([asked for asked, _ in azure.proxy.seen if "comp=list" in asked]) == 2
 
 
@@ -126,13 +136,13 @@ def test_files_of_others_that_change_are_not_handed_out_as_what_was_looked_at(
     registry = azure_ml(azure, "workspace")
     as_the_sdk_does(registry, model, name="press", version="1")
     found = registry.get(Kind.MODEL, "press", 1)
-    digest, path = found.digest, found.location.split("/paths/")[1]
+    digest, path = found.resolve().digest, found.location.split("/paths/")[1]
     (model / "MLmodel").write_text("other")
     registry._places.datastore("workspaceblobstore").upload([(path + "/MLmodel", model / "MLmodel")], "a change")
     with pytest.raises(CorruptError, match=r"have changed since it was looked up"):
         registry.download(found, tmp_path / "out")
     again = registry.get(Kind.MODEL, "press", 1)
-    assert again.digest != digest
+    assert again.resolve().digest != digest
     assert contents(registry.download(again, tmp_path / "out")) == contents(model)
 
 

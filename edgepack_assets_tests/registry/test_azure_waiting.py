@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from edgepack_assets.azure import calls
@@ -55,7 +54,6 @@ def puts(azure: LoopbackAzure) -> int:
     st.floats(0.1, 1000),
     st.lists(st.none() | st.floats(0, 2000), max_size=60),
 )
-@hypothesis_settings(deadline=None)
 def test_no_pause_passes_the_limit_and_none_is_given_up_early(limit: float, asked: list[float | None]) -> None:
     passed = [0.0]
     with pytest.MonkeyPatch.context() as patch:

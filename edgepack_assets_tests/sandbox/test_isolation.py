@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from edgepack_assets.errors import ComponentError, IsolationError
 from edgepack_assets.sandbox import isolation as isolation_module
 from edgepack_assets.sandbox import seccomp
 from edgepack_assets.sandbox.isolation import Backend, isolation_for, python_folders
+from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.self_test import try_protections
 
@@ -29,8 +29,6 @@ ISOLATING: list[Backend] = ["bubblewrap", "unshare"]
 
 @pytest.fixture(params=ISOLATING)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
     return request.param
 
 
@@ -80,6 +78,7 @@ def ordinary_python(tmp_path: Path) -> Iterator[list[str]]:
         yield command
 
 
+@pytest.mark.sandbox
 def test_without_it_the_trial_says_what_does_not_hold() -> None:
     """The trial can fail: where nothing shuts the code in it gains what it goes for."""
     held = {part.name: part.passed for part in try_protections(RuntimeSettings(), ["none"]).parts}
@@ -269,15 +268,15 @@ def test_the_next_job_works_after_any_harm(
         "    return [left, sum(p.isdigit() for p in os.listdir('/proc'))]\n"
     )
     settings = plain_settings.model_copy(update={"time_limit": 3.0, "disk_limit": 0.2})
-    job = {"task": "call", "function": "go", "folder": str(tmp_path / "folder"), "arguments": None}
+    harm_job, peace_job = (CallJob(tmp_path / "folder", file, "go", None) for file in (harm, peace))
     with Sandbox(settings, backends=[backend]) as sandbox:
         if name in STOPPED:
             with pytest.raises(ComponentError):
-                sandbox.run("the harm", environment, [], {**job, "file": str(harm)})
+                sandbox.run("the harm", environment, [], harm_job)
         else:
-            assert sandbox.run("the harm", environment, [], {**job, "file": str(harm)}) is None
+            assert sandbox.run("the harm", environment, [], harm_job) is None
         # only the first process of the room and the job itself are there
-        assert sandbox.run("the peace", environment, [], {**job, "file": str(peace)}) == [[], 2]
+        assert sandbox.run("the peace", environment, [], peace_job) == [[], 2]
     assert list(work.iterdir()) == []
 
 
@@ -309,8 +308,7 @@ def test_system_calls_that_reach_past_the_room_are_refused(
     clone, clone3, keyctl, shmget, sockets = (56, 435, 250, 29, 41) if x86 else (220, 435, 219, 194, 198)
     calls = {"clone": [clone, 0x10000000 | 17, 0, 0, 0, 0], "clone3": [clone3, 0, 0], "keyctl": [keyctl, 0, -3, 1],
              "shmget": [shmget, 0, 4096, 0o1600], "crypto": [sockets, 38, 5, 0]}  # fmt: skip
-    job = {"task": "call", "file": str(tmp_path / "calls.py"), "function": "go", "folder": str(tmp_path / "folder"),
-           "arguments": {"calls": calls}}  # fmt: skip
+    job = CallJob(tmp_path / "folder", tmp_path / "calls.py", "go", {"calls": calls})
     with Sandbox(plain_settings, backends=[backend]) as sandbox:
         assert sandbox.run("the job", environment, [], job) == {
             "clone": "EPERM", "clone3": "ENOSYS", "keyctl": "EPERM", "shmget": "EPERM", "crypto": "EAFNOSUPPORT",
@@ -366,8 +364,7 @@ def test_what_libraries_need_is_not_refused(
         "    with ProcessPoolExecutor(2) as pool: pooled = list(pool.map(abs, [-1, -2]))\n"
         "    return [processes(), pooled, shared(), asyncio.run(loop()), mapped(), affinity()]\n"
     )
-    job = {"task": "call", "file": str(tmp_path / "use.py"), "function": "go", "folder": str(tmp_path / "folder"),
-           "arguments": None}  # fmt: skip
+    job = CallJob(tmp_path / "folder", tmp_path / "use.py", "go", None)
     with Sandbox(plain_settings, backends=[backend]) as sandbox:
         assert sandbox.run("the job", environment, [], job) == [2, [1, 2], 7, 1 << 20, 7, ["set"]]
 
@@ -392,8 +389,7 @@ def test_a_loaded_model_reaches_nothing_of_this_process(
         "    homes = [str(path) for top in tops for path in top.iterdir()]\n"
         "    return ['hush' in ' '.join(seen), homes]\n"
     )
-    job = {"task": "call", "file": str(tmp_path / "look.py"), "function": "go", "folder": str(tmp_path / "folder"),
-           "arguments": {"secret": str(tmp_path / "edgepack.yaml")}}  # fmt: skip
+    job = CallJob(tmp_path / "folder", tmp_path / "look.py", "go", {"secret": str(tmp_path / "edgepack.yaml")})
     with Sandbox(plain_settings, backends=[backend]) as sandbox:
         found, homes = sandbox.run("the job", environment, [], job)
     assert found is False

@@ -94,7 +94,7 @@ def test_the_version_of_scikit_learn_is_read_at_every_protocol(tmp_path, protoco
     assert told(tmp_path, pickle.dumps(state, protocol))["scikit_learn"] == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_read(tmp_path_factory, data):
     found = told(tmp_path_factory.mktemp("pickle"), data)

@@ -115,3 +115,49 @@ def test_files_that_move_past_a_look_are_found(start: Start, tmp_path: Path, mon
     assert watching.excess(lambda: [job.pid]).startswith("it wrote more than")
     assert moved == ["there", "there"]
     assert state() != "T"
+
+
+KERNELS = {
+    "mappings": "libc.mmap.restype = ctypes.c_void_p\n"
+    "for n in range(20_000): libc.mmap(None, ctypes.c_size_t(4096), n % 2, 0x22, -1, ctypes.c_size_t(0))\ndone()",
+    "descriptors that are watched": "import select\n"
+    "held = [(os.eventfd(0), select.epoll()) for _ in range(160)]\n"
+    "[each.register(one, 0) for one, _ in held for _, each in held]; done()",
+}
+
+
+@pytest.mark.parametrize("what", KERNELS)
+def test_what_the_kernel_needs_for_a_job_counts_as_memory(start: Start, tmp_path: Path, what: str) -> None:
+    job = start(KERNELS[what])
+    settings = SETTINGS.model_copy(update={"disk_limit": 1.0})
+    own = sum(int(line.split()[1]) << 10 for line in Path(f"/proc/{job.pid}/status").read_text().splitlines()
+              if line.startswith(resource_usage._OWN))  # fmt: skip
+    more = settings.model_copy(update={"memory_limit": (own + (4 << 20)) / (1 << 30)})
+    assert Consumption(tmp_path, more).excess(lambda: [job.pid]).startswith("it took more than")
+    enough = settings.model_copy(update={"memory_limit": (own + (64 << 20)) / (1 << 30)})
+    assert Consumption(tmp_path, enough).excess(lambda: [job.pid]) == ""
+
+
+@pytest.mark.sandbox
+def test_a_process_that_ends_while_its_sockets_are_counted_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is still there, and the file that counts sockets is empty already."""
+    command = ["unshare", "--map-root-user", "--net", "sh", "-c", "echo ready; exec sleep 600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            read_text, read = Path.read_text, []
+
+            def read_as_it_ends(path: Path, **how: Any) -> str:
+                if path.name == "sockstat":
+                    read.append(path)
+                    return ""
+                return read_text(path, **how)
+
+            monkeypatch.setattr(Path, "read_text", read_as_it_ends)
+            assert Consumption(tmp_path, SETTINGS).excess(lambda: [process.pid]) == ""
+            assert read
+        finally:
+            process.kill()

@@ -28,6 +28,7 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.isolation import Backend
+from edgepack_assets.sandbox.jobs import CallJob, RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox, TaskFailedError
 from edgepack_assets.sandbox.untrusted_files import open_output
 
@@ -104,9 +105,7 @@ def call(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> Call:
         (tmp_path / "tasks.py").write_text(PROLOGUE + textwrap.indent(textwrap.dedent(body), "    "))
         if limit is not None:
             using._settings = using._settings.model_copy(update={"time_limit": limit})
-        job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(folder),
-               "arguments": arguments}  # fmt: skip
-        return using.run("the job", environment, [], job)
+        return using.run("the job", environment, [], CallJob(folder, tmp_path / "tasks.py", "go", arguments))
 
     return calling
 
@@ -156,7 +155,7 @@ def test_a_job_works_on_copies_and_its_outputs_are_moved_out(
     for file in (folder / "model.txt", tmp_path / "given"):
         file.write_text("as it was")
         file.chmod(0o400)
-    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(folder), "arguments": {}}
+    job = CallJob(folder, tmp_path / "tasks.py", "go", {})
     made = tmp_path / "made"
     sandbox.run("the job", environment, [], job, inputs={"given": tmp_path / "given"}, outputs={"made": made})
     assert made.read_text() == "as it was and changed"
@@ -254,8 +253,10 @@ def test_a_child_that_dies_says_how(call: Call, body: str, told: str) -> None:
 
 def test_a_failure_of_importing_ahead_is_told(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "tasks.py").touch()
     with pytest.raises(ComponentError, match=r"nosuchmodule cannot be imported: ModuleNotFoundError: No module"):
-        sandbox.run("the job", environment, ["nosuchmodule"], {"task": "call", "folder": str(tmp_path / "folder")})
+        job = CallJob(tmp_path / "folder", tmp_path / "tasks.py", "go", None)
+        sandbox.run("the job", environment, ["nosuchmodule"], job)
 
 
 # Results that are none ---------------------------------------------------------------------------------
@@ -319,8 +320,7 @@ def test_a_folder_that_became_a_link_leads_nowhere(
         f"    folder.symlink_to({str(victim)!r})\n    if folder == HOME: os._exit(0)\n"
     )
     (tmp_path / "folder").mkdir()
-    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path / "folder"),
-           "arguments": {}}  # fmt: skip
+    job = CallJob(tmp_path / "folder", tmp_path / "tasks.py", "go", {})
     with pytest.raises(ComponentError, match="cannot be read: Not a directory"):
         sandbox.run("the job", environment, [], job, outputs={"made": tmp_path / "made"})
     assert not (tmp_path / "made").exists()
@@ -395,8 +395,6 @@ def test_children_end_with_a_host_that_is_killed(
 ) -> None:
     (tmp_path / "tasks.py").write_text(PROLOGUE + "    daemon(arguments)\n    threading.Event().wait()\n")
     (tmp_path / "folder").mkdir()
-    job = {"task": "call", "file": str(tmp_path / "tasks.py"), "function": "go", "folder": str(tmp_path / "folder"),
-           "arguments": marker}  # fmt: skip
     host = subprocess.Popen(
         [
             sys.executable,
@@ -405,11 +403,14 @@ def test_children_end_with_a_host_that_is_killed(
             "from edgepack_assets.config.schema import RuntimeSettings\n"
             "from edgepack_assets.environments.lock import Lock\n"
             "from edgepack_assets.environments.environment import Environment\n"
+            "from edgepack_assets.sandbox.jobs import CallJob\n"
             "from edgepack_assets.sandbox.sandbox import Sandbox\n"
             f"lock = Lock.model_validate({environment.lock.model_dump()!r})\n"
             f"folder = pathlib.Path({str(environment.folder)!r})\n"
             "environment = Environment(folder, folder / 'bin' / 'python', lock, True)\n"
-            f"Sandbox(RuntimeSettings(time_limit=600), ways=[{backend!r}]).run('it', environment, [], {job!r})\n",
+            f"top = pathlib.Path({str(tmp_path)!r})\n"
+            f"job = CallJob(top / 'folder', top / 'tasks.py', 'go', {marker!r})\n"
+            f"Sandbox(RuntimeSettings(time_limit=600), backends=[{backend!r}]).run('it', environment, [], job)\n",
         ],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
@@ -627,6 +628,26 @@ def test_a_job_does_not_change_how_the_next_one_runs(backend: Backend, call: Cal
     assert call(look) == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.set_blocking(1, False)",
+        "fcntl.fcntl(2, 1031, 4096)",
+        "fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_ASYNC)",
+        "fcntl.fcntl(1, fcntl.F_SETOWN, os.getpid())",
+        "fcntl.fcntl(1, 10, 9)",
+    ],
+)
+def test_a_job_does_not_change_where_the_next_one_prints_to(backend: Backend, call: Call, change: str) -> None:
+    """The output is one open file for all jobs, and its flags are every job's."""
+    if backend == "none":
+        pytest.skip("a job may change what it likes, where nothing shuts it in")
+    look = "import fcntl; return [fcntl.fcntl(n, c) for n in (1, 2) for c in (fcntl.F_GETFL, fcntl.F_GETOWN, 11, 1032)]"
+    before = call(look)
+    call(f"import fcntl; {change}; {look[14:].replace('return ', 'changed = ')}; assert changed != {before}")
+    assert call(look) == before
+
+
 def test_a_child_that_died_is_replaced(sandbox: Sandbox, environment: Environment, call: Call) -> None:
     sandbox.prepare(environment, [])
     dead = child_of(sandbox)
@@ -670,9 +691,8 @@ def test_records_and_answers_cross_as_json(sandbox: Sandbox, environment: Enviro
     with gzip.open(tmp_path / "records", "wt") as stream:
         stream.writelines(json.dumps({"x": x}) + "\n" for x in range(4))
     with pytest.raises(TaskFailedError, match=r"^validating it failed at record 2: ZeroDivisionError: ") as error:
-        sandbox.run("validating it", environment, [], {
-            "task": "run", "folder": str(tmp_path / "component"), "entrypoint": "entrypoint", "parameters": {},
-            "inputs": [{"name": "x", "type": "Integer"}], "outputs": [{"name": "y", "type": "Integer"}],
-            "until_answers": None,
-        }, inputs={"records": tmp_path / "records"}, outputs={"results": tmp_path / "results"})  # fmt: skip
+        sandbox.run("validating it", environment, [], RunJob(
+            tmp_path / "component", "entrypoint", {},
+            input_types=[{"name": "x", "type": "Integer"}], output_types=[{"name": "y", "type": "Integer"}],
+        ), inputs={"records": tmp_path / "records"}, outputs={"results": tmp_path / "results"})  # fmt: skip
     assert (error.value.failure.record, error.value.failure.type) == (2, "ZeroDivisionError")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from typing import Any
 import yaml
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.filesystem.atomic_files import writing
-from edgepack_assets.packaging import config_package, deployment_package
 from edgepack_assets.packaging.runner import PackageRunner
-from edgepack_assets.packaging.worker import PackagingWorker
+from edgepack_assets.packaging.worker import PackagingWorker, served_functions
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
+from edgepack_assets.tasks.failed_checks import failed_inputs, failed_rows
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import Built
 
@@ -35,10 +36,8 @@ SOUND = ["answers", True, "4", "4"]
 class PackagingHere(PackagingWorker):
     """The same calls in this process: sixteen of them need not import the SDK sixteen times."""
 
-    def call(self, function: str, *arguments: Any) -> Any:
-        module, _, name = function.partition(".")
-        modules = {"config_package": config_package, "deployment_package": deployment_package}
-        return getattr(modules[module], name)(*arguments)
+    def _call(self, function: str, *arguments: Any) -> Any:
+        return served_functions()[function](*arguments)
 
 
 @dataclass
@@ -80,9 +79,21 @@ class Plant:
         return TaskContext(settings, self.registry, self.built.store, sandbox, PackagingHere(), log)
 
     def validated(
-        self, version: int, metrics: Mapping[str, float | None] = METRICS, raw: int = 1, sound: bool = True
+        self,
+        version: int,
+        metrics: Mapping[str, float | None] = METRICS,
+        raw: int = 1,
+        sound: bool = True,
+        failed: Collection[str] = (),
     ) -> Validated:
-        """What was validated of a model version on a version of the raw data."""
+        """What was validated of a model version on a version of the raw data. The blocking checks of the assets
+        `failed` have failed."""
+
+        def check(asset: str) -> dict[str, list[str]]:
+            return failed_rows(
+                [CheckRow("a sound row", True, "", ""), CheckRow(f"a row of {asset}", asset not in failed, "", "")]
+            )
+
         store, key = self.built.store, f"press:{version}"
         records = _gzipped(self.folder / f"records-{raw}", [*tiny.RECORDS, {"x": float(raw)}])
         if str(raw) not in self._results:
@@ -95,7 +106,7 @@ class Plant:
         payload = Artefact(
             asset="payload_data", partition=key,
             parts={"records": store.put_file(records, "x"), "sources": none},
-            facts={"records": len(tiny.RECORDS) + 1, "sourced": 0,
+            facts={**check("payload_data"), "records": len(tiny.RECORDS) + 1, "sourced": 0,
                    "raw_data": {"name": "press_raw", "version": raw, "digest": f"{raw:064x}"}},
             made_from={"raw_data": f"{raw:064x}"},
         )  # fmt: skip
@@ -103,19 +114,26 @@ class Plant:
             asset="config_package", partition=key,
             parts={"package": store.put_file(self.built.config, "x"),
                    "lock": store.put_json(self.built.lock.model_dump(mode="json")), "inspection": inspection},
-            facts={"model": {"name": MODEL, "version": version, "digest": f"{version:064x}"}},
+            facts={**check("config_package"),
+                   "model": {"name": MODEL, "version": version, "digest": f"{version:064x}"}},
             made_from={"registered_model": f"{version:064x}"},
         )  # fmt: skip
         results = Artefact(
             asset="validation_results", partition=key,
             parts={"results": store.put_file(self._results[str(raw)], "x"), "inspection": inspection},
+            facts=check("validation_results"),
             made_from={"payload_data": payload.digest, "config_package": package.digest},
         )  # fmt: skip
-        facts = {"metrics": dict(metrics), "parts": [[SOUND[0], sound, *SOUND[2:]]]}
+        prepped = Artefact(asset="prepped_data", partition=key, parts={}, facts=check("prepped_data"))
+        facts = {
+            "metrics": dict(metrics),
+            "parts": [[SOUND[0], sound, *SOUND[2:]]],
+            **failed_inputs([payload, prepped, results]),
+        }
         scored = Artefact(
             asset="metrics", partition=key, parts={"metrics": store.put_json(facts)}, facts=facts,
-            made_from={"payload_data": payload.digest, "prepped_data": "0" * 64, "validation_results": results.digest,
-                       "config_package": package.digest},
+            made_from={"payload_data": payload.digest, "prepped_data": prepped.digest,
+                       "validation_results": results.digest, "config_package": package.digest},
         )  # fmt: skip
         return Validated(package, payload, results, scored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import edgepack_assets
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.digest import config_digest
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.packaging.deployment_package import build_deployment_package
@@ -19,8 +22,9 @@ from edgepack_assets.packaging.stamp import Stamp, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks import registration
+from edgepack_assets.tasks import package_tags, registration
 from edgepack_assets.tasks.deployment_package import deploy
+from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.metrics import gate_rows, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
@@ -96,7 +100,7 @@ def test_a_package_keeps_its_newest_dated_metrics_and_so_a_bounded_number_of_tag
         "metrics_20200101T000000Z",
         "metrics_99999999T999999Z",
     }
-    assert all(len(text) <= registration.LONGEST_TAG for text in tags.values())
+    assert all(len(text) <= package_tags.LONGEST_TAG for text in tags.values())
 
 
 def test_a_package_of_an_older_model_says_so(plant: Plant) -> None:
@@ -158,6 +162,65 @@ def test_a_package_of_an_earlier_release_is_found_and_not_registered_again(plant
     assert report.was_registered_before
     assert report.registered.version == made.version
     assert all(part.passed for part in report.parts)
+
+
+@pytest.mark.parametrize("asset", ["config_package", "payload_data", "prepped_data", "validation_results"])
+def test_nothing_is_registered_from_an_artefact_whose_blocking_check_failed(plant: Plant, asset: str) -> None:
+    """Dagster has blocked the steps of that run only. A reason overrides gates and nothing else."""
+    validated = plant.validated(1, failed=[asset])
+    message = rf"nothing is registered: the check of {asset} \(a row of {asset}\)\. .*materialize {asset}"
+    with Sandbox(plant.built.settings) as sandbox, pytest.raises(EdgepackError, match=message):
+        deploy(ModelKey("press", 1), validated, {}, "never mind", plant.tools(sandbox))
+    assert plant.packages() == []
+
+
+def test_only_an_artefact_whose_check_failed_says_so() -> None:
+    """The digests of sound artefacts, and so of packages, stay what they were."""
+    sound, warning = CheckRow("a", True, "", ""), CheckRow("b", False, "", "", warns=True)
+    bad = CheckRow("c", False, "", "")
+    assert failed_rows([sound]) == failed_rows([sound, warning]) == {}
+    assert failed_rows([bad, sound, warning]) == {"failed_rows": ["c"]}
+    assert failed_rows([]) == {"failed_rows": ["it has no rows"]}  # Dagster is told that such a check failed
+
+
+# Tags ----------------------------------------------------------------------------------------------------
+
+
+def test_every_tag_of_a_package_has_its_name_in_one_place(plant: Plant) -> None:
+    plant.deploy(5)
+    plant.gates = {"silhouette": {"min": 0.6}}
+    plant.deploy(3, override="agreed")
+    plant.deploy(3, raw=2, override="agreed")
+    tags = {tag for package in plant.packages() for tag in package.tags}
+    named = package_tags.PACKAGE_TAGS | METRICS.keys()
+    assert {tag for tag in tags - named if not package_tags.is_dated_metrics(tag)} == set()
+    assert {package_tags.OLDER_THAN, package_tags.GATES_OVERRIDDEN_FAILED} <= tags
+
+
+def test_no_literal_is_a_tag_s_name() -> None:
+    literals = []
+    for file in sorted(Path(edgepack_assets.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            key: ast.expr | None = None
+            if isinstance(node, ast.Subscript):
+                key, mapping = node.slice, node.value
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "get"
+                and node.args
+            ):
+                key, mapping = node.args[0], node.func.value
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and ast.unparse(mapping).endswith("tags"):
+                literals.append(f"{file.name}:{node.lineno}: {ast.unparse(node)}")
+    assert literals == []
+
+
+@pytest.mark.parametrize("name", ["model_version", "packageid", "metrics_20300101T000000Z"])
+def test_a_metric_cannot_take_the_place_of_another_tag(plant: Plant, name: str) -> None:
+    with pytest.raises(EdgepackError, match=f"the metric '{name}' has the name of a tag"):
+        plant.deploy(1, better(**{name: 1.0}))
+    assert plant.packages() == []
 
 
 # Gates ---------------------------------------------------------------------------------------------------

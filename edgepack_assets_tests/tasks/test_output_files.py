@@ -93,7 +93,7 @@ def test_no_other_file_is_written(plant: Path, named: str) -> None:
 @given(
     named=st.lists(st.sampled_from(["..", ".", "a", "link", "up", "secret", "", "~", "b"]), max_size=6).map("/".join)
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_is_named_nothing_of_the_users_changes(plant: Path, named: str) -> None:
     allowed = plant / "allowed"
     configuration = configured(plant, "allowed")

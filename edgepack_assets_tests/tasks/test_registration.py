@@ -22,7 +22,8 @@ from edgepack_assets.packaging.deployment_package import build_deployment_packag
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.registry.local import LocalRegistry
-from edgepack_assets.tasks.registration import OLDER_TAG, Registration, register_package
+from edgepack_assets.tasks.package_tags import OLDER_THAN
+from edgepack_assets.tasks.registration import Registration, register_package
 from edgepack_assets_tests.crashes import killed_at_each_step
 from edgepack_assets_tests.tasks.plant import MODEL, PACKAGE, Plant
 
@@ -154,7 +155,7 @@ def test_damaged_and_deleted_packages_keep_their_numbers_and_stop_nothing(plant:
     shutil.rmtree(packages / "7" / "content")
     (packages / "1" / "version.json").write_text("")
     again = register(plant, registry, 1, tmp_path / "work").registered
-    assert (again.version, again.tags[OLDER_TAG]) == (8, "2")  # as the tags of a damaged package say
+    assert (again.version, again.tags[OLDER_THAN]) == (8, "2")  # as the tags of a damaged package say
 
 
 class Busy(LocalRegistry):

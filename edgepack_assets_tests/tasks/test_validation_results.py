@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack_assets.checks import CheckRow, all_pass
@@ -90,7 +90,7 @@ def trying(answer: int | Exception) -> Any:
     jobs: list[Any] = []
 
     def run(what: str, environment: Any, child_imports: Any, job: Any, inputs: Any) -> int:
-        jobs.append((what, job["function"], job["arguments"], job["folder"], inputs))
+        jobs.append((what, job.function, job.arguments, str(job.folder), inputs))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -124,7 +124,6 @@ def test_a_fault_of_ours_is_no_failed_trial() -> None:
         trying(EdgepackError("disk"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, CYCLE / 1000), min_size=1, max_size=300), st.floats(0, 1e6), st.data())
 def test_one_slow_record_never_warns_wherever_it_is(
     folder: Path, seconds: list[float], slow: float, data: st.DataObject

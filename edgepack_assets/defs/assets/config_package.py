@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import asset_options, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import REGISTERED_MODEL, data_version, input_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.registry.approval import RUN_TAG
 from edgepack_assets.tasks.config_package import make_config_package
+from edgepack_assets.text_format import format_size
 
 CHECK = "is_fit"
 
@@ -33,12 +34,12 @@ def config_package(
         version = data_version(model["name"], model["version"], model["digest"])
         tags = input_tags(context.instance, REGISTERED_MODEL, key, used=version, current=version)
         wheels = [
-            {"package": p.name, "version": p.version, "size": size_text(p.size), "sha256": p.digest}
+            {"package": p.name, "version": p.version, "size": format_size(p.size), "sha256": p.digest}
             for p in report.lock.packages
         ]
         return result(artefact, CHECK, report.parts, {
             "model": f"{model['name']}:{model['version']}",
-            "size": size_text(artefact.parts["package"].size),
+            "size": format_size(artefact.parts["package"].size),
             "package_digest": artefact.parts["package"].digest,
             "python": report.lock.python,
             "requirements": ", ".join(report.lock.requirements),

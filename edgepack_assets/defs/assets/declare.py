@@ -134,13 +134,3 @@ def _cell(value: object) -> str | int | float | bool:
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     """A PNG that the UI shows where the metadata stands."""
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
-def size_text(size: int) -> str:
-    """Bytes as a person reads them."""
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.2f} GiB"

@@ -6,12 +6,14 @@ import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import all_pass
-from edgepack_assets.defs.assets.declare import asset_options, result, size_text, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
+from edgepack_assets.text_format import format_size
 
 CHECK = "is_registered_as_built"
 POOL = "registration"
@@ -52,11 +54,11 @@ def deployment_package(
         target = output_file(config.output_file, edgepack.settings)
         run = edgepack.settings.run
         run_tags = {
-            "run_id": context.run_id,
-            "environment": run.environment,
-            "build_reference": run.build_reference,
-            "experiment_name": run.experiment_name,
-            "display_name": run.display_name,
+            package_tags.RUN_ID: context.run_id,
+            package_tags.ENVIRONMENT: run.environment,
+            package_tags.BUILD_REFERENCE: run.build_reference,
+            package_tags.EXPERIMENT_NAME: run.experiment_name,
+            package_tags.DISPLAY_NAME: run.display_name,
         }
         artefact, report = deploy(
             key,
@@ -78,7 +80,7 @@ def deployment_package(
             "package_id": report.package_id,
             "content_digest": report.content_digest,
             "registered_digest": registered.digest,
-            "size": size_text(registered.size),
+            "size": format_size(registered.size),
             "location": registered.location,
             "registered_before": report.was_registered_before,
             "tags": dg.MetadataValue.json(dict(registered.tags)),
@@ -94,7 +96,7 @@ def _told(key: ModelKey, artefact: Artefact, report: DeploymentReport) -> dict[s
         "content_digest": report.content_digest,
         "digest": artefact.facts["digest"],
         "model_type": key.model_type,
-        "model_name": tags["model_name"],
-        "model_version": int(tags["model_version"]),
+        "model_name": tags[package_tags.MODEL_NAME],
+        "model_version": int(tags[package_tags.MODEL_VERSION]),
         "registered_before": report.was_registered_before,
     }

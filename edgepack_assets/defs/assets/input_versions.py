@@ -53,7 +53,7 @@ def raw_data_observations(
         if key.model_type not in current:
             current[key.model_type] = current_raw_data(key.model_type, settings, registry)
         raw = current[key.model_type]
-        told = data_version(raw.name, raw.version, raw.digest)
+        told = data_version(raw.name, raw.version, raw.resolve().digest)
         observed.append(observation(RAW_DATA, key, told, {"version": str(raw), "location": raw.location}))
     return observed
 

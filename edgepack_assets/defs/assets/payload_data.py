@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import asset_options, result, size_text, table, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, current_raw_data, data_version, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.output_files import allowed_file
 from edgepack_assets.tasks.payload_data import make_payload, raw_data_of
+from edgepack_assets.text_format import format_size
 
 CHECK = "is_sound"
 
@@ -37,7 +38,7 @@ def payload_data(
         copy_to = allowed_file("payload_path", named, tools.settings) if named else None
         artefact, report = make_payload(key, tools, copy_to)
         raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
-        current = data_version(newest.name, newest.version, newest.digest)
+        current = data_version(newest.name, newest.version, newest.resolve().digest)
         tags = raw_data_tags(context.instance, key, artefact, current)
         preview = [
             {"record": i, **{k: v if len(str(v)) < 120 else f"{str(v)[:117]}..." for k, v in row.items()}}
@@ -48,7 +49,7 @@ def payload_data(
             "dagster/row_count": artefact.facts["records"],
             "columns": ", ".join(report.preview[0]) if report.preview else "none",
             "raw_data": f"{raw['name']}:{raw['version']}",
-            "size": size_text(artefact.size),
+            "size": format_size(artefact.size),
             "preview": table(preview),
             "facts": dg.MetadataValue.json(other),
         }, tags=tags)  # fmt: skip

@@ -5,10 +5,11 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.defs.assets.declare import asset_options, picture, result, size_text, user_errors
+from edgepack_assets.defs.assets.declare import asset_options, picture, result, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.tasks.prepped_data import prepare_data
+from edgepack_assets.text_format import format_size
 
 CHECK = "is_sound"
 
@@ -36,7 +37,7 @@ def prepped_data(
             "dagster/row_count": facts["windows"],
             "shape": f"{facts['windows']} windows x {facts['features']} features",
             "unfilled_windows": facts["unfilled_windows"],
-            "size": size_text(artefact.size),
+            "size": format_size(artefact.size),
         }  # fmt: skip
         if report.picture is not None:
             metadata["plot"] = picture(report.picture, "features of every window")

@@ -3,7 +3,6 @@
 What is made of an answer, and of none, is each sensor's own.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
@@ -50,31 +50,18 @@ class BoundedRegistry:
             raise TransientError("a question of an earlier look has no answer yet")
         if time.monotonic() > self._end:
             raise TransientError("there was no time left to ask")
-        answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answers.put((question(self._opened()), None))
-            except Exception as error:  # noqa: BLE001 - raised again by the one who asks
-                answers.put((None, error))
-
-        # A share whose server is gone, or a network that swallows everything, holds whoever asks.
-        asking = threading.Thread(target=ask, name="asking-the-registry", daemon=True)
         began = time.monotonic()
-        asking.start()
         try:
-            answer, error = answers.get(timeout=max(0.01, self._end - began))
-        except queue.Empty:
-            _hanging[self._of] = asking
+            return call_within(self._end - began, lambda: question(self._opened()), "asking-the-registry")
+        except DeadlineError as error:
+            _hanging[self._of] = error.thread
             _registries.pop(self._of, None)
             raise TransientError(f"no answer within {time.monotonic() - began:.0f} s") from None
-        if isinstance(error, EdgepackError):
-            raise error
-        if error is not None:
+        except EdgepackError:
+            raise
+        except Exception as error:
             _registries.pop(self._of, None)  # an expired session must not stay
             raise TransientError(f"{type(error).__name__}: {error}") from error
-        found: _T = answer
-        return found
 
     def _opened(self) -> Registry:
         kept = _registries.get(self._of)

@@ -1,6 +1,6 @@
 """One sensor for each model type: finds new versions in the registry and requests their packaging.
 
-What it decides is new_models/decide.py's; here are the tick, its words, and what is kept in Dagster.
+What is packaged is decided in new_models/decide.py. This module runs the tick and writes its result to Dagster.
 """
 
 import time
@@ -18,8 +18,9 @@ from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, Outag
 from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
 from edgepack_assets.errors import ConfigError, EdgepackError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import Decision, decide
+from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.run_requests import Request, Rules
+from edgepack_assets.new_models.tick import Decision
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
 
@@ -64,7 +65,7 @@ def sensor_name(model_type: str) -> str:
 def _tick(
     context: dg.SensorEvaluationContext, config_file: Path, model_type: str, job: str
 ) -> dg.SensorResult | dg.SkipReason:
-    settings = load_settings(config_file)  # as it is at this tick
+    settings = load_settings(config_file)  # read in each tick, so that changes take effect without a restart
     entry = settings.model_type(model_type)
     state = State.from_cursor(context.cursor) if context.cursor else None
     rules = Rules(
@@ -77,9 +78,9 @@ def _tick(
         interval=settings.sensors.interval,
         sweep_interval=settings.sensors.sweep_interval,
     )
-    silence = OutageTimer(settings, model_type)
+    outage = OutageTimer(settings, model_type)
     try:
-        made = decide(
+        decision = decide(
             state,
             rules,
             BoundedRegistry(settings, model_type),
@@ -87,54 +88,54 @@ def _tick(
             time.time(),
         )
     except EdgepackError as error:
-        if (failure := silence.lasts(error)) is not None:
+        if (failure := outage.lasts(error)) is not None:
             raise failure from error
-        return dg.SkipReason(f"the registry gives no answer, asked again at the next tick: {error}")
-    if made.fault is None:
-        silence.ends()
-    elif (failure := silence.lasts(made.fault)) is not None and not made.requests:
-        raise failure from made.fault
-    if made.requests:  # else the tick shows them as the reason why it requests nothing
-        for words in made.words:
-            context.log.info(words)
+        return dg.SkipReason(f"the registry does not answer, it is asked again in the next tick: {error}")
+    if decision.fault is None:
+        outage.ends()
+    elif (failure := outage.lasts(decision.fault)) is not None and not decision.requests:
+        raise failure from decision.fault
+    if decision.requests:  # else the tick shows the messages as the reason why it requests nothing
+        for message in decision.messages:
+            context.log.info(message)
     # Dagster would add the keys itself, and fail the tick if another process adds one of them at the same time.
-    add_keys(context.instance, [_key(rules, found) for found in _of_keys(made)])
-    return _result(made, settings, rules)
+    add_keys(context.instance, [_key(rules, version) for version in _versions_with_partition(decision)])
+    return _sensor_result(decision, settings, rules)
 
 
-def _of_keys(made: Decision) -> list[RegisteredVersion]:
-    """The versions that need a partition: those that wait, and those that are packaged."""
-    return [*made.waits, *(request.found for request in made.requests)]
+def _versions_with_partition(decision: Decision) -> list[RegisteredVersion]:
+    """The versions that need a partition: those that wait for approval, and those that are packaged."""
+    return [*decision.newly_waiting, *(request.registered for request in decision.requests)]
 
 
-def _result(made: Decision, settings: Settings, rules: Rules) -> dg.SensorResult:
+def _sensor_result(decision: Decision, settings: Settings, rules: Rules) -> dg.SensorResult:
     requests = [
         dg.RunRequest(
             run_key=request.run_key,
-            partition_key=str(_key(rules, request.found)),
-            tags=_tags(request, settings, rules),
+            partition_key=str(_key(rules, request.registered)),
+            tags=_run_tags(request, settings, rules),
         )
-        for request in made.requests
+        for request in decision.requests
     ]
-    approved = [request for request in made.requests if request.approval is not None and request.attempt == 1]
+    approved = [request for request in decision.requests if request.approval is not None and request.attempt == 1]
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(made.words),
-        cursor=made.state.to_cursor(),
-        asset_events=[*_waiting(made.waits, rules), *_approved(approved, rules)],
+        skip_reason=None if requests else "; ".join(decision.messages),
+        cursor=decision.state.to_cursor(),
+        asset_events=[*_observe_waiting(decision.newly_waiting, rules), *_observe_approved(approved, rules)],
     )
 
 
-def _key(rules: Rules, found: RegisteredVersion) -> ModelKey:
-    return ModelKey(rules.model_type, found.number)
+def _key(rules: Rules, version: RegisteredVersion) -> ModelKey:
+    return ModelKey(rules.model_type, version.number)
 
 
-def _tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
+def _run_tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
     tags = {
         "model_type": rules.model_type,
         "model_name": rules.model_name,
-        "model_version": str(request.found.version),
-        "registered": request.found.created.isoformat(),
+        "model_version": str(request.registered.version),
+        "registered": request.registered.created.isoformat(),
         "attempt": str(request.attempt),
         "environment": settings.run.environment,
         "build_reference": settings.run.build_reference,
@@ -144,32 +145,32 @@ def _tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
     return {TAGS + name: value for name, value in tags.items() if value}
 
 
-def _waiting(waits: Sequence[RegisteredVersion], rules: Rules) -> list[dg.AssetObservation]:
-    """What the UI shows of versions that wait for a person, where that person looks for the model."""
+def _observe_waiting(versions: Sequence[RegisteredVersion], rules: Rules) -> list[dg.AssetObservation]:
+    """Observations that show in the UI, on the asset of the model, that a version waits for a person's approval."""
     return [
         dg.AssetObservation(
             "registered_model",
-            description=f"{found} waits for approval",
-            partition=str(_key(rules, found)),
+            description=f"{version} waits for approval",
+            partition=str(_key(rules, version)),
             metadata={
                 "approval": "waiting",
-                "model": str(found),
-                "registered": found.created.isoformat(),
-                "location": found.location,
-                "to_approve": f"edgepack model approve {found}",
+                "model": str(version),
+                "registered": version.created.isoformat(),
+                "location": version.location,
+                "to_approve": f"edgepack model approve {version}",
             },
         )
-        for found in waits
+        for version in versions
     ]
 
 
-def _approved(requests: Sequence[Request], rules: Rules) -> list[dg.AssetObservation]:
+def _observe_approved(requests: Sequence[Request], rules: Rules) -> list[dg.AssetObservation]:
     return [
         dg.AssetObservation(
             "registered_model",
-            description=f"{request.found} is approved by {request.approval}",
-            partition=str(_key(rules, request.found)),
-            metadata={"approval": f"approved by {request.approval}", "model": str(request.found)},
+            description=f"{request.registered} is approved by {request.approval}",
+            partition=str(_key(rules, request.registered)),
+            metadata={"approval": f"approved by {request.approval}", "model": str(request.registered)},
         )
         for request in requests
     ]

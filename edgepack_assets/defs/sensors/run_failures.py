@@ -16,7 +16,7 @@ from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilt
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, ended
+from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, outcome_of
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
@@ -158,7 +158,7 @@ def message(
         "partition": partition or None,
         "assets": assets,
         "reason": reason,
-        "fault": "infrastructure" if ended(instance, run) is RunOutcome.INFRASTRUCTURE_FAILURE else "model",
+        "fault": "infrastructure" if outcome_of(instance, run) is RunOutcome.INFRASTRUCTURE_FAILURE else "model",
         "attempt": int(tags.get(f"{TAGS}attempt", "1")),
         "run_id": run.run_id,
         "environment": tags.get(f"{TAGS}environment") or settings.run.environment,

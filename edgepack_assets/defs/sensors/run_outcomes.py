@@ -1,9 +1,9 @@
-"""How the runs of partitions stand, and why one failed: on the model, or because of infrastructure.
+"""The outcome of the runs of partitions: whether one failed on the model, or because of infrastructure.
 
-A run failed on the model if one of its steps failed in a way that would repeat itself: an EdgepackError that is no
-TransientError and no NotFoundError, a check, or any other `dg.Failure`. Everything else is infrastructure: a run that
-never started, whose process died, that was interrupted by a restart, or that ended in an error this project does not
-raise on purpose. Since such a run is requested again a bounded number of times only, an unknown error is counted there.
+A run failed on the model if one of its steps failed in a way that would repeat itself: with an EdgepackError that is
+no TransientError and no NotFoundError, with a check, or with any other `dg.Failure`. Everything else is infrastructure:
+the run never started, its process died, a restart interrupted it, or it ended with an error that this project does not
+raise on purpose. Such a run is requested again a bounded number of times, so an unknown error may count as one of them.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ RUN_KEY_TAG = "dagster/run_key"
 PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
-_NOT_THE_MODELS = (errors.TransientError, errors.NotFoundError)
-"""A registry that shows nothing (a share that is not mounted) cannot be told from one that has nothing; the sensor has
-seen the version."""
+_NOT_OF_THE_MODEL = (errors.TransientError, errors.NotFoundError)
+"""NotFoundError as well: the sensor has seen the version, so the registry has probably become empty for another reason,
+such as a share that is not mounted."""
 
 
 def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: Sequence[int]) -> list[SeenRun]:
@@ -39,24 +39,24 @@ def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: S
         SeenRun(
             version=ModelKey.parse(record.dagster_run.tags[PARTITION_TAG]).version,
             run_key=record.dagster_run.tags.get(RUN_KEY_TAG),
-            began=int(record.create_timestamp.timestamp() * 1000),
-            over=int((record.end_time or record.create_timestamp.timestamp()) * 1000),
-            ended=ended(instance, record.dagster_run),
-            whole=_makes_the_package(record.dagster_run, job),
+            created=int(record.create_timestamp.timestamp() * 1000),
+            finished=int((record.end_time or record.create_timestamp.timestamp()) * 1000),
+            outcome=outcome_of(instance, record.dagster_run),
+            makes_package=_makes_package(record.dagster_run, job),
         )
         for record in records
     ]
 
 
-def _makes_the_package(run: dg.DagsterRun, job: str) -> bool:
+def _makes_package(run: dg.DagsterRun, job: str) -> bool:
     # Launched from the UI a run names its steps even where it has all of them.
     if run.step_keys_to_execute is not None and _PACKAGE.to_python_identifier() not in run.step_keys_to_execute:
         return False
     return run.job_name == job if run.asset_selection is None else _PACKAGE in run.asset_selection
 
 
-def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunOutcome:
-    """How a run stands, and whose fault it is if it failed."""
+def outcome_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunOutcome:
+    """The outcome of a run; of a failed one, with its kind of cause."""
     if not run.is_finished:
         return RunOutcome.RUNNING
     if run.status is DagsterRunStatus.SUCCESS:
@@ -64,7 +64,7 @@ def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunOutcome:
     if run.status is DagsterRunStatus.CANCELED:
         return RunOutcome.CANCELED
     failures = _step_failures(instance, run)
-    if any(_told(failure, "error") == errors.ApprovalError.__name__ for failure in failures):
+    if any(_metadata_text(failure, "error") == errors.ApprovalError.__name__ for failure in failures):
         return RunOutcome.UNAPPROVED
     return RunOutcome.MODEL_FAILURE if any(map(_would_repeat_itself, failures)) else RunOutcome.INFRASTRUCTURE_FAILURE
 
@@ -77,16 +77,17 @@ def _step_failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list["St
     return [event.step_failure_data for event in events if event is not None]
 
 
-def _told(failure: "StepFailureData", what: str) -> str:
-    """What a failure of ours tells of itself (defs/failures.py): the name of its "error", whether it is "transient"."""
-    told = failure.user_failure_data.metadata.get(what) if failure.user_failure_data is not None else None
-    return str(told.value) if told is not None else ""
+def _metadata_text(failure: "StepFailureData", key: str) -> str:
+    """A value in the metadata of a failure of ours (defs/failures.py): "error" is its class, "transient" a bool."""
+    value = failure.user_failure_data.metadata.get(key) if failure.user_failure_data is not None else None
+    return str(value.value) if value is not None else ""
 
 
 def _would_repeat_itself(failure: "StepFailureData") -> bool:
     if failure.user_failure_data is not None:
-        # The transient one may be no error of ours: a connection that was reset, a full disk.
-        return _told(failure, "transient") != str(True) and not _is_transient(_told(failure, "error"))
+        # A transient error need not be one of ours: a connection that was reset, a full disk.
+        is_transient = _metadata_text(failure, "transient") == str(True)
+        return not is_transient and not _is_transient(_metadata_text(failure, "error"))
     error = failure.error
     names = set()
     while error is not None:
@@ -100,10 +101,10 @@ def _would_repeat_itself(failure: "StepFailureData") -> bool:
 
 
 def _error_class(name: str) -> type[errors.EdgepackError] | None:
-    found = getattr(errors, name, None)
-    return found if isinstance(found, type) and issubclass(found, errors.EdgepackError) else None
+    value = getattr(errors, name, None)
+    return value if isinstance(value, type) and issubclass(value, errors.EdgepackError) else None
 
 
 def _is_transient(name: str) -> bool:
-    found = _error_class(name)
-    return found is not None and issubclass(found, _NOT_THE_MODELS)
+    error_class = _error_class(name)
+    return error_class is not None and issubclass(error_class, _NOT_OF_THE_MODEL)

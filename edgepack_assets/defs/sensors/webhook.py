@@ -7,11 +7,11 @@ path: only its scheme and host are ever named. It gets no credentials but those 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import EdgepackError, TransientError
 
 CONNECT, ANSWER = 5.0, 10.0
@@ -31,17 +31,13 @@ def post_json(address: str, message: Mapping[str, Any]) -> None:
     """Post a message once. Takes at most about 16 s. Redirects are not followed.
 
     Raises RefusedError if this message is refused, TransientError for everything else than a 2xx answer."""
-    outcome: list[EdgepackError | None] = []
-    posting = threading.Thread(target=lambda: outcome.append(_post(address, message)), daemon=True)
-    posting.start()
-    posting.join(_WHOLE)
-    if not outcome:
-        raise TransientError(f"{host_of(address)}: no whole answer within {_WHOLE:.0f} s")
-    if outcome[0] is not None:
-        raise outcome[0]
+    try:
+        call_within(_WHOLE, lambda: _post(address, message), "webhook-post")
+    except DeadlineError:
+        raise TransientError(f"{host_of(address)}: no whole answer within {_WHOLE:.0f} s") from None
 
 
-def _post(address: str, message: Mapping[str, Any]) -> EdgepackError | None:
+def _post(address: str, message: Mapping[str, Any]) -> None:
     import requests
     from requests.auth import AuthBase, HTTPBasicAuth
     from requests.utils import get_auth_from_url
@@ -62,17 +58,17 @@ def _post(address: str, message: Mapping[str, Any]) -> EdgepackError | None:
         ) as answer:
             status = answer.status_code
     except requests.ConnectTimeout:
-        return TransientError(f"{host}: no connection within {CONNECT:.0f} s")
+        raise TransientError(f"{host}: no connection within {CONNECT:.0f} s") from None
     except requests.Timeout:
-        return TransientError(f"{host}: no answer within {ANSWER:.0f} s")
+        raise TransientError(f"{host}: no answer within {ANSWER:.0f} s") from None
     except Exception as error:  # noqa: BLE001 - its text holds the address, and nothing else may show it
-        return TransientError(f"{host}: {_kind(error)}")
+        raise TransientError(f"{host}: {_kind(error)}") from None
     if 200 <= status < 300:
-        return None
+        return
     if status in _NOT_THIS_MESSAGE:
-        return RefusedError(f"{host} refuses the message with {status}")
+        raise RefusedError(f"{host} refuses the message with {status}")
     hint = ": redirects are not followed, set the address that it leads to" if 300 <= status < 400 else ""
-    return TransientError(f"{host} answers {status}{hint}")
+    raise TransientError(f"{host} answers {status}{hint}")
 
 
 def _kind(error: BaseException) -> str:

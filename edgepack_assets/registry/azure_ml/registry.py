@@ -19,7 +19,9 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ from edgepack_assets.registry.base import (
     Kind,
     RegisteredVersion,
     Registry,
+    ResolvedVersion,
     check_name,
     check_tags,
     content_digest,
@@ -68,25 +71,20 @@ _LONGEST_WAIT = 5.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
 class LazyVersion(RegisteredVersion):
-    """A version registered by somebody else: digest, size and whether it is a folder are looked up when asked for.
+    """A version registered by somebody else, of which only its files tell digest and size.
 
     A listing of hundreds of such versions would otherwise list the files of every one."""
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("digest", "size", "is_folder"):
-            known = object.__getattribute__(self, "__dict__")
-            if known.get("_look") is not None:
-                look, known["_look"] = known["_look"], None
-                try:
-                    known["is_folder"], known["size"], known["digest"] = look()
-                except BaseException:
-                    known["_look"] = look
-                    raise
-        return object.__getattribute__(self, name)
+    look: Callable[[], tuple[bool, int, str]] = field(compare=False, repr=False)
+    """Asks storage for (whether it is a folder, size, digest), and keeps the answer."""
 
-    def __reduce__(self) -> Any:
-        return RegisteredVersion, tuple(getattr(self, name) for name in RegisteredVersion.__dataclass_fields__)
+    def resolve(self) -> ResolvedVersion:
+        """The version with digest and size, from a listing of its files at the first call that succeeds."""
+        is_folder, size, digest = self.look()
+        known = {each.name: getattr(self, each.name) for each in fields(RegisteredVersion)}
+        return ResolvedVersion(**known, digest=digest, size=size, is_folder=is_folder)
 
 
 class AzureMLRegistry(Registry):
@@ -154,7 +152,7 @@ class AzureMLRegistry(Registry):
             raise CorruptError(f"{found}: is not in the registry any more")
         if asset.state in FAILED_STATES:
             raise CorruptError(f"{found}: Azure ML says that it has {asset.state}; register it as a new version")
-        digest = found.digest
+        digest = found.resolve().digest
         target = destination / file_name(asset)
         if target.exists() or target.is_symlink():
             raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
@@ -214,7 +212,7 @@ class AzureMLRegistry(Registry):
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`."""
         check_name(kind, name)
         tags = check_tags(tags)
@@ -249,7 +247,7 @@ class AzureMLRegistry(Registry):
                 if version is not None:
                     raise
                 continue
-            return self._registered(made)
+            return self._registered(made).resolve()
         raise VersionTakenError(f"{kind} {name}: {_MOST_RACES} versions in a row were taken by others; try again")
 
     def _next_number(self, kind: Kind, name: str) -> int:
@@ -350,7 +348,7 @@ class AzureMLRegistry(Registry):
     # versions ---------------------------------------------------------------------------------------------
 
     def _registered(self, asset: Asset) -> RegisteredVersion:
-        fields: dict[str, Any] = {
+        listed: dict[str, Any] = {
             "kind": asset.kind,
             "name": asset.name,
             "version": read_version(asset.version),
@@ -362,10 +360,8 @@ class AzureMLRegistry(Registry):
             digest, size = asset.tags[DIGEST], asset.tags.get(SIZE, "")
             if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
                 raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
-            return RegisteredVersion(**fields, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
-        version = LazyVersion(**fields, digest="", size=0, is_folder=False)
-        vars(version)["_look"] = lambda: self._looked_up(asset)
-        return version
+            return ResolvedVersion(**listed, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
+        return LazyVersion(**listed, look=cache(lambda: self._looked_up(asset)))
 
     def _looked_up(self, asset: Asset) -> tuple[bool, int, str]:
         is_folder, blobs = self._look(asset, *self._places.of(asset))

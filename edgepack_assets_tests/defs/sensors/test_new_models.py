@@ -115,7 +115,7 @@ def test_a_new_version_gets_its_partition_and_one_run_with_its_identity(plant: P
     assert request.run_key == f"press|press_model:1|{stamp}|1"
     assert plant.instance.get_dynamic_partitions("models") == ["press:1"]
     assert plant.tick() == []
-    assert plant.said == "nothing new: the highest version of press_model is 1; runs under way: 1"
+    assert plant.said == "nothing new: the highest version of press_model is 1; runs in progress: 1"
 
 
 def test_the_sensors_of_the_code_location_run_by_default(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_what_a_person_launches_is_not_launched_again(plant: Plant) -> None:
     run = plant.launch("press:1")
     approve(plant, 1)
     assert plant.tick() == []
-    assert "press:1: a run that was launched by hand is under way" in plant.said
+    assert "press:1: a run that was launched by hand is in progress" in plant.said
     plant.instance.handle_new_event(_success(run))
     assert plant.tick() == []
     assert "press:1: packaged by a run that was launched by hand" in plant.said
@@ -348,7 +348,7 @@ def test_one_damaged_version_hides_no_other(plant: Plant) -> None:
 def test_a_cursor_that_somebody_edited_is_refused(plant: Plant) -> None:
     for text in ("{}", "5", '{"format":1}', "x"):
         plant.cursor = text
-        with pytest.raises(EdgepackError, match=r"the sensor's cursor is not what it wrote"):
+        with pytest.raises(EdgepackError, match=r"the sensor's cursor was changed and cannot be read"):
             plant.tick()
 
 

@@ -54,7 +54,7 @@ def test_a_failed_check_is_the_models_fault_and_an_interruption_is_not(
 ) -> None:
     dg.materialize([metrics, deployment_package], instance=instance, partition_key=f"press:{version}",
                    raise_on_error=False)  # fmt: skip
-    assert only_run(instance, version).ended is ended
+    assert only_run(instance, version).outcome is ended
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_only_what_may_pass_is_tried_again_and_then_it_is_the_infrastructures_fa
 
     dg.materialize([breaks], instance=instance, partition_key="press:1", raise_on_error=False)
     assert tried == list(range(tries))
-    assert only_run(instance, 1).ended is ended
+    assert only_run(instance, 1).outcome is ended
 
 
 def test_only_a_run_that_reaches_the_package_counts_as_one(instance: dg.DagsterInstance) -> None:
@@ -100,6 +100,6 @@ def test_only_a_run_that_reaches_the_package_counts_as_one(instance: dg.DagsterI
             asset_selection=selection and frozenset(dg.AssetKey(name) for name in selection),
             tags={"dagster/partition": "press:3"},
         )
-        whole.append(only_run(instance, 3).whole)
+        whole.append(only_run(instance, 3).makes_package)
         instance.delete_run(run.run_id)
     assert whole == [True, False, True]

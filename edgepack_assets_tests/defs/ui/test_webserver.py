@@ -23,7 +23,7 @@ import pytest
 import uvicorn
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -314,7 +314,6 @@ def _is_served(headers: list[tuple[bytes, bytes]], method: str = "POST") -> bool
     return bool(reached)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40), st.sampled_from([b"", b"localhost", b"127.0.0.1:3000", b"[::1]"]), st.booleans())
 def test_only_the_allowed_hosts_themselves_are_served(noise: bytes, name: bytes, leads: bool) -> None:
     host = noise + name if leads else name + noise
@@ -322,7 +321,6 @@ def test_only_the_allowed_hosts_themselves_are_served(noise: bytes, name: bytes,
         assert re.sub(rb":\d{1,5}\Z", b"", host.lower()) in {b"localhost", b"127.0.0.1", b"[::1]", PLANT_HOST.encode()}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_only_the_uis_own_origin_is_served(origin: bytes) -> None:
     headers = [(b"host", b"localhost:3000"), (b"content-type", b"application/json"), (b"origin", origin)]

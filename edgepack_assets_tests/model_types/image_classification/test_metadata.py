@@ -144,7 +144,7 @@ def test_metadata_that_cannot_be_read_is_noted(tmp_path: Path, content: bytes) -
 _SOUND = tflite(metadata([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], labels="labels.txt"))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(8, len(_SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=4),
     st.integers(8, len(_SOUND)),

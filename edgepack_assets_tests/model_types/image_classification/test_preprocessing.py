@@ -161,7 +161,7 @@ def _inputs(draw: st.DrawFn) -> dict[str, Any]:
     return found
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     _inputs(), st.integers(0, 99), st.integers(1, 90), st.integers(1, 90),
     st.integers(8, 24), st.integers(8, 24), st.booleans(),
@@ -178,7 +178,7 @@ def test_any_input_equals_plain_arithmetic(  # noqa: PLR0917
     assert np.allclose(found, wanted, rtol=1e-5, atol=1e-5 * max(1, np.abs(wanted).max()))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(_inputs(), st.floats(0.001, 2), st.integers(0, 255), st.sampled_from(["uint8", "int8"]))
 def test_a_quantized_model_gets_the_configured_numbers_quantized(
     given: dict[str, Any], scale: float, zero_point: int, dtype: str

@@ -99,7 +99,7 @@ def test_what_pip_has_no_words_for_is_no_requirement(line: str) -> None:
     assert found.problem
 
 
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(max_examples=300)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.sampled_from(["", "=py311_0", "=0"]), st.data())
 def test_the_version_that_was_installed_is_always_taken_and_the_next_minor_never(
     release: list[int], build: str, data: st.DataObject
@@ -112,7 +112,7 @@ def test_the_version_that_was_installed_is_always_taken_and_the_next_minor_never
     assert not requirement.specifier.contains(".".join(map(str, other)))
 
 
-@hypothesis_settings(deadline=None, max_examples=500)
+@hypothesis_settings(max_examples=500)
 @given(st.text("numpy=1.25<>!~,|*[]:; '\"#/^$()-_", max_size=40))
 def test_no_line_raises(line: str) -> None:
     found = read_conda_line(line)

@@ -47,7 +47,7 @@ PIECES = [
 ]
 
 
-@hypothesis_settings(deadline=None, max_examples=500)
+@hypothesis_settings(max_examples=500)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 @example("numpy \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n")
 @example("a \\\n# comment\nb")

@@ -38,7 +38,7 @@ coordinates = st.integers(-5, 5) | st.floats(-1e3, 1e3).map(lambda value: round(
 
 
 @pytest.mark.parametrize(("side", "most_sums"), [(512, 1 << 25), (3, 1 << 25), (4, 0), (1, 0)])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.lists(st.tuples(coordinates, coordinates, st.integers(0, 6)), min_size=3, max_size=40))
 @example(data=[(0, 0, 0), (0, 0, 1), (0, 0, 1)])  # every distance is 0
 @example(data=[(0, 0, 0), (0, 0, 0), (1, 0, 1)])  # a cluster of one point twice, and one alone

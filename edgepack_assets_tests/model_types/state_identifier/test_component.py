@@ -71,7 +71,7 @@ MODELS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     key=st.sampled_from(sorted(MODELS, key=str)),
     levels=st.lists(st.floats(10, 5000), min_size=40, max_size=40),

@@ -194,7 +194,7 @@ def test_a_model_gets_its_own_columns_in_its_own_order(child_tasks, monkeypatch,
     assert component["input"] == "frame"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     order=st.permutations(_PHASES),
     names=st.lists(st.text("abcXYZ 12ä", min_size=1, max_size=6), min_size=3, max_size=3, unique=True),

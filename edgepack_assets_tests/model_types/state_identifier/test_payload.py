@@ -33,7 +33,7 @@ def frame(**columns) -> pd.DataFrame:
     return pd.DataFrame({"ph1": [1.0, 2.0], "ph2": [3.0, 4.0], "ph3": [5.0, 6.0], **columns})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     values=st.lists(
         st.tuples(*[st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=False)) for _ in range(3)]),
@@ -111,7 +111,7 @@ def test_a_folder_must_hold_one_recording(tmp_path):
     assert len(written(tmp_path / "raw", tmp_path)[1]) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from([pa.decimal32(9, 2), pa.decimal64(18, 7), pa.decimal128(38, 20), pa.decimal256(76, 30)]),
     digits=st.lists(st.one_of(st.none(), st.integers(-(10**75), 10**75)), min_size=1, max_size=30),

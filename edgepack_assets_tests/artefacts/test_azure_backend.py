@@ -15,8 +15,9 @@ import pytest
 from edgepack_assets.artefacts import blob_cache
 from edgepack_assets.artefacts import store as artefact_store
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.artefacts.azure_filesystem import parse
+from edgepack_assets.artefacts.azure_backend import parse
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
+from edgepack_assets.azure.blob_container import PIECE
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import ConfigError, CorruptError, EdgepackError, TransientError
 from edgepack_assets_tests.azure import faults
@@ -26,7 +27,7 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.registry.conftest import Clock
 
 HOST = "plantstorage.dfs.core.windows.net"
-BIG = artefact_store.PIECE * 2 + 12_345
+BIG = PIECE * 2 + 12_345
 ENTRY = """
 model_types:
   press: {implementation: state_identifier, model_name: m, package_name: P, raw_data: {name: r}}

@@ -1,0 +1,34 @@
+"""Sizes, ages and tables as a person reads them: one way for the command line, the UI and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def format_size(count: float) -> str:
+    """Bytes in units of 1000, as disks, package indexes and Azure show them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        shown = f"{count:.0f}" if unit == "B" else f"{count:.1f}"
+        if float(shown) < 1000:
+            return f"{shown} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def format_age(seconds: float) -> str:
+    """A time span in whole seconds, minutes, hours or days, the largest unit of which there are two."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def format_table(rows: Iterable[Sequence[str]], *, underlined: bool = False) -> str:
+    """Columns as wide as their longest cell, two spaces apart. The first row holds the heads, `underlined` or not."""
+    lines = list(rows)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if underlined:
+        lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

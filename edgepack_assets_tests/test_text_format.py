@@ -1,0 +1,50 @@
+"""Sizes, ages and tables as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepack_assets.text_format import format_age, format_size, format_table
+
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_999, "1.0 MB"),
+     (2_200_000_000, "2.2 GB"), (5 * 10**15, "5000.0 TB")],
+)  # fmt: skip
+def test_a_size(count: int, text: str) -> None:
+    assert format_size(count) == text
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**15))
+def test_a_size_is_right_to_the_last_digit_shown(count: int) -> None:
+    number, unit = format_size(count).split()
+    step = UNITS[unit] * (0 if unit == "B" else 0.1)
+    assert abs(float(number) * UNITS[unit] - count) <= step / 2 * 1.001
+    assert unit == "TB" or float(number) < 1000
+    assert unit == "B" or float(number) >= 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_799, "47 h"),
+     (172_800, "2 d")],
+)  # fmt: skip
+def test_an_age(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text
+
+
+def test_a_table_has_no_trailing_spaces_and_its_columns_line_up() -> None:
+    assert format_table([("NAME", "SIZE", "TAGS"), ("a", "1.0 kB", ""), ("longer", "2 B", "x")]) == (
+        "NAME    SIZE    TAGS\na       1.0 kB\nlonger  2 B     x"
+    )
+    assert not format_table([])
+
+
+def test_the_heads_of_a_table_can_be_underlined() -> None:
+    assert format_table([("A", ""), ("longer", "x")], underlined=True) == "A\n------  -\nlonger  x"
