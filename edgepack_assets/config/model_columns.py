@@ -1,4 +1,4 @@
-"""Which column of a state identifier's model is which variable of the payload, and how edgepack.yaml says so."""
+"""The key `columns` of a state identifier: which column of its model is which variable of the payload."""
 
 from __future__ import annotations
 

@@ -230,8 +230,11 @@ FAULTS = {
 IMAGES = ENTRY.replace("state_identifier", "image_classification")
 INPUT = r":7: model_types.press.input"
 FAULTS |= {
-    "an input of a state identifier": (ENTRY + "    input: {range: [0, 1]}\n", INPUT + ": .*takes no images"),
-    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", INPUT + ": .*takes no images"),
+    "an input of a state identifier": (
+        ENTRY + "    input: {range: [0, 1]}\n",
+        INPUT + ": .*takes no images: remove this key",
+    ),
+    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", INPUT + ": .*takes no images: remove this key"),
     "an unknown preset": (IMAGES + "    input: cifar\n", INPUT + ": no such preset; there is imagenet"),
     "a list as input": (IMAGES + "    input: [0, 1]\n", INPUT + ": must be a mapping; .* channel_order"),
     "an empty input": (IMAGES + "    input: {}\n", INPUT + ": is empty; name range"),
