@@ -47,6 +47,13 @@ lint: $(VENV)/dev-installed
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/mypy" --config-file mypy-tests.ini
+	@set -e; mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; \
+	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py)); do \
+		echo "mypy of $$folder: component/ and child_tasks.py"; \
+		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
+			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_tasks.py); \
+	done
 	"$(BIN)/lint-imports" --no-logo
 
 check: $(VENV)/dev-installed
@@ -71,7 +78,7 @@ lock:
 		--no-emit-find-links --no-header --no-annotate --output-file $(LOCK) pyproject.toml
 
 lower-bounds:
-	.ci/lower-bounds "$(PYTHON)"
+	SLOW="$(SLOW)" .ci/lower-bounds "$(PYTHON)"
 
 clean:
 	rm -rf "$(VENV)" .edgepack .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

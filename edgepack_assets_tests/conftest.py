@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,11 @@ MARKERS = {
     "sandbox": {"backend", "sandbox", "ordinary_python"},
     "environments": {"environment", "built", "index"},
 }
-"""A test that takes one of these fixtures, itself or through another fixture, gets the marker; all of the folder e2e
-get `e2e`, and those whose backend is bubblewrap `bubblewrap`."""
+"""A test that takes one of these fixtures, itself or through another one, gets the marker. All of the folder e2e get
+`e2e`, those whose backend is bubblewrap `bubblewrap`, and those of a module that imports `Index`, which serves wheels
+to lock and to install, `environments`."""
+ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
+"""Fixtures that others, whose parameter is the name, ask for while the test runs."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
 """Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
@@ -49,11 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _markers(item: pytest.Function) -> Iterator[str]:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
     fixtures = set(item.fixturenames)
+    if any(isinstance(value, str) and value in ON_AZURE for value in parameters.values()):
+        yield "azure"
     yield from (marker for marker, names in MARKERS.items() if fixtures & names)
+    if hasattr(item.module, "Index"):
+        yield "environments"
     if Path(__file__).with_name("e2e") in item.path.parents:
         yield "e2e"
-    if hasattr(item, "callspec") and item.callspec.params.get("backend") == "bubblewrap":
+    if parameters.get("backend") == "bubblewrap":
         yield "bubblewrap"
 
 
@@ -79,7 +87,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         (pytest.fail if needs.all_needed() else pytest.skip)(need.missing)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    yield  # pytest's own summary of single tests
     lines = needs.skipped_lines([_reason(report) for report in terminalreporter.getreports("skipped")])
     if lines:
         terminalreporter.section("not tested on this machine")

@@ -29,7 +29,9 @@ def schema() -> None:
 
 @config.command()
 def check() -> None:
-    """Report every mistake in edgepack.yaml, with its line, and exit with 1 if there is one."""
+    """Report every mistake in edgepack.yaml.
+
+    Each has its line. Exits with 1 if there is a mistake."""
     from edgepack_assets.operations.config_check import check_config
 
     settings = check_config()

@@ -1,4 +1,4 @@
-"""`edgepack lock`: which locks there are and what uses them, and resolving one again on purpose."""
+"""`edgepack lock`: lists locks and what uses them, and resolves one again."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.text_format import format_age, format_table
 
 _SHOWN = 12
-"""Digits of a key in the table; a few are enough to name one."""
+"""Digits of a key that the table shows."""
 
 
 @click.group()
 def lock() -> None:
-    """The locks of components' environments: exact wheels, resolved once and kept."""
+    """List or refresh the locks of components.
+
+    A lock is the exact wheels of an environment. They are resolved once and kept."""
 
 
 @lock.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
 def list_(as_json: bool) -> None:
-    """Every lock, its generations (the newest is in force), and what was made from each."""
+    """List every lock and what uses it.
+
+    The newest generation of a lock is in force."""
     settings = load_settings()
     store, uses = _store(settings), _uses(settings)
     found = [(generation, _users(generation, uses)) for generation in generations(store)]
@@ -46,10 +50,12 @@ def list_(as_json: bool) -> None:
 @click.argument("which", nargs=-1, metavar="[PARTITION|PACKAGE:VERSION|KEY]...")
 @click.option("--model-type", "model_types", multiple=True, help="The locks of this model type's config packages.")
 def refresh(which: tuple[str, ...], model_types: tuple[str, ...]) -> None:
-    """Resolve locks again, and put what the index gives today in force as the next generation.
+    """Resolve locks again with today's index.
+
+    The result is in force as the next generation, if it differs.
 
     A lock is named by a partition (state_identifier:3), by a registered package (State-Identifier-edge:1) or by the
-    first digits of its key. What is packaged already stays as it is; materialize config_package to use the new lock.
+    first digits of its key. Existing packages stay as they are; materialize config_package to use the new lock.
     """
     settings = load_settings()
     for name in model_types:
@@ -65,18 +71,18 @@ def refresh(which: tuple[str, ...], model_types: tuple[str, ...]) -> None:
         known = newest_generation(key, store)
         if known is None:
             raise NotFoundError(
-                f"the lock {key[:_SHOWN]} is no longer there: materialize config_package, it is made anew"
+                f"the lock {key[:_SHOWN]} does not exist any more: materialize config_package, which makes a new one"
             )
         before, after = refresh_lock(known.lock, store, settings.runtime)
-        _tell(before, after, uses)
+        _report(before, after, uses)
 
 
-def _tell(before: Generation, after: Generation, uses: list[LockUse]) -> None:
+def _report(before: Generation, after: Generation, uses: list[LockUse]) -> None:
     name = f"{after.lock.key[:_SHOWN]} ({', '.join(after.lock.requirements) or 'no requirements'})"
     if before == after:
-        click.echo(f"{name}: the index has nothing else to offer, generation {after.number} stays in force")
+        click.echo(f"{name}: nothing has changed, generation {after.number} stays in force")
         return
-    click.echo(f"{name}: generation {after.number} is in force, it differs from {before.number} in:")
+    click.echo(f"{name}: generation {after.number} is in force; changes since generation {before.number}:")
     rows = [(row["package"], row["before"] or "-", row["after"] or "-") for row in changes(before.lock, after.lock)]
     click.echo(format_table([("PACKAGE", "BEFORE", "AFTER"), *rows]))
     waiting = sorted({
@@ -102,14 +108,14 @@ def _key(name: str, store: ArtefactStore, uses: Iterable[LockUse]) -> str:
             if use.who == name:
                 return use.key
         raise NotFoundError(
-            f"{name} has no lock: it is no partition whose config_package is materialized, and no registered package"
+            f"{name} has no lock: it is neither a partition with a materialized config_package nor a registered package"
         )
     if not re.fullmatch(r"[0-9a-f]{4,64}", name):
         raise click.BadParameter(f"{name!r}: write a partition, PACKAGE:VERSION or four or more digits of a lock's key")
     found = sorted({each.lock.key for each in generations(store) if each.lock.key.startswith(name)})
     if len(found) != 1:
-        what = f"is the beginning of {len(found)} keys" if found else "is the beginning of no lock's key"
-        raise NotFoundError(f"{name} {what}: edgepack lock list shows them")
+        problem = f"{len(found)} locks have keys that begin" if found else "no lock has a key that begins"
+        raise NotFoundError(f"{problem} with {name}: `edgepack lock list` shows the keys")
     return found[0]
 
 
@@ -145,9 +151,9 @@ def _as_row(generation: Generation, users: list[str]) -> tuple[str, ...]:
     lock, resolved = generation.lock, generation.resolved
     age = format_age((datetime.now(UTC) - resolved).total_seconds()) if resolved else "-"
     within = f" (within {', '.join(lock.constraints)})" if lock.constraints else ""
-    told = (
+    rest = (
         (", ".join(lock.requirements) or "-") + within,
         str(len(lock.packages)),
         ", ".join(users).replace(lock.key, lock.key[:_SHOWN]) or "nothing",
     )
-    return lock.key[:_SHOWN], str(generation.number), age, lock.python, *told
+    return lock.key[:_SHOWN], str(generation.number), age, lock.python, *rest

@@ -1,7 +1,7 @@
-"""The `edgepack` command: what is in the registry, partition keys for it, the shell's settings, the machine, garbage.
+"""The `edgepack` command: models and data of the registry, partition keys, checks of the machine, garbage.
 
-Packaging itself is Dagster's: `dagster asset materialize`, or its UI. Nothing heavy is imported at load, and
-Dagster only by commands that need its instance: a command must answer at once.
+Dagster does the packaging: `dagster asset materialize`, or the UI. Nothing heavy is imported at load, and Dagster only
+by commands that need its instance, so that every command answers at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from edgepack_assets.text_format import format_age, format_size, format_table
 
 
 class _Group(click.Group):
-    """Shows what the user can mend as `Error: ...`, without a traceback."""
+    """Shows errors for the user as `Error: ...`, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -58,7 +58,10 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Models, data and packages of the registry that edgepack.yaml names."""
+    """Package AI models for Siemens Industrial Edge.
+
+    The registry, the models and their gates are configured in edgepack.yaml. Each new model version becomes a
+    partition in Dagster, which packages it."""
 
 
 # Models and data ---------------------------------------------------------------------------------------
@@ -69,7 +72,7 @@ def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
     for text in given:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise click.BadParameter(f"{text!r} is no tag: write KEY=VALUE")
+            raise click.BadParameter(f"{text!r} is not a tag: write KEY=VALUE")
         if key in tags:
             raise click.BadParameter(f"tag {key!r} is given twice")
         tags[key] = value
@@ -77,7 +80,7 @@ def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
 
 
 def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
-    name, _, version = given.partition(":")  # a version of a data asset may hold a colon, a name none
+    name, _, version = given.partition(":")  # the version of a data asset may hold a colon, a name cannot
     is_model = ctx.parent is not None and ctx.parent.info_name == Kind.MODEL.value
     if not name or not (version == "latest" or (is_version if is_model else is_version_text)(version)):
         example = "state_identifier:3" if is_model else "press_raw:3 or press_raw:2024-06-01"
@@ -88,18 +91,20 @@ def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) ->
 def _refuse_text_in_a_local_registry(name: str, version: Version, settings: Settings) -> None:
     if isinstance(settings.registry, LocalRegistrySettings) and isinstance(version, str) and version != "latest":
         raise click.BadParameter(
-            f"'{name}:{version}': write NAME:VERSION, e.g. {name}:3, or {name}:latest: a local registry counts its "
-            "versions from 1"
+            f"'{name}:{version}': write NAME:VERSION, e.g. {name}:3, or {name}:latest. The versions of a local "
+            "registry are whole numbers from 1 up"
         )
 
 
 def _group(kind: Kind, noun: str) -> click.Group:
-    """`edgepack model` and `edgepack data` are the same commands on another kind."""
+    """`edgepack model` and `edgepack data` have the same commands, for another kind."""
 
-    @main.group(kind.value, help=f"The {noun}s of the registry.")
+    @main.group(kind.value, help=f"Add, list and download {noun}s of the registry.")
     def group() -> None: ...
 
-    @group.command("add", help=f"Register a file or folder as the next version of a {noun}; prints NAME:VERSION.")
+    @group.command(
+        "add", help=f"Register the next version of a {noun}.\n\nPATH is a file or folder. Prints NAME:VERSION."
+    )
     @click.argument("name")
     @click.argument("path", type=click.Path(path_type=Path))
     @click.option(
@@ -112,32 +117,32 @@ def _group(kind: Kind, noun: str) -> click.Group:
     )
     def add(name: str, path: Path, tags: dict[str, str]) -> None:
         settings = load_settings()
-        made = open_registry(settings).register(kind, name, path, tags)
-        click.echo(made)
+        added = open_registry(settings).register(kind, name, path, tags)
+        click.echo(added)
         if kind is Kind.MODEL:
-            _add_partitions_of(made, settings)
+            _add_partitions_of(added, settings)
 
-    @group.command("list", help=f"Every {noun} with its versions, or those of NAME alone.")
+    @group.command("list", help=f"List every {noun}, or only the versions of NAME.")
     @click.argument("name", required=False)
     @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
     def list_(name: str | None, as_json: bool) -> None:
         registry = open_registry(load_settings())
         names = [name] if name is not None else registry.names(kind)
-        found: list[RegisteredVersion | DamagedVersion] = []
+        entries: list[RegisteredVersion | DamagedVersion] = []
         for each in names:
             versions, damaged = registry.versions(kind, each), registry.damaged(kind, each)
-            found += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
-        if name is not None and not found:
-            latest(registry, kind, name)  # a name that is not there is a mistake, not an empty list
+            entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
+        if name is not None and not entries:
+            latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
         if as_json:
-            click.echo(json.dumps([_as_json(version) for version in found], indent=2, ensure_ascii=False))
+            click.echo(json.dumps([_as_json(version) for version in entries], indent=2, ensure_ascii=False))
         else:
-            click.echo(format_table([("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), *map(_as_row, found)]))
+            click.echo(format_table([("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), *map(_as_row, entries)]))
 
     @group.command(
         "download",
-        help=f"Copy a version of a {noun}, verified, into the folder DEST; prints its path. A deployment package gets "
-        "its .sha256 file beside it.",
+        help=f"Copy a version of a {noun} into a folder.\n\nThe copy in DEST is verified; its path is printed."
+        + " The .sha256 file of a deployment package is written beside it." * (kind is Kind.MODEL),
     )
     @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
@@ -164,23 +169,27 @@ data = _group(Kind.DATA, "data asset")
 @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
 @click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
 def approve(version: tuple[str, Version], by: str | None) -> None:
-    """Approve a version of a model: where the configuration asks for it, a sensor packages it only then."""
+    """Approve a version of a model.
+
+    With `approval: required` in edgepack.yaml the sensor packages a version only after that."""
     name, number = version
     if isinstance(number, str):
-        raise click.BadParameter("approve the version that was looked at, by its number", param_hint="NAME:VERSION")
+        raise click.BadParameter("approve a version by its number", param_hint="NAME:VERSION")
     settings = load_settings()
     registry = open_registry(settings)
     found = registry.get(Kind.MODEL, name, number)
     types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
     if not types:
-        click.echo(f"no model type of {settings.file} has the model_name {name}: nothing waits for it", err=True)
+        click.echo(
+            f"no model type of {settings.file} has the model_name {name}: no sensor waits for this approval", err=True
+        )
     elif not any(settings.model_types[key].needs_approval(settings.run.environment) for key in types):
         click.echo(
-            f"{', '.join(types)} needs no approval in the environment {settings.run.environment!r}: nothing waits "
-            "for it here", err=True,
+            f"{', '.join(types)} needs no approval in the environment {settings.run.environment!r}: no sensor waits "
+            "for this approval here", err=True,
         )  # fmt: skip
-    made, is_new = approval.approve(registry, found, by or getpass.getuser(), datetime.now(UTC))
-    click.echo(f"{found} {'is' if is_new else 'was already'} approved by {made}")
+    approver, is_new = approval.approve(registry, found, by or getpass.getuser(), datetime.now(UTC))
+    click.echo(f"{found} {'is' if is_new else 'was already'} approved by {approver}")
 
 
 def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
@@ -208,7 +217,7 @@ def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[Mod
 
 
 def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
-    """(digest, size); of a version whose files a registry cannot look up, nothing: a list still shows the others."""
+    """(digest, size), or (None, None) if the registry cannot look up the files: a list still shows the others."""
     try:
         resolved = version.resolve()
         return resolved.digest, resolved.size
@@ -251,7 +260,9 @@ def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
 
 @main.command()
 def sync() -> None:
-    """Add the partition key of every model version in the registry to Dagster; prints those that are new."""
+    """Add a partition for every model version to Dagster.
+
+    Prints the partition keys that are new."""
     settings = load_settings()
     registry = open_registry(settings)
     names = sorted({entry.model_name for entry in settings.model_types.values()})
@@ -267,14 +278,18 @@ def sync() -> None:
 
 @main.command()
 def env() -> None:
-    """Print the settings that Dagster's own commands need: eval "$(edgepack env)"."""
+    """Print the variables that Dagster's commands need.
+
+    Use it with: eval "$(edgepack env)", in the folder of edgepack.yaml."""
     for name, value in dagster_home.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @main.command()
 def doctor() -> None:
-    """Try what a run needs on this machine, above all what keeps model code shut in. Fails if something vital does."""
+    """Check what a run needs on this machine.
+
+    Above all it tries the isolation of model code. Exits with 1 if something that every run needs fails."""
     settings = load_settings()
     click.echo(f"configuration: {settings.file}")
     from edgepack_assets.operations.doctor import examine
@@ -287,16 +302,17 @@ def doctor() -> None:
             click.echo(f"\n{section}")
         failed += not finding.holds and finding.vital
         mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
-        click.echo(f"  {mark:<6} {finding.name}: {finding.words}")
+        click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
-        raise click.ClickException(f"{failed} things that a run needs do not hold")
+        raise click.ClickException(f"{failed} vital checks failed")
 
 
 @main.command()
 def sensors() -> None:
-    """Show whether the sensors are alive, when each last looked, what it said, and what waits for approval.
+    """Show the state of the sensors.
 
-    Fails if one that is on does not look, or failed."""
+    Shows when each last ticked, its message, and which versions wait for approval. Exits with 1 if Dagster's daemon is
+    not running, or if a sensor that is on is late or failed."""
     settings = load_settings()
     from edgepack_assets.defs.sensors.status import sensors_status
 
@@ -316,20 +332,20 @@ def sensors() -> None:
             f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
     if faulty := [each.name for each in found.sensors if each.fault]:
-        raise click.ClickException(f"not well: {', '.join(faulty)}")
+        raise click.ClickException(f"failed or late: {', '.join(faulty)}")
 
 
 # Garbage -------------------------------------------------------------------------------------------------
 
 
 @main.command()
-@click.option("--delete", is_flag=True, help="Delete it; without this it is only shown.")
+@click.option("--delete", is_flag=True, help="Delete what is listed. Without this option nothing is deleted.")
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=3600,
     show_default=True,
-    help="Keep what was used in the last SECONDS: a run in progress may need it.",
+    help="Keep what was used in the last SECONDS. A run in progress may need it.",
     metavar="SECONDS",
 )
 @click.option(
@@ -337,12 +353,14 @@ def sensors() -> None:
     type=click.FloatRange(min=0),
     default=30,
     show_default=True,
-    help="Keep environments that a run used in the last DAYS; one that is deleted is built again when it is needed.",
+    help="Keep environments that a run used in the last DAYS. A deleted one is built again when it is needed.",
     metavar="DAYS",
 )
 def gc(delete: bool, grace: float, idle_days: float) -> None:
-    """Show or delete environments that no run uses any more, artefacts that no manifest, registered package or kept
-    environment needs, and registrations that were cut short."""
+    """List or delete what nothing needs any more.
+
+    That is environments that no run uses, artefacts that no manifest, registered package or kept environment needs,
+    and registrations that were cut short."""
     settings = load_settings()
     store = open_store(settings)
     environments = settings.runtime.environments
@@ -371,9 +389,11 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if rows:
         click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
     total = format_size(sum(size for _, size in rows))
-    told = f"{total} in {len(found)} files" + (f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else "")
-    told += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
-    click.echo(f"{told} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
+    summary = f"{total} in {len(found)} files" + (
+        f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
+    )
+    summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
+    click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
 for _command in (config, lock, model_type, ui, webserver):

@@ -1,4 +1,4 @@
-"""`edgepack ui` and `edgepack webserver`: Dagster's UI with protection against foreign web pages."""
+"""`edgepack ui` and `edgepack webserver`: Dagster's UI, protected against other web pages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _prepare(names: Sequence[str]) -> None:
 @click.command("ui", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")
 @_options
 def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
-    """Start Dagster's UI and daemon on this machine. ARGUMENTS are options of `dagster dev`, e.g. --port 3001."""
+    """Start Dagster's UI and daemon on this machine.
+
+    ARGUMENTS are options of `dagster dev`, e.g. --port 3001."""
     from edgepack_assets.defs.ui.webserver import run_dev
 
     _prepare(names)
@@ -48,7 +50,9 @@ def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
 @click.command("webserver", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")
 @_options
 def webserver(names: Sequence[str], arguments: Sequence[str]) -> None:
-    """Start Dagster's UI alone, e.g. as a service. ARGUMENTS are options of `dagster-webserver`, e.g. --read-only."""
+    """Start Dagster's UI alone, e.g. as a service.
+
+    ARGUMENTS are options of `dagster-webserver`, e.g. --read-only."""
     from edgepack_assets.defs.ui.webserver import run_webserver
 
     _prepare(names)

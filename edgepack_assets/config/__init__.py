@@ -1,1 +1,1 @@
-"""The configuration, edgepack.yaml: its schema and how it is found and read."""
+"""The configuration, edgepack.yaml: its schema, and how it is found and read."""

@@ -1,11 +1,11 @@
 """The digest of the configuration that a run used, for the metadata of materializations and the tags of packages.
 
-Two equal digests mean the same settings, on any machine. What is digested: every setting as it was resolved, with
-variables filled in and defaults included. Left out or replaced:
+Equal digests mean equal settings, on any machine. The digest covers every setting as it was resolved, with variables
+filled in and defaults included. Left out or replaced:
 - secrets: the webhook counts as set or not set; user and password in addresses are removed. Credentials of Azure are
   names of environment variables, never their values;
 - build_reference, experiment_name and display_name: they change from run to run and have tags of their own;
-- the place of the file: paths below its folder are digested relative to it.
+- the location of the file: paths below its folder are relative to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OF_THE_RUN = {"build_reference", "experiment_name", "display_name"}
 
 
 def config_digest(settings: Settings) -> str:
-    """sha256 (hex) of the settings, as this module's docstring says."""
+    """sha256 (hex) of the settings, without what this module's docstring lists."""
     fields = settings.model_dump(mode="json", exclude={"file": True, "run": _OF_THE_RUN})
     plain = _plain(fields, settings.file.parent)
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

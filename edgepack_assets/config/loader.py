@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgepack_assets.config.implementations import keys_beside_settings, settings_class
+from edgepack_assets.config.names import name_conflicts
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.config.schema import ModelTypeSettings, Settings, name_conflicts
+from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
 from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, value_node
 from edgepack_assets.errors import ConfigError

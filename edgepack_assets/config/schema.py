@@ -6,7 +6,6 @@ loader.py reads the file, fills in variables and finds line numbers. docs/config
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +20,14 @@ from pydantic import (
 )
 
 from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
+from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.sensor_settings import SensorSettings
 from edgepack_assets.config.tolerance import Tolerance, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
-from edgepack_assets.partitions import is_model_type_name, is_version
+from edgepack_assets.partitions import is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -62,8 +62,8 @@ def _requirement(line: str) -> str:
     try:
         return str(Requirement(line))
     except InvalidRequirement as error:
-        told = without_credentials(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})")
-        raise ValueError(told) from None
+        message = without_credentials(f"{line!r} is not a requirement such as scikit-learn==1.5.2 ({error})")
+        raise ValueError(message) from None
 
 
 def _replacement(line: str | None) -> str | None:
@@ -112,7 +112,7 @@ _Folders = Annotated[
     tuple[Path, ...],
     BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
 ]
-"""An empty path would be the folder of edgepack.yaml."""
+"""An empty path would mean the folder of edgepack.yaml, so it is left out."""
 
 
 class ArtefactSettings(Section):
@@ -298,45 +298,6 @@ class RunSettings(Section):
     )
 
 
-def registered_name(package_name: str) -> str:
-    """The name under which a deployment package is registered: `<Package-Name>-edge`."""
-    return package_name.replace(" ", "-") + "-edge"
-
-
-def name_conflicts(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
-    """(keys, message) for names of model types that cannot be used, and for names that two of them share.
-
-    It reads the configuration as it is written, which may have other mistakes."""
-    entries = model_types if isinstance(model_types, Mapping) else {}
-    owners: dict[str, str] = {}
-    for name, entry in entries.items():
-        if not isinstance(name, str) or not isinstance(entry, Mapping):
-            continue
-        if not is_model_type_name(name):
-            yield (
-                ("model_types", name),
-                f"model type {name!r}: use letters, digits, _ and -, starting with a letter",
-            )
-        package = entry.get("package_name")
-        if isinstance(package, str):
-            registered = registered_name(package)
-            if registered in owners:
-                yield (
-                    ("model_types", name, "package_name"),
-                    f"model types {owners[registered]!r} and {name!r} both register {registered!r}; "
-                    "give each a package_name of its own",
-                )
-            owners.setdefault(registered, name)
-    for name, entry in entries.items():
-        model = entry.get("model_name") if isinstance(entry, Mapping) else None
-        if isinstance(model, str) and model in owners:
-            yield (
-                ("model_types", name, "model_name"),
-                f"model type {name!r}: its model_name {model!r} is the name under which "
-                f"{owners[model]!r} registers its packages",
-            )
-
-
 class Settings(Section):
     """The whole configuration. `file` is where it was read from."""
 
@@ -359,7 +320,7 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _isolation_is_required_where_identities_are_in_reach(cls, values: Any) -> Any:
-        # A machine that signs in to Azure hands its identity to whoever asks at an address of its network.
+        # A machine with an identity in Azure gives it to any process that asks its metadata address.
         if isinstance(values, dict):
             registry, artefacts, runtime = (values.get(key) or {} for key in ("registry", "artefacts", "runtime"))
             azure_ml = isinstance(registry, dict) and registry.get("type") == "azure_ml"

@@ -1,7 +1,7 @@
 """Versions in a registry: a model's is a whole number from 1 up; a data asset's may be any text in Azure ML.
 
-A version that is a whole number, plainly written, is an int everywhere; any other ("2024-06-01", "1.0", "007") is text
-and stays as it is written. So `read_version(str(version)) == version` for every version.
+A version that is written as a whole number is an int everywhere. Any other ("2024-06-01", "1.0", "007") is text and
+stays as it is written. So `read_version(str(version)) == version` for every version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ def read_version(text: str) -> Version:
 
 
 def is_version_text(text: str) -> bool:
-    """Whether a data asset's version may be called so: text that fits into one line and one part of a URL."""
+    """Whether `text` may be the version of a data asset: it fits into one line and one part of a URL."""
     is_line = 0 < len(text) <= _LONGEST and text == text.strip() and text.isprintable()
     return is_line and text not in (".", "..") and not set(text) & set("/\\")

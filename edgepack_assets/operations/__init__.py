@@ -1,1 +1,1 @@
-"""What keeps an installation in order: checks of the machine, garbage, use of locks."""
+"""Checks of the machine and the configuration, garbage, and which locks are in use."""

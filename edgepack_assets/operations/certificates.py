@@ -1,8 +1,8 @@
-"""Which certificate authorities each part trusts that reaches out over TLS, and by which environment variable.
+"""Which certificate authorities each part that uses TLS trusts, and which environment variable says so.
 
-No two parts read the same ones, so behind a proxy with an authority of its own one part may work while another does
-not. The sources are the parts' own documents: requests (REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE), uv (SSL_CERT_FILE,
-SSL_CERT_DIR, UV_SYSTEM_CERTS), pip (as requests does, which passes over PIP_CERT then; else PIP_CERT).
+The parts read different variables. So behind a proxy with its own authority one part may work while another does not.
+The sources are the parts' own documents: requests (REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE), uv (SSL_CERT_FILE,
+SSL_CERT_DIR, UV_SYSTEM_CERTS), pip (the variables of requests; PIP_CERT only if these are not set).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrustedAuthorities:
-    """What one part trusts. `problem` says what is wrong with the value in force, if anything is."""
+    """What one part trusts. `problem` describes what is wrong with the value in force, or is empty."""
 
     part: str
     source: str
@@ -28,7 +28,7 @@ _YES = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
 def trusted_authorities(with_azure: bool) -> Iterator[TrustedAuthorities]:
-    """A row for each part; those of Azure only where something of the configuration lies there."""
+    """A row for each part; those of Azure only if the configuration uses Azure."""
     if with_azure:
         yield _row("Azure ML, sign-in and Azure storage", _REQUESTS, "certifi's list")
     yield _row("uv, which locks", ("SSL_CERT_FILE", "SSL_CERT_DIR"), _uv_default())
@@ -46,19 +46,19 @@ def _uv_default() -> str:
 def _row(part: str, variables: tuple[str, ...], otherwise: str) -> TrustedAuthorities:
     for name in variables:
         if value := os.environ.get(name):
-            source, problem = _look(Path(value)) if os.pathsep not in value else _look_at_all(value)
+            source, problem = _examine(Path(value)) if os.pathsep not in value else _examine_all(value)
             return TrustedAuthorities(part, f"{name}={value}" + (f" ({source})" if source else ""), problem)
     return TrustedAuthorities(part, f"{' and '.join(variables)} not set: {otherwise}")
 
 
-def _look_at_all(value: str) -> tuple[str, str]:
-    """uv takes several folders in SSL_CERT_DIR; one that is sound is enough."""
-    looks = [_look(Path(part)) for part in value.split(os.pathsep) if part]
-    return next((look for look in looks if not look[1]), looks[0] if looks else ("", "names nothing"))
+def _examine_all(value: str) -> tuple[str, str]:
+    """uv takes several folders in SSL_CERT_DIR; one that is valid is enough."""
+    examined = [_examine(Path(part)) for part in value.split(os.pathsep) if part]
+    return next((each for each in examined if not each[1]), examined[0] if examined else ("", "names nothing"))
 
 
-def _look(path: Path) -> tuple[str, str]:
-    """(what a file or folder of certificates holds, what is wrong with it)."""
+def _examine(path: Path) -> tuple[str, str]:
+    """(content of a file or folder of certificates, what is wrong with it)."""
     try:
         if path.is_dir():
             return ("a folder", "") if any(path.iterdir()) else ("", "is an empty folder")

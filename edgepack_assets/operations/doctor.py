@@ -1,4 +1,4 @@
-"""Whether this machine and the configuration can do the job: what `edgepack doctor` tries, step by step."""
+"""The checks of `edgepack doctor`: whether this machine and the configuration can package models."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from edgepack_assets.sandbox.self_test import try_protections
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the doctor's: what was tried, whether it holds, in words; `vital` if nothing works without it."""
+    """One check: what was tried, whether it holds, and a message. `vital` if no run works without it."""
 
     section: str
     name: str
     holds: bool
-    words: str
+    message: str
     vital: bool = True
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Try everything that a run needs; takes about 15 s, most of it for what shuts model code in."""
+    """Try everything that a run needs. Takes about 15 s, most of it for the isolation of model code."""
     yield from _pythons(settings)
     yield _tried("machine", "uv, which locks and installs", lambda: uv_command()[0])
     yield from _index(settings)
@@ -64,7 +64,7 @@ def _tried(section: str, name: str, attempt: Callable[[], str], vital: bool = Tr
 
 
 def _index(settings: Settings) -> Iterator[Finding]:
-    """What was locked before needs no index, so a machine without one is no failure of its own."""
+    """Not vital: models whose wheels are locked already need no index."""
     address = without_credentials(settings.runtime.index_url or "https://pypi.org/simple")
     for ask in (ask_with_uv, ask_with_pip):
         yield _tried("package index", address, partial(ask, settings.runtime), vital=False)
@@ -73,18 +73,18 @@ def _index(settings: Settings) -> Iterator[Finding]:
 def _authorities(settings: Settings) -> Iterator[Finding]:
     in_storage = settings.artefacts.root.startswith(("abfs://", "abfss://"))
     with_azure = in_storage or isinstance(settings.registry, AzureMLRegistrySettings)
-    for row in trusted_authorities(with_azure):  # a part that cannot do without fails in its own section
-        words = f"{row.source}{': ' * bool(row.problem)}{row.problem}"
-        yield Finding("trusted certificate authorities", row.part, not row.problem, words, vital=False)
+    for row in trusted_authorities(with_azure):  # if certificates are missing, the part itself fails in its own section
+        message = f"{row.source}{': ' * bool(row.problem)}{row.problem}"
+        yield Finding("trusted certificate authorities", row.part, not row.problem, message, vital=False)
 
 
 def _store(settings: Settings) -> str:
     store = open_store(settings)
-    told = f"edgepack doctor {os.getpid()}".encode()
-    blob = store.put_bytes(told, "text/plain")
-    if store.fetch(blob).read_bytes() != told:
-        raise EdgepackError(f"{settings.artefacts.root} gives back other bytes than were put there")
-    return f"{settings.artefacts.root}: writes and reads"
+    content = f"edgepack doctor {os.getpid()}".encode()
+    blob = store.put_bytes(content, "text/plain")
+    if store.fetch(blob).read_bytes() != content:
+        raise EdgepackError(f"{settings.artefacts.root} returns other bytes than were stored")
+    return f"{settings.artefacts.root}: can be written and read"
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:
@@ -112,11 +112,11 @@ def _isolation(settings: Settings) -> Iterator[Finding]:
     except EdgepackError as error:
         yield Finding("isolation", "running model code", False, str(error))
         return
-    backend = "nothing shuts model code in" if tried.backend == "none" else f"model code is shut in by {tried.backend}"
+    backend = "model code is not isolated" if tried.backend == "none" else f"model code is isolated by {tried.backend}"
     lacking = (
         ""
         if tried.backend == "none" or not tried.missing
-        else f", but it does not hold that {', '.join(tried.missing)}"
+        else f", but these protections are missing: {', '.join(tried.missing)}"
     )
     name = f"runtime.isolation: {settings.runtime.isolation}"
     yield Finding("isolation", name, not tried.missing, backend + lacking, required)

@@ -1,8 +1,8 @@
-"""What of the artefact store is garbage: what no manifest, registered package or kept environment needs.
+"""Finds garbage in the artefact store: blobs and locks that no manifest, registered package or kept environment needs.
 
-A lock is needed with all its wheels, so that a package which is registered can be built again from them. Of a lock
-that was refreshed the newest generation is needed while any is, since it is in force; an older one only while
-something was made from it.
+A lock is needed with all its wheels, so that a registered package can be built again from them. The newest generation
+of a lock is in force, so it is needed while any generation is. An older one is needed only while something was made
+from it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from edgepack_assets.registry.base import Registry
 def find_garbage(
     store: ArtefactStore, registry: Registry, environments: Path, grace: float, without: Collection[Path] = ()
 ) -> list[StoredFile]:
-    """Locks and blobs that nothing needs and nobody used for `grace` seconds; locks before their wheels.
+    """Locks and blobs that nothing needs and nothing used for `grace` seconds; locks before their wheels.
 
-    `environments` is the folder of kept environments, each named `<lock key>-...`, of which those `without` need
-    nothing. While the tags of a registered version cannot be read, it may need any lock: all are kept."""
+    `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not count. If
+    the tags of a registered version cannot be read, it may need any lock, so all are kept."""
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
     uses = lock_uses(store, registry, environments, without)
@@ -35,19 +35,19 @@ def find_garbage(
         needed |= _wheels(use.document or {})
     for name in kept:
         needed |= _wheels(locks[name])
-    # Oldest generation first: whoever looks meanwhile must not find an older one in force.
+    # Oldest generation first: at no moment may an older one be in force.
     unneeded = [idle[name] for name in sorted(idle, key=split_name) if name not in kept]
     return [*unneeded, *store.garbage(needed, grace)]
 
 
 def _needed_locks(locks: Mapping[str, Any], idle: set[str], uses: list[LockUse]) -> set[str]:
-    """Names of the locks that something needs, that were used lately, or that are in force beside such a one."""
-    exactly = {(use.key, use.digest) for use in uses if use.digest}
-    somehow = {use.key for use in uses if not use.digest}
+    """Names of the locks that something needs, that were used lately, or that are in force for their key."""
+    exact_uses = {(use.key, use.digest) for use in uses if use.digest}
+    keys_in_use = {use.key for use in uses if not use.digest}
     split = {name: split_name(name) for name in locks}
     kept = {
         name for name, (key, _) in split.items()
-        if name not in idle or key in somehow or (key, digest_of(locks[name])) in exactly
+        if name not in idle or key in keys_in_use or (key, digest_of(locks[name])) in exact_uses
     }  # fmt: skip
     wanted = {split[name][0] for name in kept} | {use.key for use in uses}
     in_force = {key: name for name, (key, _) in sorted(split.items(), key=lambda item: item[1])}

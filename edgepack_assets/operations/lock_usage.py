@@ -1,4 +1,4 @@
-"""What needs which lock: config packages, registered packages and kept environments."""
+"""Finds what needs each lock: config packages, registered packages and kept environments."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY
 
 @dataclass(frozen=True)
 class LockUse:
-    """Something (`who`, in words for the user) that needs the lock of this key and digest. Without a digest it may
-    need any generation of the key. `document` is the lock itself where the user holds a copy."""
+    """Something that needs the lock of this key and digest. `who` names it for the user. Without a digest it may need
+    any generation of the key. `document` is the lock itself, if a copy of it is at hand."""
 
     who: str
     key: str
@@ -32,7 +32,7 @@ def lock_uses(
 ) -> list[LockUse]:
     """Everything that needs a lock. Raises CorruptError on a manifest that cannot be read.
 
-    `environments` is the folder of kept environments, each named `<lock key>-...`, of which those `without` don't
+    `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not
     count."""
     uses = []
     for artefact in store.manifests():
@@ -55,12 +55,12 @@ def lock_uses(
 
 
 def damaged_models(registry: Registry) -> list[DamagedVersion]:
-    """Every damaged version of a model or package. What one needs is not known if its tags cannot be read."""
+    """Every damaged version of a model or package. If its tags cannot be read, it is not known which lock it needs."""
     return [each for name in registry.names(Kind.MODEL) for each in registry.damaged(Kind.MODEL, name)]
 
 
 def digest_of(document: Any) -> str | None:
-    """The digest of a published lock, None if it is none that can be read."""
+    """The digest of a published lock; None if it cannot be read."""
     fields = {name: value for name, value in document.items() if name in Lock.model_fields}
     try:
         return Lock.model_validate(fields).digest

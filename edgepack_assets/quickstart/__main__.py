@@ -1,4 +1,5 @@
-"""`python -m edgepack_assets.quickstart`: from nothing to two registered packages. Does no work twice."""
+"""`python -m edgepack_assets.quickstart`: makes two registered packages from nothing. Run again, it does only what is
+missing."""
 
 from __future__ import annotations
 
@@ -37,19 +38,19 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Run it again: what is done stays done.", file=sys.stderr)
+        print("\nInterrupted. Run it again to continue: finished steps are kept.", file=sys.stderr)
         return 130
     print(f"\n{summary(packaged)}\n")
     took = f"Done in {time.monotonic() - began:.0f} s."
-    print(took if work_done else "Everything was there already: nothing to do.")
+    print(took if work_done else "Everything exists already: nothing to do.")
     print(f"\n{next_steps(packaged[0].sample, registry)}")
     return 0
 
 
 def run(settings: Settings, registry: Registry) -> tuple[list[Packaged], bool]:
-    """Add what is missing, package what is not packaged; also say whether there was anything to do."""
+    """Add what is missing and package what is not packaged. Returns the packages, and whether there was work to do."""
     print("\nSample data and models")
-    samples = add_samples(settings, registry, _tell)
+    samples = add_samples(settings, registry, _print_line)
     home = instance.ensure()
     instance.add_partitions(sample.key for sample in samples)
 
@@ -57,9 +58,9 @@ def run(settings: Settings, registry: Registry) -> tuple[list[Packaged], bool]:
     print("\nPackaging" + (" (the first time, this builds an environment for each model)" if missing else ""))
     for sample in samples:
         if sample not in missing:
-            _tell(f"{sample.key!s:28} is packaged already")
+            _print_line(f"{sample.key!s:28} is packaged already")
     if missing:
-        materialize([sample.key for sample in missing], home, settings.file, _tell)
+        materialize([sample.key for sample in missing], home, settings.file, _print_line)
     packaged = []
     for sample in samples:
         package = find_package(sample, registry)
@@ -74,7 +75,7 @@ def _is_packaged(sample: SampleModel, registry: Registry, home: Path) -> bool:
     return find_package(sample, registry) is not None and is_materialized(PACKAGE_ASSET, sample.key, home)
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     print(f"  {line}", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""The samples of the quickstart, and adding them to a registry where they are missing.
+"""The samples of the quickstart. Adds those that a registry lacks.
 
-What the quickstart adds carries the tag `quickstart` with a digest of how it is made: a second run finds it
-again, and a release that makes other samples adds them as new versions.
+Everything that the quickstart adds has the tag `quickstart` with a digest of how it is made. So a second run finds it
+again, and a release with other samples adds them as new versions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
 
 TAG = "quickstart"
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class SampleModel:
     model: RegisteredVersion
 
 
-def add_samples(settings: Settings, registry: Registry, tell: Tell) -> list[SampleModel]:
-    """Make and add what the registry lacks: for each sample, to the first model type that could use it."""
+def add_samples(settings: Settings, registry: Registry, report: Report) -> list[SampleModel]:
+    """Make and add what the registry lacks: each sample for the first model type that can use it."""
     found: list[SampleModel] = []
     for sample in SAMPLES:
         for name, entry in settings.model_types.items():
             if entry.implementation == sample.implementation:
-                _add_data(sample, entry, registry, tell)
-                model = _add_model(sample, entry, registry, settings, tell)
+                _add_data(sample, entry, registry, report)
+                model = _add_model(sample, entry, registry, settings, report)
                 found.append(SampleModel(ModelKey(name, model.number), entry, model))
                 break
     if not found:
@@ -80,7 +80,7 @@ def add_samples(settings: Settings, registry: Registry, tell: Tell) -> list[Samp
 
 
 def recipe() -> str:
-    """A digest of what the samples are made by: the modules and the training environment's pins."""
+    """A digest of how the samples are made: the modules, and the pinned versions of the training environment."""
     digest = hashlib.sha256()
     training = sorted(file for file in TRAINING.rglob("*") if file.suffix in {".py", ".txt"})
     for file in (Path(samples.__file__), *training):
@@ -88,37 +88,37 @@ def recipe() -> str:
     return digest.hexdigest()[:16]
 
 
-def _add_data(sample: Sample, entry: ModelTypeSettings, registry: Registry, tell: Tell) -> None:
+def _add_data(sample: Sample, entry: ModelTypeSettings, registry: Registry, report: Report) -> None:
     name = entry.raw_data.name
-    there = registry.versions(Kind.DATA, name)
-    if (made := _made_by_this_recipe(there)) is not None:
-        tell(f"{made!s:28} is there")
+    versions = registry.versions(Kind.DATA, name)
+    if (existing := _made_by_this_recipe(versions)) is not None:
+        report(f"{existing!s:28} exists")
         return
-    if strangers := [version for version in there if TAG not in version.tags]:
-        # As the latest version it would be what the user's own models are validated on from now on.
+    if others := [version for version in versions if TAG not in version.tags]:
+        # A sample would become the latest version, and the user's own models would be validated on it.
         raise EdgepackError(
-            f"the registry holds {strangers[-1]}, which is not the quickstart's, and sample data would take "
-            "its place as the latest version; run it with another configuration (EDGEPACK_CONFIG)"
+            f"the registry has {others[-1]}, which is not from the quickstart, and sample data would replace it as the "
+            "latest version; run the quickstart with another configuration (EDGEPACK_CONFIG)"
         )
     with tempfile.TemporaryDirectory() as folder:
         tags = {**sample.data_tags, TAG: recipe()}
         added = registry.register(Kind.DATA, name, sample.write_data(Path(folder)), tags)
-    tell(f"{added!s:28} added: {sample.data}")
+    report(f"{added!s:28} added: {sample.data}")
 
 
 def _add_model(
-    sample: Sample, entry: ModelTypeSettings, registry: Registry, settings: Settings, tell: Tell
+    sample: Sample, entry: ModelTypeSettings, registry: Registry, settings: Settings, report: Report
 ) -> RegisteredVersion:
-    made = _made_by_this_recipe(registry.versions(Kind.MODEL, entry.model_name))
-    if made is not None:
-        tell(f"{made!s:28} is there")
-        return made
+    existing = _made_by_this_recipe(registry.versions(Kind.MODEL, entry.model_name))
+    if existing is not None:
+        report(f"{existing!s:28} exists")
+        return existing
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer.find(settings.runtime, entry.python_version)
         model = sample.train(trainer, Path(folder))
         added = registry.register(Kind.MODEL, entry.model_name, model, {TAG: recipe()})
-    tell(f"{added!s:28} trained and added in {time.monotonic() - began:.1f} s")
+    report(f"{added!s:28} trained and added in {time.monotonic() - began:.1f} s")
     return added
 
 

@@ -1,7 +1,7 @@
-"""Materializing partitions with `dagster asset materialize`, with a line of progress per asset.
+"""Materializes partitions with `dagster asset materialize`, and reports progress with a line per asset.
 
-Each partition is a process of its own, as a person would start it, so that its run, its events and its
-materializations are on the instance in use and the UI shows them. Dagster's own log goes to a file.
+Each partition has its own process, as a person would start it. So its run, events and materializations are on the
+instance in use, and the UI shows them. Dagster's own log goes to a file.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 MODULE = "edgepack_assets.definitions"
 POLL_SECONDS = 0.3
 PATIENCE = 10.0
-"""Seconds after which a step that still runs is told of; each time twice as many."""
+"""Seconds after which a step that still runs is reported; twice as many each time."""
 
 
 class PartitionRun:
-    """One partition being materialized, watched through the instance's event log."""
+    """One partition that is being materialized, followed through the instance's event log."""
 
     def __init__(self, key: ModelKey, log: Path, environment: Mapping[str, str]) -> None:
         self.key = key
@@ -54,7 +54,7 @@ class PartitionRun:
             )
 
     def ended(self) -> bool:
-        """Whether the process is gone. What it did last is in the event log by then."""
+        """Whether the process has ended. Its last events are in the event log by then."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
@@ -73,12 +73,12 @@ class PartitionRun:
         self._cursor = page.cursor
         lines = [line for record in page.records if (line := self._line(record.event_log_entry)) is not None]
         if self._step is not None and time.time() - self._step_began > self._patience:
-            lines.append(self._told(self._step, f"{self._patience:.0f} s so far"))
+            lines.append(self._progress_line(self._step, f"{self._patience:.0f} s so far"))
             self._patience *= 2
         return lines
 
     def fault(self) -> str | None:
-        """Why an ended materialization failed and where its log lies, or None if it didn't."""
+        """Why a materialization failed, and where its log is; None if it succeeded."""
         if self._process.returncode == 0:
             return None
         reasons = list(self._failures.values()) or _last_lines(self.log)
@@ -104,9 +104,9 @@ class PartitionRun:
             return None
         self._step = None
         took = f"{event.step_success_data.duration_ms / 1000:.1f} s" if event.is_step_success else "failed"
-        return self._told(event.step_key, took)
+        return self._progress_line(event.step_key, took)
 
-    def _told(self, step: str | None, took: str) -> str:
+    def _progress_line(self, step: str | None, took: str) -> str:
         return f"{self.key!s:28} {step:20} {took:>8}"
 
 
@@ -116,8 +116,8 @@ def _failure(event: DagsterEvent) -> str | None:
 
     if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
-        told = f"{check.check_name} does not hold: {check.description}"
-        return None if check.passed else f"{event.step_key}: {told}"
+        reason = f"{check.check_name} does not hold: {check.description}"
+        return None if check.passed else f"{event.step_key}: {reason}"
     if not event.is_step_failure:
         return None
     data = event.step_failure_data
@@ -126,8 +126,8 @@ def _failure(event: DagsterEvent) -> str | None:
     return f"{event.step_key}: {data.error.message if data.error else 'failed'}".strip()
 
 
-def materialize(keys: Iterable[ModelKey], home: Path, config: Path, tell: Callable[[str], None]) -> None:
-    """Materialize all assets of these partitions, side by side, on the Dagster instance in `home` and with
+def materialize(keys: Iterable[ModelKey], home: Path, config: Path, report: Callable[[str], None]) -> None:
+    """Materialize all assets of these partitions in parallel, on the Dagster instance in `home` and with
     the configuration file `config`. Logs are kept in `home`. Raises EdgepackError when all have ended."""
     environment = {**os.environ, HOME_VARIABLE: str(home), CONFIG_VARIABLE: str(config)}
     runs = [PartitionRun(key, home / "quickstart" / f"{key.path}.log", environment) for key in keys]
@@ -138,7 +138,7 @@ def materialize(keys: Iterable[ModelKey], home: Path, config: Path, tell: Callab
                 ended = [run for run in waiting if run.ended()]
                 for run in waiting:
                     for line in run.news(instance):
-                        tell(line)
+                        report(line)
                 waiting = [run for run in waiting if run not in ended]
                 time.sleep(POLL_SECONDS if waiting else 0)
     finally:

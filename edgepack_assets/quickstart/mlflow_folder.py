@@ -1,4 +1,4 @@
-"""Writing a scikit-learn model's folder in exactly the shape of MLflow 2.22's `mlflow.sklearn.save_model`.
+"""Writes a scikit-learn model's folder in exactly the shape of MLflow 2.22's `mlflow.sklearn.save_model`.
 
 MLflow itself stays out: it brings 70 packages (650 MB) and takes 20 s for what is five small files.
 """

@@ -1,7 +1,7 @@
-"""Sample data that the project makes itself: a three-phase power recording, and images of digits.
+"""Makes the sample data: a three-phase power recording, and images of digits.
 
-The same call gives the same data. What a model is trained on is never what its package is validated on: the
-recordings come from different seeds, the images are disjoint.
+The same call gives the same data. No package is validated on the data that its model was trained on: the recordings
+have different seeds, and the images are disjoint.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ def _states(random: np.random.Generator, rows: int) -> NDArray[np.int64]:
         length = int(random.integers(700, 3_000))
         parts.append(np.full(length, state))
         filled += length
-        state = (state + int(random.integers(1, len(STATES)))) % len(STATES)  # always another one
+        state = (state + int(random.integers(1, len(STATES)))) % len(STATES)  # always a different state
     return np.concatenate(parts)[:rows]
 
 
 def _gaps(random: np.random.Generator, rows: int) -> Iterator[tuple[int, int, list[int]]]:
-    """(first row, length, phases) of what the meter lost, never in the first rows: there is nothing to fill
-    those from. Some gaps begin exactly where a window of 300 rows does, which a component gets wrong when it
-    forgets the value before its window."""
+    """(first row, length, phases) of missing values. None is in the first rows, which could not be filled. Some gaps
+    begin exactly at the start of a window of 300 rows: a component that forgets the value before its window gets these
+    wrong."""
     for window in random.choice(range(2, rows // 300), size=5, replace=False):
         yield int(window) * 300, 3, [0, 1, 2]
     for first in random.integers(100, rows - 10, size=80):

@@ -1,4 +1,4 @@
-"""What the quickstart prints when it is done: packages, metrics, where they lie, what to type next."""
+"""What the quickstart prints at its end: packages, metrics, where they are, what to type next."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_package(sample: SampleModel, registry: Registry) -> RegisteredVersion |
 
 
 def summary(packaged: Sequence[Packaged]) -> str:
-    """The table of packages, a line per metric, then where each package lies."""
+    """The table of packages with a line per metric, then where each package is."""
     rows = [("Model", "Package", "Metric", "")]
     for one in packaged:
         first = (str(one.sample.key), str(one.package))
@@ -48,11 +48,11 @@ def summary(packaged: Sequence[Packaged]) -> str:
             rows.append((*first, name, "" if value is None else f"{value:.4g}"))
             first = ("", "")
     places = [f"  {one.package}: {one.package.location}" for one in packaged]
-    return "\n".join([format_table(rows, underlined=True), "", "The packages lie in", *places])
+    return "\n".join([format_table(rows, underlined=True), "", "The packages are in", *places])
 
 
 def next_steps(sample: SampleModel, registry: Registry) -> str:
-    """What to type next, as it works in the shell that the quickstart was started from."""
+    """What to type next in the shell from which the quickstart was started."""
     commands = ['eval "$(edgepack env)"']
     binaries = Path(sys.executable).parent
     on_path = shutil.which("edgepack")
@@ -67,7 +67,7 @@ def next_steps(sample: SampleModel, registry: Registry) -> str:
     ]
     return "\n".join(
         [
-            "Next, look at it all in the Dagster UI:\n",
+            "Next, look at everything in the Dagster UI:\n",
             *(f"    {command}" for command in user_interface),
             f"\nThen package a {sample.entry.implementation.replace('_', ' ')} of your own:\n",
             *(f"    {command}" for command in own_model),

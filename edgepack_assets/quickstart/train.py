@@ -1,7 +1,7 @@
-"""Training the sample models, each written as a registry would hold it.
+"""Trains the sample models, and writes each as a registry would hold it.
 
-Training runs in an environment of its own, of a Python that the edge runs, with the versions pinned in
-training/requirements.txt: the models are the same whatever Python this project is installed on.
+Training runs in its own environment, with a Python that the edge supports and the versions that are pinned in
+training/requirements.txt. So the models are the same, whatever Python this project is installed on.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from edgepack_assets.quickstart.mlflow_folder import Tensor, write_mlflow_folder
 TRAINING = Path(__file__).parent / "training"
 TRAINING_ROWS = 48_000
 
-# What the pickle needs where it is loaded, in the order that MLflow writes it; the rest of
-# training/requirements.txt follows from these, or made the other model.
+# What the pickle needs where it is loaded, in the order in which MLflow writes it. The rest of
+# training/requirements.txt follows from these, or is for the other model.
 _SAVED = ("cloudpickle", "numpy", "scikit-learn", "scipy")
 
 
@@ -47,16 +47,16 @@ class Trainer:
             work = Path(name)
             frame = samples.power_recording(samples.TRAINING_SEED, TRAINING_ROWS).frame
             np.save(work / "recording.npy", frame[list(samples.PHASES)].to_numpy())
-            told = json.loads(self._run("train_state_identifier.py", work / "recording.npy", work / "model.pkl"))
+            report = json.loads(self._run("train_state_identifier.py", work / "recording.npy", work / "model.pkl"))
             pins = pinned_versions()
             return write_mlflow_folder(
                 destination / "state_identifier",
                 pickle=work / "model.pkl",
                 code=[TRAINING / "si_training"],
                 requirements=[f"{name}=={pins[name]}" for name in _SAVED],
-                python_version=told["python"],
+                python_version=report["python"],
                 sklearn_version=pins["scikit-learn"],
-                signature=(Tensor(told["input"], (-1, told["columns"])), Tensor(told["output"], (-1,))),
+                signature=(Tensor(report["input"], (-1, report["columns"])), Tensor(report["output"], (-1,))),
             )
 
     def digits_classifier(self, destination: Path) -> Path:
@@ -90,8 +90,8 @@ class Trainer:
                 f"training the sample model with {script} took longer than runtime.time_limit, {limit:g} s"
             ) from None
         if done.returncode != 0:
-            told = done.stderr.strip()[-2000:]
-            raise EdgepackError(f"training the sample model with {script} failed:\n{told}")
+            output = done.stderr.strip()[-2000:]
+            raise EdgepackError(f"training the sample model with {script} failed:\n{output}")
         return done.stdout
 
 

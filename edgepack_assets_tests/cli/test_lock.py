@@ -115,10 +115,10 @@ def test_locks_are_listed_with_what_uses_them(plant: Plant) -> None:
 def test_a_lock_is_refreshed_by_any_of_its_names(plant: Plant, name: str) -> None:
     plant.register(plant.first)
     arguments = ("lock", "refresh", plant.first.key[:8] if name == "KEY" else name)
-    assert "has nothing else to offer, generation 1 stays in force" in run(*arguments).stdout
+    assert "nothing has changed, generation 1 stays in force" in run(*arguments).stdout
     plant.offer("2.0")
     done = run(*arguments)
-    assert "generation 2 is in force, it differs from 1 in:\n" in done.stdout
+    assert "generation 2 is in force; changes since generation 1:\n" in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["app", "1.0", "2.0"]
     assert done.stderr == "materialize config_package to use it: press:1\n"
     first, second = listed()
@@ -129,8 +129,8 @@ def test_a_lock_is_refreshed_by_any_of_its_names(plant: Plant, name: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["press:2"], "press:2 has no lock: it is no partition whose config_package is materialized"),
-        (["ffffffff"], "ffffffff is the beginning of no lock's key: edgepack lock list"),
+        (["press:2"], "press:2 has no lock: it is neither a partition with a materialized config_package"),
+        (["ffffffff"], "no lock has a key that begins with ffffffff: `edgepack lock list`"),
         (["../x"], "write a partition, PACKAGE:VERSION or four or more digits"),
         (["--model-type", "parts"], "no config_package of parts is materialized, so it has no lock"),
         (["--model-type", "nosuch"], "has no entry 'nosuch'"),

@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -141,7 +142,7 @@ def test_the_table_is_aligned_and_holds_packages_too(plant: Path) -> None:
     [
         (["model", "add", "press_model", "lost"], 1, r"lost: no such file or folder"),
         (["model", "add", "../x", "model"], 1, "'../x' cannot be the name of a model"),
-        (["model", "add", "press_model", "model", "--tag", "x"], 2, "'x' is no tag: write KEY=VALUE"),
+        (["model", "add", "press_model", "model", "--tag", "x"], 2, "'x' is not a tag: write KEY=VALUE"),
         (["model", "add", "press_model", "model", "--tag", "x=1", "--tag", "x=2"], 2, "'x' is given twice"),
         (["model", "list", "pres"], 1, "no model 'pres'; it has: none"),
         (["data", "download", "raw:7", "out"], 1, "no data asset 'raw'; it has: none"),
@@ -179,14 +180,17 @@ def test_a_version_is_approved_once_by_somebody(plant: Path) -> None:
     assert "no version 2" in run("model", "approve", "press_model:2", exit_code=1).stderr
     assert "by its number" in run("model", "approve", "press_model:latest", exit_code=2).stderr
     assert (
-        "needs no approval in the environment 'dev': nothing waits for it here"
+        "needs no approval in the environment 'dev': no sensor waits for this approval here"
         in run("model", "approve", "press_model:1").stderr
     )
     run("model", "add", "press_model", "model")
     run("model", "approve", "press_model:2")
     assert listed("model", "list")[1]["tags"]["approved_by"] == getpass.getuser()
     run("model", "add", "Press-edge", "model")
-    assert "has the model_name Press-edge: nothing waits for it" in run("model", "approve", "Press-edge:1").stderr
+    assert (
+        "has the model_name Press-edge: no sensor waits for this approval"
+        in run("model", "approve", "Press-edge:1").stderr
+    )
     assert (
         "has no model 'pres_model'; it has: Press-edge, press_model"
         in run("model", "approve", "pres_model:1", exit_code=1).stderr
@@ -516,7 +520,7 @@ def test_the_doctor_says_what_holds(plant: Path) -> None:
     assert f"configuration: {plant / 'edgepack.yaml'}" in said
     assert "ok     artefact store:" in said
     assert "ok     what is in it: local: 0 models and 0 data assets" in said
-    assert "model code is shut in by" in said
+    assert "model code is isolated by" in said
     assert "ok     the network: refused" in said
     assert "FAILS" not in said
 
@@ -532,6 +536,22 @@ def test_the_doctor_fails_where_what_is_required_does_not_hold(plant: Path, monk
         done = run("doctor", exit_code=1)
     finally:
         isolation._why_not.cache_clear()
-    assert "FAILS  runtime.isolation: required: nothing shuts model code in" in done.stdout
+    assert "FAILS  runtime.isolation: required: model code is not isolated" in done.stdout
     assert "FAILS  files of this machine: it read" in done.stdout
-    assert "things that a run needs do not hold" in done.stderr
+    assert "vital checks failed" in done.stderr
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every group of commands, by the words that call it."""
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+def test_no_help_text_is_cut_off(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert "Commands:" in shown.output
+    assert "..." not in shown.output.split("Commands:")[1]

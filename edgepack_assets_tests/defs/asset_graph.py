@@ -3,7 +3,7 @@ writes it to asset_graph.txt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -30,8 +30,7 @@ def _assets(definitions: dg.Definitions) -> Iterator[str]:
         yield f"  kinds: {_list(node.kinds)}"
         yield f"  owners: {_list(node.owners)}"
         yield f"  partitions: {_partitions(node.partitions_def)}"
-        maker = "a run" if node.is_materializable else "an observation" if node.is_observable else "others"
-        yield f"  made by: {maker}"
+        yield f"  made by: {'a run' if node.is_materializable else 'others'}"
         yield f"  code version: {node.code_version or 'none'}"
         yield f"  pools: {_list(node.pools)}"
         yield f"  inputs: {_list(parent.to_user_string() for parent in node.parent_keys)}"
@@ -69,8 +68,8 @@ def _sensors(definitions: dg.Definitions) -> Iterator[str]:
     yield f"schedules: {_list(schedule.name for schedule in repository.schedule_defs)}"
 
 
-def _list(items: object) -> str:
-    return ", ".join(sorted(map(str, items or ()))) or "none"  # type: ignore[call-overload]
+def _list(items: Iterable[object] | None) -> str:
+    return ", ".join(sorted(map(str, items or ()))) or "none"
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_runs_are_in_postgres_and_their_logs_in_azure(
         told = logs.get_log_data(key)
         assert told.stdout.decode().strip() == "told to stdout"
         assert b"told to stderr" in told.stderr
-        assert logs.cloud_storage_has_logs(key, ComputeIOType.STDOUT)
+        assert logs.cloud_storage_has_logs(key, ComputeIOType.STDOUT)  # type: ignore[attr-defined]
 
 
 def test_it_differs_from_the_default_in_its_servers_alone() -> None:

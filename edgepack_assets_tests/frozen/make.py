@@ -40,7 +40,7 @@ from edgepack_assets.definitions import build_defs
 from edgepack_assets.environments.environment import environment_for
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import lock_for
-from edgepack_assets.new_models.cursor import AskedRun, Baseline, State
+from edgepack_assets.new_models.cursor import Baseline, RequestedRun, State
 from edgepack_assets.registry.base import Kind
 from edgepack_assets_tests.defs.assets.recorded import record
 from edgepack_assets_tests.environments.wheels import Index
@@ -178,8 +178,9 @@ def _every_field() -> State:
     state.record.add(1, 1_779_000_000_000)
     state.pending.add(4)
     state.waiting = {5: 1_780_000_100_000}
-    state.runs = {6: AskedRun(1_780_000_200_000, 2, 1_780_000_300)}
-    state.top, state.ghost, state.sweep_due, state.turn = 7, (8, 2), 1_780_000_400, 1
+    state.runs = {6: RequestedRun(1_780_000_200_000, 2, 1_780_000_300)}
+    state.top, state.missing, state.missing_tries = 7, 8, 2
+    state.sweep_due, state.turn = 1_780_000_400, 1
     return state
 
 

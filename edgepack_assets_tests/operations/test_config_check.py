@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgepack_assets.cli.main import main
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.operations.config_check import check_config
+from edgepack_assets_tests.config.test_json_schema import DOCUMENT, PLACES, with_value
 
 ENTRY = """\
 model_types:
@@ -134,3 +139,31 @@ def test_the_commands_import_no_dagster_and_no_heavy_library(file: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0, 0] []"
+
+
+SECTIONS = sorted({place[:length] for place in PLACES for length in range(1, len(place) + 1)}, key=str)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["${UNSET_ONE}", "~x/y"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(place=st.sampled_from(SECTIONS), value=VALUES)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_value_is_put_anywhere_the_check_ends_with_mistakes_that_have_a_line(
+    file: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    for name in ("code", "python", "requirements.txt", "secrets.pem"):
+        (file.parent / name).touch()
+    file.write_text(yaml.safe_dump(with_value(DOCUMENT, place, value), allow_unicode=True), encoding="utf-8")
+    try:
+        check_config()
+    except ConfigError as error:
+        assert str(error).startswith(f"{file}:")
+        assert re.match(r"\d+: ", str(error).removeprefix(f"{file}:")) or "not valid YAML" in str(error)

@@ -70,7 +70,7 @@ def test_samples_are_added_once(settings: Settings, registry: LocalRegistry, tra
     assert add_samples(settings, registry, told.append) == first
     assert len(trained) == 2
     assert len(registry.versions(Kind.DATA, "press_raw")) == 1
-    assert all(line.endswith("is there") for line in told)
+    assert all(line.endswith("exists") for line in told)
 
 
 def test_other_samples_become_new_versions(
@@ -89,7 +89,7 @@ def test_what_the_user_registered_stays_the_latest(
     own = tmp_path / "own.parquet"
     own.write_bytes(b"recorded at the press")
     registry.register(Kind.DATA, "press_raw", own, {})
-    with pytest.raises(EdgepackError, match="press_raw:1, which is not the quickstart's"):
+    with pytest.raises(EdgepackError, match="press_raw:1, which is not from the quickstart"):
         add_samples(settings, registry, print)
     assert len(registry.versions(Kind.DATA, "press_raw")) == 1
     assert trained == []

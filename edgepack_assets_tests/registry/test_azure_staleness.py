@@ -62,7 +62,7 @@ class Plant:
         return {name: value.value for name, value in event.metadata.items()}
 
     def tick(self) -> tuple[int, str]:
-        resources = {"edgepack": EdgepackResource(config_file=str(self.config))}
+        resources = {"edgepack": EdgepackResource(config_file=self.config)}
         with dg.build_sensor_context(self.instance, cursor=self.cursor, resources=resources) as context:
             result = raw_data_versions(context)
         assert isinstance(result, dg.SensorResult)

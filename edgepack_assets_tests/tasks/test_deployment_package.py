@@ -201,18 +201,17 @@ def test_no_literal_is_a_tag_s_name() -> None:
     literals = []
     for file in sorted(Path(edgepack_assets.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            key: ast.expr | None = None
-            if isinstance(node, ast.Subscript):
-                key, mapping = node.slice, node.value
-            elif (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr == "get"
-                and node.args
-            ):
-                key, mapping = node.args[0], node.func.value
-            if isinstance(key, ast.Constant) and isinstance(key.value, str) and ast.unparse(mapping).endswith("tags"):
-                literals.append(f"{file.name}:{node.lineno}: {ast.unparse(node)}")
+            match node:
+                case ast.Subscript(value=mapping, slice=ast.Constant(value=str() as key)):
+                    pass
+                case ast.Call(
+                    func=ast.Attribute(value=mapping, attr="get"), args=[ast.Constant(value=str() as key), *_]
+                ):
+                    pass
+                case _:
+                    continue
+            if ast.unparse(mapping).endswith("tags"):
+                literals.append(f"{file.name}:{mapping.lineno}: {key}")
     assert literals == []
 
 

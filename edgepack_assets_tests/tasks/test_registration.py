@@ -20,7 +20,7 @@ import pytest
 from edgepack_assets.errors import TransientError, VersionTakenError
 from edgepack_assets.packaging.deployment_package import build_deployment_package, expected_contents
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import Kind, RegisteredVersion, ResolvedVersion
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.tasks.package_tags import OLDER_THAN
 from edgepack_assets.tasks.registration import Registration, register_package
@@ -66,7 +66,7 @@ class Meeting(LocalRegistry):
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         if self._barrier is not None:
             self._barrier.wait(120)
             self._barrier = None
@@ -142,7 +142,7 @@ def test_damaged_and_deleted_packages_keep_their_numbers_and_stop_nothing(plant:
     class Counting(LocalRegistry):
         def register(
             self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-        ) -> RegisteredVersion:
+        ) -> ResolvedVersion:
             builds.append(version)
             return super().register(kind, name, path, tags, version)
 
@@ -163,7 +163,7 @@ class Busy(LocalRegistry):
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
-    ) -> RegisteredVersion:
+    ) -> ResolvedVersion:
         raise VersionTakenError(f"{name}:{version} is registered already")
 
 

@@ -166,7 +166,7 @@ def read_onnx_metadata(found: Mapping[str, str]) -> dict[str, Any]:
         ("BitmapPixelFormat", "channel_order", _ONNX_ORDERS),
     ):
         value = image.get(key.lower())
-        if value in values:
+        if value is not None and value in values:
             given[into] = values[value]
         elif value is not None:
             notes.append(f"its Image.{key} {value!r:.60} is not carried out")

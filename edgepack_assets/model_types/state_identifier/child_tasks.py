@@ -27,7 +27,7 @@ class UnfitModelError(ValueError):
     is_for_user = True
 
 
-def inspect_model(arguments: dict) -> dict:
+def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     """Facts of the model in the working directory. Raises UnfitModelError saying why it is unfit."""
     model, settings = inference.load_model(Path.cwd())
     preprocessing, windowing, clustering = _known_steps(model)
@@ -55,7 +55,7 @@ def inspect_model(arguments: dict) -> dict:
     }
 
 
-def prepare(arguments: dict) -> dict:
+def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     """Apply the fitted preprocessing to the payload's records and write the features as .npy.
 
     Returns the shape of the features, and what the model's clustering says of each finite window: the batch
@@ -135,7 +135,7 @@ def _names_are_kept() -> "Iterator[None]":
             ) from warning
 
 
-def _input_of(model: Any, settings: dict, size: int, step: int) -> dict:
+def _input_of(model: Any, settings: dict[str, Any], size: int, step: int) -> dict[str, Any]:
     """What model.json says of the model's input: `input` ("frame" or "array"), `columns` (the payload's variables in
     the model's own order) and, for a frame, the `names` that the model gives them.
 
@@ -226,7 +226,7 @@ def _listed(names: Any) -> str:
     return ", ".join(f"{name!s:.100}" for name in names[:_MOST_SHOWN]) + more
 
 
-def _first_that_works(model: Any, inputs: "list[dict]", rows: "np.ndarray") -> dict:
+def _first_that_works(model: Any, inputs: "list[dict[str, Any]]", rows: "np.ndarray") -> dict[str, Any]:
     failures = []
     for component in inputs:
         if not (failure := _tried(model, component, rows)[1]):
@@ -238,7 +238,7 @@ def _first_that_works(model: Any, inputs: "list[dict]", rows: "np.ndarray") -> d
     )
 
 
-def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") -> dict:
+def _array_or_frame(model: Any, array: dict[str, Any], frame: dict[str, Any], rows: "np.ndarray") -> dict[str, Any]:
     """For a model that tells no names: an array, or a frame where its code asks for names."""
     by_position, no_array = _tried(model, array, rows)
     by_name, no_frame = _tried(model, frame, rows, _NAMES_UNKNOWN)
@@ -253,23 +253,23 @@ def _array_or_frame(model: Any, array: dict, frame: dict, rows: "np.ndarray") ->
     return array
 
 
-def _described(component: dict) -> str:
+def _described(component: dict[str, Any]) -> str:
     names = component.get("names")
     return f"a frame with the columns {_listed(names)}" if names else f"an array of {_listed(component['columns'])}"
 
 
-def _tried(model: Any, component: dict, rows: "np.ndarray", and_warnings: str = "$") -> "tuple[np.ndarray, str]":
+def _tried(model: Any, component: dict[str, Any], rows: "np.ndarray", as_errors: str = "$") -> "tuple[np.ndarray, str]":
     """(features, "") of the rows, or (nothing, why the model does not take them so)."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=and_warnings)
+            warnings.filterwarnings("error", message=as_errors)
             model.predict(_reference_input(rows, component))
             return _transform(model.named_steps["preprocessing"], component, rows), ""
     except Exception as error:  # noqa: BLE001 - the model's code may raise anything; the caller says so
         return np.empty(0), f"{type(error).__name__}: {error}"
 
 
-def _reference_input(rows: "np.ndarray", component: dict) -> Any:
+def _reference_input(rows: "np.ndarray", component: dict[str, Any]) -> Any:
     """The rows as the model was fitted on them. The component's own way to do that is checked against this."""
     by_column = dict(zip(inference.COLUMNS, rows.T, strict=True))
     if component["input"] == "frame":
@@ -279,7 +279,7 @@ def _reference_input(rows: "np.ndarray", component: dict) -> Any:
     return np.column_stack([by_column[column] for column in component["columns"]])
 
 
-def _with_columns(model: Any, settings: dict, size: int, step: int) -> dict:
+def _with_columns(model: Any, settings: dict[str, Any], size: int, step: int) -> dict[str, Any]:
     """model.json with its columns. Raises UnfitModelError for a package of before they were recorded, if it gives the
     model its columns in another way than the model was fitted on."""
     if "columns" in settings:
@@ -302,7 +302,7 @@ def _recording(size: int, step: int, windows: int, seed: int) -> "np.ndarray":
     return levels[:, None] * random.uniform(0.8, 1.2, (count, len(inference.COLUMNS)))
 
 
-def _online_equals_batch(model: Any, component: dict, size: int, step: int) -> bool:
+def _online_equals_batch(model: Any, component: dict[str, Any], size: int, step: int) -> bool:
     """Whether the model fills missing values. Raises UnfitModelError if it cannot be answered record by record."""
     preprocessing = model.named_steps["preprocessing"]
     whole = _recording(size, step, 5, 1)
@@ -340,7 +340,7 @@ def _with_gaps(rows: "np.ndarray", size: int, step: int) -> "np.ndarray":
     return gaps
 
 
-def _transform(preprocessing: Any, component: dict, rows: "np.ndarray") -> "np.ndarray":
+def _transform(preprocessing: Any, component: dict[str, Any], rows: "np.ndarray") -> "np.ndarray":
     return inference.as_features(preprocessing.transform(_reference_input(rows, component)))
 
 
@@ -358,7 +358,7 @@ class _Recorder:
         return self.predict_with(features)
 
 
-def _compare(model: Any, component: dict, rows: "np.ndarray", suffix: str) -> None:
+def _compare(model: Any, component: dict[str, Any], rows: "np.ndarray", suffix: str) -> None:
     """Run the component itself over a made-up recording and hold it against the model in one pass."""
     batch = _transform(model.named_steps["preprocessing"], component, rows)
     identifier = inference.StateIdentifier(model, component)

@@ -16,7 +16,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.registry.base import Kind, RegisteredVersion
+from edgepack_assets.registry.base import Kind, ResolvedVersion
 from edgepack_assets.registry.local import LocalRegistry
 
 KEYS = ["press:1", "press:2", "saw:1"]
@@ -48,7 +48,7 @@ class Plant:
         self.config.write_text(yaml.safe_dump({"registry": {"path": "registry"}, "artefacts": {"root": "artefacts"},
                                                "model_types": entries}))  # fmt: skip
 
-    def record(self, name: str, value: float) -> RegisteredVersion:
+    def record(self, name: str, value: float) -> ResolvedVersion:
         """New raw data."""
         path = self.folder / f"{name}.parquet"
         pq.write_table(pa.table({phase: [value, value + 1] for phase in ("ph1", "ph2", "ph3")}), path)

@@ -87,7 +87,7 @@ def test_the_package_is_told_to_the_caller_whether_new_or_not(
     (package,) = plant.packages()
     assert told == {
         "package_name": "Tiny-Echo-edge", "package_version": 1, "package_id": package.tags["packageid"],
-        "content_digest": package.tags["content_digest"], "digest": package.digest, "model_type": "press",
+        "content_digest": package.tags["content_digest"], "digest": package.resolve().digest, "model_type": "press",
         "model_name": "press_model", "model_version": 1, "registered_before": False,
         "metrics": {"silhouette": 0.5, "dunn_index": 0.25, "inertia": 100.0},
     }  # fmt: skip

@@ -93,4 +93,4 @@ def test_what_is_not_well_fails(home: Path) -> None:
     assert done.exit_code == 1
     assert "no tick since then: nothing new" in done.output
     assert "its last tick failed: the registry is gone" in done.output
-    assert "not well: press_models, raw_data_versions" in done.output
+    assert "failed or late: press_models, raw_data_versions" in done.output

@@ -70,13 +70,15 @@ def test_code_before_a_damaged_place_counts(tmp_path):
 
 
 class Harmful:
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
         return (Path.write_text, (Path(self.path), "harm"))
 
 
 def test_nothing_of_a_pickle_runs(tmp_path):
-    harmful = Harmful()
-    harmful.path = str(tmp_path / "harm")
+    harmful = Harmful(str(tmp_path / "harm"))
     state = {"estimator": make_pipeline(KMeans(2)), "harm": harmful, "many": [harmful, {harmful: {harmful}}]}
     assert told(tmp_path, pickle.dumps(state)) == {
         "bytecode": "none",

@@ -40,7 +40,7 @@ def scored(tmp_path: Path):
         found = scoring.score(Results(tmp_path / "results"), Prepped(tmp_path / "features.parquet"))
         return found, [part.name for part in found.parts if not part.passed]
 
-    score.features, score.labels = features, labels
+    vars(score).update(features=features, labels=labels)
     return score
 
 
