@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from edgepack_assets.defs.resources import edgepack_resource
 from edgepack_assets.defs.sensors import registry_sensors
 from edgepack_assets.defs.sensors.raw_data import raw_data_versions
 from edgepack_assets.defs.sensors.run_failures import failure_sensor
-from edgepack_assets.errors import ConfigError
+from edgepack_assets.errors import ConfigError, PluginError
+from edgepack_assets.model_types import model_type
 from edgepack_assets.operations.config_check import unknown_metrics
 
 
@@ -40,7 +42,15 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
 
 
 def _check_gates(settings: Settings) -> None:
-    """Refuse gates on metrics that the model type does not have: such a gate could never pass."""
+    """Refuse gates on metrics that the model type does not have: such a gate could never pass.
+
+    An implementation that cannot be used refuses nothing here, so that other model types go on working: its sensor and
+    the runs of its partitions fail, with the sentence that is logged here."""
+    for name, entry in settings.model_types.items():
+        try:
+            model_type(entry.implementation)
+        except PluginError as error:
+            logging.getLogger(__name__).error(f"{settings.file}: model_types.{name} cannot be packaged: {error}")
     problems = [problem for _, problem in unknown_metrics(settings.model_dump()["model_types"])]
     if problems:
         raise ConfigError("\n".join(f"{settings.file}: {problem}" for problem in problems))

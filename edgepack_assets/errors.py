@@ -20,6 +20,10 @@ class ConfigError(EdgepackError):
     """edgepack.yaml, or a value in it, cannot be used."""
 
 
+class PluginError(EdgepackError):
+    """An installed implementation of a model type cannot be used, or did something else than the interface says."""
+
+
 class PartitionKeyError(EdgepackError):
     """A partition key is not `<model_type>:<model_version>`, or names no configured model type."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config.schema import implementations
+from edgepack_assets.config.implementations import installed
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.model_types import model_type
@@ -30,6 +30,6 @@ def test_a_gate_on_a_metric_that_does_not_exist_is_refused_at_load(tmp_path: Pat
         build_defs(tmp_path / "edgepack.yaml")
 
 
-@pytest.mark.parametrize("name", implementations())
+@pytest.mark.parametrize("name", installed())
 def test_a_model_type_knows_the_worse_direction_of_its_own_metrics_only(name: str) -> None:
     assert model_type(name).lower_is_better <= model_type(name).metric_names

@@ -19,6 +19,7 @@ import click
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.cli.config import config
 from edgepack_assets.cli.lock import lock
+from edgepack_assets.cli.model_type import model_type
 from edgepack_assets.cli.ui import ui, webserver
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.registry_settings import LocalRegistrySettings
@@ -395,5 +396,5 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
 
 
-for _command in (config, lock, ui, webserver):
+for _command in (config, lock, model_type, ui, webserver):
     main.add_command(_command)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgepack_assets.config.implementations import installed, keys_beside_settings, settings_class
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.errors import PluginError
 
 VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}", "title": "a variable, ${NAME}"}
 """Any value may come from the environment."""
@@ -24,9 +26,26 @@ def config_schema() -> dict[str, Any]:
     definitions = schema.pop("$defs", {})
     del schema["properties"]["file"]
     schema["required"].remove("file")
-    schema = _for_editors(_inlined(schema, definitions), "edgepack.yaml")
+    schema = _inlined(schema, definitions)
+    _add_own_settings(schema["properties"]["model_types"]["additionalProperties"]["properties"])
+    schema = _for_editors(schema, "edgepack.yaml")
     schema["description"] = "The configuration of edgepack-assets. Values may hold ${NAME} or ${NAME:-default}."
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
+
+
+def _add_own_settings(entry: dict[str, Any]) -> None:
+    """Add the installed model types' own settings to the keys of an entry: under `settings`, some also beside it."""
+    own: dict[str, Any] = {}
+    for name in installed():
+        try:
+            schema = settings_class(name).model_json_schema()
+        except PluginError:
+            continue  # an editor is no place to say so
+        keys = _inlined(schema, schema.pop("$defs", {})).get("properties", {})
+        for key, rules in keys.items():
+            own[key] = {"anyOf": [own[key], rules], "description": rules.get("description")} if key in own else rules
+        entry |= {key: rules for key, rules in keys.items() if key in keys_beside_settings(name)}
+    entry["settings"] = {**entry["settings"], "type": "object", "properties": own, "additionalProperties": False}
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgepack_assets.config.implementations import keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
 from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, value_node
 from edgepack_assets.errors import ConfigError
@@ -121,13 +122,13 @@ def read_config(file: Path | None = None) -> ConfigFile:
         settings = Settings.model_validate({**config.values, "file": file})
     except ValidationError as error:
         for fault in error.errors():
-            at = _without_branch(fault["loc"])
+            at = _as_written(fault["loc"], config.values)
             caused = fault["type"] != "extra_forbidden" and any(
                 tuple(variable[: len(at)]) == tuple(at) or tuple(at[: len(variable)]) == tuple(variable)
                 for variable in variables
             )
             if at and not caused:  # what is wrong with the whole is found below, with its line
-                config.mistakes.append(Mistake(at, line_of(root, at), _explain(fault)))
+                config.mistakes.append(Mistake(at, line_of(root, at), _explain(fault, config.values)))
     else:
         config.settings = _with_absolute_paths(settings)
     for loc, problem in (
@@ -232,12 +233,14 @@ def _substitute(value: Any, loc: tuple[int | str, ...], problems: dict[Sequence[
     return _VARIABLE.sub(look_up, value)
 
 
-def _allowed(loc: Sequence[int | str]) -> list[str]:
-    """The keys that may stand where `loc` stands."""
+def _allowed(loc: Sequence[int | str], values: Mapping[str, Any]) -> list[str]:
+    """The keys that may stand where `loc` stands in a configuration with these values."""
     model: Any = Settings
     for step in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(step)
-        if field is not None:
+        if model is ModelTypeSettings and step == "settings":
+            model = settings_class(values["model_types"][loc[1]]["implementation"])
+        elif field is not None:
             model = next((c for c in _sections(field.annotation) if not _is_branch(c, loc)), None)
     return sorted(set(getattr(model, "model_fields", {})) - {"file"})
 
@@ -255,8 +258,13 @@ def _is_branch(section: type[Section], loc: Sequence[int | str]) -> bool:
     return loc[0] == "registry" and section in _REGISTRIES.values() and _REGISTRIES.get(str(loc[1])) is not section
 
 
-def _without_branch(loc: Sequence[int | str]) -> Sequence[int | str]:
-    """The keys as they are written: pydantic adds the type of registry that it tried."""
+def _as_written(loc: Sequence[int | str], values: Mapping[str, Any]) -> Sequence[int | str]:
+    """The keys as they are written: pydantic adds the type of registry that it tried, and an implementation's own
+    settings may stand beside `settings`."""
+    if loc[2:3] == ("settings",) and len(loc) > 3:
+        entry = values["model_types"][loc[1]]
+        if loc[3] in keys_beside_settings(entry["implementation"]) & entry.keys():
+            loc = (*loc[:2], *loc[3:])
     in_registry = bool(loc) and loc[0] == "registry"
     return tuple(step for n, step in enumerate(loc) if not (in_registry and n == 1 and step in _REGISTRIES))
 
@@ -265,15 +273,15 @@ def _dotted(loc: Sequence[int | str]) -> str:
     return ".".join(str(step) for step in loc if step != "[key]")
 
 
-def _explain(fault: ErrorDetails) -> str:
+def _explain(fault: ErrorDetails, values: Mapping[str, Any]) -> str:
     kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")
-    key = _dotted(_without_branch(fault["loc"]))
+    key = _dotted(_as_written(fault["loc"], values))
     if kind == "extra_forbidden":
-        return f"unknown key {key!r}; allowed here: {', '.join(_allowed(fault['loc']))}"
+        return f"unknown key {key!r}; allowed here: {', '.join(_allowed(fault['loc'], values))}"
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind in ("model_type", "model_attributes_type"):
-        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], '')))}"
+        message = f"must be a mapping; keys allowed in it: {', '.join(_allowed((*fault['loc'], ''), values))}"
     value = fault["input"]
     # A webhook's path is often its key, so not even a wrong one is shown.
     secret = any(word in key for word in ("secret", "password", "webhook"))
@@ -287,6 +295,13 @@ def _absolute(base: Path, path: Path) -> Path:
     return (base / path).absolute()
 
 
+def _with_absolute_fields(own: object, absolute: Callable[[Path], Path]) -> object:
+    """A model type's own settings, with the paths among their values absolute."""
+    if not isinstance(own, Section):
+        return own  # of an implementation that cannot be used
+    return own.model_copy(update={name: absolute(value) for name, value in own if isinstance(value, Path)})
+
+
 def _with_absolute_paths(settings: Settings) -> Settings:
     base = settings.file.parent
 
@@ -298,6 +313,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
             update={
                 "code_paths": tuple(map(absolute, entry.code_paths)),
                 "requirements_file": entry.requirements_file and absolute(entry.requirements_file),
+                "settings": _with_absolute_fields(entry.settings, absolute),
             }
         )
         for name, entry in settings.model_types.items()

@@ -8,27 +8,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from edgepack_assets.config.image_settings import ImageInput
-from edgepack_assets.config.model_columns import ModelColumns, read_model_columns
+from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
-from edgepack_assets.config.section import Count, Number, OptionalPath, OptionalText, Section
+from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
+from edgepack_assets.config.sensor_settings import SensorSettings
 from edgepack_assets.config.tolerance import Tolerance, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
-from edgepack_assets.errors import ConfigError, without_credentials
+from edgepack_assets.errors import ConfigError, PluginError, without_credentials
 from edgepack_assets.partitions import is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
@@ -37,15 +35,9 @@ EDGE_PYTHONS = ("3.11", "3.12")
 EdgePython = Literal["3.11", "3.12"]
 
 
-def implementations() -> list[str]:
-    """The model types that this project implements: the folders of model_types/ that have a model_type.py."""
-    folder = Path(__file__).parents[1] / "model_types"
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "model_type.py").is_file())
-
-
 def _implementation(name: str) -> str:
-    if name not in implementations():
-        raise ValueError(f"no such implementation; there are: {', '.join(implementations())}")
+    if name not in installed():
+        raise ValueError(f"no such implementation; installed: {installed_text()}")
     return name
 
 
@@ -108,23 +100,6 @@ def _reference(value: object) -> object:
         raise ValueError("a reference is previous, training or the number of a model version") from None
 
 
-def _web_address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or not text.isprintable() or " " in text:
-        raise ValueError("must be the address of a web page, http://... or https://...")
-    return text
-
-
-def _secret_address(secret: SecretStr | None) -> SecretStr | None:
-    if secret is None or not secret.get_secret_value().strip():
-        return None
-    return SecretStr(_web_address(secret.get_secret_value().strip()))
-
-
 def _python_version_in_json(schema: dict[str, Any]) -> None:
     # Without quotes it is a number in YAML. The loader reads it as text.
     del schema["anyOf"]
@@ -132,14 +107,12 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
 
 
 _Approval = Literal["auto", "required"]
-_Phase = Literal["ph1", "ph2", "ph3"]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Folders = Annotated[
     tuple[Path, ...],
     BeforeValidator(lambda paths: [path for path in paths if path != ""] if isinstance(paths, list) else paths),
 ]
 """An empty path would mean the folder of edgepack.yaml, so it is left out."""
-_OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
 class ArtefactSettings(Section):
@@ -178,28 +151,6 @@ class RuntimeSettings(Section):
     readable_folders: tuple[Path, ...] = Field(
         default=(), description="Folders that model code may read besides system libraries, Python and its packages."
     )
-
-
-class SensorSettings(Section):
-    """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
-
-    interval: Count = Field(default=30, ge=1, description="Seconds between two ticks.")
-    sweep_interval: Count = Field(default=900, ge=1, description="Seconds between two listings of every version.")
-    start: Literal["all", "none", "latest"] = Field(
-        default="latest", description="Which of the versions that exist at the sensor's first start to package."
-    )
-    batch: Count = Field(default=50, ge=1, le=500, description="Runs that one tick requests at most.")
-    attempts: Count = Field(
-        default=4, ge=1, le=20, description="Runs of one version at most, where they fail because of infrastructure."
-    )
-    failure_after: Count = Field(
-        default=1800, ge=0, description="Seconds without an answer of registry or webhook after which a tick fails."
-    )
-    webhook: Annotated[SecretStr | None, AfterValidator(_secret_address)] = Field(
-        default=None, description="Address to which each failed run is posted. Empty: off."
-    )
-    # The whole address is a secret: many webhooks have their key in the path.
-    ui_url: _OptionalAddress = Field(default=None, description="Address of Dagster's UI, for links to runs.")
 
 
 class DataAssetSettings(Section):
@@ -250,8 +201,9 @@ class ModelTypeSettings(Section):
     """One entry of `model_types`: which models are packaged, how, from what raw data, behind which gates."""
 
     implementation: Annotated[str, AfterValidator(_implementation)] = Field(
-        description="The kind of model.", json_schema_extra=lambda schema: schema.update(enum=list(implementations()))
+        description="The kind of model.", json_schema_extra=lambda schema: schema.update(enum=list(installed()))
     )
+    settings: Any = Field(default=None, validate_default=True, description="The implementation's own settings.")
     model_name: AssetName = Field(description="Name of the model in the registry.")
     package_name: Annotated[str, AfterValidator(_package_name)] = Field(
         description="Name of the pipeline. The deployment package is registered as <Package-Name>-edge."
@@ -281,18 +233,10 @@ class ModelTypeSettings(Section):
         description="Python of the component. Default: the one that the model was saved with.",
         json_schema_extra=_python_version_in_json,
     )
-    columns: Annotated[
-        ModelColumns | None,
-        BeforeValidator(read_model_columns, json_schema_input_type=dict[str, _Phase] | list[_Phase] | None),
-    ] = Field(
-        default=None,
-        description="State identifier: which column of the model is which of the payload's, or their order.",
-    )
     keep_mlflow: bool = Field(default=False, description="Ship mlflow too, if the model's requirements name it.")
     run_whole_payload: bool = Field(
         default=False, description="Run the stamped package over the whole payload before it is registered."
     )
-    input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
     revalidate: bool = Field(default=False, description="Validate the latest package again on new raw data.")
     approval: Annotated[
@@ -305,19 +249,31 @@ class ModelTypeSettings(Section):
         json_schema_extra={"default": "auto"},
     )
 
-    @field_validator("input", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _input_is_for_images(cls, value: object, info: ValidationInfo) -> object:
-        implementation = info.data.get("implementation", "image_classification")
-        if value is not None and implementation != "image_classification":
-            raise ValueError(f"is for images; {implementation} takes no images: remove this key")
-        return value
+    def _settings_stand_in_one_place(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("implementation"), str):
+            return values
+        beside = {key: values[key] for key in keys_beside_settings(values["implementation"]) if key in values}
+        own = values.get("settings")
+        if not beside or not (own is None or isinstance(own, dict)):
+            return values
+        if twice := sorted(beside.keys() & (own or {}).keys()):
+            raise ValueError(f"{', '.join(twice)}: named both under settings and beside it; remove one of them")
+        return {key: value for key, value in values.items() if key not in beside} | {
+            "settings": {**(own or {}), **beside}
+        }
 
-    @model_validator(mode="after")
-    def _columns_are_a_state_identifiers(self) -> ModelTypeSettings:
-        if self.columns is not None and self.implementation != "state_identifier":
-            raise ValueError(f"columns is a key of state identifiers; {self.implementation} does not use it: remove it")
-        return self
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings_are_the_implementations_own(cls, value: object, info: ValidationInfo) -> object:
+        if "implementation" not in info.data:
+            return value  # refused already
+        try:
+            own = settings_class(info.data["implementation"])
+        except PluginError:
+            return value  # other model types go on working; whatever uses this one says what is wrong
+        return own.model_validate({} if value is None else value)
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

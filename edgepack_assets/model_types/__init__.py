@@ -1,16 +1,13 @@
-"""What differs between use cases: one folder per model type, behind the interface in interface.py."""
+"""What differs between kinds of models: plug-ins behind the interface in interface.py, ours and other people's."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from edgepack_assets.model_types.interface import ModelType
+from edgepack_assets.model_types.plugin import Plugin
 
-__all__ = ["ModelType", "model_type"]
+__all__ = ["ModelType", "Plugin", "model_type"]
 
 
-def model_type(implementation: str) -> ModelType:
-    """The implementation in the folder of that name (its `MODEL_TYPE`)."""
-    found = import_module(f"{__name__}.{implementation}").MODEL_TYPE
-    assert isinstance(found, ModelType)
-    return found
+def model_type(implementation: str) -> Plugin:
+    """The installed implementation of that name. Raises PluginError if it cannot be used, saying why."""
+    return Plugin(implementation)

@@ -1,37 +1,89 @@
-"""The interface between the packaging job and a use case.
+"""What a model type must say, version 1: the interface that plug-ins implement.
 
-A model type says how raw data becomes payload records, what of a registered model ships to the edge, what
-its component declares, and how the answers are scored and shown. It never runs model code itself: functions
-in its `child_tasks.py` and the files in its `component/` do, in a child process in the component's own
-environment. Modules here must not import pandas, scikit-learn, matplotlib or simaticai at load time.
+A plug-in is a distribution that registers an instance of a subclass of `ModelType` as an entry point of the group
+`edgepack.model_types`; `implementation:` in edgepack.yaml names the entry point. It says how raw data becomes payload
+records, what of a registered model ships, what its component declares, what is prepared, and how the answers are scored
+and drawn. docs/model-types.md leads through it.
+
+A plug-in never runs model code in this process: functions of its child_tasks.py and the files in its component/ do, in
+the sandbox, in the component's own environment. Its modules must not import heavy libraries (pandas, scikit-learn,
+matplotlib) when they are imported, only in the functions that need them: every command of edgepack imports the plug-ins
+that edgepack.yaml uses. What it raises for the user is a subclass of EdgepackError. Anything else that it raises, or
+returns against this interface, is reported as its fault, with its distribution and the method (plugin.py).
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from edgepack_assets.checks import CheckRow
+from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
-from edgepack_assets.errors import ComponentError
-from edgepack_assets.sandbox.untrusted_values import UntrustedReport
+from edgepack_assets.config.section import Section
+from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.records import (
+    Answer,
+    Label,
+    Payload,
+    PayloadWriter,
+    Prepped,
+    Record,
+    Results,
+    gzip_writer,
+    read_lines,
+)
+from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 
-_UNANSWERED = b'"outputs": null}\n'
-"""How most lines of a state identifier's results end: not worth parsing four times."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Record = dict[str, Any]
-"""One record as the inference server would pass it to `process_input`: variable name to value."""
+__all__ = [
+    "INTERFACE_VERSION",
+    "SDK_TYPES",
+    "Answer",
+    "ArrayType",
+    "CheckRow",
+    "ComponentError",
+    "ComponentSpec",
+    "Label",
+    "ModelError",
+    "ModelSource",
+    "ModelType",
+    "ModelTypeSettings",
+    "Parameter",
+    "Payload",
+    "PayloadWriter",
+    "PluginError",
+    "Preparation",
+    "Prepared",
+    "Prepped",
+    "RawDataError",
+    "Record",
+    "Results",
+    "Score",
+    "Section",
+    "Text",
+    "Trial",
+    "UntrustedReport",
+    "Variable",
+    "gzip_writer",
+    "read_lines",
+]
+
+_NUMBERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64")
+_SCALARS = ("Bool", "Boolean", "Integer", "Double", "String", *_NUMBERS)
+SDK_TYPES = frozenset({*_SCALARS, *(f"{name}Array" for name in _SCALARS), "Object", "Binary", "ImageSet"})
+"""Types of variables that the AI Inference Server knows (simaticai 2.9); arrays may state a size, DoubleArray[3]."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """An input or output of the component: name, SDK type (Double, Integer, String, ...), description."""
+    """An input, output or metric of the component: name, type of SDK_TYPES, description."""
 
     name: str
     type: str
@@ -50,7 +102,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """What the component declares to the server. `periodicity` is in milliseconds, None without timeshifting."""
+    """What the component declares to the server. `periodicity` is in milliseconds, None without timeshifting.
+
+    A name of a metric has an underscore, and its type is String: the component gives JSON, {"value": x}."""
 
     description: str
     inputs: tuple[Variable, ...]
@@ -80,113 +134,65 @@ class ModelSource:
     parts: tuple[CheckRow, ...] = ()
 
 
-@dataclass
-class PayloadWriter:
-    """Streams payload records to disk: `records` is gzipped JSON lines, one record a line; `sources` likewise
-    holds {"record", "file", "label"} for each record that has a source file. Never the whole payload in memory."""
+@dataclass(frozen=True)
+class ArrayType:
+    """The type of an array that a child leaves: a numpy type without objects (float64, int64, bool, <U32), a shape."""
 
-    records: Path
-    sources: Path
-    count: int = 0
-    sourced: int = 0
-    preview: list[Record] = field(default_factory=list)
-    _streams: list[Any] = field(default_factory=list)
-
-    @contextmanager
-    def open(self) -> Iterator[PayloadWriter]:
-        """Open both files for the duration of the block."""
-        with gzip_writer(self.records) as records, gzip_writer(self.sources) as sources:
-            self._streams = [records, sources]
-            yield self
-
-    def add(self, record: Record, file: str | None = None, label: int | None = None) -> None:
-        """Append one record."""
-        self.add_line(json.dumps(record, allow_nan=False), file, label)
-
-    def add_line(self, line: str, file: str | None = None, label: int | None = None) -> None:
-        """Append one record that is JSON text already."""
-        self._streams[0].write(line.encode() + b"\n")
-        if len(self.preview) < 10:
-            self.preview.append(json.loads(line))
-        if file is not None:
-            source = {"record": self.count, "file": file, "label": label}
-            self._streams[1].write(json.dumps(source).encode() + b"\n")
-            self.sourced += 1
-        self.count += 1
-
-    def add_lines(self, lines: list[str]) -> None:
-        """Append many records that are JSON text already and have no source file."""
-        if not lines:
-            return
-        self._streams[0].write(("\n".join(lines) + "\n").encode())
-        for line in lines[: 10 - len(self.preview)]:
-            self.preview.append(json.loads(line))
-        self.count += len(lines)
-
-
-@contextmanager
-def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
-    """A gzip file without name and time, so that equal content gives equal bytes."""
-    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=raw) as stream:
-        yield stream
-
-
-def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int = 1) -> Iterator[Any]:
-    """The JSON values of a gzipped JSON lines file, one after the other, or of one line in `every`; lines with that
-    end are passed over unread. Raises ComponentError on what is no JSON: results were written by a child that is not
-    trusted."""
-    with gzip.open(path, "rb") as stream:
-        for number, line in enumerate(stream):
-            if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
-                continue
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Payload:
-    """A finished payload, for scoring and pictures."""
+class Prepared:
+    """Prepared data: `columns` of one length and of numbers, booleans or text, stored as Parquet; `facts` that are
+    kept with them (JSON); `rows` of prepped_data.is_sound; `metadata` that the UI shows."""
 
-    records: Path
-    sources: Path
-    count: int
-
-
-@dataclass(frozen=True)
-class Prepped:
-    """Prepped data: a Parquet file with the column `record` (number of the record that completes the window)
-    and one column per feature."""
-
-    features: Path
+    columns: Mapping[str, NDArray[Any]]
+    facts: Mapping[str, Any]
+    rows: tuple[CheckRow, ...]
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the package answered to a record: its number and its outputs and metrics by name."""
-
-    record: int
-    outputs: Record
+_Report = TypeVar("_Report", bound=UntrustedReport)
 
 
-@dataclass(frozen=True)
-class Results:
-    """Validation results: gzipped JSON lines {"record": n, "outputs": {...} or null}, one per payload record."""
+class Preparation(ABC, Generic[_Report]):
+    """What the packaged model makes of the payload before it answers, to be scored and drawn.
 
-    path: Path
+    `prepare(arguments)` of child_tasks.py gets `records`, the path of the payload, `count`, the number of its records,
+    and for each name in `files` a path at which it leaves an array (numpy.save, no pickles). It returns `report`. The
+    child is not trusted: `arrays` says, from the report, which arrays are expected, and only those are read.
+    """
 
-    def answers(self) -> Iterator[Answer]:
-        """The records that were answered, in record order."""
-        for entry in read_lines(self.path, but_not_ending_with=_UNANSWERED):
-            if entry["outputs"] is not None:
-                yield Answer(entry["record"], entry["outputs"])
+    files: ClassVar[tuple[str, ...]]
+    """Names of the arrays."""
+    report: ClassVar[type[UntrustedReport]]
+    """The shape of what `prepare` returns."""
+    part: ClassVar[str] = "prepared"
+    """The name of the stored table among the parts of prepped_data."""
+
+    @abstractmethod
+    def arrays(self, report: _Report, inspection: Mapping[str, Any], records: int) -> Mapping[str, ArrayType]:
+        """The exact type of each array of `files`, for a payload of so many records.
+
+        Raises ComponentError where the report cannot be true: the size of what is read follows from it."""
+
+    @abstractmethod
+    def prepared(
+        self, report: _Report, arrays: Mapping[str, NDArray[Any]], inspection: Mapping[str, Any], records: int
+    ) -> Prepared:
+        """What is stored. Raises ComponentError where values are out of bounds."""
+
+    @abstractmethod
+    def picture(self, prepped: Prepped) -> bytes:
+        """A PNG of it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics of a package. `parts` are what must hold before any gate is looked at (e.g. as many answers as
-    windows). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
+    """Metrics of a package, exactly the model type's `metric_names`; NaN where one is not defined. `parts` are what
+    must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
+    `pictures` a title to PNG bytes."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
@@ -209,33 +215,44 @@ class Trial(ABC):
 
 
 class ModelType(ABC):
-    """A use case. `folder` holds component/ (ships to the edge) and child_tasks.py (runs in the child).
+    """A kind of model. The folder of the module that defines the subclass holds component/ (ships to the edge, with
+    entrypoint.py) and child_tasks.py (runs in the sandbox, beside the component's files).
 
-    child_tasks.py defines `inspect_model(arguments) -> dict`, where `prepares_data` also `prepare(arguments) -> dict`,
-    and the functions of its trials. They run with the component's folder as working directory and first on sys.path,
-    and return JSON.
+    child_tasks.py defines `inspect_model(arguments) -> dict`, where there is a `preparation` also
+    `prepare(arguments) -> dict`, and the functions of its trials. They run with the component's folder as working
+    directory and first on sys.path, and return JSON.
     """
 
-    name: ClassVar[str]
+    interface_version: ClassVar[int]
+    """The INTERFACE_VERSION that it was written for, as a number of its own: 1."""
+    settings: ClassVar[type[Section]] = Section
+    """Its own settings: what stands under `settings` of an entry in edgepack.yaml, in `entry.settings`. Paths among
+    them are relative to that file. None by default."""
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may also stand directly under the entry; for keys of before there was a place for them."""
     metric_names: ClassVar[frozenset[str]]
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of `metric_names` that are worse the higher they are."""
-    prepares_data: ClassVar[bool]
     inspection: ClassVar[type[UntrustedReport]]
-    """The shape of what `inspect_model` tells."""
-    host_imports: ClassVar[tuple[str, ...]]
-    """Modules that payload, scoring and pictures import here, which a run may import ahead."""
-    child_imports: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Distribution name -> modules that a child may import ahead of its job when the lock holds it."""
+    """The shape of what `inspect_model` returns."""
+    preparation: ClassVar[Preparation[Any] | None] = None
+    """None where answers are scored directly."""
+    host_imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that payload, scoring and pictures import here, which a run may import in the background."""
+    child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Distribution name -> modules that a child may import before its job when the lock holds it."""
 
     @property
     def folder(self) -> Path:
         """The folder of this implementation."""
-        return Path(__file__).parent / self.name
+        return Path(inspect.getfile(type(self))).parent
 
     @abstractmethod
-    def write_payload(self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
-        """Turn raw data (a file or folder) into payload records and return facts about them (JSON).
+    def write_payload(
+        self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
+    ) -> dict[str, Any]:
+        """Turn raw data (a file or folder, with its tags in the registry) into payload records and return facts about
+        them (JSON). The records are what the server would pass to the component, in time order.
 
         Raises RawDataError naming the file, column and row that is wrong."""
 
@@ -251,10 +268,14 @@ class ModelType(ABC):
 
     @abstractmethod
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
-        """What the component declares, given what `inspect_model` told."""
+        """What the component declares, given what `inspect_model` returned."""
+
+    def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the component must know of the inspection: added to model.json (JSON)."""
+        return {}
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
-        """Rows of the config package's check on what inspecting the model told: what is only assumed, for example."""
+        """Rows of the config package's check on the inspection: what is only assumed, for example."""
         return []
 
     def trial(
@@ -267,11 +288,7 @@ class ModelType(ABC):
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
-        """The metrics of the package's answers."""
-
-    @abstractmethod
-    def prepped_picture(self, prepped: Prepped) -> bytes:
-        """A PNG of the features; only called where `prepares_data`."""
+        """The metrics of the package's answers. `prepped` is None without a `preparation`."""
 
     @abstractmethod
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:

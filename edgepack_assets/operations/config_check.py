@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.config.loader import read_config
-from edgepack_assets.config.schema import Settings, implementations
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.errors import PluginError
 from edgepack_assets.model_types import model_type
 
 
@@ -29,9 +30,12 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
         implementation, gates = (
             (entry.get("implementation"), entry.get("gates")) if isinstance(entry, Mapping) else (None, None)
         )
-        if implementation not in implementations() or not isinstance(gates, Mapping):
+        if not isinstance(implementation, str) or not isinstance(gates, Mapping):
             continue
-        known = model_type(implementation).metric_names
+        try:
+            known = model_type(implementation).metric_names
+        except PluginError:
+            continue  # told where the implementation is used; other model types go on working
         for metric in gates:
             if metric not in known:
                 yield (

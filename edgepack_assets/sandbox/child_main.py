@@ -110,7 +110,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=file) as results,
     ):
         for number, line in enumerate(records):
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise RecordError(number, f"the payload holds {line:.100}, which is not JSON: {error}") from None
             _check_inputs(record, inputs, number)
             started = time.perf_counter()
             try:

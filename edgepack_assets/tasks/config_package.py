@@ -14,8 +14,10 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.interface import ModelSource, ModelType
+from edgepack_assets.model_types import Plugin
+from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
+from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
@@ -27,7 +29,6 @@ from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.model_failures import Loading, explained, origin_of
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
@@ -65,8 +66,7 @@ def make_config_package(
     tools.packaging.start()
     with tools.work_folder() as work:
         path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
-        with model_errors(f"reading {model}"):
-            source = implementation.read_model(path, entry)
+        source = implementation.read_model(path, entry, f"reading {model}")
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
             source.requirements, python, tools.store, tools.settings.runtime, source.constraints
@@ -81,8 +81,8 @@ def make_config_package(
             _assemble(component, implementation, source)
         inspection = _inspect(key, tools, environment, component, source)
         with model_errors(f"reading {model}"):
-            _write_model_json(component, {**source.model, **inspection.get("component", {})})
-            spec = implementation.component_spec(inspection)
+            _write_model_json(component, {**source.model, **implementation.component_settings(inspection)})
+        spec = implementation.component_spec(inspection)
         package = tools.packaging.build_config_package(
             component, spec, lock, entry.package_name, entry.description, work
         )
@@ -111,7 +111,7 @@ def make_config_package(
     return artefact, report
 
 
-def _assemble(component: Path, implementation: ModelType, source: ModelSource) -> None:
+def _assemble(component: Path, implementation: Plugin, source: ModelSource) -> None:
     own = implementation.folder / "component"
     component.mkdir()
     ours = {"model.json"}

@@ -14,7 +14,7 @@ from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.environments.environment import Environment, environment_for
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.model_types import ModelType, model_type
+from edgepack_assets.model_types import Plugin, model_type
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
@@ -37,8 +37,8 @@ class TaskContext:
         """The configuration of the key's model type. Raises ConfigError."""
         return self.settings.model_type(key.model_type)
 
-    def model_type(self, key: ModelKey) -> ModelType:
-        """The implementation that the key's model type uses."""
+    def model_type(self, key: ModelKey) -> Plugin:
+        """The implementation that the key's model type uses. Raises PluginError."""
         return model_type(self.entry(key).implementation)
 
     @contextlib.contextmanager

@@ -135,7 +135,7 @@ def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: TaskContext) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
-    or if the metrics are not sound: no reason makes answers of other windows right."""
+    or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
     unsound = [part for part in metrics.consistency_rows if not (part.passed or part.warns)]
     failed = [part for part in gate_rows(metrics, key, tools) if not (part.passed or part.warns)]
     if unsound or (failed and not override):

@@ -59,7 +59,7 @@ def _as_row(part: CheckRow) -> list[str | bool]:
 @dataclass(frozen=True)
 class Scored:
     """What a metrics artefact holds, read from its verified bytes: `numbers` (None where a metric is not defined), and
-    the rows of metrics.pass_gates that no configuration changes, such as as many answers as windows."""
+    the rows of metrics.pass_gates that no configuration changes, such as that nothing is unanswered."""
 
     artefact: Artefact
     numbers: Mapping[str, float | None]

@@ -55,7 +55,7 @@ def make_payload(
         writer = PayloadWriter(work / "records", work / "sources")
         background_imports.finish()
         with writer.open():
-            written = implementation.write_payload(path, raw.tags, writer)
+            written = implementation.write_payload(path, raw.tags, writer, entry)
         facts = {
             **written,
             "records": writer.count,

@@ -14,7 +14,9 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.sandbox.child_main import RecordError
 from edgepack_assets.sandbox.jobs import CallJob
+from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -55,7 +57,15 @@ def validate(
         tools.sandbox.prepare(environment, child_imports)
         package = tools.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, tools.sandbox, environment) as runner:
-            run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
+            try:
+                run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
+            except TaskFailedError as error:
+                if error.failure.type != RecordError.__name__:
+                    raise  # the component's own code failed
+                raise ComponentError(
+                    f"{implementation}: its component_spec declares something else than its write_payload writes or "
+                    f"its component answers: {error}"
+                ) from None
         parts = [
             CheckRow(
                 "records accounted for",
@@ -96,7 +106,7 @@ def try_out(
     child_imports = tools.child_imports(key, environment.lock)
     try:
         told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
-        return trial.rows(told)
+        return tools.model_type(key).trial_rows(trial, told)
     except ComponentError as error:  # the package itself was validated
         tools.log.warning(f"{error}")
         return [], []
@@ -106,7 +116,7 @@ def pace(run: PackageRun, cycle: int | None) -> list[CheckRow]:
     """Seconds per record against the cycle (milliseconds): each record must be done before the next one comes.
 
     Judged by figures that one slow record does not decide, since this machine may be busy with other work. Records that
-    give an answer are also judged by themselves: in a model with windows they are few and take longest."""
+    give an answer are also judged by themselves: in a model that collects records they are few and take longest."""
     if cycle is None:
         return [CheckRow("cycle time", True, "the package declares none", "a cycle time, if records come in one")]
     seconds = run.seconds()

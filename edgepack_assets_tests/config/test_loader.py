@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepack_assets.config.image_settings import PRESETS
+from edgepack_assets.config.implementations import installed
 from edgepack_assets.config.loader import find_config, load_settings
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
-from edgepack_assets.config.schema import EDGE_PYTHONS, Settings, implementations
+from edgepack_assets.config.schema import EDGE_PYTHONS, Settings
 from edgepack_assets.errors import ConfigError
+from edgepack_assets.model_types.image_classification.settings import PRESETS
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.azure_ml import AzureMLRegistry
 
@@ -54,7 +55,7 @@ def test_an_entry_is_enough_and_paths_are_relative_to_the_file(
 
 def test_the_configuration_of_the_project_is_valid() -> None:
     settings = load_settings(Path(__file__).parents[2] / "edgepack.yaml")
-    assert {entry.implementation for entry in settings.model_types.values()} == set(implementations())
+    assert {entry.implementation for entry in settings.model_types.values()} == set(installed())
     assert EDGE_PYTHONS == ("3.11", "3.12")
 
 
@@ -232,9 +233,9 @@ INPUT = r":7: model_types.press.input"
 FAULTS |= {
     "an input of a state identifier": (
         ENTRY + "    input: {range: [0, 1]}\n",
-        INPUT + ": .*takes no images: remove this key",
+        r":7: unknown key .model_types.press.input.",
     ),
-    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", INPUT + ": .*takes no images: remove this key"),
+    "a preset of a state identifier": (ENTRY + "    input: imagenet\n", r":7: unknown key .model_types.press.input."),
     "an unknown preset": (IMAGES + "    input: cifar\n", INPUT + ": no such preset; there is imagenet"),
     "a list as input": (IMAGES + "    input: [0, 1]\n", INPUT + ": must be a mapping; .* channel_order"),
     "an empty input": (IMAGES + "    input: {}\n", INPUT + ": is empty; name range"),
@@ -327,13 +328,13 @@ def test_a_fault_is_told_with_its_line_and_what_is_allowed(file: Path, fault: st
     ],
 )
 def test_how_images_enter(file: Path, text: str, given: dict[str, object]) -> None:
-    section = load(file, IMAGES + f"    input: {text}\n").model_types["press"].input
+    section = load(file, IMAGES + f"    input: {text}\n").model_types["press"].settings.input
     assert section is not None
     assert section.given == given
 
 
 def test_how_images_enter_need_not_be_said(file: Path) -> None:
-    assert load(file, IMAGES).model_types["press"].input is None
+    assert load(file, IMAGES).model_types["press"].settings.input is None
 
 
 def test_a_workspace_and_who_we_are_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

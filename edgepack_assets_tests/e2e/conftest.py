@@ -107,7 +107,7 @@ def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run_with(packages: list[str], script: str, *arguments: Path) -> None:
+def run_with(packages: list[str], script: str, *arguments: Path | str) -> None:
     """Run a script of this folder in an environment of its own, on a Python that the edge runs."""
     _, interpreter = find_python(None)
     options = [part for package in packages for part in ("--with", package)]

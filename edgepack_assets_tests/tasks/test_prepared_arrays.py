@@ -11,14 +11,29 @@ import numpy as np
 import pytest
 
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.filesystem.parquet import read_columns
+from edgepack_assets.filesystem.parquet import read_columns, write_columns
+from edgepack_assets.model_types import model_type
+from edgepack_assets.model_types.state_identifier.preparation import WindowReport
 from edgepack_assets.tasks import prepped_data
-from edgepack_assets.tasks.prepped_data import _check_counts, _PreparedReport, _to_parquet
+from edgepack_assets.tasks.prepped_data import _load
 
 RECORDS, SIZE, STEP = 50, 10, 5
 WINDOWS = 9
-INSPECTION = {"window_size": SIZE, "window_step": STEP, "feature_names": ["a", "b", "c"], "clusters": 3}
-TOLD = _PreparedReport(windows=WINDOWS, features=3, unfilled=1)
+INSPECTION = {"window_size": SIZE, "window_step": STEP, "features": 3, "feature_names": ["a", "b", "c"], "clusters": 3}
+TOLD = WindowReport(windows=WINDOWS, features=3, unfilled=1)
+
+
+def _to_parquet(folder: Path, inspection: dict, records: int, report: WindowReport) -> Path:
+    """What prepare_data does with what the child left."""
+    plugin, path = model_type("state_identifier"), folder / "prepared.parquet"
+    types = plugin.prepared_arrays("preparing", report, inspection, records)
+    found = {name: _load(folder / f"{name}.npy", expected) for name, expected in types.items()}
+    write_columns(path, plugin.prepared("the prepared data", report, found, inspection, records).columns)
+    return path
+
+
+def _check_counts(what: str, report: WindowReport, inspection: dict, records: int) -> None:
+    model_type("state_identifier").prepared_arrays(what, report, inspection, records)
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -84,9 +99,9 @@ def test_a_sparse_file_costs_what_it_claims_and_is_refused_by_that(tmp_path: Pat
 
 
 def test_more_than_this_process_holds_is_refused_before_the_file_is_opened(tmp_path: Path) -> None:
-    many = {**INSPECTION, "feature_names": [f"f{i}" for i in range(100_000)]}
+    many = {**INSPECTION, "feature_names": [f"f{i}" for i in range(100_000)], "window_size": 1, "window_step": 1}
     with pytest.raises(ComponentError, match="at most"):
-        _to_parquet(tmp_path, many, RECORDS, TOLD.model_copy(update={"windows": 10_000}))
+        _to_parquet(tmp_path, many, 10_000, WindowReport(windows=10_000, features=100_000, unfilled=0))
 
 
 @pytest.mark.parametrize(

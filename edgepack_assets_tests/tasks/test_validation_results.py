@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.errors import ComponentError, EdgepackError
+from edgepack_assets.model_types import model_type
 from edgepack_assets.model_types.interface import Trial
 from edgepack_assets.packaging.runner import PackageRun
 from edgepack_assets.partitions import ModelKey
@@ -96,7 +97,7 @@ def trying(answer: int | Exception) -> Any:
         return answer
 
     tools = SimpleNamespace(
-        model_type=lambda key: SimpleNamespace(folder=Path("nowhere")), child_imports=lambda key, lock: [],
+        model_type=lambda key: model_type("image_classification"), child_imports=lambda key, lock: [],
         sandbox=SimpleNamespace(run=run), log=logging.getLogger(__name__),
     )  # fmt: skip
     environment = SimpleNamespace(lock=None)

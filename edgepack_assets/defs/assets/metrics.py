@@ -17,7 +17,7 @@ CHECK = "pass_gates"
     deps=[RAW_DATA],
     description="The metrics of the package's answers, matched to the payload's records by number.",
     **asset_options(
-        CHECK, "Answers and windows or labels match; every metric is finite and passes its gates.",
+        CHECK, "Answers match what was to be answered; every metric is finite and passes its gates.",
         "metrics", kinds={"python", "scikitlearn"}, code_version="1",
     ),
 )  # fmt: skip

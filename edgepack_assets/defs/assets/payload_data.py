@@ -26,7 +26,7 @@ CHECK = "is_sound"
         "`run.output_folders`."
     ),
     description="The records that the inference server would receive, made from the raw data, each with its number "
-    "and, where there is one, its source file and label.",
+    "and, where there is one, its source file and what is known of it.",
     **asset_options(
         CHECK, "The payload has records, of exactly the declared columns, and each column holds values.",
         "payload_data", kinds={"python", "json"}, code_version="1",

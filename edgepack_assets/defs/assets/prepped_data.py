@@ -16,10 +16,10 @@ CHECK = "is_sound"
 
 @dg.asset(
     deps=[RAW_DATA],
-    description="The packaged model's fitted preprocessing over the payload's records: a row per window, a column per "
-    "feature. Empty, and saying so, for model types that score answers directly.",
+    description="The packaged model's fitted preprocessing over the payload's records, as a table. Empty, and saying "
+    "so, for model types that score answers directly.",
     **asset_options(
-        CHECK, "There are windows, with as many features as the model's clustering takes.",
+        CHECK, "There are rows, with what the packaged model needs to answer them.",
         "prepped_data", kinds={"python", "parquet"}, code_version="1",
     ),
 )  # fmt: skip
@@ -32,13 +32,11 @@ def prepped_data(
     """Prepare the data of a partition."""
     with user_errors(context) as key:
         artefact, report = prepare_data(key, payload_data, config_package, edgepack.tools(context.log))
-        facts = artefact.facts
-        metadata: dict[str, Any] = {"empty": facts["empty"]} if "empty" in facts else {
-            "dagster/row_count": facts["windows"],
-            "shape": f"{facts['windows']} windows x {facts['features']} features",
-            "unfilled_windows": facts["unfilled_windows"],
+        metadata: dict[str, Any] = {"empty": artefact.facts["empty"]} if report.picture is None else {
+            "dagster/row_count": report.rows,
+            **report.metadata,
             "size": format_size(artefact.size),
         }  # fmt: skip
         if report.picture is not None:
-            metadata["plot"] = picture(report.picture, "features of every window")
+            metadata["plot"] = picture(report.picture, "prepared data")
         return result(artefact, CHECK, report.parts, metadata, tags=raw_data_tags(context.instance, key, payload_data))

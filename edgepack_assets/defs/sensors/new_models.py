@@ -17,6 +17,7 @@ from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer
 from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
 from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.model_types import Plugin
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.run_requests import Request, Rules
@@ -67,6 +68,7 @@ def _tick(
 ) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings(config_file)  # read in each tick, so that changes take effect without a restart
     entry = settings.model_type(model_type)
+    Plugin(entry.implementation)  # one that cannot be used fails the tick, before runs are requested that would fail
     state = State.from_cursor(context.cursor) if context.cursor else None
     rules = Rules(
         model_type=model_type,

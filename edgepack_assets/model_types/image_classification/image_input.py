@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.image_settings import PRESETS
 from edgepack_assets.config.schema import ModelTypeSettings
+from edgepack_assets.model_types.image_classification.settings import PRESETS
 
 DEFAULTS: Mapping[str, Any] = {"channel_order": "rgb", "resize": "squeeze", "interpolation": "bilinear"}
 """What the component does where nothing is known (component/preprocessing.py)."""
@@ -25,7 +25,7 @@ _EMBEDDING = 16
 def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
     """What is assumed, what contradicts the model's metadata, and whether its output looks like scores."""
     entered = inspection["input"]
-    configured = entry.input.given if entry.input is not None else {}
+    configured = entry.settings.input.given if entry.settings.input is not None else {}
     metadata = entered["metadata"]
     found = [_input_row(entered, configured)]
     if metadata["input"]:

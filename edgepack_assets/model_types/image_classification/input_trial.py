@@ -17,10 +17,10 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import Field
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.image_settings import PRESETS
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.image_classification.image_input import DEFAULTS, FLOAT_RANGE, as_yaml
 from edgepack_assets.model_types.image_classification.scoring import Image, match
+from edgepack_assets.model_types.image_classification.settings import PRESETS
 from edgepack_assets.model_types.interface import Payload, Results, Trial
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 

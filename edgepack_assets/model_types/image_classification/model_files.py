@@ -53,7 +53,8 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
         files=files,
-        model={"file": name, "runtime": runtime} | ({"input": entry.input.given} if entry.input is not None else {}),
+        model={"file": name, "runtime": runtime}
+        | ({"input": entry.settings.input.given} if entry.settings.input is not None else {}),
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,

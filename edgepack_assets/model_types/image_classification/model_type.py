@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.config.section import Section
 from edgepack_assets.model_types.image_classification import (
     contact_sheet,
     image_input,
@@ -18,6 +18,7 @@ from edgepack_assets.model_types.image_classification import (
 )
 from edgepack_assets.model_types.image_classification import payload as payloads
 from edgepack_assets.model_types.image_classification.inspection import Inspection
+from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.interface import (
     ComponentSpec,
     ModelSource,
@@ -36,9 +37,10 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 class ImageClassification(ModelType):
     """Photos in class folders, a .tflite or .onnx model, one class index per image."""
 
-    name: ClassVar[str] = "image_classification"
+    interface_version: ClassVar[int] = 1
+    settings: ClassVar[type[Section]] = ImageClassificationSettings
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
-    prepares_data: ClassVar[bool] = False
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -48,7 +50,9 @@ class ImageClassification(ModelType):
         "onnxruntime": ("onnxruntime",),
     }
 
-    def write_payload(self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
+    def write_payload(
+        self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
+    ) -> dict[str, Any]:
         """One record per image."""
         return payloads.write_payload(raw, tags, writer)
 
@@ -73,6 +77,11 @@ class ImageClassification(ModelType):
             metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
         )
 
+    def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the component need not find out again of the model."""
+        found: Mapping[str, Any] = inspection["component"]
+        return found
+
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """How images enter the model, and whether scores come out."""
         return image_input.rows(inspection, entry)
@@ -81,17 +90,13 @@ class ImageClassification(ModelType):
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
-        return None if entry.input is not None else input_trial.plan(payload, results, inspection, work)
+        return None if entry.settings.input is not None else input_trial.plan(payload, results, inspection, work)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
         """Accuracy, and macro averages of precision, recall and F1."""
         return scoring.score(payload, results, inspection)
-
-    def prepped_picture(self, prepped: Prepped) -> bytes:
-        """There is none: the images themselves are what the model sees."""
-        raise EdgepackError("image classification prepares no data, so there is nothing to draw")
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """A sheet of a few images with their answers."""

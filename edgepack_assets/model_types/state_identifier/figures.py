@@ -20,7 +20,7 @@ def features(prepped: Prepped) -> bytes:
     """A map: one row per feature, one column per window, each feature from its smallest to its largest value."""
     import numpy as np
 
-    columns = read_columns(prepped.features)
+    columns = read_columns(prepped.file)
     names = [name for name in columns if name not in FIXED_COLUMNS]
     values = np.vstack([columns[name] for name in names[:_MOST_FEATURES]])
     low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -63,3 +64,9 @@ class Inspection(UntrustedReport):
         if len(names) != self.features or len(self.feature_names) != self.features or names & set(FIXED_COLUMNS):
             raise ValueError(f"the names of {self.features} features are not as many different ones")
         return self
+
+
+def component_settings(inspection: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What model.json gets of an inspection."""
+    settings: Mapping[str, Any] = inspection["component"]
+    return settings

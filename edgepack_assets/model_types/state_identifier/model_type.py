@@ -32,7 +32,9 @@ from edgepack_assets.model_types.model_folder.model_file import (
 )
 from edgepack_assets.model_types.model_folder.saved_versions import versions_in_file
 from edgepack_assets.model_types.state_identifier import figures, payload, scoring
-from edgepack_assets.model_types.state_identifier.inspection import Inspection
+from edgepack_assets.model_types.state_identifier.inspection import Inspection, component_settings
+from edgepack_assets.model_types.state_identifier.preparation import WindowFeatures
+from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
 
 PERIOD_MS = 250
 """A record every 250 ms: the timeshifting periodicity, and the cycle the edge must keep up with."""
@@ -44,11 +46,13 @@ _FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops"
 class StateIdentifier(ModelType):
     """Windows of three-phase power in, the number of the machine state out."""
 
-    name = "state_identifier"
+    interface_version = 1
+    settings = StateIdentifierSettings
+    keys_beside_settings = frozenset({"columns"})
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     lower_is_better = frozenset({"inertia"})
-    prepares_data = True
     inspection = Inspection
+    preparation = WindowFeatures()
     host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
@@ -58,7 +62,9 @@ class StateIdentifier(ModelType):
         "skops": ("skops.io",),
     }
 
-    def write_payload(self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
+    def write_payload(
+        self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
+    ) -> dict[str, Any]:
         """One record per row of the Parquet file, holding exactly ph1, ph2 and ph3."""
         return payload.write_payload(raw, writer)
 
@@ -81,7 +87,12 @@ class StateIdentifier(ModelType):
         needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
         return ModelSource(
             files=model_code(root if in_folder else None, entry, {file.name: file}),
-            model={"file": file.name, "format": kind, **_signature(root, in_folder), **_columns(entry.columns)},
+            model={
+                "file": file.name,
+                "format": kind,
+                **_signature(root, in_folder),
+                **_columns(entry.settings.columns),
+            },
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
             constraints=saved.constraints,
@@ -112,16 +123,16 @@ class StateIdentifier(ModelType):
             periodicity=PERIOD_MS,
         )
 
+    def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How the component gives a window to the model."""
+        return component_settings(inspection)
+
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
         """Silhouette and Dunn index of the answers over the prepped data, and the package's inertia."""
         assert prepped is not None
         return scoring.score(results, prepped)
-
-    def prepped_picture(self, prepped: Prepped) -> bytes:
-        """The features of every window, as a map."""
-        return figures.features(prepped)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """Power over time with the answered states behind it."""

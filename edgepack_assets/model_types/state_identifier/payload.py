@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.model_columns import PHASES
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.parquet import to_numpy
 from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.model_types.state_identifier.part_files import ORDER, recording_files
+from edgepack_assets.model_types.state_identifier.settings import PHASES
 
 COLUMNS = PHASES
 _BATCH = 65_536

@@ -29,7 +29,7 @@ def score(results: Results, prepped: Prepped) -> Score:
     """
     import numpy as np
 
-    columns = read_columns(prepped.features)
+    columns = read_columns(prepped.file)
     records, expected = columns["record"], columns["model_prediction"]
     features = np.column_stack([values for name, values in columns.items() if name not in FIXED_COLUMNS])
     answers = {answer.record: answer.outputs for answer in results.answers()}

@@ -94,7 +94,7 @@ def write_payload(raw: Path, tags: Mapping[str, str], folder: Path) -> tuple[Pay
     folder.mkdir(parents=True, exist_ok=True)
     writer = PayloadWriter(folder / "records.gz", folder / "sources.gz")
     with writer.open():
-        facts = MODEL_TYPE.write_payload(raw, tags, writer)
+        facts = MODEL_TYPE.write_payload(raw, tags, writer, entry())
     return Payload(writer.records, writer.sources, writer.count), {**facts, "records": writer.count}
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def inspect(folder: Path, model: Path, configured: Any = None, properties: dict[str, str] | None = None) -> Any:
     """What inspecting the model tells, as it is believed; model.json is then what ships."""
-    section = entry(input=configured).input
+    section = entry(input=configured).settings.input
     loaded = onnx.load(model)
     helper.set_model_props(loaded, properties or {})
     onnx.save(loaded, folder / "model.onnx")
@@ -91,7 +91,9 @@ def test_what_is_configured_is_carried_out_and_known(folder: Path, tmp_path: Pat
     assert known.passed
     assert "assumed" not in known.found and "central 0.875 is cut to 8x8 (configured)" in known.found
     assert found["input"]["black"] == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
-    assert found["component"]["input"] == found["input"]["preprocessing"] == entry(input="imagenet").input.given  # type: ignore[union-attr]
+    assert (
+        found["component"]["input"] == found["input"]["preprocessing"] == entry(input="imagenet").settings.input.given
+    )
 
 
 def test_what_is_configured_in_part_leaves_the_rest_assumed(folder: Path, tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_the_configuration_beats_metadata_and_the_difference_is_said(folder: Pat
     properties = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "NominalRange_0_255"}
     configured = {"mean": 0.5, "std": 0.5, "resize": "crop"}
     found = inspect(folder, build(tmp_path / "m.onnx", last="Softmax"), configured, properties)
-    assert found["component"]["input"] == {**entry(input=configured).input.given, "channel_order": "bgr"}  # type: ignore[union-attr]
+    assert found["component"]["input"] == {**entry(input=configured).settings.input.given, "channel_order": "bgr"}
     assert (found["input"]["black"], found["input"]["white"]) == (-1, 1)
     differs = row(rows(found, configured), "agrees")
     assert not differs.passed

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-
-from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types import model_type
 from edgepack_assets.model_types.image_classification import MODEL_TYPE
-from edgepack_assets.model_types.interface import Prepped
 
 
 def test_it_is_found_by_its_name() -> None:
-    assert model_type("image_classification") is MODEL_TYPE
-    assert MODEL_TYPE.folder.name == MODEL_TYPE.name == "image_classification"
+    assert model_type("image_classification").folder == MODEL_TYPE.folder
+    assert MODEL_TYPE.folder.name == "image_classification"
 
 
 def test_it_prepares_no_data() -> None:
-    assert not MODEL_TYPE.prepares_data
-    with pytest.raises(EdgepackError, match="prepares no data"):
-        MODEL_TYPE.prepped_picture(Prepped(Path("none")))
+    assert model_type("image_classification").preparation is None
 
 
 def test_loading_it_imports_nothing_heavy() -> None:

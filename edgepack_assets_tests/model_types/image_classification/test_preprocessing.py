@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgepack_assets.config.image_settings import PRESETS
+from edgepack_assets.model_types.image_classification.settings import PRESETS
 
 from .helpers import entry, load_inference, photo
 
@@ -24,7 +24,7 @@ FILTERS = ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 def enter(image: Image.Image, tensor: Any, configured: Any, default: str = "NHWC") -> np.ndarray:
     """The tensor that the component fills, with a configuration as edgepack.yaml has it."""
-    section = entry(input=configured).input
+    section = entry(input=configured).settings.input
     assert section is not None
     found: np.ndarray = inference.ImageInput(tensor, default, Preprocessing.of(section.given)).fill(image)
     return found[0]

@@ -26,10 +26,10 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 import edgepack_assets.model_types.state_identifier as package
-from edgepack_assets.config.model_columns import read_model_columns
 from edgepack_assets.model_types.interface import gzip_writer
 from edgepack_assets.model_types.state_identifier.inspection import Inspection
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier, _columns
+from edgepack_assets.model_types.state_identifier.settings import read_model_columns
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 _FOLDER = Path(package.__file__).parent

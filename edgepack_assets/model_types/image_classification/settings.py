@@ -1,6 +1,6 @@
-"""The section `input` of an image classifier in edgepack.yaml: how an image becomes the model's input.
+"""An image classifier's own settings: how an image becomes the model's input.
 
-model_types/image_classification/component/preprocessing.py does what is configured here.
+component/preprocessing.py does what is configured here.
 """
 
 from __future__ import annotations
@@ -126,3 +126,9 @@ class ImageInputSettings(Section):
 ImageInput = Annotated[
     ImageInputSettings, BeforeValidator(_preset, json_schema_input_type=Literal["imagenet"] | ImageInputSettings)
 ]
+
+
+class ImageClassificationSettings(Section):
+    """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed."""
+
+    input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 
-from edgepack_assets.sandbox.pickle_origin import is_of_this_python, origin
+from edgepack_assets.model_types.model_folder.pickle_origin import is_of_this_python, origin
 
 K = 5.0
 

@@ -1,11 +1,17 @@
-"""The key `columns` of a state identifier: which column of its model is which variable of the payload."""
+"""A state identifier's own settings: which column of its model is which variable of the payload."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edgepack_assets.config.section import Section
 
 PHASES = ("ph1", "ph2", "ph3")
 """The variables of a state identifier's payload."""
+_Phase = Literal["ph1", "ph2", "ph3"]
 _LONGEST = 500
 ModelColumns = Mapping[str, str] | tuple[str, ...]
 """The model's column -> the payload's variable, in the model's order, for a model that was fitted on a frame; or the
@@ -26,3 +32,15 @@ def read_model_columns(value: object) -> ModelColumns | None:
     if sorted(map(str, phases)) != list(PHASES):
         raise ValueError(f"must name each of {', '.join(PHASES)} exactly once")
     return dict(value) if isinstance(value, Mapping) else tuple(phases)
+
+
+class StateIdentifierSettings(Section):
+    """`columns`: how the model calls its columns, or their order; what is not named is found out."""
+
+    columns: Annotated[
+        ModelColumns | None,
+        BeforeValidator(read_model_columns, json_schema_input_type=dict[str, _Phase] | list[_Phase] | None),
+    ] = Field(
+        default=None,
+        description="State identifier: which column of the model is which of the payload's, or their order.",
+    )

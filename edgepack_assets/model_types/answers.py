@@ -1,0 +1,266 @@
+"""What the methods of a plug-in may return. A function's docstring says it in words, for errors.
+
+Each returns the answer if it is one, and raises UnfitAnswerError with what was found instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from edgepack_assets.checks import CheckRow
+from edgepack_assets.model_types.interface import (
+    SDK_TYPES,
+    ArrayType,
+    ComponentSpec,
+    ModelSource,
+    Parameter,
+    Preparation,
+    Prepared,
+    Score,
+    Variable,
+)
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport
+
+_T = TypeVar("_T")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ARRAY = re.compile(r"(?P<type>[A-Za-z0-9]+Array)\[[1-9][0-9]{0,8}\]")
+_PARAMETERS: Mapping[str, tuple[type, ...]] = {
+    "Integer": (int,), "Double": (int, float), "String": (str,), "Boolean": (bool,),
+}  # fmt: skip
+
+
+class UnfitAnswerError(Exception):
+    """What a plug-in returned instead."""
+
+
+def _is(answer: Any, kind: type[_T], what: str = "") -> _T:
+    if not isinstance(answer, kind) or (kind in (int, float) and isinstance(answer, bool)):
+        raise UnfitAnswerError(f"{what}{': ' if what else ''}{_shown(answer)} ({type(answer).__name__})")
+    return answer
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.200}"
+    except Exception as error:  # noqa: BLE001 - a class of the plug-in's
+        return f"what cannot be shown, {type(error).__name__}"
+
+
+def instance_of(*kinds: type) -> Callable[[Any], Any]:
+    """A check for instances of classes."""
+
+    def check(answer: Any) -> Any:
+        if not isinstance(answer, kinds):
+            _is(answer, kinds[0])
+        return answer
+
+    check.__doc__ = " or ".join("None" if kind is type(None) else f"a {kind.__name__}" for kind in kinds)
+    return check
+
+
+def names(answer: Any) -> Iterable[str]:
+    """a set, tuple or list of names."""
+    if not isinstance(answer, (frozenset, set, tuple, list)):
+        _is(answer, tuple)
+    for name in answer:
+        _is(name, str)
+    return list(answer)
+
+
+def mapping(answer: Any) -> Mapping[str, Any]:
+    """a mapping with names as keys."""
+    for key in _is(answer, Mapping):  # type: ignore[type-abstract]
+        _is(key, str, "a key")
+    return dict(answer)
+
+
+def report_class(answer: Any) -> type[UntrustedReport]:
+    """a subclass of UntrustedReport."""
+    if not (isinstance(answer, type) and issubclass(answer, UntrustedReport)):
+        _is(None, UntrustedReport, _shown(answer))
+    return answer  # type: ignore[no-any-return]
+
+
+def preparation(answer: Any) -> Preparation[Any] | None:
+    """None or an instance of a subclass of Preparation, with the names of its files and the class of its report."""
+    if answer is not None:
+        names(getattr(_is(answer, Preparation), "files", None))  # type: ignore[type-abstract]
+        report_class(getattr(answer, "report", None))
+        _is(answer.part, str, "part")
+    return answer  # type: ignore[no-any-return]
+
+
+def json_object(answer: Any) -> dict[str, Any]:
+    """a dict that is JSON."""
+    try:
+        text = json.dumps(dict(_is(answer, Mapping)), allow_nan=False)  # type: ignore[type-abstract]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnfitAnswerError(f"what is not JSON ({error}): {_shown(answer)}") from None
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def rows(answer: Any) -> list[CheckRow]:
+    """a list of CheckRows, whose `passed` and `warns` are booleans and whose other fields are text."""
+    for row in _is(answer, list):
+        _row(row)
+    return answer  # type: ignore[no-any-return]
+
+
+def _row(row: Any) -> None:
+    for name, value in vars(_is(row, CheckRow)).items():
+        _is(value, bool if name in ("passed", "warns") else str, f"a CheckRow with {name}")
+
+
+def rows_and_table(answer: Any) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+    """a list of CheckRows and a list of dicts with equal keys."""
+    if len(_is(answer, tuple)) != 2:
+        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+    rows(answer[0])
+    _table(answer[1], "the table")
+    return answer  # type: ignore[no-any-return]
+
+
+def _table(answer: Any, what: str) -> None:
+    for row in _is(answer, list, what):
+        if _is(row, dict, f"{what}, a row").keys() != answer[0].keys():
+            raise UnfitAnswerError(
+                f"{what} with rows of differing keys: {_shown(list(row))}, {_shown(list(answer[0]))}"
+            )
+
+
+def png(answer: Any) -> bytes:
+    """the bytes of a PNG."""
+    if not _is(answer, bytes).startswith(_PNG):
+        raise UnfitAnswerError(f"bytes that are no PNG: {answer[:20]!r}")
+    return answer  # type: ignore[no-any-return]
+
+
+def model_source(answer: Any) -> ModelSource:
+    """a ModelSource: `files` from relative paths to existing files, `model` JSON, the rest text as it says."""
+    source = _is(answer, ModelSource)
+    for name, file in _is(source.files, Mapping, "files").items():  # type: ignore[type-abstract]
+        path = PurePosixPath(_is(name, str, "files, a key"))
+        if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
+            raise UnfitAnswerError(f"files with {name!r}, which is no path inside the component")
+        if not _is(file, Path, f"files, {name}").is_file():
+            raise UnfitAnswerError(f"files with {name}: {file}, which is no file")
+    json_object(source.model)
+    for field in ("requirements", "constraints"):
+        for line in _is(getattr(source, field), tuple, field):
+            try:
+                Requirement(_is(line, str, field))
+            except InvalidRequirement as error:
+                raise UnfitAnswerError(f"{field} with {line!r}, which is no requirement: {error}") from None
+    if source.python_version is not None:
+        _is(source.python_version, str, "python_version")
+    for name, version in _is(source.saved_versions, Mapping, "saved_versions").items():  # type: ignore[type-abstract]
+        _is(name, str, "saved_versions, a key"), _is(version, str, f"saved_versions, {name}")
+    for row in _is(source.parts, tuple, "parts"):
+        _row(row)
+    return source
+
+
+def component_spec(answer: Any) -> ComponentSpec:
+    """a ComponentSpec: inputs and outputs of the server's types, each name once."""
+    spec = _is(answer, ComponentSpec)
+    _is(spec.description, str, "description")
+    for field in ("inputs", "outputs", "metrics"):
+        for variable in _is(getattr(spec, field), tuple, field):
+            kind = _is(_is(variable, Variable, field).type, str, f"{field}: type of {_shown(variable.name)}")
+            _is(variable.name, str, f"{field}: name"), _is(variable.description, str, f"{field}: description")
+            sized = _ARRAY.fullmatch(kind)
+            if (sized["type"] if sized else kind) not in SDK_TYPES:
+                raise UnfitAnswerError(
+                    f"{field} with {variable.name!r} of type {kind!r}, which the server does not know; it knows: "
+                    f"{', '.join(sorted(SDK_TYPES))}"
+                )
+    for parameter in _is(spec.parameters, tuple, "parameters"):
+        _is(parameter, Parameter, "parameters")
+        kinds = _PARAMETERS.get(parameter.type)
+        if (
+            kinds is None
+            or not isinstance(parameter.default, kinds)
+            or (isinstance(parameter.default, bool) and bool not in kinds)
+        ):
+            raise UnfitAnswerError(
+                f"parameters with {parameter.name!r} of type {parameter.type!r} and the default "
+                f"{_shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
+            )
+    if not spec.inputs or not spec.outputs:
+        raise UnfitAnswerError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
+    _once("inputs", spec.inputs)
+    _once("outputs and metrics", (*spec.outputs, *spec.metrics))
+    _once("parameters", spec.parameters)
+    if spec.periodicity is not None and _is(spec.periodicity, int, "periodicity") < 1:
+        raise UnfitAnswerError(f"a periodicity of {spec.periodicity} ms")
+    return spec
+
+
+def _once(what: str, variables: Iterable[Variable | Parameter]) -> None:
+    found = [variable.name for variable in variables]
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise UnfitAnswerError(f"{what} with two of one name: {', '.join(map(repr, twice))}")
+
+
+def array_types(files: Iterable[str]) -> Callable[[Any], Mapping[str, ArrayType]]:
+    """A check for the types of the arrays `files`."""
+
+    def check(answer: Any) -> Mapping[str, ArrayType]:
+        for name, array in _is(answer, Mapping).items():  # type: ignore[type-abstract]
+            _is(array, ArrayType, f"{name}"), _is(array.dtype, str, f"{name}: dtype")
+            for size in _is(array.shape, tuple, f"{name}: shape"):
+                if _is(size, int, f"{name}: shape") < 0:
+                    raise UnfitAnswerError(f"{name} of the shape {array.shape}")
+        if answer.keys() != set(files):
+            raise UnfitAnswerError(f"types of the arrays {', '.join(map(str, answer)) or 'none'}")
+        return answer  # type: ignore[no-any-return]
+
+    check.__doc__ = f"an ArrayType for each of {', '.join(files)}"
+    return check
+
+
+def prepared(answer: Any) -> Prepared:
+    """a Prepared: columns of one length, numbers, booleans or text; facts in JSON; rows; metadata."""
+    import numpy as np
+
+    found = _is(answer, Prepared)
+    lengths = set()
+    columns: Mapping[str, Any] = mapping(found.columns)
+    for name, column in columns.items():
+        if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biufU":
+            shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else _shown(column)
+            raise UnfitAnswerError(f"a column {name!r} of {shape}")
+        lengths.add(len(column))
+    if len(lengths) != 1:
+        raise UnfitAnswerError(f"columns of {'differing lengths' if lengths else 'nothing'}")
+    json_object(found.facts), json_object(found.metadata)
+    rows(list(_is(found.rows, tuple, "rows")))
+    return found
+
+
+def score_of(metric_names: frozenset[str]) -> Callable[[Any], Score]:
+    """A check for scores with these metrics."""
+
+    def check(answer: Any) -> Score:
+        score = _is(answer, Score)
+        if mapping(score.metrics).keys() != metric_names:
+            raise UnfitAnswerError(f"metrics {', '.join(sorted(score.metrics)) or 'none'}")
+        for name, value in mapping(score.metrics).items():
+            if not isinstance(value, float):
+                _is(value, int, f"the metric {name}")
+        rows(list(_is(score.parts, tuple, "parts")))
+        for title, rows_of_it in mapping(score.tables).items():
+            _table(rows_of_it, f"the table {title!r}")
+        for picture in mapping(score.pictures).values():
+            png(picture)
+        return score
+
+    check.__doc__ = f"a Score with the metrics {', '.join(sorted(metric_names))} as numbers, rows, tables and pictures"
+    return check

@@ -1,0 +1,190 @@
+"""A plug-in as the tasks call it: every answer is held to the interface, and every fault names distribution and method.
+
+What the answers may hold is in answers.py. Errors that a plug-in raises for the user (EdgepackError) pass as they are.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from edgepack_assets.checks import CheckRow
+from edgepack_assets.config.implementations import load, settings_class
+from edgepack_assets.config.schema import ModelTypeSettings
+from edgepack_assets.config.section import Section
+from edgepack_assets.errors import ComponentError, EdgepackError, ModelError, PluginError, TransientError
+from edgepack_assets.filesystem.atomic_files import is_transient
+from edgepack_assets.model_types import answers
+from edgepack_assets.model_types.interface import (
+    ArrayType,
+    ComponentSpec,
+    ModelSource,
+    ModelType,
+    Payload,
+    PayloadWriter,
+    Preparation,
+    Prepared,
+    Prepped,
+    Results,
+    Score,
+    Trial,
+)
+from edgepack_assets.sandbox.untrusted_values import UntrustedReport
+
+_T = TypeVar("_T")
+_FILES = ("child_tasks.py", "component/entrypoint.py")
+
+
+class _UnforeseenError(PluginError):
+    """A method raised something else than an EdgepackError."""
+
+
+class Plugin:
+    """The implementation called `name` with the methods of `ModelType`. Raises PluginError if it cannot be used."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        plugin, origin = load(name)
+        self._title = f"the model type {name} ({origin})"
+        if not isinstance(plugin, ModelType):
+            self._refuse("its entry point", f"names {plugin!r:.200}, not an instance of a subclass of ModelType")
+        self._plugin = plugin
+        self.settings: type[Section] = settings_class(name)
+        if clash := sorted(plugin.keys_beside_settings & ModelTypeSettings.model_fields.keys()):
+            self._refuse("keys_beside_settings", f"holds {', '.join(clash)}: keys of edgepack's own")
+        self.metric_names = frozenset(self._attribute("metric_names", answers.names))
+        self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
+        self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
+        self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
+        self.inspection: type[UntrustedReport] = self._attribute("inspection", answers.report_class)
+        self.preparation: Preparation[Any] | None = self._attribute("preparation", answers.preparation)
+        self.folder = self._attribute("folder", answers.instance_of(Path))
+        if lacking := [file for file in _FILES if not (self.folder / file).is_file()]:
+            self._refuse("its folder", f"{self.folder} has no {', '.join(lacking)}")
+
+    def __str__(self) -> str:
+        return self._title
+
+    def write_payload(
+        self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
+    ) -> dict[str, Any]:
+        """See ModelType."""
+        return self._call("write_payload", answers.json_object, self._plugin.write_payload, raw, tags, writer, entry)
+
+    def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
+        """See ModelType."""
+        return self._call("payload_rows", answers.rows, self._plugin.payload_rows, facts)
+
+    def read_model(self, model: Path, entry: ModelTypeSettings, what: str = "reading the model") -> ModelSource:
+        """See ModelType. What nobody foresaw there is the model's failure; errors of it name `what`."""
+        try:
+            return self._call("read_model", answers.model_source, self._plugin.read_model, model, entry)
+        except _UnforeseenError as error:
+            raise ModelError(f"{what}: {error}") from error.__cause__
+        except TransientError as error:
+            raise TransientError(f"{what}: {error}") from error
+
+    def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
+        """See ModelType."""
+        return self._call("component_spec", answers.component_spec, self._plugin.component_spec, inspection)
+
+    def component_settings(self, inspection: Mapping[str, Any]) -> dict[str, Any]:
+        """See ModelType."""
+        return self._call("component_settings", answers.json_object, self._plugin.component_settings, inspection)
+
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
+        """See ModelType."""
+        return self._call("inspection_rows", answers.rows, self._plugin.inspection_rows, inspection, entry)
+
+    def trial(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """See ModelType."""
+        check = answers.instance_of(Trial, type(None))
+        trial: Trial | None = self._call("trial", check, self._plugin.trial, payload, results, inspection, entry, work)
+        return trial
+
+    def trial_rows(self, trial: Trial, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+        """See Trial.rows."""
+        return self._call(f"{type(trial).__name__}.rows", answers.rows_and_table, trial.rows, told)
+
+    def prepared_arrays(
+        self, what: str, report: UntrustedReport, inspection: Mapping[str, Any], records: int
+    ) -> Mapping[str, ArrayType]:
+        """See Preparation.arrays; ComponentErrors name `what`."""
+        assert self.preparation is not None
+        method, files = self.preparation.arrays, self.preparation.files
+        with _named(what):
+            return self._call("preparation.arrays", answers.array_types(files), method, report, inspection, records)
+
+    def prepared(
+        self, what: str, report: UntrustedReport, arrays: Mapping[str, Any], inspection: Mapping[str, Any], records: int
+    ) -> Prepared:
+        """See Preparation.prepared; ComponentErrors name `what`."""
+        assert self.preparation is not None
+        method = self.preparation.prepared
+        with _named(what):
+            return self._call("preparation.prepared", answers.prepared, method, report, arrays, inspection, records)
+
+    def prepped_picture(self, prepped: Prepped) -> bytes:
+        """See Preparation.picture."""
+        assert self.preparation is not None
+        return self._call("preparation.picture", answers.png, self.preparation.picture, prepped)
+
+    def score(
+        self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
+    ) -> Score:
+        """See ModelType."""
+        check = answers.score_of(self.metric_names)
+        return self._call("score", check, self._plugin.score, payload, results, prepped, inspection)
+
+    def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
+        """See ModelType."""
+        return self._call("results_picture", answers.png, self._plugin.results_picture, payload, results, inspection)
+
+    def _attribute(self, name: str, check: Callable[[Any], _T]) -> _T:
+        return self._call(name, check, lambda: getattr(self._plugin, name))
+
+    def _call(self, method: str, check: Callable[[Any], _T], function: Callable[..., Any], *arguments: Any) -> _T:
+        try:
+            answer = function(*arguments)
+        except PluginError as error:  # of the writer, say, which knows neither plug-in nor method
+            self._refuse(method, f"gives what it must not: {error}")
+        except (EdgepackError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and is_transient(error):
+                raise TransientError(f"{self} {method}: {error}") from error
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+            raise _UnforeseenError(
+                f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: {error!s:.500}. Either its "
+                "input is not as it expects, or it has a defect: report it to those who made it. It should return "
+                f"{_wanted(check)}, or raise an EdgepackError with words for the user"
+            ) from error
+        try:
+            return check(answer)
+        except answers.UnfitAnswerError as error:
+            raise PluginError(f"{self}: {method} returned {error}; it should return {_wanted(check)}") from None
+
+    def _refuse(self, what: str, why: str) -> NoReturn:
+        raise PluginError(f"{self._title}: {what} {why}")
+
+
+class _named:  # noqa: N801 - used as a function
+    """Puts what was done before the words of a ComponentError."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if type(error) is ComponentError:
+            raise ComponentError(f"{self._what}: {error}") from None
+
+
+def _wanted(check: Callable[[Any], Any]) -> str:
+    return " ".join((check.__doc__ or "").split()).rstrip(".")

@@ -1,0 +1,146 @@
+"""What a plug-in writes and reads: payload records, the package's answers, prepared data. Streams, never the whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgepack_assets.errors import ComponentError, PluginError
+
+_UNANSWERED = b'"outputs": null}\n'
+"""How most lines of a state identifier's results end: not worth parsing four times."""
+
+Record = dict[str, Any]
+"""One record as the inference server would pass it to `process_input`: variable name to value."""
+
+Label = str | int | float | bool
+"""What is known of a record, such as the class of its image or whether it belongs to an event."""
+
+
+@dataclass
+class PayloadWriter:
+    """Streams payload records to disk: `records` is gzipped JSON lines, one record a line; `sources` likewise
+    holds {"record", "file", "label"} for each record that has a source file or a label. Never the whole payload in
+    memory."""
+
+    records: Path
+    sources: Path
+    count: int = 0
+    sourced: int = 0
+    preview: list[Record] = field(default_factory=list)
+    _streams: list[Any] = field(default_factory=list)
+
+    @contextmanager
+    def open(self) -> Iterator[PayloadWriter]:
+        """Open both files for the duration of the block."""
+        with gzip_writer(self.records) as records, gzip_writer(self.sources) as sources:
+            self._streams = [records, sources]
+            yield self
+
+    def add(self, record: Record, file: str | None = None, label: Label | None = None) -> None:
+        """Append one record. Raises PluginError if it is not a JSON object, or the label no text, number or boolean."""
+        if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
+            raise PluginError(f"record {self.count} is {record!r:.200}, not a dict with names of inputs as keys")
+        try:
+            line = json.dumps(record, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PluginError(f"record {self.count} is not JSON: {error}; it is {record!r:.200}") from None
+        if label is not None and not isinstance(label, Label):
+            raise PluginError(f"the label of record {self.count} is {label!r:.200}, not text, a number or a boolean")
+        self._streams[0].write(line.encode() + b"\n")
+        if len(self.preview) < 10:
+            self.preview.append(json.loads(line))
+        if file is not None or label is not None:
+            source = {"record": self.count, "file": file, "label": label}
+            try:
+                self._streams[1].write(json.dumps(source, allow_nan=False).encode() + b"\n")
+            except (TypeError, ValueError) as error:
+                raise PluginError(f"file and label of record {self.count} are not JSON: {error}") from None
+            self.sourced += 1
+        self.count += 1
+
+    def add_lines(self, lines: list[str]) -> None:
+        """Append many records that are JSON text already, in one line each, and have no source. This is for recordings
+        of millions of records: only the first ones are looked at here, and all of them when the component gets them."""
+        if not lines:
+            return
+        text = "\n".join(lines) + "\n"
+        if text.count("\n") != len(lines):
+            raise PluginError(f"records {self.count} to {self.count + len(lines) - 1} are not one line each")
+        self._streams[0].write(text.encode())
+        for line in lines[: 10 - len(self.preview)]:
+            try:
+                self.preview.append(json.loads(line))
+            except ValueError as error:
+                raise PluginError(
+                    f"record {self.count} or one after it is not JSON: {error}; it is {line!r:.200}"
+                ) from None
+        self.count += len(lines)
+
+
+@contextmanager
+def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
+    """A gzip file without name and time, so that equal content gives equal bytes."""
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=raw) as stream:
+        yield stream
+
+
+def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int = 1) -> Iterator[Any]:
+    """The JSON values of a gzipped JSON lines file, one after the other, or of one line in `every`; lines with that
+    end are passed over unread. Raises ComponentError on what is no JSON: results were written by a child that is not
+    trusted."""
+    with gzip.open(path, "rb") as stream:
+        for number, line in enumerate(stream):
+            if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
+                continue
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A finished payload, for scoring and pictures."""
+
+    records: Path
+    sources: Path
+    count: int
+
+    def labels(self) -> dict[int, Label]:
+        """Record -> its label, of the records that have one."""
+        found = {source["record"]: source["label"] for source in read_lines(self.sources)}
+        return {record: label for record, label in found.items() if label is not None}
+
+
+@dataclass(frozen=True)
+class Prepped:
+    """Prepared data: the Parquet file of the columns that the plug-in's preparation gave."""
+
+    file: Path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the package answered to a record: its number and its outputs and metrics by name."""
+
+    record: int
+    outputs: Record
+
+
+@dataclass(frozen=True)
+class Results:
+    """Validation results: gzipped JSON lines {"record": n, "outputs": {...} or null}, one per payload record."""
+
+    path: Path
+
+    def answers(self) -> Iterator[Answer]:
+        """The records that were answered, in record order."""
+        for entry in read_lines(self.path, but_not_ending_with=_UNANSWERED):
+            if entry["outputs"] is not None:
+                yield Answer(entry["record"], entry["outputs"])
