@@ -130,6 +130,8 @@ def schemas() -> dict[str, list[dict[str, Any]]]:
     """Key -> its schema, in each of the sections that have it."""
     found: dict[str, list[dict[str, Any]]] = {}
     for key, schema in keys(config_schema()):
+        if key.startswith("model_types.<name>.settings."):
+            continue  # described where they usually stand, directly under the entry
         found.setdefault(key, []).append(schema)
     return found
 

@@ -22,7 +22,7 @@ def model_type() -> None: ...
 
 @model_type.command("list")
 def list_() -> None:
-    """Every installed implementation with its distribution, and what is wrong with it."""
+    """Installed model types, their distributions and faults."""
     from edgepack_assets.model_types import Plugin
 
     rows = []
@@ -40,8 +40,9 @@ def list_() -> None:
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 def new(name: str, folder: Path | None) -> None:
-    """Write the skeleton of a model type NAME into FOLDER (by default edgepack-NAME), which must not exist.
+    """Write the skeleton of a model type into a new folder.
 
+    FOLDER must not exist; by default it is edgepack-NAME.
     It packages as it is; its README.md says how, and docs/model-types.md what each part is for."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise click.BadParameter("a name is lower-case letters, digits and single _, such as pump_vibration")

@@ -134,7 +134,7 @@ def test_yaml_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
 def test_an_exception_that_nobody_foresaw_is_the_model_s_failure(error: Exception) -> None:
     with (
         pytest.raises(
-            ModelError, match=rf"reading press:3 failed .* {type(error).__name__} at test_model_files.py:\d+"
+            ModelError, match=rf"reading press:3 failed .* {type(error).__name__} at test_bounded_files.py:\d+"
         ),
         model_errors("reading press:3"),
     ):
