@@ -97,6 +97,11 @@ class AzureBackend:
         self._container = Container(self._remote, self._open)
         self._signing_in = threading.Lock()
         self._marked: dict[str, float] = {}
+        self._arguments = (url, credential, time_limit)
+
+    def __reduce__(self) -> tuple[type[AzureBackend], tuple[str, AzureCredentialSettings, float | None]]:
+        # The packaging worker is another process: it gets a store of its own, with connections of its own.
+        return type(self), self._arguments
 
     @cached_property
     def _credential(self) -> TokenCredential:

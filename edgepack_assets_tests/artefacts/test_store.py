@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import pickle
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -142,6 +143,13 @@ def test_equal_bytes_are_kept_once_and_come_back_verified(root: Root, tmp_path: 
     assert store.read_json(blobs[0]) == {"a": 1}
     assert store.has(blobs[0].digest)
     assert not store.has("0" * 64)
+
+
+def test_the_packaging_worker_gets_a_store_that_works(root: Root) -> None:
+    store = root.store()
+    blob = store.put_bytes(b"for the worker", "text/plain")
+    there = pickle.loads(pickle.dumps(store))
+    assert there.fetch(blob).read_bytes() == b"for the worker"
 
 
 def test_bytes_that_changed_or_are_gone_are_told_and_can_be_put_again(root: Root) -> None:
