@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,22 @@ def test_a_null_is_nan_wherever_a_column_is_cut(values: list[float | None], star
     np.testing.assert_array_equal(to_numpy(column), np.array(values, float)[start:])
 
 
-@pytest.mark.parametrize("values", [np.array([True]), np.array(["text"]), np.zeros((2, 2)), np.zeros(2, complex)])
-def test_what_is_no_column_of_numbers_is_refused(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(TypeError, match=str(values.dtype)):
+@given(
+    values=st.lists(st.booleans(), max_size=40).map(lambda found: np.array(found, bool))
+    | st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=20).map(
+        lambda found: np.array(found, np.str_)
+    )
+)
+def test_booleans_and_texts_come_back(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+    path = tmp_path_factory.mktemp("columns") / "some.parquet"
+    write_columns(path, {"some": values})
+    np.testing.assert_array_equal(read_columns(path)["some"], values)
+    assert read_columns(path)["some"].dtype.kind == values.dtype.kind
+
+
+@pytest.mark.parametrize("values", [np.array([b"bytes"]), np.zeros((2, 2)), np.zeros(2, complex)])
+def test_what_is_no_column_of_numbers_booleans_or_texts_is_refused(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(TypeError, match=re.escape(str(values.dtype))):
         write_columns(tmp_path / "some.parquet", {"odd": values})
     assert not (tmp_path / "some.parquet").exists()
 
