@@ -10,7 +10,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets_tests.e2e.conftest import Plant
 
@@ -208,38 +207,39 @@ def test_a_command_line_partition_that_is_unknown_is_refused_before_anything_run
 
 
 class TestGates:
-    """A gate that failed cannot be walked round."""
+    """A gate that failed cannot be walked round. Each test has a model type of its own, and may run alone."""
 
-    @pytest.fixture(scope="class")
-    def partition(self, plant: Plant, variants: Path) -> str:
-        plant.configure(strict={**TYPE, "model_name": "strict", "package_name": "strict",
-                                "gates": {"silhouette": {"min": 1.0}}})  # fmt: skip
-        return f"strict:{plant.add_model('strict', variants / 'sparse')}"
-
-    def test_a_failed_gate_stops_the_run_and_leaves_the_metrics(self, plant: Plant, partition: str) -> None:
+    def failed(self, plant: Plant, model: Path, name: str) -> str:
+        """The partition of a model whose run failed for its gate."""
+        plant.configure(**{name: {**settings_of(name), "gates": {"silhouette": {"min": 1.0}}}})
+        partition = f"{name}:{plant.add_model(name, model)}"
         done = plant.materialize(partition, check=False)
         assert done.returncode != 0
         assert "gate on silhouette" in done.stdout + done.stderr
-        assert plant.packages("strict-edge") == []
+        return partition
 
-    def test_launching_the_deployment_alone_is_refused(self, plant: Plant, partition: str) -> None:
+    def test_launching_the_deployment_alone_is_refused(self, plant: Plant, variants: Path) -> None:
+        partition = self.failed(plant, variants / "sparse", "strict")
         done = plant.materialize(partition, select="deployment_package", check=False)
         assert done.returncode != 0
         assert "the gates of" in done.stdout + done.stderr
         assert plant.packages("strict-edge") == []
 
-    def test_a_config_package_made_anew_breaks_the_chain(self, plant: Plant, partition: str) -> None:
-        settings = load_settings(plant.config)
-        plant.configure(strict={**TYPE, "model_name": "strict", "package_name": "strict", "description": "another"})
+    def test_a_config_package_made_anew_breaks_the_chain(self, plant: Plant, variants: Path) -> None:
+        partition = self.failed(plant, variants / "sparse", "strict-anew")
+        plant.configure(**{"strict-anew": {**settings_of("strict-anew"), "description": "another"}})
         plant.materialize(partition, select="config_package")
         done = plant.materialize(partition, select="deployment_package", check=False)
         assert done.returncode != 0
         assert "materialize validation_results" in done.stdout + done.stderr
-        assert plant.packages("strict-edge") == []
+        assert plant.packages("strict-anew-edge") == []
         plant.materialize(partition)
-        (package,) = plant.packages("strict-edge")
-        assert package.tags["model_name"] == "strict"
-        assert settings.file == plant.config
+        (package,) = plant.packages("strict-anew-edge")
+        assert package.tags["model_name"] == "strict-anew"
+
+
+def settings_of(name: str) -> dict[str, object]:
+    return {**TYPE, "model_name": name, "package_name": name}
 
 
 def test_an_unpickled_model_cannot_see_this_process_environment(plant: Plant, variants: Path, tmp_path: Path) -> None:
