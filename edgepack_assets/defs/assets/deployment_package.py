@@ -1,5 +1,6 @@
 """deployment_package: the stamped package, executed and registered."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -43,7 +44,7 @@ def deployment_package(
     validation_results: Artefact,
     metrics: Artefact,
     edgepack: dg.ResourceParam[EdgepackResource],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Register the package of a partition."""
     with user_errors(context) as key:
         target = output_file(run_config(context, "output_file"), edgepack.settings)
@@ -68,7 +69,7 @@ def deployment_package(
         if target is not None and all_pass(report.parts):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
-        return result(artefact, CHECK, report.parts, {
+        yield from result(context, artefact, CHECK, report.parts, {
             "package": str(registered),
             "name": registered.name,
             "version": registered.version,
