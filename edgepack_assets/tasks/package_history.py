@@ -66,9 +66,9 @@ def raw_data_of_package(package: RegisteredVersion) -> set[str]:
     return {package.tags.get(RAW_DATA, ""), *dated}
 
 
-def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str, Reference]:
+def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[str, Reference]:
     """What each gate with a reference is compared with, as the registry has it at this moment."""
-    entry = tools.entry(key)
+    entry = context.entry(key)
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
     if not wanted:
         return {}
@@ -76,14 +76,14 @@ def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
-        damaged = tools.registry.damaged(Kind.MODEL, name)
-        packages = by_model_version([*tools.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
+        damaged = context.registry.damaged(Kind.MODEL, name)
+        packages = by_model_version([*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"
-            tools.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
+            context.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
     model = None
     if "training" in wanted.values():
-        model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+        model = context.registry.get(Kind.MODEL, entry.model_name, key.version)
     payload = metrics.made_from["payload_data"]
     found = {}
     for name, reference in wanted.items():

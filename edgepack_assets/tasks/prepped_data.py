@@ -49,11 +49,11 @@ class PreppedReport:
 
 
 def prepare_data(
-    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: TaskContext
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, context: TaskContext
 ) -> tuple[Artefact, PreppedReport]:
     """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
     check_chain("prepped_data", key, (payload_data, config_package))
-    implementation = tools.model_type(key)
+    implementation = context.model_type(key)
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     preparation = implementation.preparation
     if preparation is None:
@@ -62,16 +62,16 @@ def prepare_data(
             asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from
         )
         return artefact, PreppedReport([CheckRow("prepped data", True, "nothing to hold", "nothing to hold")], None)
-    lock = tools.lock_of(config_package)
-    inspection = tools.store.read_json(config_package.parts["inspection"])
-    payload = open_payload(payload_data, tools)
-    with tools.work_folder() as work:
-        environment, child_imports = tools.environment(lock), tools.child_imports(key, lock)
-        tools.sandbox.prepare(environment, child_imports)
-        package = tools.store.fetch(config_package.parts["package"])
-        with PackageRunner(package, work, tools.sandbox, environment) as runner:
+    lock = context.lock_of(config_package)
+    inspection = context.store.read_json(config_package.parts["inspection"])
+    payload = open_payload(payload_data, context)
+    with context.work_folder() as work:
+        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
+        context.sandbox.prepare(environment, child_imports)
+        package = context.store.fetch(config_package.parts["package"])
+        with PackageRunner(package, work, context.sandbox, environment) as runner:
             what = f"preparing the data of {key}"
-            answer = tools.sandbox.run(
+            answer = context.sandbox.run(
                 what,
                 environment,
                 child_imports,
@@ -93,7 +93,7 @@ def prepare_data(
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
-            parts={preparation.part: tools.store.put_file(table, PARQUET)},
+            parts={preparation.part: context.store.put_file(table, PARQUET)},
             facts={**prepared.facts, **failed_rows(prepared.rows)},
             made_from=made_from,
         )
@@ -103,10 +103,10 @@ def prepare_data(
     return artefact, PreppedReport(list(prepared.rows), picture, rows, prepared.metadata)
 
 
-def open_prepped(artefact: Artefact, tools: TaskContext) -> Prepped | None:
+def open_prepped(artefact: Artefact, context: TaskContext) -> Prepped | None:
     """Prepped data as a local file, or None where there is nothing to hold."""
     tables = list(artefact.parts.values())
-    return Prepped(tools.store.fetch(tables[0])) if tables else None
+    return Prepped(context.store.fetch(tables[0])) if tables else None
 
 
 def _load(path: Path, expected: ArrayType) -> NDArray[Any]:

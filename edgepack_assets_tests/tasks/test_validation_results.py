@@ -96,12 +96,12 @@ def trying(answer: int | Exception) -> Any:
             raise answer
         return answer
 
-    tools = SimpleNamespace(
+    context = SimpleNamespace(
         model_type=lambda key: model_type("image_classification"), child_imports=lambda key, lock: [],
         sandbox=SimpleNamespace(run=run), log=logging.getLogger(__name__),
     )  # fmt: skip
     environment = SimpleNamespace(lock=None)
-    found = try_out(ModelKey("images", 1), Tried(), Path("component"), cast(Any, environment), cast(Any, tools))
+    found = try_out(ModelKey("images", 1), Tried(), Path("component"), cast(Any, environment), cast(Any, context))
     assert jobs == [("try_it of images:1", "try_it", {"a": 1}, "component", {"records": Path("nowhere")})]
     return found
 

@@ -31,7 +31,7 @@ def config_package(
     """Make the config package of a partition."""
     with user_errors(context) as key:
         artefact, report = make_config_package(
-            key, edgepack.tools(context.log), was_approved=RUN_TAG in context.run.tags
+            key, edgepack.task_context(context.log), was_approved=RUN_TAG in context.run.tags
         )
         model = artefact.facts["model"]
         version = data_version(model["name"], model["version"], model["digest"])

@@ -61,7 +61,7 @@ def deployment_package(
             Validated(config_package, payload_data, validation_results, metrics),
             run_tags,
             run_config(context, "override_gates_reason"),
-            edgepack.tools(context.log),
+            edgepack.task_context(context.log),
         )
         registered = report.registered
         if report.was_registered_before:

@@ -32,7 +32,7 @@ def prepped_data(
 ) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Prepare the data of a partition."""
     with user_errors(context) as key:
-        artefact, report = prepare_data(key, payload_data, config_package, edgepack.tools(context.log))
+        artefact, report = prepare_data(key, payload_data, config_package, edgepack.task_context(context.log))
         metadata: dict[str, Any] = {"empty": artefact.facts["empty"]} if report.picture is None else {
             "dagster/row_count": report.rows,
             **report.metadata,

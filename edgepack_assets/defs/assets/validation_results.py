@@ -33,7 +33,7 @@ def validation_results(
 ) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:
-        artefact, report = validate(key, payload_data, config_package, edgepack.tools(context.log))
+        artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
         records, answered = artefact.facts["records"], artefact.facts["answered"]
         yield from result(context, artefact, CHECK, report.parts, {
             "dagster/row_count": records,
