@@ -23,7 +23,11 @@ from edgepack_assets.model_types import model_type
 from edgepack_assets.operations.config_check import unknown_metrics
 
 
-def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+def build_defs(
+    config_file: Path | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+) -> dg.Definitions:
     """The definitions for a configuration file (the one in force by default). Raises ConfigError."""
     settings = load_settings(config_file)
     _check_gates(settings)
@@ -36,6 +40,7 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
             "artefact_io": artefact_io_manager,
             **(resource_overrides or {}),
         },
+        loggers=loggers,
         # Steps are light: what is heavy runs in children. A process for each would cost seconds a step.
         executor=dg.in_process_executor,
     )

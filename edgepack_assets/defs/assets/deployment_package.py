@@ -64,11 +64,14 @@ def deployment_package(
             edgepack.task_context(context.log),
         )
         registered = report.registered
-        if report.was_registered_before:
-            context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
         if target is not None and all_pass(report.parts):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
+        context.log.info(
+            f"this content of {key} is registered as {registered} already, nothing new is registered: "
+            f"{registered.location}" if report.was_registered_before
+            else f"{key} is registered as {registered}: {registered.location}"
+        )  # fmt: skip
         yield from result(context, artefact, CHECK, report.parts, {
             "package": str(registered),
             "name": registered.name,
