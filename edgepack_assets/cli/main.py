@@ -17,6 +17,7 @@ from edgepack_assets.cli.operations import doctor, env, gc, sensors
 from edgepack_assets.cli.package import package
 from edgepack_assets.cli.registry import data, model, sync
 from edgepack_assets.cli.ui import ui, webserver
+from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import EdgepackError
 
 
@@ -25,6 +26,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            if said := dagster_home.leave_other_project():
+                click.echo(said, err=True)
             return super().invoke(ctx)
         except EdgepackError as error:
             raise click.ClickException(str(error)) from error

@@ -146,9 +146,7 @@ def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None)
 
 
 def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, as_json: bool) -> list[PackageResult]:
-    for name, value in dagster_home.environment().items():
-        os.environ.setdefault(name, value)
-    home = dagster_home.ensure()
+    home = dagster_home.prepare_process()
 
     from edgepack_assets.definitions import build_defs
     from edgepack_assets.defs.package_runs import run_requests

@@ -53,7 +53,7 @@ def run(settings: Settings, registry: Registry) -> tuple[list[SampleModel], list
     work to do."""
     print("\nSample data and models")
     samples = add_samples(settings, registry, _print_line)
-    home = instance.ensure()
+    home = instance.prepare_process()
     instance.add_partitions(sample.key for sample in samples)
 
     missing = [sample for sample in samples if not _is_packaged(sample, registry, home)]
