@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.schema import STAGES
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
 from edgepack_assets.tasks.context import TaskContext
@@ -25,6 +26,7 @@ from edgepack_assets.tasks.package_tags import (
     RAW_DATA,
     is_dated_metrics,
 )
+from edgepack_assets.tasks.stages import moves
 
 _Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
 """A package, of which the tags are read and nothing else: those of a damaged one hold as long as they can be read."""
@@ -87,7 +89,10 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     payload = metrics.made_from["payload_data"]
     found = {}
     for name, reference in wanted.items():
-        if reference == "training":
+        if reference in STAGES:
+            compared = _stage_reference(name, str(reference), list(packages.values()), payload)
+            found[name] = replace(compared, source=compared.source + unreadable)
+        elif reference == "training":
             assert model is not None
             value = _number(model.tags.get(name))
             told = f"training, in the tags of {model}"
@@ -122,6 +127,17 @@ def _package_reference(
     value, where = _metric_of(package, name, payload)
     source = f"{package} of model version {version}, on {where}"
     return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
+
+
+def _stage_reference(
+    name: str, stage: str, packages: Sequence[RegisteredVersion | DamagedVersion], payload: str
+) -> Reference:
+    at_work = [move for move in moves(packages) if move.stage == stage]
+    if not at_work:
+        return Reference(f"no package of this model is in {stage}: edgepack package promote", None)
+    value, where = _metric_of(at_work[-1].package, name, payload)
+    source = f"{at_work[-1].package}, in {at_work[-1]}, on {where}"
+    return Reference(source if value is not None else f"{at_work[-1].package} has no {name}", value)
 
 
 def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
