@@ -209,9 +209,9 @@ class Trial(ABC):
     inputs: Mapping[str, Path]
 
     @abstractmethod
-    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
-        """Rows of the check, which only warn, and a table. Raises ComponentError where `told` is not what the function
-        returns."""
+    def rows(self, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+        """Rows of the check, which only warn, and a table. Raises ComponentError where `answer` is not what the
+        function returns."""
 
 
 class ModelType(ABC):

@@ -114,8 +114,8 @@ class Payload:
 
     def labels(self) -> dict[int, Label]:
         """Record -> its label, of the records that have one."""
-        found = {source["record"]: source["label"] for source in read_lines(self.sources)}
-        return {record: label for record, label in found.items() if label is not None}
+        by_record = {source["record"]: source["label"] for source in read_lines(self.sources)}
+        return {record: label for record, label in by_record.items() if label is not None}
 
 
 @dataclass(frozen=True)

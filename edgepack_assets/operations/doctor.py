@@ -44,16 +44,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _pythons(settings: Settings) -> Iterator[Finding]:
     wanted = {entry.python_version for entry in settings.model_types.values()} - {None}
-    found: dict[str, str] = {}
+    interpreters: dict[str, str] = {}
     for version in EDGE_PYTHONS:
         try:
-            found[version] = str(find_python(version, settings.runtime.pythons)[1])
+            interpreters[version] = str(find_python(version, settings.runtime.pythons)[1])
         except EdgepackError as error:
-            found[version] = ""
-            vital = version in wanted or (not wanted and not any(found.values()) and version == EDGE_PYTHONS[-1])
+            interpreters[version] = ""
+            vital = version in wanted or (not wanted and not any(interpreters.values()) and version == EDGE_PYTHONS[-1])
             yield Finding("machine", f"Python {version} for components", False, str(error), vital)
         else:
-            yield Finding("machine", f"Python {version} for components", True, found[version])
+            yield Finding("machine", f"Python {version} for components", True, interpreters[version])
 
 
 def _tried(section: str, name: str, attempt: Callable[[], str], vital: bool = True) -> Finding:
@@ -120,5 +120,5 @@ def _isolation(settings: Settings) -> Iterator[Finding]:
     )
     name = f"runtime.isolation: {settings.runtime.isolation}"
     yield Finding("isolation", name, not tried.missing, backend + lacking, required)
-    for part in tried.parts:
-        yield Finding("isolation", part.name, part.passed, part.found, required)
+    for row in tried.rows:
+        yield Finding("isolation", row.name, row.passed, row.found, required)

@@ -65,10 +65,10 @@ def deployment_package(
         registered = report.registered
         if report.was_registered_before:
             context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
-        if target is not None and all_pass(report.parts):
+        if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "package": str(registered),
             "name": registered.name,
             "version": registered.version,

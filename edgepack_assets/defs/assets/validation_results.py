@@ -33,7 +33,7 @@ def validation_results(
     with user_errors(context) as key:
         artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
         records, answered = artefact.facts["records"], artefact.facts["answered"]
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "dagster/row_count": records,
             "answered": answered,
             "unanswered": records - answered,
