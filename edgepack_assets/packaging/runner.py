@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -36,6 +35,7 @@ from edgepack_assets.sandbox.jobs import RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
+from edgepack_assets.sandbox.value_types import from_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -258,7 +258,7 @@ def _check_results(what: str, results: Path, records: int, outputs: dict[str, st
                     raise ValueError(f"they are not one line for each of {records} records")
                 if line != b'{"record": %d, "outputs": null}\n' % lines:
                     answered.append(lines)
-                    entry = json.loads(line)
+                    entry = from_json(line)
                     if line != result_line(entry["outputs"], outputs, lines):
                         raise ValueError(f"line {lines} is no answer to record {lines}")
                 lines += 1

@@ -38,7 +38,6 @@ _PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
-_BEYOND = 1 << 63  # the first number that an integer of the server cannot hold
 _FAILED_IMPORT: dict[str, Any] = {}
 """Why a library could not be imported ahead: no job can do without it then."""
 
@@ -52,30 +51,9 @@ def _load(name: str, path: Path) -> Any:
 
 
 child_limits = _load("edgepack_child_limits", Path(__file__).with_name("child_limits.py"))
+value_types = _load("edgepack_value_types", Path(__file__).with_name("value_types.py"))
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -_BEYOND <= value < _BEYOND
-
-
-def _is_number(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, float) or (whole and abs(value) <= sys.float_info.max)
-
-
-_SCALARS: dict[str, Callable[[Any], bool]] = {
-    "Integer": _is_integer,
-    "Double": _is_number,
-    "Boolean": lambda value: isinstance(value, bool),
-    "String": lambda value: isinstance(value, str),
-}
-
-
-def _array_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(is_item, value))
-
-
-_CHECKS = {**_SCALARS, **{f"{kind}Array": _array_of(is_item) for kind, is_item in _SCALARS.items()}}
 _ALWAYS_ALLOWED = frozenset({"timestamp"})  # the server may hand a record's time along without it being declared
 
 
@@ -112,7 +90,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     ):
         for number, line in enumerate(records):
             try:
-                record = json.loads(line)
+                record = value_types.from_json(line)
             except ValueError as error:
                 raise RecordError(number, f"the payload holds {line:.100}, which is not JSON: {error}") from None
             _check_inputs(record, inputs, number)
@@ -158,8 +136,11 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
         raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
     for name, kind in inputs.items():
         value = record.get(name)
-        if value is not None and kind in _CHECKS and not _CHECKS[kind](value):
-            raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {_shown(value):.100}")
+        if value is not None and not value_types.check_of(kind)(value):
+            declared = f"{kind}{value_types.wanted(kind)}"
+            raise RecordError(
+                number, f"input {name!r} is declared {declared}, but the payload holds {_shown(value):.100}"
+            )
 
 
 def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
@@ -174,15 +155,16 @@ def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
         raise RecordError(number, f"the answer's outputs differ from those declared: {differing}")
     for name, kind in outputs.items():
         value = answer[name]
-        if kind in _CHECKS and not _CHECKS[kind](value):
-            shown = f"{_shown(value):.100} ({type(value).__name__})"
-            raise RecordError(number, f"output {name!r} is declared {kind}, but is {shown}")
+        if not value_types.check_of(kind)(value):
+            declared, shown = f"{kind}{value_types.wanted(kind)}", f"{_shown(value):.100} ({type(value).__name__})"
+            raise RecordError(number, f"output {name!r} is declared {declared}, but is {shown}")
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
     try:
-        line = json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n"
+        line: bytes = value_types.to_json({"record": number, "outputs": answer}).encode() + b"\n"
         if b"\\ud" in line:
-            json.dumps(answer, ensure_ascii=False).encode()  # half of a character is no text that can be stored
+            # half of a character is no text that can be stored
+            json.dumps(answer, ensure_ascii=False, default=repr).encode()
         return line
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(number, f"the answer cannot be written as JSON: {error}") from error

@@ -28,7 +28,9 @@ from edgepack_assets.sandbox.jobs import SandboxJob
 from edgepack_assets.sandbox.resource_usage import Consumption, descendants
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
-_CHILD, _CHILD_LIMITS = (Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py"))
+_CHILD, *_BESIDE_CHILD = (
+    Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py", "value_types.py")
+)
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0
@@ -76,7 +78,7 @@ class ChildProcess:
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
         self._scratch = Scratch()
-        readable = [environment.folder, *settings.readable_folders, _CHILD, _CHILD_LIMITS]
+        readable = [environment.folder, *settings.readable_folders, _CHILD, *_BESIDE_CHILD]
         try:
             root = SandboxRoot(self._scratch.path, [*python_folders(environment.python), *readable])
             self.work = root.work

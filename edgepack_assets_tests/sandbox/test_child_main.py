@@ -140,6 +140,7 @@ def test_a_payload_record_of_another_shape_is_refused(run: Run, record: object, 
     assert told in str(error.value)
 
 
+IMAGE_SET = "dict(version='1.0', cameraid='c', timestamp='t', detail=[], more={})"
 NUMPY_LIKE = "type('int64', (), {'__int__': lambda s: 3, '__index__': lambda s: 3, '__repr__': lambda s: 'int64(3)'})()"
 
 
@@ -160,16 +161,17 @@ NUMPY_LIKE = "type('int64', (), {'__int__': lambda s: 3, '__index__': lambda s: 
         ("Double", "10**400", "output 'y' is declared Double"),
         ("Integer", "10**5000", "output 'y' is declared Integer, but is (cannot be shown: ValueError) (int)"),
         ("Double", "10**5000", "output 'y' is declared Double, but is (cannot be shown: ValueError) (int)"),
-        ("Object", "10**5000", "the answer cannot be written as JSON"),
+        ("Object", "10**5000", "output 'y' is declared Object (a dict of one str and one bytes), but is"),
+        ("ImageSet", IMAGE_SET.format("10**5000"), "the answer cannot be written as JSON"),
         (
             "String",
             "type('Rude', (), {'__repr__': lambda self: 1 / 0})()",
             "output 'y' is declared String, but is (cannot be shown: ZeroDivisionError) (Rude)",
         ),
-        ("Object", "{'a': b'1'}", "the answer cannot be written as JSON: Object of type bytes"),
+        ("ImageSet", IMAGE_SET.format("{1}"), "the answer cannot be written as JSON: Object of type set"),
         (
-            "Object",
-            "[].append(1) or (lambda l: l.append(l) or l)([])",
+            "ImageSet",
+            IMAGE_SET.format("(lambda l: l.append(l) or l)([])"),
             "the answer cannot be written as JSON: Circular",
         ),
     ],
