@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.implementations import INTERFACE_VERSION, distribution, installed
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.config.schema import EDGE_PYTHONS, Settings
 from edgepack_assets.environments.index_check import ask_with_pip, ask_with_uv
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.uv import uv_command
-from edgepack_assets.errors import EdgepackError, without_credentials
+from edgepack_assets.errors import EdgepackError, PluginError, without_credentials
+from edgepack_assets.model_types import Plugin
 from edgepack_assets.operations.certificates import trusted_authorities
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
@@ -39,6 +41,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _authorities(settings)
     yield _tried("storage", "artefact store", lambda: _store(settings))
     yield from _registry(settings)
+    yield from _model_types(settings)
     yield from _isolation(settings)
 
 
@@ -103,6 +106,21 @@ def _count(settings: Settings) -> str:
     registry = open_registry(settings)
     models, data = (len(registry.names(kind)) for kind in (Kind.MODEL, Kind.DATA))
     return f"{settings.registry.type}: {models} models and {data} data assets"
+
+
+def _model_types(settings: Settings) -> Iterator[Finding]:
+    """Each installed implementation is imported. Only those that edgepack.yaml uses are vital."""
+    used = {entry.implementation for entry in settings.model_types.values()}
+    for name, entry_points in installed().items():
+        origin = ", ".join(f"{distribution(each)}, {each.value}" for each in entry_points)
+        try:
+            Plugin(name)
+        except PluginError as error:
+            yield Finding("model types", name, False, f"{error} [{origin}]", vital=name in used)
+        else:
+            in_use = "" if name in used else ", not used by edgepack.yaml"
+            message = f"{origin}, interface version {INTERFACE_VERSION}{in_use}"
+            yield Finding("model types", name, True, message, vital=name in used)
 
 
 def _isolation(settings: Settings) -> Iterator[Finding]:

@@ -41,21 +41,11 @@ def observation(asset: dg.AssetKey, key: ModelKey, version: str, metadata: Mappi
     return dg.AssetObservation(asset, partition=str(key), metadata=metadata, tags={_DATA_VERSION: version})
 
 
-def raw_data_observations(
-    keys: Iterable[ModelKey], settings: Settings, registry: Registry
-) -> list[dg.AssetObservation]:
-    """An observation of raw_data for each key, as the registry has it at this moment; one look per model type.
-
-    For sensors. Raises NotFoundError, ConfigError, TransientError."""
-    current: dict[str, RegisteredVersion] = {}
-    observed = []
-    for key in keys:
-        if key.model_type not in current:
-            current[key.model_type] = current_raw_data(key.model_type, settings, registry)
-        raw = current[key.model_type]
-        version = data_version(raw.name, raw.version, raw.resolve().digest)
-        observed.append(observation(RAW_DATA, key, version, {"version": str(raw), "location": raw.location}))
-    return observed
+def raw_data_observations(keys: Iterable[ModelKey], raw: RegisteredVersion, current: str) -> list[dg.AssetObservation]:
+    """Observations of a version of raw data, one for each partition. `current` is its `data_version`: the caller has
+    looked up the digest for it, which may cost a call of the registry."""
+    metadata = {"version": str(raw), "location": raw.location}
+    return [observation(RAW_DATA, key, current, metadata) for key in keys]
 
 
 def input_tags(

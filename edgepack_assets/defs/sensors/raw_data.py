@@ -73,7 +73,7 @@ def raw_data_versions(
                     requests += [request] if request is not None else []
                     messages.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += registry.call(partial(raw_data_observations, keys, settings))
+            observed += raw_data_observations(keys, raw, current)
         except NotFoundError as error:
             messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
             outage.stop()

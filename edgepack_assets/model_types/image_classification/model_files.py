@@ -60,7 +60,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
         python_version=None,
         constraints=saved.constraints,
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
-        parts=saved.rows,
+        parts=saved.parts,
     )
 
 

@@ -43,13 +43,13 @@ class SavedEnvironment:
 
     `requirements`: PEP 508 lines, empty if it does not say. `constraints`: bounds on packages that others need.
     `python_version`: `3.x`, or what is said instead of one. `versions`: distribution -> version that the MLmodel says
-    it was saved with (`python` among them). `rows`: rows of a check, about lines that were passed over."""
+    it was saved with (`python` among them). `parts`: rows of a check, about lines that were passed over."""
 
     requirements: tuple[str, ...] = ()
     python_version: str | None = None
     constraints: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    rows: tuple[CheckRow, ...] = ()
+    parts: tuple[CheckRow, ...] = ()
 
 
 def saved_environment(

@@ -97,7 +97,7 @@ class StateIdentifier(ModelType):
             python_version=saved.python_version,
             constraints=saved.constraints,
             saved_versions={**saved.versions, **versions_in_file(file)},
-            parts=saved.rows,
+            parts=saved.parts,
         )
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:

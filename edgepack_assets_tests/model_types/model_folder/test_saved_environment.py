@@ -53,7 +53,7 @@ def test_what_conda_installs_is_added_to_what_pip_installs(tmp_path: Path) -> No
     found = read(tmp_path, conda__yaml=conda, requirements__txt="mlflow==2.20.1\ncloudpickle==3.0.0\n")
     assert found.requirements == ("mlflow==2.20.1", "cloudpickle==3.0.0", "scikit-learn==1.4.2", "numpy==1.25.*")
     assert found.python_version == "3.12"
-    tools, native = found.rows
+    tools, native = found.parts
     assert (tools.passed, tools.name) == (True, "conda.yaml: tools")
     assert "pip<=24" in tools.found
     assert (native.passed, native.warns) == (False, True)
@@ -123,14 +123,14 @@ def test_the_configuration_replaces_any_line(tmp_path: Path) -> None:
     plain = read(tmp_path, **files)
     assert plain.requirements == ("NumPy==1.25.2", "skops", "torch==2.1.*")
     assert plain.constraints == ("joblib==1.3", "numpy<2")
-    assert [part.name for part in plain.rows] == ["conda.yaml: libraries of the system", "requirements.txt: options"]
+    assert [part.name for part in plain.parts] == ["conda.yaml: libraries of the system", "requirements.txt: options"]
     replaced = read(tmp_path, entry(replace_requirements={
         "numpy": "numpy==1.26.0", "--extra-index-url https://a.b": None, "pytorch=2.1": "torch==2.2.0", "skops": None,
         "libopenblas": None, "joblib == 1.3": None, "joblib==1.3": "joblib==1.4",
     }))  # fmt: skip
     assert replaced.requirements == ("numpy==1.26.0", "torch==2.2.0")
     assert replaced.constraints == ("joblib==1.4", "numpy==1.26.0")
-    assert replaced.rows == ()
+    assert replaced.parts == ()
     without = read(tmp_path, entry(replace_requirements={"-c constraints.txt": None}))
     assert (without.requirements, without.constraints) == (plain.requirements, ())
     # what the configuration requires is not bounded by what it replaces
@@ -139,9 +139,9 @@ def test_the_configuration_replaces_any_line(tmp_path: Path) -> None:
 
 def test_an_index_of_the_model_is_passed_over_and_said_without_its_password(tmp_path: Path) -> None:
     found = read(tmp_path, requirements__txt="--extra-index-url https://me:word@a.b/simple\n--pre\nnumpy\n")
-    assert [(part.passed, part.warns) for part in found.rows] == [(False, True)] * 2
-    assert "passed over: --extra-index-url https://a.b/simple" in found.rows[0].found
-    assert "runtime.extra_index_urls" in found.rows[0].wanted
+    assert [(part.passed, part.warns) for part in found.parts] == [(False, True)] * 2
+    assert "passed over: --extra-index-url https://a.b/simple" in found.parts[0].found
+    assert "runtime.extra_index_urls" in found.parts[0].wanted
 
 
 def test_only_what_runs_the_file_has_to_be_sound(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_only_what_runs_the_file_has_to_be_sound(tmp_path: Path) -> None:
     found = read(tmp_path, only={"numpy", "onnxruntime", "pillow"}, **files)
     assert found.requirements == ("numpy==1.25.2", "onnxruntime==1.17.*")
     assert found.constraints == ("pillow<11",)
-    assert found.rows == ()
+    assert found.parts == ()
 
 
 def test_mlflow_need_not_be_sound_where_it_is_left_out(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_a_conda_file_that_is_named_and_missing_is_a_row_that_warns(tmp_path: Pa
     (tmp_path / "requirements.txt").write_text("cloudpickle==3.1.1\n")
     text = "flavors: {python_function: {env: {conda: envs/train.yaml, virtualenv: python_env.yaml}}}\n"
     (tmp_path / "MLmodel").write_text(text)
-    (row,) = saved_environment(tmp_path).rows
+    (row,) = saved_environment(tmp_path).parts
     assert (row.name, row.passed, row.warns) == ("envs/train.yaml: is there", False, True)
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs/train.yaml").write_text("dependencies: [numpy=1.26.4]\n")
-    assert saved_environment(tmp_path).rows == ()
+    assert saved_environment(tmp_path).parts == ()
     assert "numpy==1.26.4" in saved_environment(tmp_path).requirements
