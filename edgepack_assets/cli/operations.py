@@ -57,22 +57,22 @@ def sensors() -> None:
     settings = load_settings()
     from edgepack_assets.defs.sensors.status import sensors_status
 
-    found = sensors_status(settings, str(dagster_home.ensure()))
+    status = sensors_status(settings, str(dagster_home.ensure()))
     rows = [
         (each.name, each.state, f"{format_age(each.looked)} ago" if each.looked is not None else "-",
          " ".join(f"{each.fault + ': ' if each.fault and each.words else each.fault}{each.words}".split()))
-        for each in found.sensors
+        for each in status.sensors
     ]  # fmt: skip
     click.echo(format_table([("SENSOR", "STATUS", "LAST TICK", "MESSAGE"), *rows]))
-    waiting = sorted({name for each in found.sensors for name in each.waiting})
+    waiting = sorted({name for each in status.sensors for name in each.waiting})
     for name in waiting:
         click.echo(f"waits for approval: edgepack model approve {name}")
-    if not found.daemon_is_alive:
-        seen = "never" if found.daemon is None else f"{format_age(found.daemon)} ago"
+    if not status.daemon_is_alive:
+        seen = "never" if status.daemon is None else f"{format_age(status.daemon)} ago"
         raise click.ClickException(
             f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
         )
-    if faulty := [each.name for each in found.sensors if each.fault]:
+    if faulty := [each.name for each in status.sensors if each.fault]:
         raise click.ClickException(f"failed or late: {', '.join(faulty)}")
 
 
@@ -107,7 +107,7 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
         idle = [environment for environment in idle if remove_environment(environment)]
     gone = [environment.folder for environment in idle]
     registry = open_registry(settings)
-    found = find_garbage(store, registry, environments, grace, without=gone)
+    garbage = find_garbage(store, registry, environments, grace, without=gone)
     if damaged := damaged_models(registry):
         click.echo(damaged_in_words(damaged), err=True)
     if unreadable := [str(each) for each in damaged if not each.tags_are_known]:
@@ -121,13 +121,13 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
             )  # fmt: skip
     cut_short = [entry for entry in unfinished if entry.idle > grace and not entry.may_be_alive]
     if delete:
-        found, cut_short = store.remove(found), registry.remove_unfinished(grace)
-    rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in found]
+        garbage, cut_short = store.remove(garbage), registry.remove_unfinished(grace)
+    rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in garbage]
     rows += [(str(entry.path), entry.size) for entry in cut_short]
     if rows:
         click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
     total = format_size(sum(size for _, size in rows))
-    summary = f"{total} in {len(found)} files" + (
+    summary = f"{total} in {len(garbage)} files" + (
         f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
     )
     summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""

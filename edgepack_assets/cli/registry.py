@@ -119,11 +119,11 @@ def _group(kind: Kind, noun: str) -> click.Group:
         settings = load_settings()
         _refuse_text_in_a_local_registry(*version, settings)
         registry = open_registry(settings)
-        found = resolve(registry, kind, *version)
-        if version[1] == "latest" and (damaged := damaged_above(registry, found)):
-            click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
-        path = registry.download(found, dest)
-        if CONTENT_DIGEST in found.tags and not (resolved := found.resolve()).is_folder:
+        asset = resolve(registry, kind, *version)
+        if version[1] == "latest" and (damaged := damaged_above(registry, asset)):
+            click.echo(f"{asset} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
+        path = registry.download(asset, dest)
+        if CONTENT_DIGEST in asset.tags and not (resolved := asset.resolve()).is_folder:
             write_checksum(path, resolved.digest)
         click.echo(path)
 
@@ -146,7 +146,7 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
         raise click.BadParameter("approve a version by its number", param_hint="NAME:VERSION")
     settings = load_settings()
     registry = open_registry(settings)
-    found = registry.get(Kind.MODEL, name, number)
+    registered = registry.get(Kind.MODEL, name, number)
     types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
     if not types:
         click.echo(
@@ -157,19 +157,21 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
             f"{', '.join(types)} needs no approval in the environment {settings.run.environment!r}: no sensor waits "
             "for this approval here", err=True,
         )  # fmt: skip
-    approver, is_new = approval.approve(registry, found, by or getpass.getuser(), datetime.now(UTC))
-    click.echo(f"{found} {'is' if is_new else 'was already'} approved by {approver}")
+    approver, is_new = approval.approve(registry, registered, by or getpass.getuser(), datetime.now(UTC))
+    click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
 
 
-def _add_partitions_of(made: RegisteredVersion, settings: Settings) -> None:
-    keys = _keys([made], settings)
+def _add_partitions_of(model_version: RegisteredVersion, settings: Settings) -> None:
+    keys = _keys([model_version], settings)
     if not keys:
-        click.echo(f"no model type of {settings.file} has the model_name {made.name}: no partition added", err=True)
+        click.echo(
+            f"no model type of {settings.file} has the model_name {model_version.name}: no partition added", err=True
+        )
     try:
         new = dagster_home.add_partitions(keys)
     except EdgepackError as error:
         raise EdgepackError(
-            f"{made} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
+            f"{model_version} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
         ) from error
     for key in new:
         click.echo(f"partition {key} added", err=True)

@@ -102,9 +102,7 @@ def _reference(value: object) -> object:
     try:
         return _model_version(value)
     except ValueError:
-        raise ValueError(
-            "a reference is previous, training, staging, production or the number of a model version"
-        ) from None
+        raise ValueError(f"a reference is {_REFERENCES}") from None
 
 
 def _python_version_in_json(schema: dict[str, Any]) -> None:
@@ -113,6 +111,7 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
     schema["enum"] = [*EDGE_PYTHONS, *map(float, EDGE_PYTHONS), None]
 
 
+_REFERENCES = "previous, training, staging, production or the number of a model version"
 _Reference = Literal["previous", "training", "staging", "production"]
 _Approval = Literal["auto", "required"]
 _LineName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,39}$")]
@@ -202,9 +201,7 @@ class GateSettings(Section):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
         if self.reference is None and "tolerance" in self.model_fields_set:
-            raise ValueError(
-                "a tolerance needs a reference: previous, training, staging, production or the number of a model version"
-            )
+            raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
         return self
 
 

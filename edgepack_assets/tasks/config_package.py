@@ -39,7 +39,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 class ConfigPackageReport:
     """What a person sees of a config package."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     files: list[dict[str, Any]]
     generation: Generation
     lock_was_kept: bool
@@ -86,9 +86,9 @@ def make_config_package(
         package = context.packaging.build_config_package(
             component, spec, lock, entry.package_name, entry.description, work
         )
-        parts = context.packaging.config_package_rows(package, lock)
-        parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
-        parts += implementation.inspection_rows(inspection, entry)
+        rows = context.packaging.config_package_rows(package, lock)
+        rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
+        rows += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -99,7 +99,7 @@ def make_config_package(
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
-                **failed_rows(parts),
+                **failed_rows(rows),
             },
             made_from={"registered_model": digest},
         )
@@ -107,7 +107,7 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(parts, files, generation, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection)
     return artefact, report
 
 
@@ -152,7 +152,7 @@ def _inspect(
     implementation, child_imports = context.model_type(key), context.child_imports(key, environment.lock)
     what = f"inspecting the model of {key}"
     try:
-        told = context.sandbox.run(
+        answer = context.sandbox.run(
             what,
             environment,
             child_imports,
@@ -166,4 +166,4 @@ def _inspect(
         )
         raise explained(error, what, loading, origin) from None
     with model_errors(what):
-        return parse_report(what, implementation.inspection, told).model_dump(exclude_unset=True)
+        return parse_report(what, implementation.inspection, answer).model_dump(exclude_unset=True)

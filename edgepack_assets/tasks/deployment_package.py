@@ -53,7 +53,7 @@ class DeploymentReport:
     content_digest: str
     was_registered_before: bool
     metrics: Mapping[str, float | None]
-    parts: list[CheckRow]
+    rows: list[CheckRow]
 
 
 def deploy(
@@ -85,17 +85,19 @@ def deploy(
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
             built = context.packaging.build_deployment_package(package, lock, context.store, name, stamp, work)
-            found = contents(built, stamp)
-            if found != expected:
-                raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
+            built_files = contents(built, stamp)
+            if built_files != expected:
+                raise PackageError(
+                    f"{built.name} differs from what was validated in: {_differing(built_files, expected)}"
+                )
             if not executed:  # another stamp on contents that are proven equal needs no second run
-                execute(key, built, found, validated.payload_data, validated.validation_results, lock, context)
+                execute(key, built, built_files, validated.payload_data, validated.validation_results, lock, context)
                 executed = True
             return built
 
         registration = register_package(context.registry, name, tags, build, context.log)
         registered, before = registration.registered.resolve(), registration.built is None
-        parts = _registered_rows(registration, expected, work, context)
+        rows = _registered_rows(registration, expected, work, context)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
@@ -115,7 +117,7 @@ def deploy(
         },
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
-    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, parts)
+    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows)
 
 
 def _origin(validated: Validated, lock: Lock, context: TaskContext) -> Origin | None:
@@ -133,15 +135,15 @@ def _origin(validated: Validated, lock: Lock, context: TaskContext) -> Origin | 
     )
 
 
-def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
+def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    return ", ".join(sorted(f for f in files.keys() | expected.keys() if files.get(f) != expected.get(f))) or "none"
 
 
 def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, context: TaskContext) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
-    unsound = [part for part in metrics.consistency_rows if not (part.passed or part.warns)]
-    failed = [part for part in gate_rows(metrics, key, context) if not (part.passed or part.warns)]
+    unsound = [row for row in metrics.consistency_rows if not (row.passed or row.warns)]
+    failed = [row for row in gate_rows(metrics, key, context) if not (row.passed or row.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:

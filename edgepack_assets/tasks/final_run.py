@@ -24,17 +24,17 @@ TOLERANCE = 1e-9
 
 
 def execute(  # noqa: PLR0917 - what is run, and what it is held to
-    key: ModelKey, package: Path, found: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
+    key: ModelKey, package: Path, digests: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
     lock: Lock, context: TaskContext,
 ) -> None:  # fmt: skip
     """Run a stamped package over the payload's first records, until it gave two answers, or over the whole payload if
-    it has fewer or the configuration says so. The outputs must be those that were validated. `found` are the digests
+    it has fewer or the configuration says so. The outputs must be those that were validated. `digests` are those
     of its files, as `stamp.contents` read them.
 
     Raises PackageError naming the record that differs, TaskFailedError or ComponentError."""
     payload = open_payload(payload_data, context)
     enough = None if context.entry(key).run_whole_payload else ANSWERS_TO_COMPARE
-    wheels = {name.rpartition("/")[2]: digest for name, digest in found.items() if f"/{PACKAGES}/" in name}
+    wheels = {name.rpartition("/")[2]: digest for name, digest in digests.items() if f"/{PACKAGES}/" in name}
     with (
         context.work_folder() as work,
         PackageRunner(package, work, context.sandbox, context.environment(lock), wheels) as runner,

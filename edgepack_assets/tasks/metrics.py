@@ -40,7 +40,7 @@ def make_metrics(
     numbers = {name: value if math.isfinite(value) else None for name, value in score.metrics.items()}
     facts = {
         "metrics": numbers,
-        "parts": [_as_row(part) for part in score.parts],
+        "parts": [_as_row(row) for row in score.parts],
         **failed_inputs((payload_data, prepped_data, validation_results)),
     }
     artefact = Artefact(
@@ -52,8 +52,8 @@ def make_metrics(
     return artefact, score
 
 
-def _as_row(part: CheckRow) -> list[str | bool]:
-    return [part.name, part.passed, part.found, part.wanted, *([True] if part.warns else [])]
+def _as_row(row: CheckRow) -> list[str | bool]:
+    return [row.name, row.passed, row.found, row.wanted, *([True] if row.warns else [])]
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,16 @@ def model_version_of(package: RegisteredVersion | DamagedVersion, model_name: st
 
 def by_model_version(packages: Iterable[_Package], model_name: str) -> dict[int, _Package]:
     """The newest package of each version of a model: the order of packages says nothing about models."""
-    found: dict[int, _Package] = {}
+    newest: dict[int, _Package] = {}
     for package in sorted(packages, key=lambda each: each.number):
         if (version := model_version_of(package, model_name)) is not None:
-            found[version] = package
-    return found
+            newest[version] = package
+    return newest
 
 
 def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict[str, Any]]:
     """The dated metrics of a package, oldest first: tag -> {"metrics", "raw_data", "payload_digest", ...}."""
-    found = {}
+    dated = {}
     for tag, text in sorted(package.tags.items()):
         if is_dated_metrics(tag):
             try:
@@ -58,8 +58,8 @@ def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict
             except ValueError:
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("metrics"), dict):
-                found[tag] = entry
-    return found
+                dated[tag] = entry
+    return dated
 
 
 def raw_data_of_package(package: RegisteredVersion) -> set[str]:
@@ -74,12 +74,14 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
     if not wanted:
         return {}
+    listed: list[RegisteredVersion | DamagedVersion] = []
     packages: dict[int, RegisteredVersion | DamagedVersion] = {}
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
         damaged = context.registry.damaged(Kind.MODEL, name)
-        packages = by_model_version([*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
+        listed = [*context.registry.versions(Kind.MODEL, name), *damaged]
+        packages = by_model_version(listed, entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"
             context.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
@@ -87,22 +89,24 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     if "training" in wanted.values():
         model = context.registry.get(Kind.MODEL, entry.model_name, key.version)
     payload = metrics.made_from["payload_data"]
-    found = {}
+    by_metric = {}
     for name, reference in wanted.items():
         if reference in STAGES:
-            compared = _stage_reference(name, str(reference), list(packages.values()), payload)
-            found[name] = replace(compared, source=compared.source + unreadable)
+            compared = _stage_reference(name, str(reference), listed, payload)
+            by_metric[name] = replace(compared, source=compared.source + unreadable)
         elif reference == "training":
             assert model is not None
             value = _number(model.tags.get(name))
-            told = f"training, in the tags of {model}"
-            found[name] = Reference(told if value is not None else f"{model} has no tag {name} with a number", value)
+            where = f"training, in the tags of {model}"
+            by_metric[name] = Reference(
+                where if value is not None else f"{model} has no tag {name} with a number", value
+            )
         else:
             compared = _package_reference(name, reference, key, packages, payload)
             # A package that cannot be read may be the one to compare with: that is not the same as none.
             nothing_yet = compared.nothing_yet and not (unreadable and reference == "previous")
-            found[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
-    return found
+            by_metric[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
+    return by_metric
 
 
 def _package_reference(

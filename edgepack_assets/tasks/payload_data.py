@@ -26,7 +26,7 @@ JSON_LINES = "application/x-ndjson+gzip"
 class PayloadReport:
     """What a person sees of a payload."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     preview: list[Record]
 
 
@@ -87,5 +87,5 @@ def open_payload(artefact: Artefact, context: TaskContext) -> Payload:
 
 def raw_data_of(artefact: Artefact) -> Mapping[str, Any]:
     """Name, version and digest of the raw data that a payload was made from."""
-    found: Mapping[str, Any] = artefact.facts["raw_data"]
-    return found
+    raw: Mapping[str, Any] = artefact.facts["raw_data"]
+    return raw

@@ -39,12 +39,12 @@ PARQUET = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class PreppedReport:
-    """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold; `rows` counts
-    those of the table."""
+    """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold;
+    `table_rows` is the number of rows of the table."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     picture: bytes | None
-    rows: int = 0
+    table_rows: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -127,11 +127,11 @@ def _load(path: Path, expected: ArrayType) -> NDArray[Any]:
     with open_output(path, size + _HEADER, "the prepared data") as stream:
         try:
             readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-            found, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
+            actual, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
         except Exception as error:  # noqa: BLE001 - numpy parses a header as Python, and what it raises has no bound
             raise ComponentError(f"{what} is no array: {printable(f'{type(error).__name__}: {error}')}") from None
-        if dtype != kind or found != shape:
-            raise ComponentError(f"{what} holds {printable(str(dtype))} {found!s:.100}, not {kind} {shape}")
+        if dtype != kind or actual != shape:
+            raise ComponentError(f"{what} holds {printable(str(dtype))} {actual!s:.100}, not {kind} {shape}")
         if os.fstat(stream.fileno()).st_size != stream.tell() + size:
             raise ComponentError(f"{what} has not the bytes of {kind} {shape}")
         values = np.fromfile(stream, kind, count)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
-    the component keeps up with the cycle that its package declares; `isolation` how it was shut in; `tried` what else
+    the component keeps up with the cycle that its package declares; `isolation` how it was isolated; `tried` what else
     was tried with the model."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     preview: list[dict[str, Any]]
     latency: dict[str, float]
     picture: bytes
@@ -105,8 +105,8 @@ def try_out(
     job = CallJob(component, context.model_type(key).folder / "child_tasks.py", trial.function, trial.arguments)
     child_imports = context.child_imports(key, environment.lock)
     try:
-        told = context.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
-        return context.model_type(key).trial_rows(trial, told)
+        answer = context.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
+        return context.model_type(key).trial_rows(trial, answer)
     except ComponentError as error:  # the package itself was validated
         context.log.warning(f"{error}")
         return [], []

@@ -147,7 +147,7 @@ class Plant:
             _, report = deploy(
                 ModelKey("press", version), validated, {"run_id": run_id}, override, self.task_context(sandbox)
             )
-        assert all(part.passed for part in report.parts), report.parts
+        assert all(part.passed for part in report.rows), report.rows
         return report
 
 

@@ -161,7 +161,7 @@ def test_a_package_of_an_earlier_release_is_found_and_not_registered_again(plant
     report = plant.deploy(1)
     assert report.was_registered_before
     assert report.registered.version == made.version
-    assert all(part.passed for part in report.parts)
+    assert all(part.passed for part in report.rows)
 
 
 @pytest.mark.parametrize("asset", ["config_package", "payload_data", "prepped_data", "validation_results"])

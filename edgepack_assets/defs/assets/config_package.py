@@ -1,4 +1,4 @@
-"""config_package: the pipeline configuration package, its lock, and what inspecting the model told."""
+"""config_package: the pipeline configuration package, its lock, and what inspecting the model reported."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ CHECK = "is_fit"
 @dg.asset(
     deps=["registered_model"],
     description="The pipeline configuration package of the registered model, not yet stamped with a version; the full "
-    "lock of its component's environment; and what inspecting the model told.",
+    "lock of its component's environment; and what inspecting the model reported.",
     **asset_options(
         CHECK, "The package has the structure of the SDK's schema, its size is within the server's limits, and its "
         "libraries have the versions that the model was saved with (which only warns, unless configured otherwise).",
@@ -40,7 +40,7 @@ def config_package(
             {"package": p.name, "version": p.version, "size": format_size(p.size), "sha256": p.digest}
             for p in report.lock.packages
         ]
-        yield from result(context, artefact, CHECK, report.parts, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "model": f"{model['name']}:{model['version']}",
             "size": format_size(artefact.parts["package"].size),
             "package_digest": artefact.parts["package"].digest,

@@ -91,7 +91,7 @@ def result(
     context: dg.AssetExecutionContext,
     artefact: Artefact,
     check: str,
-    parts: Iterable[CheckRow],
+    rows: Iterable[CheckRow],
     metadata: Mapping[str, Any],
     only_warn: Mapping[str, Iterable[CheckRow]] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -100,7 +100,7 @@ def result(
     PlainFailure that says what does not hold, if the check does not.
 
     Dagster itself would fail the step as well, but only with the check's name."""
-    rows = list(parts)
+    rows = list(rows)
     yield dg.MaterializeResult(
         value=artefact,
         metadata={
@@ -137,22 +137,20 @@ def _show_as_failed(context: dg.AssetExecutionContext) -> None:
     context.instance.report_dagster_event(planned, context.run_id)
 
 
-def _check(
-    name: str, partition: str, parts: Iterable[CheckRow], severity: dg.AssetCheckSeverity
-) -> dg.AssetCheckResult:
-    rows = list(parts)
+def _check(name: str, partition: str, rows: Iterable[CheckRow], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    rows = list(rows)
     return dg.AssetCheckResult(
         passed=all_pass(rows),
         check_name=name,
         severity=severity,
-        description=in_words(rows) or "every part holds",
+        description=in_words(rows) or "every row holds",
         metadata={"partition": partition, "parts": rows_table(rows)},
     )
 
 
-def rows_table(parts: Iterable[CheckRow]) -> dg.TableMetadataValue:
-    """A check's parts as a table; references and margins have columns where there are any."""
-    rows = list(parts)
+def rows_table(rows: Iterable[CheckRow]) -> dg.TableMetadataValue:
+    """A check's rows as a table; references and margins have columns where there are any."""
+    rows = list(rows)
     extra = [name for name in ("reference", "margin", "warns") if any(getattr(row, name) for row in rows)]
     return table(
         {"part": row.name, "holds": row.passed, "found": row.found, "wanted": row.wanted}

@@ -64,7 +64,7 @@ def deployment_package(
             edgepack.task_context(context.log),
         )
         registered = report.registered
-        if target is not None and all_pass(report.parts):
+        if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
         context.log.info(
@@ -72,7 +72,7 @@ def deployment_package(
             f"{registered.location}" if report.was_registered_before
             else f"{key} is registered as {registered}: {registered.location}"
         )  # fmt: skip
-        yield from result(context, artefact, CHECK, report.parts, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "package": str(registered),
             "name": registered.name,
             "version": registered.version,

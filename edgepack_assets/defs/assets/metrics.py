@@ -39,8 +39,8 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        parts = [*gate_rows(scored, key, task_context), *scored.consistency_rows]
+        rows = [*gate_rows(scored, key, task_context), *scored.consistency_rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
-        parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
+        rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)
-        yield from result(context, artefact, CHECK, parts, {**numbers, **tables, **pictures}, tags=tags)
+        yield from result(context, artefact, CHECK, rows, {**numbers, **tables, **pictures}, tags=tags)

@@ -55,7 +55,7 @@ def payload_data(
             for i, row in enumerate(report.preview)
         ]
         other = {k: v for k, v in artefact.facts.items() if k not in ("records", "raw_data", "columns")}
-        yield from result(context, artefact, CHECK, report.parts, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "dagster/row_count": artefact.facts["records"],
             "columns": ", ".join(report.preview[0]) if report.preview else "none",
             "raw_data": f"{raw['name']}:{raw['version']}",

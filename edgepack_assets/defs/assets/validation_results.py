@@ -35,7 +35,7 @@ def validation_results(
     with user_errors(context) as key:
         artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
         records, answered = artefact.facts["records"], artefact.facts["answered"]
-        yield from result(context, artefact, CHECK, report.parts, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "dagster/row_count": records,
             "answered": answered,
             "unanswered": records - answered,
