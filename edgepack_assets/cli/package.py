@@ -1,219 +1,210 @@
-"""`edgepack package KEY...`: the everyday command, from a registered model to its registered deployment package.
+"""`edgepack package`: packages model versions, and lists, shows and moves what is registered.
 
-It materializes the assets of model versions on the Dagster instance in use, shows a line for each, and ends with what
-was registered. Dagster is imported only where a run is started."""
+`edgepack package KEY...` has no word of its own: what is no command of this group is for package_models.py.
+"""
 
 from __future__ import annotations
 
+import getpass
 import json
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import shutil
+from datetime import UTC, datetime
 
 import click
 
+from edgepack_assets.cli.package_models import package_models
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs import instance as dagster_home
-from edgepack_assets.errors import ConfigError, EdgepackError, NotFoundError, PartitionKeyError
-from edgepack_assets.operations.packages import Packaged, metrics_of, missing_packages, packages_table
-from edgepack_assets.partitions import ModelKey, is_model_type_name
+from edgepack_assets.config.schema import STAGES, Settings
+from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.operations.packages import PackageEntry, list_packages
+from edgepack_assets.partitions import is_version
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, Registry, damaged_above, damaged_in_words, latest
-from edgepack_assets.tasks.hand_over import OUTPUT_VARIABLE
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words, resolve
+from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
+from edgepack_assets.text_format import format_size, format_table
 
-if TYPE_CHECKING:
-    from edgepack_assets.defs.package_runs import PackageRequest, PackageResult
-
-REFUSED, USAGE, INFRASTRUCTURE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: the model was refused, the command or the configuration is wrong, something that it needs failed."""
-_LONGEST_REASON = 256
+_DEFAULT = "models"
+_METRICS_WIDTH = 20
 
 
-class _FailureError(click.ClickException):
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What is no command of this group is given to package_models.py."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
 
-    def show(self, file: Any = None) -> None:
-        """Print the message, and end with the code."""
-        super().show(file)
-        sys.exit(self.code)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Without a name for that command, as it is written without one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return (None if name == _DEFAULT else name), command, rest
 
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both forms."""
+        formatter.write_usage("edgepack package", "[OPTIONS] KEY...")
+        formatter.write_usage("edgepack package", "COMMAND [OPTIONS] [ARGS]...")
 
-@click.command("package", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("keys", metavar="KEY...", nargs=-1)
-@click.option("--all-missing", is_flag=True, help="Package every model version that has no package yet.")
-@click.option(
-    "--from",
-    "first",
-    metavar="ASSET",
-    help="Materialize only this asset and what is made from it, e.g. payload_data or metrics.",
-)
-@click.option(
-    "--override",
-    metavar="REASON",
-    help="Register although gates do not hold. The reason is kept in the package's tags.",
-)
-@click.option(
-    "--output-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write name, version and metrics of the package there: JSON, or KEY=VALUE lines if it ends in .env.",
-)
-@click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
-@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the results as one JSON list; the progress goes to stderr."
-)
-def package(  # noqa: PLR0917 - one for each option
-    keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
-    no_wait: bool, parallel: int, as_json: bool,
-) -> None:  # fmt: skip
-    """Package model versions and register the packages.
-
-    KEY is MODEL_TYPE:VERSION, e.g. state_identifier:3, or MODEL_TYPE:latest. The runs are those of Dagster: the UI
-    shows them. Exits with 1 if a model was refused, 2 if the command or the configuration is wrong, and 3 if something
-    that a run needs failed, so that the same command may succeed later."""
-    if bool(keys) == all_missing:
-        raise click.UsageError("name model versions, e.g. state_identifier:3, or say --all-missing")
-    if override is not None and not 0 < len(override.strip()) <= _LONGEST_REASON:
-        raise click.BadParameter(f"give a reason of 1 to {_LONGEST_REASON} characters", param_hint="--override")
-    if no_wait and first is not None:
-        raise click.UsageError("--no-wait hands over whole runs: leave out --from, or wait")
-    try:
-        settings = load_settings()
-        registry = open_registry(settings)
-        wanted = _missing(settings, registry) if all_missing else [_key(text, settings, registry) for text in keys]
-        wanted = list(dict.fromkeys(wanted))
-        if output_file is not None and (len(wanted) != 1 or no_wait):
-            raise click.UsageError("--output-file takes one model version, and waits for its package")
-        if not wanted:
-            click.echo("[]" if as_json else "Every model version has a package: nothing to do.")
-            return
-        dagster_home.add_partitions(wanted)
-        requests = _requests(wanted, first, override)
-        if no_wait:
-            _hand_over(settings, requests, as_json)
-            return
-        if output_file is not None:
-            # As an absolute path: what the operator of this shell names is written wherever that is.
-            os.environ[OUTPUT_VARIABLE] = str(output_file.absolute())
-        results = _run(settings, requests, parallel, as_json)
-    except KeyboardInterrupt:
-        raise _FailureError("interrupted: the runs are kept as canceled", INTERRUPTED) from None
-    except (ConfigError, NotFoundError, PartitionKeyError) as error:
-        raise _FailureError(str(error), USAGE) from error
-    except EdgepackError as error:
-        raise _FailureError(str(error), INFRASTRUCTURE) from error
-    _show(results, settings, as_json)
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options for model versions, then the commands."""
+        click.Command.format_options(package_models, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
-def _key(text: str, settings: Settings, registry: Registry) -> ModelKey:
-    """The partition key of a model version that the registry has. Raises PartitionKeyError, ConfigError or
-    NotFoundError."""
-    name, _, version = text.rpartition(":")
-    if version != "latest" or not is_model_type_name(name):
-        key = ModelKey.parse(text)
-        registry.get(Kind.MODEL, settings.model_type(key.model_type).model_name, key.version)
-        return key
-    found = latest(registry, Kind.MODEL, settings.model_type(name).model_name)
-    if damaged := damaged_above(registry, found):
-        click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
-    return ModelKey(name, found.number)
+@click.group("package", cls=_Group, help=package_models.help, context_settings={"help_option_names": ["-h", "--help"]})
+def package() -> None: ...
 
 
-def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:
-    missing = missing_packages(settings, registry)
-    for key in missing.unapproved:
-        model = f"{settings.model_type(key.model_type).model_name}:{key.version}"
-        click.echo(f"{key} is passed over, it waits for approval: edgepack model approve {model}", err=True)
-    return list(missing.keys)
+package.add_command(package_models, _DEFAULT)
 
 
-def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None) -> list[PackageRequest]:
-    from edgepack_assets.defs.package_runs import ASSETS, PackageRequest, assets_from
-
-    try:
-        assets = ASSETS if first is None else assets_from(first)
-    except ValueError:
-        raise click.BadParameter(f"{first!r} is none of {', '.join(ASSETS)}", param_hint="--from") from None
-    config: dict[str, Any] = {}
-    if override is not None:
-        config = {"ops": {"deployment_package": {"config": {"override_gates_reason": override.strip()}}}}
-    return [PackageRequest(key, assets, config) for key in keys]
-
-
-def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, as_json: bool) -> list[PackageResult]:
-    home = dagster_home.prepare_process()
-
-    from edgepack_assets.definitions import build_defs
-    from edgepack_assets.defs.package_runs import run_requests
-
-    return run_requests(
-        requests,
-        lambda console: build_defs(settings.file, loggers={"console": console}),
-        home,
-        lambda line: click.echo(line, err=as_json),
-        parallel=parallel,
-    )
-
-
-def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:
-    from edgepack_assets.defs.package_launch import launch
-    from edgepack_assets.defs.sensors.status import sensors_status
-
-    launched = {str(request.key): launch(request, dagster_home.environment()) for request in requests}
+@package.command("list")
+@click.argument("model_type", required=False)
+@click.option("--wide", is_flag=True, help="Show every column whole, however wide the terminal is.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything that is known.")
+def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
+    """List the registered packages, the newest last."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    types = [model_type] if model_type is not None else list(settings.model_types)
+    entries = [entry for name in types for entry in list_packages(name, settings.model_type(name), registry)]
+    for name in types:
+        damaged = registry.damaged(Kind.MODEL, settings.model_type(name).registered_package_name)
+        if damaged:
+            click.echo(damaged_in_words(damaged), err=True)
     if as_json:
-        click.echo(json.dumps([{"key": key, "run_id": run_id} for key, run_id in launched.items()], indent=2))
-    else:
-        for key, run_id in launched.items():
-            click.echo(f"{key:28} run {run_id} is queued")
-    if not sensors_status(settings, str(dagster_home.ensure())).daemon_is_alive:
-        click.echo("no Dagster daemon is running: the runs wait until `edgepack ui` or `dagster-daemon run`", err=True)
-
-
-def _show(results: Sequence[PackageResult], settings: Settings, as_json: bool) -> None:
-    from edgepack_assets.defs.package_runs import failures_in_words
-    from edgepack_assets.new_models.run_requests import RunOutcome
-
-    failed = [result for result in results if not result.succeeded]
-    if as_json:
-        click.echo(json.dumps([_as_json(result, settings) for result in results], indent=2, ensure_ascii=False))
-    elif done := [_packaged(result, settings) for result in results if result.succeeded and result.package]:
-        click.echo(f"\n{packages_table(done)}")
-    if not failed:
+        click.echo(json.dumps([entry.as_json() for entry in entries], indent=2, ensure_ascii=False))
         return
-    refused = any(result.outcome in {RunOutcome.MODEL_FAILURE, RunOutcome.UNAPPROVED} for result in failed)
-    raise _FailureError(failures_in_words(results), REFUSED if refused else INFRASTRUCTURE)
+    heads = ("PACKAGE", "MODEL", "CREATED", "GATES", "STAGE", "SIZE", "METRICS")
+    rows = [heads, *map(_row, entries)]
+    if not wide:
+        used = sum(max(map(len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
+        room = max(shutil.get_terminal_size().columns - used, _METRICS_WIDTH)
+        rows = [(*row[:-1], _cut(row[-1], room)) for row in rows]
+    click.echo(format_table(rows))
 
 
-def _packaged(result: PackageResult, settings: Settings) -> Packaged:
-    return Packaged(
-        result.key,
-        result.package["package"],
-        result.package["location"],
-        _metrics(result, settings),
-        " (registered before)" * bool(result.package["registered_before"]),
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(package_version: str, as_json: bool) -> None:
+    """Show all that the registry knows about a package.
+
+    PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    model_type, found = _find(package_version, settings, registry)
+    entry = next(
+        each for each in list_packages(model_type, settings.model_type(model_type), registry)
+        if each.package.number == found.number
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
+        return
+    content = found.resolve()
+    pairs = [
+        ("package", str(found)), ("model", entry.model), ("registered", f"{found.created:%Y-%m-%d %H:%M:%S}Z"),
+        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
+        ("sha256", content.digest), ("location", found.location),
+        *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
+        *((f"tag {name}", value) for name, value in sorted(found.tags.items()) if name in PACKAGE_TAGS),
+    ]  # fmt: skip
+    click.echo(format_table(pairs))
+    history = stages.moves([found])
+    if history:
+        rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
+        rows += [
+            (str(move), f"{move.at:%Y-%m-%d %H:%M}Z", move.by, str(move.before or "-"),
+             ("rollback: " if move.is_rollback else "") + move.reason)
+            for move in history
+        ]  # fmt: skip
+        click.echo(f"\n{format_table(rows)}")
+
+
+_stage = click.option(
+    "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
+)
+_line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
+_by = click.option("--by", metavar="NAME", help="Who moves it; the user of this machine by default.")
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
+
+
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@_stage
+@_line
+@_by
+@_reason
+def promote(package_version: str, stage: str, line: str, by: str | None, reason: str) -> None:
+    """Move a stage to a package.
+
+    One package is in each stage of a line. The history of moves is kept in the packages' tags."""
+    settings = load_settings()
+    _check_line(line, settings)
+    registry = open_registry(settings)
+    _, found = _find(package_version, settings, registry)
+    move = stages.promote(registry, found, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    where = f"{stage} of {line}" if line else stage
+    if move is None:
+        click.echo(f"{found} is in {where} already")
+    else:
+        before = f", in the place of {found.name}:{move.before}" if move.before else ""
+        click.echo(f"{found} is in {where} now{before}")
+
+
+@package.command()
+@click.argument("model_type")
+@_stage
+@_line
+@_by
+@_reason
+def rollback(model_type: str, stage: str, line: str, by: str | None, reason: str) -> None:
+    """Move a stage back to the package that was there before.
+
+    Once more, and it goes on to the one before that."""
+    settings = load_settings()
+    _check_line(line, settings)
+    name = settings.model_type(model_type).registered_package_name
+    registry = open_registry(settings)
+    left, move = stages.roll_back(registry, name, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    click.echo(f"{move.package} is in {move} now, in the place of {left.package}")
+
+
+def _check_line(line: str, settings: Settings) -> None:
+    if line and line not in settings.lines:
+        known = ", ".join(settings.lines) or "none"
+        raise click.BadParameter(f"{line!r} is no line of {settings.file}; `lines` has: {known}", param_hint="--line")
+
+
+def _find(text: str, settings: Settings, registry: Registry) -> tuple[str, RegisteredVersion]:
+    """The model type and the package that PACKAGE:VERSION means. Raises click.BadParameter or NotFoundError."""
+    name, _, version = text.rpartition(":")
+    for model_type, entry in settings.model_types.items():
+        if name in {model_type, entry.registered_package_name}:
+            if version != "latest" and not is_version(version):
+                break
+            given = version if version == "latest" else int(version)
+            return model_type, resolve(registry, Kind.MODEL, entry.registered_package_name, given)
+    known = ", ".join(entry.registered_package_name for entry in settings.model_types.values())
+    raise click.BadParameter(
+        f"{text!r} is no package of {settings.file}: write NAME:VERSION or NAME:latest, with one of {known}",
+        param_hint="PACKAGE:VERSION",
     )
 
 
-def _metrics(result: PackageResult, settings: Settings) -> dict[str, float]:
-    return metrics_of(settings.model_type(result.key.model_type), result.package.get("tags", {}))
+def _row(entry: PackageEntry) -> tuple[str, ...]:
+    try:
+        size = format_size(entry.package.resolve().size)
+    except TransientError:
+        raise
+    except EdgepackError:
+        size = "?"
+    metrics = " ".join(f"{name}={value:.4g}" for name, value in entry.metrics.items())
+    created = f"{entry.package.created:%Y-%m-%d %H:%M}Z"
+    return str(entry.package), entry.model, created, entry.gates, ", ".join(entry.stages) or "-", size, metrics
 
 
-def _as_json(result: PackageResult, settings: Settings) -> dict[str, Any]:
-    package = {name: result.package[name] for name in _PACKAGE_KEYS if name in result.package}
-    return {
-        "key": str(result.key),
-        "outcome": result.outcome.name.lower(),
-        "run_id": result.run_id,
-        **package,
-        "metrics": _metrics(result, settings),
-        "reasons": list(result.reasons),
-        "log": str(result.log),
-    }
-
-
-_PACKAGE_KEYS = ("package", "name", "version", "package_id", "content_digest", "location", "registered_before")
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"

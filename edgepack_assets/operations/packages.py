@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.model_types import model_type
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
-from edgepack_assets.tasks.package_tags import MODEL_NAME, MODEL_VERSION
+from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_tags import GATES_OVERRIDDEN, MODEL_NAME, MODEL_VERSION
 from edgepack_assets.text_format import format_table
 
 
@@ -33,6 +36,49 @@ class Missing:
     unapproved: tuple[ModelKey, ...]
 
 
+@dataclass(frozen=True)
+class PackageEntry:
+    """A registered package of a model type as a list shows it. `model` is NAME:VERSION, or ? where no tag says it."""
+
+    model_type: str
+    package: RegisteredVersion
+    model: str
+    gates: str
+    metrics: Mapping[str, float]
+    stages: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, with every tag."""
+        return {
+            "model_type": self.model_type,
+            "name": self.package.name,
+            "version": self.package.number,
+            "model": self.model,
+            "created": self.package.created.isoformat(),
+            "gates": self.gates,
+            "metrics": dict(self.metrics),
+            "stages": list(self.stages),
+            "location": self.package.location,
+            "tags": dict(self.package.tags),
+        }
+
+
+def list_packages(model_type: str, entry: ModelTypeSettings, registry: Registry) -> list[PackageEntry]:
+    """The registered packages of a model type, oldest first."""
+    packages = registry.versions(Kind.MODEL, entry.registered_package_name)
+    in_stages = defaultdict(list)
+    for move in stages.current(packages).values():
+        in_stages[move.package.number].append(str(move))
+    return [
+        PackageEntry(
+            model_type, package, f"{package.tags.get(MODEL_NAME, '?')}:{package.tags.get(MODEL_VERSION, '?')}",
+            "overridden" if GATES_OVERRIDDEN in package.tags else "passed", metrics_of(entry, package.tags),
+            tuple(sorted(in_stages[package.number])),
+        )
+        for package in packages
+    ]  # fmt: skip
+
+
 def find_package(entry: ModelTypeSettings, model: RegisteredVersion, registry: Registry) -> RegisteredVersion | None:
     """The latest registered deployment package of a model version, if there is one."""
     wanted = {MODEL_NAME: model.name, MODEL_VERSION: str(model.version)}
@@ -50,7 +96,14 @@ def packaged(key: ModelKey, entry: ModelTypeSettings, package: RegisteredVersion
 def metrics_of(entry: ModelTypeSettings, tags: Mapping[str, str]) -> dict[str, float]:
     """The metrics among a package's tags."""
     names = sorted(model_type(entry.implementation).metric_names)
-    return {name: float(tags[name]) for name in names if name in tags}
+    return {name: value for name in names if (value := _number(tags.get(name))) is not None}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None  # people and other tools write tags too
 
 
 def missing_packages(settings: Settings, registry: Registry) -> Missing:
