@@ -103,6 +103,8 @@ def package_models(  # noqa: PLR0917 - one for each option
             # As an absolute path: what the operator of this shell names is written wherever that is.
             os.environ[OUTPUT_VARIABLE] = str(output_file.absolute())
         results = _run(settings, requests, parallel, as_json)
+        if override is not None:
+            results = _register_anyway(settings, results, override, parallel, as_json)
     except KeyboardInterrupt:
         raise FailureError("interrupted: the runs are kept as canceled", INTERRUPTED) from None
     except (ConfigError, NotFoundError, PartitionKeyError) as error:
@@ -141,10 +143,30 @@ def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None)
         assets = ASSETS if first is None else assets_from(first)
     except ValueError:
         raise click.BadParameter(f"{first!r} is none of {', '.join(ASSETS)}", param_hint="--from") from None
-    config: dict[str, Any] = {}
-    if override is not None:
-        config = {"ops": {"deployment_package": {"config": {"override_gates_reason": override.strip()}}}}
+    config = {} if override is None else _override_config(override)
     return [PackageRequest(key, assets, config) for key in keys]
+
+
+def _override_config(reason: str) -> dict[str, Any]:
+    return {"ops": {"deployment_package": {"config": {"override_gates_reason": reason.strip()}}}}
+
+
+def _register_anyway(
+    settings: Settings, results: list[PackageResult], reason: str, parallel: int, as_json: bool
+) -> list[PackageResult]:
+    """Launch deployment_package alone where nothing but gates stopped the run before it, and replace those results.
+
+    It computes the gates again, and refuses whatever else does not hold."""
+    from edgepack_assets.defs.package_runs import PackageRequest
+
+    stopped = [
+        result.key
+        for result in results
+        if result.reasons and all(text.startswith(f"metrics.pass_gates of {result.key}: ") for text in result.reasons)
+    ]
+    requests = [PackageRequest(key, ("deployment_package",), _override_config(reason)) for key in stopped]
+    again = {result.key: result for result in _run(settings, requests, parallel, as_json)} if requests else {}
+    return [again.get(result.key, result) for result in results]
 
 
 def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, as_json: bool) -> list[PackageResult]:

@@ -43,7 +43,8 @@ def test_a_gate_that_fails_is_the_reason_and_can_be_overridden(plant: Plant, var
     assert done.returncode == 1
     assert f"metrics.pass_gates of {key}: gate on silhouette: " in done.stderr
     assert plant.packages("overridden-edge") == []
-    plant.run("edgepack", "package", key, "--from", "deployment_package", "--override", "the line stands still")
+    done = plant.run("edgepack", "package", key, "--override", "the line stands still")
+    assert [line.split()[1] for line in done.stdout.splitlines()[4:6]] == ["metrics", "deployment_package"]
     (package,) = plant.packages("overridden-edge")
     assert "the line stands still" in package.tags.values()
 
