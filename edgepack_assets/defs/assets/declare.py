@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,10 +96,8 @@ def result(
     only_warn: Mapping[str, Iterable[CheckRow]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[dg.MaterializeResult[Artefact]]:
-    """Yield the asset's value with its metadata, its data version, its check and those that only warn. Then raise a
-    PlainFailure that says what does not hold, if the check does not.
-
-    Dagster itself would fail the step as well, but only with the check's name."""
+    """Yield the asset's value with its metadata, its data version, its check and those that only warn. Then fail if
+    the check does not hold."""
     rows = list(rows)
     yield dg.MaterializeResult(
         value=artefact,
@@ -118,10 +116,17 @@ def result(
             ),
         ],
     )
+    raise_if_failed(context, f"{artefact.asset}.{check} of {artefact.partition}", rows)
+
+
+def raise_if_failed(context: dg.AssetExecutionContext, what: str, rows: Sequence[CheckRow]) -> None:
+    """Raise a PlainFailure with the rows of a blocking check that do not hold, if the check does not.
+
+    Dagster itself would fail the step as well, but only with the check's name."""
     if not all_pass(rows):
         _show_as_failed(context)
-        said = in_words(row for row in rows if not row.warns) or "the check has no rows"
-        raise PlainFailure(f"{artefact.asset}.{check} of {artefact.partition}: {said}", CheckFailedError.__name__)
+        reason = in_words(row for row in rows if not row.warns) or "the check has no rows"
+        raise PlainFailure(f"{what}: {reason}", CheckFailedError.__name__)
 
 
 def _show_as_failed(context: dg.AssetExecutionContext) -> None:
