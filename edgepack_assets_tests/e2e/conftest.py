@@ -56,7 +56,7 @@ class Plant:
 
     def add_model(self, name: str, path: Path, *options: str) -> int:
         """`edgepack model add`; the version."""
-        return int(self.run("edgepack", "model", "add", name, str(path), *options).stdout.strip().splitlines()[0]
+        return int(self.run("edgepack", "model", "add", name, str(path), "--force", *options).stdout.strip().splitlines()[0]
                    .rpartition(":")[2])  # fmt: skip
 
     def materialize(self, partition: str, select: str = "*", check: bool = True) -> subprocess.CompletedProcess[str]:
