@@ -57,6 +57,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_checksum(file: Path, digest: str) -> Path:
+    """Write the .sha256 file beside `file`, named and written as Siemens' SDK does for a package: `sha256sum --check`
+    reads it. `digest` is the sha256 of the file's bytes. Raises EdgepackError if another one is there."""
+    path, text = file.with_suffix(".sha256"), f"{digest}  {file.name}"
+    with disk_errors(path):
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise EdgepackError(f"{path} is there already, of another file; remove it")
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when it is whole. Raises EdgepackError (disk full, ...)."""
