@@ -51,6 +51,19 @@ def is_leftover(path: PurePath) -> bool:
     return any(part.startswith("._") or part.lower() in _LEFTOVER_NAMES for part in path.parts)
 
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024  # bytes, as the specification of Git LFS says
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is a Git LFS pointer: the few lines that stand for a file which was not downloaded."""
+    with disk_errors(file, "read"):
+        if file.stat().st_size >= _LONGEST_POINTER:
+            return False
+        with file.open("rb") as stream:
+            return stream.read(len(_LFS)) == _LFS
+
+
 def file_digest(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as stream:

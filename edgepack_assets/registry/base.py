@@ -216,7 +216,9 @@ def refuse_unread(damaged: Iterable[DamagedVersion]) -> None:
 def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:
     """Damaged versions with their reasons, in one line, the highest first."""
     words = [
-        f"{each} {'cannot be read' if each.may_pass else 'is damaged'} and passed over ({each.reason})"
+        f"{each} cannot be read and is passed over ({each.reason})"
+        if each.may_pass
+        else f"{each} is damaged and passed over ({each.reason})"
         for each in reversed(damaged)
     ]
     more = f"; {len(words) - _DAMAGED_SHOWN} more are damaged" if len(words) > _DAMAGED_SHOWN else ""

@@ -9,8 +9,8 @@ reaches its loopback address. So a request is served only if
 - what changes something has a JSON body or none. HTML forms cannot send JSON.
 
 Programs such as curl send none of these headers and are served, also at `/report_asset_materialization/...`, where
-Dagster's own client reports from outside a run: they run on this machine, or came through the proxy. This is no access control: who may reach the UI
-at all is for a proxy with sign-in to decide (docs/operations.md).
+programs report what was made outside of a run: they run on this machine, or came through the proxy. This is no access
+control: who may reach the UI at all is for a proxy with sign-in to decide (docs/operations.md).
 """
 
 from __future__ import annotations
