@@ -51,9 +51,10 @@ def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 def octal_numbers(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
     """Numbers with a leading zero, which YAML reads to the base of 8: 010 is 8."""
     for node in _all_nodes(root):
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int":
-            if re.fullmatch(r"[-+]?0[0-7_]+", node.value):
-                yield node
+        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:int":
+            continue
+        if re.fullmatch(r"[-+]?0[0-7_]+", node.value):
+            yield node
 
 
 def duplicate_keys(root: yaml.Node) -> Iterator[tuple[yaml.Node, int]]:
