@@ -100,6 +100,8 @@ def _damage(path: Path, error: OSError | ValueError) -> EdgepackError:
     if isinstance(error, OSError):
         if is_transient(error):
             return TransientError(f"{path}: cannot be read: {error.strerror}")
+        if isinstance(error, PermissionError):
+            return CorruptError(f"{path}: cannot be read: {error.strerror}; give this user the right to read it")
         reason = error.strerror or str(error)
     elif isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]

@@ -268,7 +268,8 @@ def test_a_folder_that_may_not_be_read_hides_no_other(local: LocalRegistry, mode
     assert done.stdout.splitlines() == [
         "open open:1 1",
         "press press:1 1",
-        f"press:2 False {models}/press/2/content: is damaged; restore it from a backup: Permission denied",
+        f"press:2 False {models}/press/2/content: cannot be read: Permission denied; give this user the right to read "
+        "it",
         "shut ",
         f"shut (every version) False {models}/shut: cannot be read: Permission denied",
     ], done.stderr
