@@ -39,7 +39,7 @@ class RegisteredVersion(ABC):
     what it may have to look up among the files, `resolve` gives.
 
     `version` of a model is a number (`number`); that of a data asset may be text, in a registry that knows such.
-    `location` is where a person finds it (a path or URI); it may be told differently each time, so two versions are
+    `location` is where a person finds it (a path or URI); it may differ each time, so two versions are
     equal whatever it is.
     """
 
@@ -150,10 +150,10 @@ class Registry(Protocol):
         """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
         grow with their number."""
 
-    def download(self, found: RegisteredVersion, destination: Path) -> Path:
+    def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder
         `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
-        against the digest of `found`: raises CorruptError, and leaves nothing behind then."""
+        against the digest of `version`: raises CorruptError, and leaves nothing behind then."""
 
     def register(
         self,
@@ -173,7 +173,7 @@ class Registry(Protocol):
         half."""
 
     def set_tags(
-        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+        self, version: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
@@ -189,10 +189,10 @@ class Registry(Protocol):
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
     """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError, and
     TransientError if one that cannot be read at the moment may be the latest."""
-    found = registry.versions(kind, name)
-    if found:
-        refuse_unread(damaged_above(registry, found[-1]))
-        return found[-1]
+    versions = registry.versions(kind, name)
+    if versions:
+        refuse_unread(damaged_above(registry, versions[-1]))
+        return versions[-1]
     if damaged := registry.damaged(kind, name):
         refuse_unread(damaged)
         raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
@@ -200,10 +200,10 @@ def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
     raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
 
 
-def damaged_above(registry: Registry, found: RegisteredVersion) -> list[DamagedVersion]:
-    """The damaged versions that are higher than `found`: one of them would be the latest."""
+def damaged_above(registry: Registry, version: RegisteredVersion) -> list[DamagedVersion]:
+    """The damaged versions that are higher than `version`: one of them would be the latest."""
     # A registry whose versions may be text knows no damaged ones.
-    return registry.damaged(found.kind, found.name, found.version) if isinstance(found.version, int) else []
+    return registry.damaged(version.kind, version.name, version.version) if isinstance(version.version, int) else []
 
 
 def refuse_unread(damaged: Iterable[DamagedVersion]) -> None:

@@ -20,4 +20,4 @@ def test_a_git_lfs_pointer_is_named_as_one(plant: Plant) -> None:
     plant.registry.register(Kind.DATA, "press_raw", folder, {})
     message = r"press_raw:1: day/part-0.parquet is a Git LFS pointer, .*; run `git lfs pull`"
     with pytest.raises(RawDataError, match=message):
-        make_payload(ModelKey("press", 1), plant.tools())
+        make_payload(ModelKey("press", 1), plant.task_context())
