@@ -87,8 +87,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
     @click.option("--force", is_flag=True, help="Register it although no model type of edgepack.yaml can use it.")
     def add(name: str, path: Path, tags: dict[str, str], force: bool) -> None:
         settings = load_settings()
-        if not force:
-            _check_use(kind, name, path, tags, settings)
+        _check_use(kind, name, path, tags, settings, force)
         added = open_registry(settings).register(kind, name, path, tags)
         click.echo(added)
         if kind is Kind.MODEL:
@@ -164,13 +163,13 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
     click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
 
 
-def _check_use(kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings) -> None:
+def _check_use(kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings, force: bool) -> None:
     from edgepack_assets.operations.added_files import using_types, why_useless
 
     if not using_types(kind, name, settings):
         key = "model_name" if kind is Kind.MODEL else "raw_data.name"
         click.echo(f"no model type of {settings.file} has the {key} {name}: nothing will use it", err=True)
-    elif path.exists() and (reason := why_useless(kind, name, path, tags, settings)) is not None:
+    elif not force and path.exists() and (reason := why_useless(kind, name, path, tags, settings)) is not None:
         raise EdgepackError(f"{path} is not registered, as it could not be used (--force registers it):\n{reason}")
 
 

@@ -282,7 +282,7 @@ def test_a_shell_takes_the_exports_and_dagster_sees_the_partition(plant: Path) -
     )
     script = f"""
         set -e
-        {edgepack} model add press_model model
+        {edgepack} model add press_model model --force
         eval "$({edgepack} env)"
         cd /
         echo "$EDGEPACK_CONFIG|$DAGSTER_HOME|$DAGSTER_MODULE_NAME"
