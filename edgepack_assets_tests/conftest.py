@@ -4,12 +4,15 @@ first, what a test needs of the machine (needs.py), and the loopback Azure, star
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from edgepack_assets_tests import needs
 from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
@@ -17,6 +20,15 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
 # No test depends on how busy the machine is, and a failure comes again when one looks for it.
 settings.register_profile("edgepack", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgepack")
+
+
+@event.listens_for(Engine, "connect")
+def _leave_writing_to_the_kernel(connection: object, _record: object) -> None:
+    """Dagster's instances in this process last as long as their test: no write waits for the disk. That waiting was
+    more than half of the time of the tests that have one."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
 
 MARKERS = {
     "azure": {"loopback_azure"},
