@@ -40,7 +40,7 @@ MARKERS = {
 }
 """A test that takes one of these fixtures, itself or through another one, gets the marker. All of the folder e2e get
 `e2e`, those whose backend is bubblewrap `bubblewrap`, and those of a module that imports `Index`, which serves wheels
-to lock and to install, `environments`."""
+to lock and to install, `environments`. A test that does such a thing without a fixture bears the marker itself."""
 ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
 """Fixtures that others, whose parameter is the name, ask for while the test runs."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
