@@ -53,6 +53,7 @@ def pytest_report_header() -> str:
     return f"free in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):

@@ -75,21 +75,21 @@ def _refuse_keras(model: Path) -> None:
     files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
     if any(file.suffix.lower() in _RUNTIMES for file in files):
         return
-    found = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
+    kinds = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
     root = None if model.is_file() else mlflow_root(model)
     if root is not None:
         flavors = read_mlmodel(root).flavors
-        found += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
-    if found:
+        kinds += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
+    if kinds:
         raise ModelError(
-            f"{model.name}: a Keras or TensorFlow model ({found[0]}); its conversion comes later. "
+            f"{model.name}: a Keras or TensorFlow model ({kinds[0]}); its conversion comes later. "
             "Until then export it as .tflite or .onnx and register that file"
         )
 
 
 def _external_data(file: Path, root: Path) -> dict[str, Path]:
     """Path in the component -> file, for the weights that an .onnx file keeps in files beside it."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for location in _locations(file):
         below = (file.parent.relative_to(root) / location).as_posix() if not location.startswith("/") else location
         data = path_inside(root, below, f"{file.name}: its external data")
@@ -101,8 +101,8 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
             )
         if path.as_posix() in (*_COMPONENT_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
-        found[path.as_posix()] = data
-    return found
+        files[path.as_posix()] = data
+    return files
 
 
 def _locations(file: Path) -> Iterator[str]:
