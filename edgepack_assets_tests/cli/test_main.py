@@ -517,6 +517,7 @@ def test_gc_shows_registrations_that_were_cut_short(plant: Path) -> None:
 # The machine ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sandbox
 def test_the_doctor_says_what_holds(plant: Path) -> None:
     said = run("doctor").stdout
     assert f"configuration: {plant / 'edgepack.yaml'}" in said
@@ -527,6 +528,7 @@ def test_the_doctor_says_what_holds(plant: Path) -> None:
     assert "FAILS" not in said
 
 
+@pytest.mark.sandbox
 def test_the_doctor_fails_where_what_is_required_does_not_hold(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (plant / "edgepack.yaml").write_text(
         CONFIG.replace("environments: environments}", "environments: environments, isolation: required}")
