@@ -163,7 +163,9 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
     click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
 
 
-def _check_use(kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings, force: bool) -> None:
+def _check_use(  # noqa: PLR0917 - what is added, and how
+    kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings, force: bool
+) -> None:
     from edgepack_assets.operations.added_files import using_types, why_useless
 
     if not using_types(kind, name, settings):
