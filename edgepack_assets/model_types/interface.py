@@ -266,7 +266,8 @@ class ModelType(ABC):
 
     @abstractmethod
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
-        """Find out what of the registered model (a file or folder) ships. Executes none of it.
+        """Find out what of the registered model (a file or folder) ships. Executes none of it, and writes nothing
+        there: the files may be the registry's own.
 
         Raises ModelError saying what the model lacks and what to do."""
 

@@ -151,6 +151,10 @@ class Registry(Protocol):
         `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
         against the digest of `found`: raises CorruptError, and leaves nothing behind then."""
 
+    def view(self, found: RegisteredVersion, destination: Path) -> Path:
+        """As `download`, verified as well, for a caller that only reads: the files may be the registry's own."""
+        return self.download(found, destination)
+
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
     ) -> ResolvedVersion:

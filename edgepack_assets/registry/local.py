@@ -34,7 +34,7 @@ import filelock
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder
+from edgepack_assets.filesystem.atomic_files import disk_errors, link_or_copy, sync_folder
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -140,6 +140,13 @@ class LocalRegistry(Registry):
 
     def download(self, found: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
+        return self._download(found, destination, link=False)
+
+    def view(self, found: RegisteredVersion, destination: Path) -> Path:
+        """As `download`, by hard links where `destination` is on the same file system."""
+        return self._download(found, destination, link=True)
+
+    def _download(self, found: RegisteredVersion, destination: Path, link: bool) -> Path:
         source = self._content(found.kind, found.name, found.number)
         target = destination / source.name
         if target.exists() or target.is_symlink():
@@ -148,7 +155,7 @@ class LocalRegistry(Registry):
             raise CorruptError(f"{source}: the content of {found} is gone; register it as a new version")
         made_here = not destination.exists()
         try:
-            self._copy_verified(source, target, found)
+            self._copy_verified(source, target, found, link)
         except BaseException:
             if made_here:
                 with contextlib.suppress(OSError):  # not made yet, or others have put something there
@@ -157,12 +164,12 @@ class LocalRegistry(Registry):
         return target
 
     @staticmethod
-    def _copy_verified(source: Path, target: Path, found: RegisteredVersion) -> None:
+    def _copy_verified(source: Path, target: Path, found: RegisteredVersion, link: bool) -> None:
         aside = target.parent / f".{uuid.uuid4().hex}.tmp"
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
-                copy = _copy(source, aside, sync=False)
+                copy = _copy(source, aside, sync=False, link=link)
                 digest = found.resolve().digest
                 if content_digest(copy)[0] != digest:
                     raise CorruptError(
@@ -319,9 +326,11 @@ def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
-def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None) -> Path:
-    """Copy a file or folder into `folder`; with `sync`, down to the disk. Calls `copied` after each file. Returns the
-    copy."""
+def _copy(
+    source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None, link: bool = False
+) -> Path:
+    """Copy a file or folder into `folder`; with `sync`, down to the disk; with `link`, by second names. Calls `copied`
+    after each file. Returns the copy."""
     if not source.name:
         raise EdgepackError(f"{source}: a whole file system cannot be registered")
     copy = folder / utf8_name(source.name)
@@ -332,7 +341,7 @@ def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = l
         made.mkdir()
 
     def one(pair: tuple[Path, Path]) -> None:
-        shutil.copyfile(*pair)
+        (link_or_copy if link else shutil.copyfile)(*pair)
         if sync:
             with pair[1].open("rb") as stream:
                 os.fsync(stream.fileno())

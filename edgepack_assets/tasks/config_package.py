@@ -66,7 +66,7 @@ def make_config_package(
         check_still_approved(model)
     tools.packaging.start()
     with tools.work_folder() as work:
-        path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
+        path, digest = tools.registry.view(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
@@ -95,7 +95,7 @@ def make_config_package(
             asset="config_package",
             partition=str(key),
             parts={
-                "package": tools.store.put_file(package, ZIP),
+                "package": tools.store.put_file(package, ZIP, move=True),
                 "lock": tools.store.put_json(lock.model_dump(mode="json")),
                 "inspection": tools.store.put_json(inspection),
             },

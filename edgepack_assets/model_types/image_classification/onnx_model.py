@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors
 from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile, read_onnx
 from edgepack_assets.model_types.image_classification.onnx_split import split_onnx
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
@@ -87,6 +87,7 @@ def split_large_weights(component: Path, model: Mapping[str, Any]) -> None:
     data = next(component / name for name in names if not (component / name).exists())
     aside = component / f".{file.name}.split"
     split_onnx(file, found, aside, data)
+    data.chmod(READ_ONLY)  # nobody writes into it any more, so the sandbox need not copy it
     aside.replace(file)
 
 
