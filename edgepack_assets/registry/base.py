@@ -156,9 +156,17 @@ class Registry(Protocol):
         return self.download(found, destination)
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        is_final: bool = False,
     ) -> ResolvedVersion:
-        """Register a file or folder, as the next integer version or as exactly `version`.
+        """Register a file or folder, as the next integer version or as exactly `version`. Nobody writes into files that
+        are `is_final` any more: a registry may keep them as they are, under a second name.
 
         Empty folders in it are no content and are dropped. The next version is above every number that was given,
         that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered half."""

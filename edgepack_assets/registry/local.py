@@ -181,7 +181,14 @@ class LocalRegistry(Registry):
             shutil.rmtree(aside, ignore_errors=True)
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        is_final: bool = False,
     ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`."""
         check_name(kind, name)
@@ -191,7 +198,7 @@ class LocalRegistry(Registry):
         with self._staging.new() as (staging, beat):
             with disk_errors(self.path):
                 (staging / "content").mkdir()
-                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat)
+                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat, link=is_final)
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
             digest, size = content_digest(content)

@@ -86,7 +86,8 @@ def register_package(
         built = build(stamp)
         stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
         try:
-            return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
+            registered = registry.register(Kind.MODEL, name, built, stamped, version=stamp.version, is_final=True)
+            return Registration(registered, built)
         except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()

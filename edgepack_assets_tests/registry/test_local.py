@@ -481,3 +481,17 @@ def test_a_view_is_verified_and_copies_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("os.link", elsewhere)
     far = registry.view(made, tmp_path / "far") / "deep" / "m.bin"
     assert far.read_bytes() == b"weights" and not far.samefile(kept)
+
+
+def test_a_final_file_is_kept_as_it_is(local: LocalRegistry, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"package")
+    (tmp_path / "b.zip").write_bytes(b"package")
+    kept = Path(local.register(Kind.MODEL, "press-edge", tmp_path / "a.zip", {}, is_final=True).location)
+    copied = Path(local.register(Kind.MODEL, "press-edge", tmp_path / "b.zip", {}).location)
+    assert kept.samefile(tmp_path / "a.zip") and not copied.samefile(tmp_path / "b.zip")
+    assert {each.stat().st_mode & 0o777 for each in (kept, copied)} == {0o444}
+    (tmp_path / "a.zip").unlink()
+    assert [each.resolve().digest for each in local.versions(Kind.MODEL, "press-edge")] == [
+        content_digest(copied)[0]
+    ] * 2
+    assert kept.read_bytes() == b"package"

@@ -6,9 +6,8 @@ each tensor once more. Only where weights lie changes; all else in the file is c
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile, Weights
@@ -29,8 +28,7 @@ def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
     start, body, stop = found.graph
     with (
         disk_errors(target),
-        source.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        source.open("rb") as content,
         target.open("wb") as model,
         data.open("wb") as beside,
     ):
@@ -48,13 +46,13 @@ def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
             _copy(content, position, weights.start, model)
             model.write(field)
             position = weights.stop
-        _copy(content, position, len(content), model)
+        _copy(content, position, source.stat().st_size, model)
 
 
-def _external(content: Any, weights: Weights, name: str, offset: int) -> bytes:
+def _external(content: IO[bytes], weights: Weights, name: str, offset: int) -> bytes:
     """The initializer with its data elsewhere, as a field of the graph."""
     entries = {"location": name, "offset": str(offset), "length": str(weights.size)}
-    tensor = content[weights.body : weights.raw_start] + content[weights.raw_stop : weights.stop]
+    tensor = _read(content, weights.body, weights.raw_start) + _read(content, weights.raw_stop, weights.stop)
     for key, value in entries.items():
         tensor += _bytes(b"\x6a", _bytes(b"\x0a", key.encode()) + _bytes(b"\x12", value.encode()))
     return _bytes(_INITIALIZER, tensor + _LOCATION_IS_EXTERNAL)
@@ -72,6 +70,11 @@ def _varint(value: int) -> bytes:
     return bytes([*found, value])
 
 
-def _copy(content: Any, start: int, stop: int, target: IO[bytes]) -> None:
+def _read(content: IO[bytes], start: int, stop: int) -> bytes:
+    content.seek(start)
+    return content.read(stop - start)
+
+
+def _copy(content: IO[bytes], start: int, stop: int, target: IO[bytes]) -> None:
     for position in range(start, stop, _PIECE):
-        target.write(content[position : min(position + _PIECE, stop)])
+        target.write(_read(content, position, min(position + _PIECE, stop)))

@@ -211,7 +211,14 @@ class AzureMLRegistry(Registry):
     # registering ------------------------------------------------------------------------------------------
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        is_final: bool = False,
     ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`."""
         check_name(kind, name)
