@@ -83,13 +83,13 @@ def _refuse_keras(model: Path) -> None:
     files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
     if any(file.suffix.lower() in _RUNTIMES for file in files):
         return
-    found = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
+    kinds = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
     root = None if model.is_file() else mlflow_root(model)
     if root is not None:
         flavors = read_mlmodel(root).flavors
-        found += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
-    if found:
+        kinds += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
+    if kinds:
         raise ModelError(
-            f"{model.name}: a Keras or TensorFlow model ({found[0]}); its conversion comes later. "
+            f"{model.name}: a Keras or TensorFlow model ({kinds[0]}); its conversion comes later. "
             "Until then export it as .tflite or .onnx and register that file"
         )

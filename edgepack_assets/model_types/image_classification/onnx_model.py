@@ -14,6 +14,7 @@ from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile,
 from edgepack_assets.model_types.image_classification.onnx_split import split_onnx
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
+from edgepack_assets.model_types.model_folder.model_file import refuse_pointer
 
 LARGE = 192 << 20
 """Bytes of a model from which on it is loaded with care: up to here it may be in memory three times."""
@@ -163,6 +164,7 @@ def _external_file(file: Path, root: Path, location: str) -> Path:
             f"{file.name}: keeps weights in {location!r}, which is not beside it; "
             "register the folder with both, or export the model as one file"
         )
+    refuse_pointer(data, location)
     if PurePosixPath(location).as_posix() in (*_COMPONENT_FILES, _MODEL):
         raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
     return data
