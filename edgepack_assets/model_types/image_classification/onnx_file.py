@@ -60,16 +60,18 @@ class ExternalTensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """An initializer of the graph with its bytes in the .onnx file itself. Positions in the file: of the field of the
-    graph (`start`, `stop`), of the tensor in it (`body`), and of its raw data with its tag (`raw_start`, `raw_stop`)
-    and without (`data`)."""
+    """Weights of the graph with their bytes in the .onnx file itself: an initializer, or the value of a Constant, with
+    the `name` of its output. Positions in the file: of the field of the graph (`start`, `stop`), of the tensor in it
+    (`body`, `body_stop`), and of its raw data with its tag (`raw_start`, `raw_stop`) and without (`data`)."""
 
     start: int
-    body: int
     stop: int
+    body: int
+    body_stop: int
     raw_start: int
     data: int
     raw_stop: int
+    name: bytes = b""
 
     @property
     def size(self) -> int:
@@ -111,6 +113,10 @@ class _Field:
     body: int
     stop: int
     value: int = 0
+
+
+def _weights(item: _Field, tensor: _Field, raw: _Field, name: bytes = b"") -> Weights:
+    return Weights(item.start, item.stop, tensor.body, tensor.stop, raw.start, raw.body, raw.stop, name)
 
 
 class _Reader:
@@ -181,7 +187,9 @@ class _Reader:
             if item.number == _NODE:
                 self._node(item, depth)
             elif item.number == _INITIALIZER:
-                self._tensor(item, depth == 0)
+                raw = self._tensor(item, depth == 0)
+                if raw is not None and depth == 0:
+                    self._found.weights.append(_weights(item, item, raw))
             elif item.number == _SPARSE:
                 self._sparse(item)
             elif item.number in (_INPUT, _OUTPUT) and depth == 0:
@@ -192,10 +200,10 @@ class _Reader:
         if depth > _DEEPEST:
             raise self._refused(f"its graphs are nested more than {_DEEPEST} deep")
         operation = domain = first = b""
-        outputs = []
+        outputs, values = [], []
         for item in self._message(node):
             if item.number == _ATTRIBUTE:
-                self._attribute(item, depth)
+                values.append(self._attribute(item, depth))
             elif depth == 0:
                 if item.number == _NODE_INPUT:
                     first = first or self._bytes(item)
@@ -208,22 +216,29 @@ class _Reader:
         known = operation if domain in (b"", b"ai.onnx") else b""
         for output in outputs[:_MOST_TENSORS]:
             self._computed[output] = known, first
+        if known == b"Constant" and len(outputs) == len(values) == 1 and values[0] is not None:
+            self._found.weights.append(_weights(node, *values[0], outputs[0]))
 
-    def _attribute(self, attribute: _Field, depth: int) -> None:
+    def _attribute(self, attribute: _Field, depth: int) -> tuple[_Field, _Field] | None:
+        """The tensor and its raw data, if the attribute has one; what is in it is looked at."""
+        value = None
         for item in self._message(attribute):
             if item.number in _ATTRIBUTE_TENSORS:
-                self._tensor(item, False)
+                raw = self._tensor(item, False)
+                value = None if raw is None else (item, raw)
             elif item.number in _ATTRIBUTE_GRAPHS:
                 self._graph(item, depth + 1)
             elif item.number in _ATTRIBUTE_SPARSE:
                 self._sparse(item)
+        return value
 
     def _sparse(self, sparse: _Field) -> None:
         for item in self._message(sparse):
             if item.number in (1, 2):
                 self._tensor(item, False)
 
-    def _tensor(self, tensor: _Field, is_initializer: bool) -> None:
+    def _tensor(self, tensor: _Field, is_initializer: bool) -> _Field | None:
+        """The tensor's raw data, if it has some in the file itself."""
         raw, entries, is_external = None, {}, False
         for item in self._message(tensor):
             if item.number == _TENSOR_NAME and is_initializer:
@@ -237,8 +252,8 @@ class _Reader:
                 entries[self._text(entry.get(1))] = self._text(entry.get(2))
         if is_external:
             self._found.external.append(self._external(entries))
-        elif raw is not None and is_initializer and not entries:
-            self._found.weights.append(Weights(tensor.start, tensor.body, tensor.stop, raw.start, raw.body, raw.stop))
+            return None
+        return None if entries else raw
 
     def _external(self, entries: dict[str, str]) -> ExternalTensor:
         numbers = {key: entries[key] for key in ("offset", "length") if key in entries}

@@ -18,13 +18,18 @@ _ALIGNMENT = 4096
 """Of each tensor, as onnx aligns them: the size of a page, so that it can be mapped."""
 _PIECE = 1 << 20
 _INITIALIZER, _GRAPH = b"\x2a", b"\x3a"
-_LOCATION_IS_EXTERNAL = b"\x70\x01"
+_NAME, _LOCATION_IS_EXTERNAL = b"\x42", b"\x70\x01"
+_FREE_INITIALIZERS = 4
+"""The IR version from which on an initializer need not be an input of the graph."""
 
 
 def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
     """Write `source`, in which `found` was read, to `target` with its large weights in `data`, a file in the same
     folder. Raises EdgepackError if it cannot be written."""
-    moved = sorted((w for w in found.weights if w.size >= SMALLEST), key=lambda weights: weights.start)
+    large = (w for w in found.weights if w.size >= SMALLEST)
+    if found.ir_version < _FREE_INITIALIZERS:
+        large = (w for w in large if not w.name)
+    moved = sorted(large, key=lambda weights: weights.start)
     start, body, stop = found.graph
     with (
         disk_errors(target),
@@ -50,9 +55,12 @@ def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
 
 
 def _external(content: IO[bytes], weights: Weights, name: str, offset: int) -> bytes:
-    """The initializer with its data elsewhere, as a field of the graph."""
+    """The initializer with its data elsewhere, as a field of the graph. A Constant becomes an initializer: what uses
+    its output finds it by the same name."""
     entries = {"location": name, "offset": str(offset), "length": str(weights.size)}
-    tensor = _read(content, weights.body, weights.raw_start) + _read(content, weights.raw_stop, weights.stop)
+    tensor = _read(content, weights.body, weights.raw_start) + _read(content, weights.raw_stop, weights.body_stop)
+    if weights.name:
+        tensor += _bytes(_NAME, weights.name)  # of several, the last counts
     for key, value in entries.items():
         tensor += _bytes(b"\x6a", _bytes(b"\x0a", key.encode()) + _bytes(b"\x12", value.encode()))
     return _bytes(_INITIALIZER, tensor + _LOCATION_IS_EXTERNAL)
