@@ -26,6 +26,15 @@ from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.conversion import (
+    Compared,
+    Comparison,
+    Conversion,
+    Converted,
+    SideJob,
+    SideJobs,
+    SideResult,
+)
 from edgepack_assets.model_types.records import (
     Answer,
     Label,
@@ -48,8 +57,12 @@ __all__ = [
     "Answer",
     "ArrayType",
     "CheckRow",
+    "Compared",
+    "Comparison",
     "ComponentError",
     "ComponentSpec",
+    "Conversion",
+    "Converted",
     "Label",
     "ModelError",
     "ModelSource",
@@ -67,6 +80,9 @@ __all__ = [
     "Results",
     "Score",
     "Section",
+    "SideJob",
+    "SideJobs",
+    "SideResult",
     "Text",
     "Trial",
     "UntrustedReport",
@@ -122,7 +138,8 @@ class ModelSource:
     component must know to load it, shipped as model.json. `requirements`: PEP 508 lines. `python_version`:
     the `3.x` the model was saved with, or None where it does not say. `constraints`: PEP 508 lines that bound the
     packages which others need. `saved_versions`: distribution, or `python` -> the version that the model says it was
-    saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
+    saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit. `conversion`: what
+    makes of this a model that the component can run; `files` and `model` are then those of `Converted.source`.
     """
 
     files: Mapping[str, Path]
@@ -132,6 +149,7 @@ class ModelSource:
     constraints: tuple[str, ...] = ()
     saved_versions: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[CheckRow, ...] = ()
+    conversion: Conversion | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +301,10 @@ class ModelType(ABC):
     ) -> Trial | None:
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
         return None
+
+    def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
+        """How far the answers of a converted model are those of the original. Only asked where there is one."""
+        return Comparison((), ())
 
     @abstractmethod
     def score(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
 
 ZIP = "application/zip"
@@ -37,7 +39,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how."""
 
     parts: list[CheckRow]
     files: list[dict[str, Any]]
@@ -45,6 +47,7 @@ class ConfigPackageReport:
     lock_was_kept: bool
     environment_was_kept: bool
     inspection: dict[str, Any]
+    conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
     def lock(self) -> Lock:
@@ -67,6 +70,8 @@ def make_config_package(
     with tools.work_folder() as work:
         path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
+        shipping = convert_model(key, source, tools, work)
+        source = shipping.source
         python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
             source.requirements, python, tools.store, tools.settings.runtime, source.constraints
@@ -96,9 +101,11 @@ def make_config_package(
                 "package": tools.store.put_file(package, ZIP),
                 "lock": tools.store.put_json(lock.model_dump(mode="json")),
                 "inspection": tools.store.put_json(inspection),
+                **shipping.parts,
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
+                **shipping.facts,
                 **failed_rows(parts),
             },
             made_from={"registered_model": digest},
@@ -107,7 +114,9 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(parts, files, generation, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(
+        parts, files, generation, lock_was_kept, environment.kept, inspection, shipping.metadata
+    )
     return artefact, report
 
 

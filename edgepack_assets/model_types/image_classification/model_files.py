@@ -1,31 +1,32 @@
-"""What of a registered model ships: the .tflite or .onnx file, and the weights an .onnx file keeps beside it."""
+"""What of a registered model ships: the .tflite or .onnx file, and the weights an .onnx file keeps beside it; or the
+.tflite file that a Keras or TensorFlow model is converted into."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.image_classification.keras_conversion import FILE, KerasConversion
 from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types.keras_models.original import Original, find_original
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
 from edgepack_assets.model_types.model_folder.model_file import (
     SavedEnvironment,
     find_model_file,
     merge_requirements,
-    mlflow_root,
-    read_mlmodel,
+    model_code,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
 
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
-_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
-_KERAS_FLAVORS = ("tensorflow", "keras")
 _COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json")
 # In ONNX's protobuf: TensorProto.external_data (field 13), an entry {"key": "location", "value": path}, each with
 # its length before it in one or two bytes.
@@ -36,12 +37,13 @@ _CHUNK, _OVERLAP = 2**24, 2**16
 
 def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     """Find what ships, without executing or loading it. Raises ModelError."""
+    if not _holds_ready_file(model) and (original := find_original(model)) is not None:
+        return _to_convert(original, entry)
     if entry.code_paths:
         raise ModelError(
             f"code_paths: {entry.code_paths[0]} would not be used, as a .tflite or .onnx file runs without code "
             "of its own; remove code_paths from this entry of edgepack.yaml"
         )
-    _refuse_keras(model)
     root, file = find_model_file(model, tuple(_RUNTIMES))
     suffix = file.suffix.lower()
     runtime, distribution = _RUNTIMES[suffix]
@@ -53,8 +55,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
         files=files,
-        model={"file": name, "runtime": runtime}
-        | ({"input": entry.settings.input.given} if entry.settings.input is not None else {}),
+        model={"file": name, "runtime": runtime, **_input(entry)},
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
@@ -71,20 +72,31 @@ def _kept(needed: tuple[str, ...]) -> set[str]:
     return {canonicalize_name(name) for name in (*needed, "mlflow", "mlflow-skinny")}
 
 
-def _refuse_keras(model: Path) -> None:
-    files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
-    if any(file.suffix.lower() in _RUNTIMES for file in files):
-        return
-    found = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
-    root = None if model.is_file() else mlflow_root(model)
-    if root is not None:
-        flavors = read_mlmodel(root).flavors
-        found += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
-    if found:
-        raise ModelError(
-            f"{model.name}: a Keras or TensorFlow model ({found[0]}); its conversion comes later. "
-            "Until then export it as .tflite or .onnx and register that file"
-        )
+def _holds_ready_file(model: Path) -> bool:
+    return any(file.suffix.lower() in _RUNTIMES for name, file in files_of(model) if not is_leftover(Path(name)))
+
+
+def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
+    """A Keras or TensorFlow model, of which a .tflite file is made."""
+    runtime, distribution = _RUNTIMES[".tflite"]
+    needed = (distribution, "numpy", "pillow")
+    saved = SavedEnvironment()
+    if original.root is not None:
+        saved = saved_environment(original.root, entry, only=_kept(needed))
+    return ModelSource(
+        files={},
+        model={"file": FILE, "runtime": runtime, **_input(entry)},
+        requirements=merge_requirements(saved.requirements, entry, needed),
+        python_version=None,
+        constraints=saved.constraints,
+        saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
+        parts=saved.parts,
+        conversion=KerasConversion(original, model_code(original.root, entry), entry),
+    )
+
+
+def _input(entry: ModelTypeSettings) -> dict[str, Any]:
+    return {} if entry.settings.input is None else {"input": entry.settings.input.given}
 
 
 def _external_data(file: Path, root: Path) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from edgepack_assets.model_types.image_classification import (
     contact_sheet,
     image_input,
     input_trial,
+    keras_comparison,
     model_files,
     scoring,
 )
@@ -20,6 +21,8 @@ from edgepack_assets.model_types.image_classification import payload as payloads
 from edgepack_assets.model_types.image_classification.inspection import Inspection
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.interface import (
+    Compared,
+    Comparison,
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -28,6 +31,7 @@ from edgepack_assets.model_types.interface import (
     Prepped,
     Results,
     Score,
+    SideJobs,
     Trial,
     Variable,
 )
@@ -35,7 +39,7 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 
 class ImageClassification(ModelType):
-    """Photos in class folders, a .tflite or .onnx model, one class index per image."""
+    """Photos in class folders, a .tflite, .onnx, Keras or TensorFlow model, one class index per image."""
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
@@ -61,7 +65,7 @@ class ImageClassification(ModelType):
         return payloads.payload_rows(facts)
 
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
-        """The .tflite or .onnx file and what runs it."""
+        """The .tflite or .onnx file and what runs it, or what becomes a .tflite file."""
         return model_files.read_model(model, entry)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
@@ -91,6 +95,10 @@ class ImageClassification(ModelType):
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
         return None if entry.settings.input is not None else input_trial.plan(payload, results, inspection, work)
+
+    def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
+        """The answers of a converted Keras or TensorFlow model, and the original's."""
+        return keras_comparison.compare(compared, entry, jobs, work)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
