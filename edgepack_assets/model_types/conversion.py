@@ -63,8 +63,9 @@ class SideJobs(Protocol):
 
 @dataclass(frozen=True)
 class Converted:
-    """`source`: what ships, its `parts` as they are told of it. `record`: what `compare` must know of the conversion (JSON). `original`: name -> file or
-    folder of the model as it was registered, kept for `compare`. `metadata`: what the UI shows."""
+    """`source`: what ships; its `parts` may have rows on the conversion. `record`: what `compare` must know of it
+    (JSON). `original`: name -> file or folder of the model as it was registered, kept for `compare`. `metadata`: what
+    the UI shows."""
 
     source: ModelSource
     record: Mapping[str, Any]

@@ -78,10 +78,11 @@ def convert_model(key: ModelKey, source: ModelSource, tools: TaskContext, work: 
 
 
 def compare_answers(
-    key: ModelKey, config_package: Artefact, component: Path, payload: Payload, results: Results,
-    inspection: Mapping[str, Any], tools: TaskContext, work: Path,
+    key: ModelKey, config_package: Artefact, tools: TaskContext, work: Path, *,
+    component: Path, payload: Payload, results: Results, inspection: Mapping[str, Any],
 ) -> Comparison:  # fmt: skip
-    """Compare, where the model was converted; without rows where it was not."""
+    """Compare the package's `results` with the original's answers, where the model was converted; without rows where
+    it was not. `component` is the packaged component's folder."""
     if PART not in config_package.parts:
         return Comparison((), ())
     document = ConversionRecord.model_validate(tools.store.read_json(config_package.parts[PART]))

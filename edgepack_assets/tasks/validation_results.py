@@ -80,8 +80,9 @@ def validate(
         results = Results(run.results)
         inspection = tools.store.read_json(config_package.parts["inspection"])
         comparison = compare_answers(
-            key, config_package, runner.component_folder, payload, results, inspection, tools, work
-        )
+            key, config_package, tools, work,
+            component=runner.component_folder, payload=payload, results=results, inspection=inspection,
+        )  # fmt: skip
         parts += comparison.rows
         artefact = Artefact(
             asset="validation_results", partition=str(key),

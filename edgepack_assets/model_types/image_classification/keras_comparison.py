@@ -25,8 +25,8 @@ _CONSTANT = 1e-5
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """A class and its probability. Without an answer the class is negative, as above."""
+class Answer:
+    """The class of a record and its probability. Without an answer the class is negative, as above."""
 
     label: int
     probability: float
@@ -66,10 +66,10 @@ def limits(record: Mapping[str, Any], entry: ModelTypeSettings) -> ConversionSet
     return ConversionSettings(to=record["to"], tolerance=configured.tolerance, max_changed=configured.max_changed)
 
 
-def judge(originals: list[_Answer], packaged: Mapping[int, _Answer], allowed: ConversionSettings) -> Comparison:
+def judge(originals: list[Answer], packaged: Mapping[int, Answer], allowed: ConversionSettings) -> Comparison:
     """Rows and table. An answer is changed where it has another class, or a probability beyond the tolerance, or where
     one of the two has none."""
-    none = _Answer(NO_ANSWER, 0.0)
+    none = Answer(NO_ANSWER, 0.0)
     changed: list[int] = []
     other_class, largest = 0, 0.0
     for number, original in enumerate(originals):
@@ -122,18 +122,18 @@ def judge(originals: list[_Answer], packaged: Mapping[int, _Answer], allowed: Co
     return Comparison(tuple(rows), table)
 
 
-def _packaged(compared: Compared) -> dict[int, _Answer]:
+def _packaged(compared: Compared) -> dict[int, Answer]:
     classes = int(compared.inspection["output"]["classes"])
     found = {}
     for answer in compared.results.answers():
         label = read_prediction(answer.outputs.get("prediction"), classes)
         probability = read_probability(answer.outputs.get("ic_probability"))
         if label is not None and probability is not None:
-            found[answer.record] = _Answer(label, probability)
+            found[answer.record] = Answer(label, probability)
     return found
 
 
-def _read(file: Path, count: int, classes: int) -> list[_Answer]:
+def _read(file: Path, count: int, classes: int) -> list[Answer]:
     """The original's answers. The child that wrote them is not trusted."""
     size = file.stat().st_size
     if size != count * ANSWER.size:
@@ -141,10 +141,10 @@ def _read(file: Path, count: int, classes: int) -> list[_Answer]:
     return list(_answers(file, classes))
 
 
-def _answers(file: Path, classes: int) -> Iterator[_Answer]:
+def _answers(file: Path, classes: int) -> Iterator[Answer]:
     for number, (label, probability) in enumerate(ANSWER.iter_unpack(file.read_bytes())):
         if not NOT_FINITE <= label < classes or not 0 <= probability <= 1:
             raise ComponentError(
                 f"the original model's answer to record {number} is class {label} with a probability of {probability}"
             )
-        yield _Answer(label, probability)
+        yield Answer(label, probability)

@@ -18,8 +18,8 @@ from pydantic import Field
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.interface import Conversion, Converted, ModelSource, SideJob, SideJobs
 from edgepack_assets.model_types import keras_models
+from edgepack_assets.model_types.interface import Conversion, Converted, ModelSource, SideJob, SideJobs
 from edgepack_assets.model_types.keras_models.keras_config import LEARNED, Described, means_tell
 from edgepack_assets.model_types.keras_models.original import Original, read_keras, read_texts
 from edgepack_assets.model_types.keras_models.settings import ConversionSettings
@@ -103,7 +103,8 @@ class KerasConversion(Conversion):
         by = ", ".join(f"{name} {version}" for name, version in sorted(told.versions.items()))
         row = CheckRow(
             "converted to TensorFlow Lite", True,
-            f"{original.name} ({title}) to {settings.to} by {by}; scores of test images differ by {told.difference:.2g}",
+            f"{original.name} ({title}) to {settings.to} by {by}; scores of test images differ by at most "
+            f"{told.difference:.2g}",
             "a file that answers; validation_results compares its answers with the original's",
         )  # fmt: skip
         return Converted(

@@ -110,7 +110,7 @@ def answer_original(arguments: dict[str, Any]) -> dict[str, Any]:
                 found = (NO_ANSWER, 0.0)
                 if tensor is not None:
                     found = (NOT_FINITE, 0.0)
-                    with contextlib.suppress(decoding.NoAnswer):
+                    with contextlib.suppress(inference.NoAnswer):
                         found = inference.read_scores(next(scores), arguments["scores"])
                 answers.write(ANSWER.pack(*found))
                 count += 1

@@ -191,32 +191,34 @@ def _shape(layer: Mapping[str, Any]) -> tuple[int | None, ...] | None:
 
 
 def _pixels(layers: Sequence[Mapping[str, Any]]) -> Pixels | None:
+    """What the first layer tells that changes pixel values."""
     for layer in layers:
         kind, config = layer["class_name"], layer.get("config")
         config = config if isinstance(config, dict) else {}
         if kind == "TFOpLambda":
             kind = str(config.get("function"))
-        if kind in _PASSES or kind.startswith("Random"):
+        scale = _largest(config.get("scale"))
+        is_without_effect = kind == "Rescaling" and scale == 1 and not _largest(config.get("offset"))
+        if kind in _PASSES or kind.startswith("Random") or is_without_effect:
             continue
         if kind == "Rescaling":
-            scale, offset = _largest(config.get("scale")), _largest(config.get("offset"))
-            if scale == 1 and offset == 0:
-                continue
-            return _scaled(scale, offset, f"Rescaling({scale:.6g})")
+            return _scaled(scale, _largest(config.get("offset")), f"Rescaling({scale:.6g})")
         if kind == LEARNED:
-            means = list(_numbers(config.get("mean")))
-            told = means_tell(means)
-            return Pixels(told, "Normalization" if told else LEARNED)
-        constants = list(_numbers([layer.get("inbound_nodes"), config.get("y"), config.get("bias")]))
-        value = max((abs(constant) for constant in constants), default=0.0)
-        if kind in _DIVIDE and value:
-            return _scaled(1 / value, 0, f"division by {value:.6g}")
-        if kind in _MULTIPLY and value:
-            return _scaled(value, 0, f"multiplication by {value:.6g}")
-        if kind in _SHIFT and value:
-            return Pixels(_RAW, f"shift by {value:.6g}") if value > _SHIFT_OF_RAW else None
-        return None
+            told = means_tell(list(_numbers(config.get("mean"))))
+            return Pixels(told, LEARNED)
+        return _by_operation(kind, _largest([layer.get("inbound_nodes"), config.get("y"), config.get("bias")]))
     return None
+
+
+def _by_operation(kind: str, value: float) -> Pixels | None:
+    """What an operation with this constant tells; 0 where it has none."""
+    if not value:
+        return None
+    if kind in _DIVIDE:
+        return _scaled(1 / value, 0, f"division by {value:.6g}")
+    if kind in _MULTIPLY:
+        return _scaled(value, 0, f"multiplication by {value:.6g}")
+    return Pixels(_RAW, f"shift by {value:.6g}") if kind in _SHIFT and value > _SHIFT_OF_RAW else None
 
 
 def _scaled(scale: float, offset: float, by: str) -> Pixels | None:
