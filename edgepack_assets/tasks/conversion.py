@@ -38,11 +38,13 @@ class UsedLock(BaseModel):
 
 
 class ConversionRecord(BaseModel):
-    """The part `conversion` of a config package. `folders` are the names in the original that stand for folders."""
+    """The part `conversion` of a config package. `jobs` are the keys of what its side jobs gave, `folders` the names in
+    the original that stand for folders."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     record: dict[str, Any]
     locks: list[UsedLock]
+    jobs: list[str]
     folders: list[str]
 
 
@@ -67,6 +69,7 @@ def convert_model(key: ModelKey, source: ModelSource, tools: TaskContext, work: 
     record = ConversionRecord(
         record=dict(converted.record),
         locks=[UsedLock(asked=asked, lock=lock) for asked, lock in jobs.used.items()],
+        jobs=jobs.done,
         folders=sorted(name for name, path in converted.original.items() if path.is_dir()),
     )
     parts = {PART: tools.store.put_json(record.model_dump(mode="json"))}

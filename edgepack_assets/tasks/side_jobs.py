@@ -61,6 +61,8 @@ class SideJobRunner:
         self._key, self._tools, self._work = key, tools, work
         self._jobs = 0
         self.used: dict[tuple[str, ...], Lock] = dict(locks or {})
+        self.done: list[str] = []
+        """Keys of the store's documents of the jobs that were asked for."""
         self.representative: dict[str, Any] | None = None
         """Name, version and digest of the raw data from which `payload` was made, if it was."""
 
@@ -72,13 +74,15 @@ class SideJobRunner:
         """See SideJobs."""
         lock = self._lock(job.requirements)
         key = _key(job, lock)
+        self.done.append(key)
         found = self._kept(key)
         if found is not None:
             return found
         environments = self._tools.settings.runtime.environments
         with disk_errors(environments):
             environments.mkdir(parents=True, exist_ok=True)
-        with FileLock(environments / f"side-job-{key[:16]}.lock"):
+        # few files for all jobs: two that share one only wait for each other
+        with FileLock(environments / f"side-jobs-{key[:2]}.lock"):
             found = self._kept(key)
             return found if found is not None else self._do(what, job, lock, key)
 

@@ -13,6 +13,7 @@ from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.lock import generation_for
 from edgepack_assets.model_types.image_classification import keras_conversion
 from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.operations.garbage import find_garbage
 from edgepack_assets.operations.lock_usage import lock_uses
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.context import TaskContext
@@ -94,6 +95,10 @@ def test_a_model_is_converted_and_compared_by_its_own_bytes_and_environment(
     generation, _ = generation_for((), used.lock.python, tools.store, tools.settings.runtime)
     assert used.lock == generation.lock
     assert used.lock.key in {use.key for use in lock_uses(tools.store, tools.registry, tmp_path / "none")}
+
+    assert len(document.jobs) == 1
+    kept = [file.path for file in find_garbage(tools.store, tools.registry, tmp_path / "none", grace=-1)]
+    assert not any(job in path for path in kept for job in document.jobs)  # however old: the package was made from it
 
     component = tmp_path / "component"
     component.mkdir()

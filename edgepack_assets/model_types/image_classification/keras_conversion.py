@@ -144,7 +144,7 @@ class KerasConversion(Conversion):
         if described.lambdas and not settings.allow_lambda:
             raise ModelError(
                 f"{name}: its Lambda layers ({_listed(described.lambdas)}) hold Python code of whoever saved it. "
-                "Replace them by layers, or, to let that code run in the sandbox, set settings.conversion.allow_lambda"
+                "Replace them by layers, or, to let that code run in the sandbox, set conversion.allow_lambda: true"
             )
         if described.custom and not has_code:
             raise ModelError(

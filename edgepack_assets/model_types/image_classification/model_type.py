@@ -43,7 +43,7 @@ class ImageClassification(ModelType):
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
-    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input"})
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "conversion"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -97,7 +98,7 @@ def answer_original(arguments: dict[str, Any]) -> dict[str, Any]:
     images = _images(original, arguments)
     count = 0
     with gzip.open(arguments["records"], "rb") as lines, Path(arguments["answers"]).open("wb") as answers:
-        for batch in _batches(lines, original.batch):
+        for batch in iter(lambda: list(itertools.islice(lines, original.batch)), []):
             tensors = []
             for line in batch:
                 with contextlib.suppress(decoding.NoAnswer):
@@ -115,17 +116,6 @@ def answer_original(arguments: dict[str, Any]) -> dict[str, Any]:
                 answers.write(ANSWER.pack(*found))
                 count += 1
     return {"records": count}
-
-
-def _batches(lines: Any, size: int) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 class Original:
@@ -195,7 +185,7 @@ class Original:
             raise UnfitModelError(
                 f"this SavedModel has no signature {wanted!r} (it has: {others}), so nothing says how it is called; "
                 "save it by model.export(folder), or with signatures=, or name one of its signatures under "
-                "settings.conversion.signature"
+                "conversion.signature"
             )
         function = self._signature = signatures[wanted]
         given = function.structured_input_signature[1]
