@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgepack_assets.artefacts.artefact import Blob, canonical_json
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Lock, generation_for
-from edgepack_assets.errors import ComponentError, CorruptError, ModelError
+from edgepack_assets.errors import ComponentError, CorruptError, EnvironmentBuildError, ModelError
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 from edgepack_assets.model_types.conversion import SideJob, SideResult
 from edgepack_assets.model_types.records import Payload
@@ -96,7 +96,11 @@ class SideJobRunner:
         if requirements not in self.used:
             runtime = self._tools.settings.runtime
             python, _ = find_python(self._tools.entry(self._key).python_version, runtime.pythons)
-            generation, _ = generation_for(requirements, python, self._tools.store, runtime)
+            try:
+                generation, _ = generation_for(requirements, python, self._tools.store, runtime)
+            except EnvironmentBuildError as error:
+                error.args = (f"an environment beside the component's ({', '.join(requirements)}): {error}",)
+                raise
             self.used[requirements] = generation.lock
         return self.used[requirements]
 

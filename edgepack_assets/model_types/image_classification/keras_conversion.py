@@ -54,7 +54,7 @@ class _Means(UntrustedReport):
 
 
 class _Told(UntrustedReport):
-    versions: dict[Text, Text]
+    versions: Annotated[dict[Text, Text], Field(max_length=5)]
     difference: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -197,7 +197,8 @@ def _refuse_newer(name: str, saved: str, package: str, versions: Mapping[str, st
     """A newer Keras may have saved what an older one does not know, or knows as something else."""
     ours = versions.get(package)
     try:
-        is_newer = ours is not None and Version(saved).release[:2] > Version(ours).release[:2]
+        # TensorFlow's own Keras was called 2.2.4-tf once
+        is_newer = ours is not None and Version(saved.removesuffix("-tf")).release[:2] > Version(ours).release[:2]
     except InvalidVersion:
         raise ModelError(f"{name}: was saved by Keras {saved!r:.50}, which is no version") from None
     if is_newer:

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 _LARGEST_CONFIG = 4 << 20
-_LISTED = 10
-_BATCH = 16
+_LISTED, _BATCH = 10, 16
 NO_ANSWER, NOT_FINITE = -1, -2
 """In place of a class: the record holds no image that can be read; the model's scores are not finite numbers."""
 ANSWER = struct.Struct("<if")
@@ -135,11 +134,9 @@ class Original:
         self.keras_version = str(self.keras.__version__)
         self._is_saved_model = arguments["kind"] == "saved_model"
         self._call: Callable[[Any], Any]
-        if self._is_saved_model:
-            name, self.shape, self.dtype = self._load_saved_model(Path(arguments["model"]), arguments["signature"])
-        else:
-            name, self.shape, self.dtype = self._load_keras(Path(arguments["model"]), arguments)
-        self.input_name = name
+        load = self._load_saved_model if self._is_saved_model else self._load_keras
+        name, self.shape, self.dtype = load(Path(arguments["model"]), arguments)
+        self.name = name
         if len(self.shape) != 4:
             raise UnfitModelError(f"its input {name!r} is {self.shape_text}, not batch, height, width and channels")
         if None in self.shape[1:]:
@@ -168,15 +165,14 @@ class Original:
         return self.tf.lite.TFLiteConverter.from_keras_model(self._in_float32())
 
     def learned_means(self) -> list[float] | None:
-        """See learned_means."""
-        if self._is_saved_model:
-            return None
+        """See learned_means. Of a Keras model only."""
         for layer in self._model._flatten_layers(include_self=False):
             if type(layer).__name__ == "Normalization" and getattr(layer, "mean", None) is not None:
                 return [float(mean) for mean in np.asarray(layer.mean).reshape(-1)[:3]]
         return None
 
-    def _load_saved_model(self, folder: Path, wanted: str) -> tuple[str, tuple[int | None, ...], str]:
+    def _load_saved_model(self, folder: Path, arguments: dict[str, Any]) -> tuple[str, tuple[int | None, ...], str]:
+        wanted = arguments["signature"]
         with _loading("TensorFlow", self.tf.__version__):
             self._model = self.tf.saved_model.load(str(folder))
         signatures = dict(self._model.signatures)
@@ -203,7 +199,12 @@ class Original:
             self._model = self.keras.models.load_model(
                 str(file), compile=False, safe_mode=not arguments["allow_lambda"], custom_objects=custom
             )
-        source, _ = _only(list(self._model.inputs), "input"), _only(list(self._model.outputs), "output")
+        tensors: list[Any] = [getattr(self._model, name, None) for name in ("inputs", "outputs")]
+        if None in tensors:
+            raise UnfitModelError(
+                "it is a class of its own that does not say what it takes; save it by model.export(folder) instead"
+            )
+        source, _ = _only(list(tensors[0]), "input"), _only(list(tensors[1]), "output")
         function = self.tf.function(lambda batch: self._model(batch, training=False))
         self._call = function
         dtype = getattr(source.dtype, "name", source.dtype)
@@ -290,7 +291,7 @@ def _for_tf_keras(file: Path) -> Path:
 def _images(original: Original, arguments: dict[str, Any]) -> Any:
     """How an image enters the model: the component's own code."""
     inference = importlib.import_module("inference")
-    tensor = inference.Tensor(original.input_name, original.shape, original.dtype)
+    tensor = inference.Tensor(original.name, original.shape, original.dtype)
     return inference.ImageInput(tensor, "NHWC", inference.Preprocessing.of(arguments["input"]))
 
 
@@ -302,8 +303,7 @@ def _set_option(converter: Any, to: str, images: Any, records: str | None) -> No
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if to == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if to == "full_integer":
-        assert records is not None
+    if to == "full_integer" and records is not None:
         decoding = importlib.import_module("decoding")
 
         def representative() -> Iterator[list[Any]]:

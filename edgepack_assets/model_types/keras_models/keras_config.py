@@ -24,6 +24,7 @@ _PASSES = frozenset({
 """Layers and operations that leave pixel values as they are; so do all that are called Random..."""
 _DIVIDE, _MULTIPLY = ("TrueDivide", "Divide", "math.truediv", "math.divide"), ("Multiply", "math.multiply")
 _SHIFT = ("Subtract", "Add", "math.subtract", "math.add", "nn.bias_add", "__operators__.add")
+_LONGEST_NAME, _LARGEST_NUMBER = 100, 1e12
 _RAW, _UNIT = [0, 255], [0, 1]
 _SMALLEST_FOR_UNIT, _LARGEST_FOR_RAW = 0.5, 0.02
 """Scales: one below 1/50 is for pixels as they are (1/255, 1/127.5), one above 1/2 for pixels in [0, 1]."""
@@ -74,8 +75,8 @@ def describe(name: str, text: str, version: str) -> Described:
 def _described(name: str, config: Mapping[str, Any], version: str) -> Described:
     objects = list(_objects(config, name))
     lambdas = [_name(each) for each in objects if _is_lambda(each)]
-    custom = {str(each.get("registered_name") or each.get("class_name")) for each in objects if _is_custom(each)}
-    custom |= {str(each["config"]) for each in objects if _is_function(each)}
+    custom = {_text(each.get("registered_name") or each["class_name"]) for each in objects if _is_custom(each)}
+    custom |= {_text(each["config"]) for each in objects if _is_function(each)}
     first = _first_layers(config)
     shape = next((_shape(layer) for layer in first if _shape(layer)), None)
     return Described(version, shape, _pixels(first), tuple(lambdas), tuple(sorted(custom)))
@@ -129,7 +130,11 @@ def _is_function(found: Mapping[str, Any]) -> bool:
 def _name(layer: Mapping[str, Any]) -> str:
     config = layer.get("config")
     named = config.get("name") if isinstance(config, dict) else None
-    return str(named or layer.get("name") or layer["class_name"])[:100]
+    return _text(named or layer.get("name") or layer["class_name"])
+
+
+def _text(value: object) -> str:
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:_LONGEST_NAME])
 
 
 def _layers(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -242,4 +247,4 @@ def _numbers(value: Any) -> Iterator[float]:
         for below in value[3:] if is_place else value:
             yield from _numbers(below)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield float(value)
+        yield max(-_LARGEST_NUMBER, min(_LARGEST_NUMBER, value))

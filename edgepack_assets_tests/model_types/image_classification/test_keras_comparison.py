@@ -195,7 +195,7 @@ def test_the_child_s_answers_are_those_of_the_scores(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "inference", load_inference())
 
     class Brightness:
-        input_name, shape, dtype, batch = "input", (None, 4, 4, 3), "float32", 2
+        name, shape, dtype, batch = "input", (None, 4, 4, 3), "float32", 2
 
         def __init__(self, arguments: Mapping[str, Any]) -> None:
             pass

@@ -199,8 +199,9 @@ def test_a_lambda_runs_only_where_the_configuration_allows_it(tmp_path: Path) ->
     assert jobs.done[0].arguments["allow_lambda"] is True
 
 
-def test_a_newer_patch_of_keras_is_taken(tmp_path: Path) -> None:
-    convert(tmp_path, write_keras(tmp_path / "m.keras", PLAIN, "3.15.9"), Jobs(tmp_path))
+@pytest.mark.parametrize("version", ["3.15.9", "2.2.4-tf", "2.21.5", "2.0.5"])
+def test_older_versions_and_newer_patches_of_keras_are_taken(tmp_path: Path, version: str) -> None:
+    convert(tmp_path, write_keras(tmp_path / "m.keras", PLAIN, version), Jobs(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,13 @@ def test_keras_own_classes_are_not_custom_nor_are_losses_read() -> None:
     assert told(config).custom == ()
 
 
+def test_names_are_short_and_printable_and_numbers_bounded() -> None:
+    named = layer("A" * 5000, None), layer("evil\x1b[2J\n", None)
+    found = told(functional(layer("Rescaling", scale=10**400), *named))
+    assert all(len(name) <= 120 and name.isprintable() for name in found.custom)
+    assert found.pixels is not None
+
+
 @pytest.mark.parametrize(("version", "keras"), [("3.0.0", 3), ("3.15.1", 3), ("2.15.0", 2), ("2.0.5-tf", 2)])
 def test_the_version_says_which_keras_loads_it(version: str, keras: int) -> None:
     assert told(sequential(CONV), version).keras == keras
