@@ -34,7 +34,7 @@ _CLOSE = 1e-3
 Measured: 1e-5. This is no comparison, which the payload is for, but finds a conversion that went wrong."""
 _UNKNOWN = re.compile(
     r"(?:Unknown (?:layer|\w+): |Could not locate (?:class|function) |Cannot deserialize object of type )"
-    r"['`]?([\w>.]+)"
+    r"['`]?([\w>]+(?:\.[\w>]+)*)"
 )
 """How the versions of Keras say that they don't know a class or function."""
 
@@ -192,9 +192,7 @@ class Original:
         return source, _sizes(spec.shape), spec.dtype.name
 
     def _load_keras(self, file: Path, arguments: dict[str, Any]) -> tuple[str, tuple[int | None, ...], str]:
-        custom = _custom_objects(arguments.get("code"), self.keras)
-        if arguments["keras"] == 2 and arguments["kind"] == "keras":
-            file = _for_tf_keras(file)
+        custom = _custom_objects(arguments.get("code"))
         with _loading("Keras", self.keras_version):
             self._model = self.keras.models.load_model(
                 str(file), compile=False, safe_mode=not arguments["allow_lambda"], custom_objects=custom
@@ -204,7 +202,7 @@ class Original:
             raise UnfitModelError(
                 "it is a class of its own that does not say what it takes; save it by model.export(folder) instead"
             )
-        source, _ = _only(list(tensors[0]), "input"), _only(list(tensors[1]), "output")
+        source, _ = _only(list(tensors[0]), "input"), _only(self._model.output_names, "output")
         function = self.tf.function(lambda batch: self._model(batch, training=False))
         self._call = function
         dtype = getattr(source.dtype, "name", source.dtype)
@@ -254,7 +252,7 @@ def _loading(library: str, version: str) -> Iterator[None]:
         raise UnfitModelError(f"{library} {version} cannot load it: {type(error).__name__}: {text:.1500}") from error
 
 
-def _custom_objects(folder: str | None, keras: Any) -> dict[str, Any]:
+def _custom_objects(folder: str | None) -> dict[str, Any]:
     """What the model's own code defines, by name. Importing it registers what it registers."""
     if folder is None:
         return {}
@@ -272,20 +270,6 @@ def _custom_objects(folder: str | None, keras: Any) -> dict[str, Any]:
             if callable(value) and of_the_model:
                 found[key] = value
     return found
-
-
-def _for_tf_keras(file: Path) -> Path:
-    """Keras 2 wrote the names of its own modules into .keras files. They are now called tf_keras."""
-    import zipfile
-
-    target = Path(os.environ["TMPDIR"]) / file.name
-    with zipfile.ZipFile(file) as source, zipfile.ZipFile(target, "w") as copy:
-        for name in source.namelist():
-            data = source.read(name)
-            if name == "config.json":
-                data = re.sub(rb'("module":\s*")keras\.src\.', rb"\1tf_keras.src.", data)
-            copy.writestr(name, data)
-    return target
 
 
 def _images(original: Original, arguments: dict[str, Any]) -> Any:
@@ -329,7 +313,7 @@ def _as_refusal(original: Original) -> Iterator[None]:
         text = str(error)
         lacking = sorted(
             {
-                *re.findall(r"'?tf\.(\w+)'? op is neither a custom op nor a flex op", text),
+                *re.findall(r"'tf\.(\w+)' op (?:is neither a custom op nor a flex op|requires)", text),
                 *re.findall(r"TF Select ops: ([\w, ]+)", text),
                 *re.findall(r"Custom ops: ([\w, ]+)", text),
             }
