@@ -118,12 +118,12 @@ def _without_lines_below(text: str) -> str:
             kept.append(_END_OF_PEM.sub(MASK, line))
             continue
         kept.append(line)
-        found = _BEGINNING.match(line)
-        if found is None:
+        beginning = _BEGINNING.match(line)
+        if beginning is None:
             continue
-        is_below = _NOTHING.fullmatch(found[2]) is not None
+        is_below = _NOTHING.fullmatch(beginning[2]) is not None
         # The column of the name itself: the dash of a list item counts as indentation.
-        column = len(found[1]) - len(found[1].lstrip(" \t-"))
+        column = len(beginning[1]) - len(beginning[1].lstrip(" \t-"))
         end, blanks = at, 0
         while end + blanks < len(lines):
             below = lines[end + blanks]
@@ -136,10 +136,10 @@ def _without_lines_below(text: str) -> str:
                 break
         if end > at:
             at = end
-            kept[-1] = f"{found[1]} {MASK}" if is_below else line
+            kept[-1] = f"{beginning[1]} {MASK}" if is_below else line
     return "\n".join(kept)
 
 
-def _masked(found: re.Match[str]) -> str:
-    quotes = found.groupdict().get("quote") or ""
-    return f"{found[1]}{quotes}{MASK}{quotes}"
+def _masked(match: re.Match[str]) -> str:
+    quotes = match.groupdict().get("quote") or ""
+    return f"{match[1]}{quotes}{MASK}{quotes}"

@@ -65,11 +65,11 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
     yield node
     for step in loc:
         if isinstance(node, yaml.MappingNode):
-            found = [(key, item) for key, item in node.value if key.value == str(step)]
-            if not found:
+            items = [(key, item) for key, item in node.value if key.value == str(step)]
+            if not items:
                 continue  # a missing key, or what pydantic adds to a key's place: "[key]", a union's branch
-            yield found[-1][0]
-            node = found[-1][1]
+            yield items[-1][0]
+            node = items[-1][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             yield node

@@ -38,9 +38,9 @@ class SideJob:
 
 @dataclass(frozen=True)
 class SideResult:
-    """`told`: what the function returned, which is not trusted. `outputs`: its files. `kept`: it was done earlier."""
+    """`returned`: by the function, which is not trusted. `outputs`: its files. `kept`: it was done earlier."""
 
-    told: Any
+    returned: Any
     outputs: Mapping[str, Path]
     kept: bool
 

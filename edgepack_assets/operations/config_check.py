@@ -35,7 +35,7 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
         try:
             known = model_type(implementation).metric_names
         except PluginError:
-            continue  # told where the implementation is used; other model types go on working
+            continue  # reported where the implementation is used; other model types go on working
         for metric in gates:
             if metric not in known:
                 yield (

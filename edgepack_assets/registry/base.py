@@ -39,7 +39,7 @@ class RegisteredVersion(ABC):
     what it may have to look up among the files, `resolve` gives.
 
     `version` of a model is a number (`number`); that of a data asset may be text, in a registry that knows such.
-    `location` is where a person finds it (a path or URI); it may be told differently each time, so two versions are
+    `location` is where a person finds it (a path or URI); it may differ each time, so two versions are
     equal whatever it is.
     """
 
@@ -146,10 +146,10 @@ class Registry(Protocol):
         """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
         grow with their number."""
 
-    def download(self, found: RegisteredVersion, destination: Path) -> Path:
+    def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder, under the name it was registered from, into the folder
         `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
-        against the digest of `found`: raises CorruptError, and leaves nothing behind then."""
+        against the digest of `version`: raises CorruptError, and leaves nothing behind then."""
 
     def register(
         self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
@@ -160,7 +160,7 @@ class Registry(Protocol):
         that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered half."""
 
     def set_tags(
-        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+        self, version: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
@@ -175,19 +175,19 @@ class Registry(Protocol):
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
     """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError."""
-    found = registry.versions(kind, name)
-    if not found:
+    versions = registry.versions(kind, name)
+    if not versions:
         if damaged := registry.damaged(kind, name):
             raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
         known = ", ".join(registry.names(kind)) or "none"
         raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
-    return found[-1]
+    return versions[-1]
 
 
-def damaged_above(registry: Registry, found: RegisteredVersion) -> list[DamagedVersion]:
-    """The damaged versions that are higher than `found`: one of them would be the latest."""
-    damaged = registry.damaged(found.kind, found.name)
-    return [each for each in damaged if each.number > found.number]
+def damaged_above(registry: Registry, version: RegisteredVersion) -> list[DamagedVersion]:
+    """The damaged versions that are higher than `version`: one of them would be the latest."""
+    damaged = registry.damaged(version.kind, version.name)
+    return [each for each in damaged if each.number > version.number]
 
 
 def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:

@@ -25,10 +25,10 @@ class GivenNumbers:
         """Every number that was recorded."""
         with disk_errors(self._folder, "read"):
             try:
-                found = [entry.name for entry in self._folder.iterdir()]
+                names = [entry.name for entry in self._folder.iterdir()]
             except FileNotFoundError:
                 return set()
-        return {int(name) for name in found if is_version(name)}
+        return {int(name) for name in names if is_version(name)}
 
     def add(self, numbers: Iterable[int]) -> None:
         """Record numbers, down to the disk. Those that are recorded already cost one look."""

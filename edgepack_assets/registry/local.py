@@ -76,8 +76,8 @@ class LocalRegistry(Registry):
         """Every registered name of a kind, sorted."""
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
-            found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in found if is_asset_name(name) and self._taken(kind, name))
+            entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in entries if is_asset_name(name) and self._taken(kind, name))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
@@ -109,9 +109,9 @@ class LocalRegistry(Registry):
             raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
         if not os.path.lexists(self._folder(kind, name, version)):
             raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
-        found = self._read(kind, name, version)
+        read = self._read(kind, name, version)
         self._given(kind, name).add_if_possible([version])
-        return found
+        return read
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None: a hint, see base.py."""
@@ -138,17 +138,17 @@ class LocalRegistry(Registry):
         check_name(kind, name)
         return max([*self._taken(kind, name), *self._given(kind, name).read()], default=0)
 
-    def download(self, found: RegisteredVersion, destination: Path) -> Path:
+    def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
-        source = self._content(found.kind, found.name, found.number)
+        source = self._content(version.kind, version.name, version.number)
         target = destination / source.name
         if target.exists() or target.is_symlink():
-            raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
+            raise EdgepackError(f"{target} is there already; remove it or download {version} somewhere else")
         if not source.exists():
-            raise CorruptError(f"{source}: the content of {found} is gone; register it as a new version")
+            raise CorruptError(f"{source}: the content of {version} is gone; register it as a new version")
         made_here = not destination.exists()
         try:
-            self._copy_verified(source, target, found)
+            self._copy_verified(source, target, version)
         except BaseException:
             if made_here:
                 with contextlib.suppress(OSError):  # not made yet, or others have put something there
@@ -157,16 +157,16 @@ class LocalRegistry(Registry):
         return target
 
     @staticmethod
-    def _copy_verified(source: Path, target: Path, found: RegisteredVersion) -> None:
+    def _copy_verified(source: Path, target: Path, version: RegisteredVersion) -> None:
         aside = target.parent / f".{uuid.uuid4().hex}.tmp"
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
                 copy = _copy(source, aside, sync=False)
-                digest = found.resolve().digest
+                digest = version.resolve().digest
                 if content_digest(copy)[0] != digest:
                     raise CorruptError(
-                        f"{source}: bytes differ from the digest {digest} of {found}; "
+                        f"{source}: bytes differ from the digest {digest} of {version}; "
                         "register a good copy as a new version"
                     )
                 copy.rename(target)
@@ -206,15 +206,15 @@ class LocalRegistry(Registry):
         return self._read(kind, name, number)
 
     def set_tags(
-        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+        self, version: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> ResolvedVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
         tags = check_tags(tags)
-        with self._lock(found.kind, found.name):
-            known = self.get(found.kind, found.name, found.version).tags
+        with self._lock(version.kind, version.name):
+            known = self.get(version.kind, version.name, version.version).tags
             kept = {key: value for key, value in known.items() if key not in without}
-            write_json(self._folder(found.kind, found.name, found.number) / "tags.json", {**kept, **tags})
-        return self.get(found.kind, found.name, found.version)
+            write_json(self._folder(version.kind, version.name, version.number) / "tags.json", {**kept, **tags})
+        return self.get(version.kind, version.name, version.version)
 
     def unfinished(self) -> list[Unfinished]:
         """What registrations in progress, or cut short, have left in the registry."""
@@ -237,8 +237,8 @@ class LocalRegistry(Registry):
         """Every number that stands in a name's folder, whatever it is: none of them is given out again."""
         folder = self.path / _FOLDERS[kind] / name
         with disk_errors(folder, "read"):
-            found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(entry) for entry in found if is_version(entry))
+            names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(entry) for entry in names if is_version(entry))
 
     def _given(self, kind: Kind, name: str) -> GivenNumbers:
         return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
@@ -291,8 +291,8 @@ class LocalRegistry(Registry):
                         raise _taken_error(kind, name, number) from None
                     continue
                 given.add([number])
-                for made in (folder.parent, folder.parent.parent, self.path):
-                    sync_folder(made)
+                for above in (folder.parent, folder.parent.parent, self.path):
+                    sync_folder(above)
             return number
 
     @contextlib.contextmanager
@@ -328,8 +328,8 @@ def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = l
     base = copy if source.is_dir() else folder
     pairs = [(file, base / name) for name, file in files_of(source)]
     folders = {parent for _, to in pairs for parent in to.parents if parent.is_relative_to(folder)} - {folder}
-    for made in sorted(folders):
-        made.mkdir()
+    for subfolder in sorted(folders):
+        subfolder.mkdir()
 
     def one(pair: tuple[Path, Path]) -> None:
         shutil.copyfile(*pair)
@@ -343,6 +343,6 @@ def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = l
     with ThreadPoolExecutor(_COPIERS) as pool:
         list(pool.map(one, pairs))
     if sync:
-        for made in folders:
-            sync_folder(made)
+        for subfolder in folders:
+            sync_folder(subfolder)
     return copy

@@ -59,45 +59,45 @@ class Shipping:
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
-def convert_model(key: ModelKey, source: ModelSource, tools: TaskContext, work: Path) -> Shipping:
+def convert_model(key: ModelKey, source: ModelSource, context: TaskContext, work: Path) -> Shipping:
     """What ships of `source`. Raises ModelError, EnvironmentBuildError, ComponentError, RawDataError."""
     if source.conversion is None:
         return Shipping(source)
     folder = _new_folder(work, "conversion")
-    jobs = SideJobRunner(key, tools, folder)
-    converted = tools.model_type(key).convert(source, jobs, folder)
+    jobs = SideJobRunner(key, context, folder)
+    converted = context.model_type(key).convert(source, jobs, folder)
     record = ConversionRecord(
         record=dict(converted.record),
         locks=[UsedLock(asked=asked, lock=lock) for asked, lock in jobs.used.items()],
         jobs=jobs.done,
         folders=sorted(name for name, path in converted.original.items() if path.is_dir()),
     )
-    parts = {PART: tools.store.put_json(record.model_dump(mode="json"))}
+    parts = {PART: context.store.put_json(record.model_dump(mode="json"))}
     for name, path in converted.original.items():
         for below, file in files_of(path):
-            parts[f"{_ORIGINAL}/{name}/{below}"] = tools.store.put_file(file, _FILE)
+            parts[f"{_ORIGINAL}/{name}/{below}"] = context.store.put_file(file, _FILE)
     facts = {"representative_data": jobs.representative} if jobs.representative else {}
     return Shipping(converted.source, parts, facts, {**converted.metadata, **_in_words(facts)})
 
 
 def compare_answers(
-    key: ModelKey, config_package: Artefact, tools: TaskContext, work: Path, *,
+    key: ModelKey, config_package: Artefact, context: TaskContext, work: Path, *,
     component: Path, payload: Payload, results: Results, inspection: Mapping[str, Any],
 ) -> Comparison:  # fmt: skip
     """Compare the package's `results` with the original's answers, where the model was converted; without rows where
     it was not. `component` is the packaged component's folder."""
     if PART not in config_package.parts:
         return Comparison((), ())
-    document = ConversionRecord.model_validate(tools.store.read_json(config_package.parts[PART]))
+    document = ConversionRecord.model_validate(context.store.read_json(config_package.parts[PART]))
     folder = _new_folder(work, "comparison")
-    jobs = SideJobRunner(key, tools, folder, {used.asked: used.lock for used in document.locks})
-    original = _restored(key, config_package, set(document.folders), tools, folder)
+    jobs = SideJobRunner(key, context, folder, {used.asked: used.lock for used in document.locks})
+    original = _restored(key, config_package, set(document.folders), context, folder)
     compared = Compared(document.record, original, component, payload, results, inspection)
-    return tools.model_type(key).compare(compared, tools.entry(key), jobs, folder)
+    return context.model_type(key).compare(compared, context.entry(key), jobs, folder)
 
 
 def _restored(
-    key: ModelKey, config_package: Artefact, folders: set[str], tools: TaskContext, work: Path
+    key: ModelKey, config_package: Artefact, folders: set[str], context: TaskContext, work: Path
 ) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for part, blob in config_package.parts.items():
@@ -109,7 +109,7 @@ def _restored(
             raise StaleError(f"config_package of {key} has a part {part!r}: materialize it again")
         target = work / _ORIGINAL / name / inner
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(tools.store.fetch(blob), target)
+        shutil.copyfile(context.store.fetch(blob), target)
         found[name] = work / _ORIGINAL / name if name in folders else target
     return found
 

@@ -119,7 +119,7 @@ def _older_tag(known: Iterable[RegisteredVersion | DamagedVersion], tags: Mappin
 
 
 def metrics_tag(
-    found: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
+    package: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """(the dated tag that a package validated again needs, the oldest ones that make room for it): none if it holds
     these metrics on this payload already."""
@@ -131,17 +131,17 @@ def metrics_tag(
         "config_digest": tags.get(CONFIG_DIGEST, ""),
     }
     first = {
-        "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},
-        "payload_digest": found.tags.get(PAYLOAD_DIGEST),
+        "metrics": {name: _number_or_text(package.tags[name]) for name in metrics if name in package.tags},
+        "payload_digest": package.tags.get(PAYLOAD_DIGEST),
     }
-    dated = dated_metrics(found)
+    dated = dated_metrics(package)
     if any(_same_metrics(entry, held) for held in (first, *dated.values())):
         return {}, []
-    # Later than the others by name too, whatever the clocks say: by their names the oldest are told.
+    # Later than the others by name too, whatever the clocks say: the oldest are known by their names.
     now = datetime.now(UTC)
     if dated:
         now = max(now, datetime.strptime(max(dated), DATED_METRICS).replace(tzinfo=UTC) + timedelta(seconds=1))
-    while (key := now.strftime(DATED_METRICS)) in found.tags:
+    while (key := now.strftime(DATED_METRICS)) in package.tags:
         now += timedelta(seconds=1)
     return {key: json.dumps(entry, sort_keys=True)}, list(dated)[: max(0, len(dated) + 1 - DATED_KEPT)]
 

@@ -42,7 +42,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     lock: str
     """The digest of its environment's lock."""
-    told: Any
+    returned: Any
     outputs: dict[str, Blob]
 
 
@@ -54,11 +54,11 @@ class SideJobRunner:
     def __init__(
         self,
         key: ModelKey,
-        tools: TaskContext,
+        context: TaskContext,
         work: Path,
         locks: Mapping[tuple[str, ...], Lock] | None = None,
     ) -> None:
-        self._key, self._tools, self._work = key, tools, work
+        self._key, self._context, self._work = key, context, work
         self._jobs = 0
         self.used: dict[tuple[str, ...], Lock] = dict(locks or {})
         self.done: list[str] = []
@@ -78,7 +78,7 @@ class SideJobRunner:
         found = self._kept(key)
         if found is not None:
             return found
-        environments = self._tools.settings.runtime.environments
+        environments = self._context.settings.runtime.environments
         with disk_errors(environments):
             environments.mkdir(parents=True, exist_ok=True)
         # few files for all jobs: two that share one only wait for each other
@@ -88,16 +88,16 @@ class SideJobRunner:
 
     def payload(self) -> Payload:
         """See SideJobs."""
-        artefact, _ = make_payload(self._key, self._tools)
+        artefact, _ = make_payload(self._key, self._context)
         self.representative = artefact.facts["raw_data"]
-        return open_payload(artefact, self._tools)
+        return open_payload(artefact, self._context)
 
     def _lock(self, requirements: tuple[str, ...]) -> Lock:
         if requirements not in self.used:
-            runtime = self._tools.settings.runtime
-            python, _ = find_python(self._tools.entry(self._key).python_version, runtime.pythons)
+            runtime = self._context.settings.runtime
+            python, _ = find_python(self._context.entry(self._key).python_version, runtime.pythons)
             try:
-                generation, _ = generation_for(requirements, python, self._tools.store, runtime)
+                generation, _ = generation_for(requirements, python, self._context.store, runtime)
             except EnvironmentBuildError as error:
                 error.args = (f"an environment beside the component's ({', '.join(requirements)}): {error}",)
                 raise
@@ -105,28 +105,30 @@ class SideJobRunner:
         return self.used[requirements]
 
     def _kept(self, key: str) -> SideResult | None:
-        store = self._tools.store
+        store = self._context.store
         document = store.get_named(KIND, key)
         if document is None:
             return None
         try:
             outcome = Outcome.model_validate(document)
             return SideResult(
-                outcome.told, {name: store.fetch(blob) for name, blob in outcome.outputs.items()}, kept=True
+                outcome.returned, {name: store.fetch(blob) for name, blob in outcome.outputs.items()}, kept=True
             )
         except (ValidationError, CorruptError) as error:
-            self._tools.log.warning(f"what was kept of an earlier job cannot be used, so it is done again: {error}")
+            self._context.log.warning(f"what was kept of an earlier job cannot be used, so it is done again: {error}")
             return None
 
     def _do(self, what: str, job: SideJob, lock: Lock, key: str) -> SideResult:
-        tools = self._tools
+        context = self._context
         self._jobs += 1
         folder = self._work / f"side-job-{self._jobs}"
         folder.mkdir()
         outputs = {name: folder / name for name in job.outputs}
         call = CallJob(job.folder, job.file, job.function, dict(job.arguments))
         try:
-            told = tools.sandbox.run(what, tools.environment(lock), (), call, inputs=job.inputs, outputs=outputs)
+            returned = context.sandbox.run(
+                what, context.environment(lock), (), call, inputs=job.inputs, outputs=outputs
+            )
         except TaskFailedError as error:
             raise ModelError(str(error)) from None
         except ChildDiedError as error:
@@ -135,11 +137,11 @@ class SideJobRunner:
             ) from None
         finally:
             # its process holds a library of gigabytes, and the component's needs another one
-            tools.sandbox.close()
-        blobs = {name: tools.store.put_file(path, _FILE) for name, path in outputs.items()}
-        outcome = Outcome(lock=lock.digest, told=told, outputs=blobs)
-        tools.store.put_named(KIND, key, outcome.model_dump(mode="json"))
-        return SideResult(told, outputs, kept=False)
+            context.sandbox.close()
+        blobs = {name: context.store.put_file(path, _FILE) for name, path in outputs.items()}
+        outcome = Outcome(lock=lock.digest, returned=returned, outputs=blobs)
+        context.store.put_named(KIND, key, outcome.model_dump(mode="json"))
+        return SideResult(returned, outputs, kept=False)
 
 
 def _key(job: SideJob, lock: Lock) -> str:

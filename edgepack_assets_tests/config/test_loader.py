@@ -231,6 +231,10 @@ FAULTS = {
 IMAGES = ENTRY.replace("state_identifier", "image_classification")
 INPUT = r":7: model_types.press.input"
 FAULTS |= {
+    "columns of an image classifier": (
+        IMAGES + "    columns: [ph1, ph2, ph3]\n",
+        r":7: unknown key .model_types.press.columns.; allowed here: approval, ",
+    ),
     "an input of a state identifier": (
         ENTRY + "    input: {range: [0, 1]}\n",
         r":7: unknown key .model_types.press.input.",

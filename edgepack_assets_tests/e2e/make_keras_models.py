@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from PIL import Image  # noqa: E402
 
-keras = tf.keras
+keras: Any = tf.keras
 SIDE, SHAPE = 32, (32, 32, 3)
 MLMODEL = "flavors:\n  {0}:\n    data: data\n  python_function:\n    data: data\n    loader_module: mlflow.{0}\n"
 

@@ -69,9 +69,9 @@ def runner(tools: TaskContext, folder: Path) -> SideJobRunner:
 
 def test_the_same_job_is_done_once_and_what_it_gave_is_kept(tools: TaskContext, job: SideJob, tmp_path: Path) -> None:
     first = runner(tools, tmp_path).run("shouting", job)
-    assert (first.kept, first.told["length"], first.outputs["loud"].read_text()) == (False, 5, "QUIET")
+    assert (first.kept, first.returned["length"], first.outputs["loud"].read_text()) == (False, 5, "QUIET")
     again = runner(tools, tmp_path).run("shouting", job)
-    assert (again.kept, again.told, again.outputs["loud"].read_text()) == (True, first.told, "QUIET")
+    assert (again.kept, again.returned, again.outputs["loud"].read_text()) == (True, first.returned, "QUIET")
 
 
 def test_whatever_the_job_depends_on_makes_it_another_one(tools: TaskContext, job: SideJob, tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_a_job_that_fails_leaves_nothing_behind(
     assert tools.store.named(KIND) == {}
 
 
-def _run(folder: Path, environments: Path, job: SideJob, told: multiprocessing.Queue[bool], number: int) -> None:
+def _run(folder: Path, environments: Path, job: SideJob, returned: multiprocessing.Queue[bool], number: int) -> None:
     tools = context(folder / f"process-{number}", environments)
     tools.store = type(tools.store)(str(folder / "artefacts"), folder / f"cache-{number}")
     with tools.sandbox:
-        told.put(runner(tools, folder).run("shouting", job).kept)
+        returned.put(runner(tools, folder).run("shouting", job).kept)
 
 
 def test_of_two_processes_one_does_the_job(
@@ -130,16 +130,16 @@ def test_of_two_processes_one_does_the_job(
 ) -> None:
     tools.environment(runner(tools, tmp_path)._lock(()))  # built before: not what is tried here
     method = multiprocessing.get_context("spawn")
-    told: multiprocessing.Queue[bool] = method.Queue()
+    returned: multiprocessing.Queue[bool] = method.Queue()
     for number in range(2):
         (tmp_path / f"process-{number}").mkdir()
     processes = [
-        method.Process(target=_run, args=(tmp_path, plain_settings.environments, job, told, number))
+        method.Process(target=_run, args=(tmp_path, plain_settings.environments, job, returned, number))
         for number in range(2)
     ]
     for process in processes:
         process.start()
-    assert sorted(told.get(timeout=120) for _ in processes) == [False, True]
+    assert sorted(returned.get(timeout=120) for _ in processes) == [False, True]
     for process in processes:
         process.join()
 

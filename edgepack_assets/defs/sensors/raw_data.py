@@ -73,7 +73,7 @@ def raw_data_versions(
                     requests += [request] if request is not None else []
                     messages.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += registry.call(partial(raw_data_observations, keys, settings))
+            observed += raw_data_observations(keys, raw, current)
         except NotFoundError as error:
             messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
             outage.stop()
@@ -106,8 +106,8 @@ def _current(name: str, settings: Settings, registry: Registry) -> tuple[Registe
     versions that would be newer."""
     raw = current_raw_data(name, settings, registry)
     is_latest = settings.model_type(name).raw_data.version == "latest"
-    found = data_version(raw.name, raw.version, raw.resolve().digest)
-    return raw, found, damaged_above(registry, raw) if is_latest else []
+    current = data_version(raw.name, raw.version, raw.resolve().digest)
+    return raw, current, damaged_above(registry, raw) if is_latest else []
 
 
 def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance) -> list[ModelKey]:

@@ -65,15 +65,15 @@ def _evenly(items: Sequence[_T], count: int) -> list[_T]:
 def _pixels(payload: Payload, wanted: set[int]) -> dict[int, Pixels]:
     from PIL import Image as Pillow
 
-    found: dict[int, Pixels] = {}
+    tiles: dict[int, Pixels] = {}
     for number, record in enumerate(read_lines(payload.records)):
         if number in wanted:
             encoded = json.loads(record[INPUT])["image"].partition(",")[2]
             with Pillow.open(io.BytesIO(base64.b64decode(encoded))) as image:
-                found[number] = _tile(image)
-        if len(found) == len(wanted):
+                tiles[number] = _tile(image)
+        if len(tiles) == len(wanted):
             break
-    return found
+    return tiles
 
 
 def _tile(image: Pixels) -> Pixels:

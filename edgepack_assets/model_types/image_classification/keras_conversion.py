@@ -53,7 +53,7 @@ class _Means(UntrustedReport):
     means: Annotated[list[_Number], Field(max_length=3)] | None
 
 
-class _Told(UntrustedReport):
+class _ConversionReport(UntrustedReport):
     versions: Annotated[dict[Text, Text], Field(max_length=5)]
     difference: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -96,15 +96,15 @@ class KerasConversion(Conversion):
             calibration = {"representative_records": count}
         what = f"converting {original.name} to TensorFlow Lite"
         result = jobs.run(what, replace(job, function="convert", arguments=arguments, outputs=("converted",)))
-        told = parse_report(what, _Told, result.told)
+        report = parse_report(what, _ConversionReport, result.returned)
         file = work / FILE
         shutil.copyfile(result.outputs["converted"], file)
         title = f"{_TITLES[original.kind]}, {_saved_by(described)}"
-        by = ", ".join(f"{name} {version}" for name, version in sorted(told.versions.items()))
+        by = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
         row = CheckRow(
             "converted to TensorFlow Lite", True,
             f"{original.name} ({title}) to {settings.to} by {by}; scores of test images differ by at most "
-            f"{told.difference:.2g}",
+            f"{report.difference:.2g}",
             "a file that answers; validation_results compares its answers with the original's",
         )  # fmt: skip
         return Converted(
@@ -136,7 +136,7 @@ class KerasConversion(Conversion):
             return None
         what = f"reading {self.original.name}"
         job = side_job(component, work, _READS_HDF5, {"model": self.original.path})
-        texts = parse_report(what, _Texts, jobs.run(what, replace(job, function="read_hdf5")).told)
+        texts = parse_report(what, _Texts, jobs.run(what, replace(job, function="read_hdf5")).returned)
         return read_texts(self.original, texts.keras_version, texts.configuration)
 
     def _refuse(self, described: Described, settings: ConversionSettings, *, has_code: bool) -> None:
@@ -168,8 +168,8 @@ class KerasConversion(Conversion):
         found = pixels.range
         if found is None and pixels.by == LEARNED:
             what = f"reading the normalization of {self.original.name}"
-            told = jobs.run(what, replace(job, function="learned_means", arguments=loading)).told
-            found = means_tell(parse_report(what, _Means, told).means or [])
+            returned = jobs.run(what, replace(job, function="learned_means", arguments=loading)).returned
+            found = means_tell(parse_report(what, _Means, returned).means or [])
         given = {} if found is None else {"range": found}
         return {"source": f"the model's own {pixels.by}", "input": given, "labels": None, "notes": []}
 

@@ -101,7 +101,7 @@ def _input(entry: ModelTypeSettings) -> dict[str, Any]:
 
 def _external_data(file: Path, root: Path) -> dict[str, Path]:
     """Path in the component -> file, for the weights that an .onnx file keeps in files beside it."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for location in _locations(file):
         below = (file.parent.relative_to(root) / location).as_posix() if not location.startswith("/") else location
         data = path_inside(root, below, f"{file.name}: its external data")
@@ -113,8 +113,8 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
             )
         if path.as_posix() in (*_COMPONENT_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
-        found[path.as_posix()] = data
-    return found
+        files[path.as_posix()] = data
+    return files
 
 
 def _locations(file: Path) -> Iterator[str]:

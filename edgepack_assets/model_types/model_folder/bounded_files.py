@@ -76,16 +76,16 @@ def path_problem(root: Path, named: str) -> str:
         return f"names {named[:200]!r}, which is no path"
     if path.is_absolute() or ".." in path.parts:
         return f"names {named!r}, which lies outside the model folder"
-    found = root
+    target = root
     for part in path.parts:
-        found /= part
-        with disk_errors(found, "read"):
+        target /= part
+        with disk_errors(target, "read"):
             try:
-                mode = found.lstat().st_mode
+                mode = target.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
                 return ""
         if stat.S_ISLNK(mode):
-            return f"names {named!r}, but {found.relative_to(root).as_posix()} is a link"
+            return f"names {named!r}, but {target.relative_to(root).as_posix()} is a link"
     return ""
 
 
@@ -147,5 +147,5 @@ def _check_bounds(text: str, shown: str) -> None:
 
 def _fault(shown: str, fault: Any) -> str:
     key = ".".join(str(step)[:100] for step in fault["loc"])
-    found = f" (found {fault['input']!r:.100})" if not isinstance(fault["input"], dict) else ""
-    return f"{shown}: {key}: {fault['msg'].removeprefix('Value error, ')}{found}"
+    value = f" (found {fault['input']!r:.100})" if not isinstance(fault["input"], dict) else ""
+    return f"{shown}: {key}: {fault['msg'].removeprefix('Value error, ')}{value}"

@@ -106,10 +106,10 @@ class Signature(_Section):
     def columns(self) -> list[str]:
         """The names of the columns that the model is called with, in their order; none where it takes tensors."""
         try:
-            found = json.loads(self.inputs or "[]")
+            parsed = json.loads(self.inputs or "[]")
         except (ValueError, RecursionError):
             raise ModelError("MLmodel: signature.inputs: is not JSON") from None
-        columns = found if isinstance(found, list) else []
+        columns = parsed if isinstance(parsed, list) else []
         names = [column.get("name") for column in columns if isinstance(column, dict) and "tensor-spec" not in column]
         texts = [name for name in names if isinstance(name, str)]
         return texts if len(texts) == len(columns) else []
@@ -128,13 +128,13 @@ class MLmodel(_Section):
     @property
     def versions(self) -> dict[str, str]:
         """Distribution -> version that the model was saved with, of every library that its flavors name."""
-        found = {}
+        versions = {}
         for flavor in self.flavors.values():
             for key, value in (flavor.model_extra or {}).items():
                 name = key.removesuffix("_version")
                 if name != key and isinstance(value, str) and value not in _NULLS:
-                    found[DISTRIBUTIONS.get(name, name)] = value
-        return found
+                    versions[DISTRIBUTIONS.get(name, name)] = value
+        return versions
 
 
 class _Dependency(_Section):

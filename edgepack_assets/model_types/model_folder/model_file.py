@@ -44,24 +44,24 @@ def find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]
             raise ModelError(f"{model.name}: not a model file this model type knows; it takes {wanted}")
         return model.parent, model
     root = mlflow_root(model) or _folder_with_models(model, suffixes)
-    found = _models_in(root, suffixes)
-    if len(found) > 1:
-        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in found[:20]))
-        raise ModelError(f"the model folder holds {len(found)} model files ({names}); register a folder with one")
+    models = _models_in(root, suffixes)
+    if len(models) > 1:
+        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in models[:20]))
+        raise ModelError(f"the model folder holds {len(models)} model files ({names}); register a folder with one")
     named = _named_by_mlflow(root)
     if named is not None and named.suffix.lower() in suffixes:
         if not named.is_file():
             raise ModelError(f"MLmodel names {named.relative_to(root).as_posix()}, but the folder does not hold it")
-        if found and found[0] != named:
+        if models and models[0] != named:
             raise ModelError(
-                f"MLmodel names {named.relative_to(root).as_posix()}, but the folder also holds {found[0].name}; "
+                f"MLmodel names {named.relative_to(root).as_posix()}, but the folder also holds {models[0].name}; "
                 "register a folder with one model file"
             )
         return root, named
-    if not found:
+    if not models:
         listing = ", ".join(name for name, _ in files_of(model))[:400] or "nothing"
         raise ModelError(f"the model folder holds no model file ({wanted}); it holds: {listing}")
-    return root, path_inside(root, found[0].name, "the model folder")
+    return root, path_inside(root, models[0].name, "the model folder")
 
 
 def model_code(
@@ -71,27 +71,27 @@ def model_code(
     the configured code_paths, each under the import path that the pickle knows. What is `shipped` already comes first.
 
     Raises ModelError if two files would collide, or a named folder is missing."""
-    found: dict[str, Path] = dict(shipped or {})
+    files: dict[str, Path] = dict(shipped or {})
     if root is not None:
         named = read_mlmodel(root).flavor("python_function").code
         folder = path_inside(root, named or "code", "MLmodel: flavors.python_function.code")
         if folder.is_dir():
-            _collect(found, dict(files_of(folder)), folder)
+            _collect(files, dict(files_of(folder)), folder)
         elif named:
             raise ModelError(f"MLmodel names the code folder {named!r}, but the model does not hold it")
     for path in entry.code_paths:
         prefix = "" if path.is_file() else f"{path.name}/"
-        _collect(found, {f"{prefix}{name}": file for name, file in files_of(path)}, path)
-    return found
+        _collect(files, {f"{prefix}{name}": file for name, file in files_of(path)}, path)
+    return files
 
 
-def _collect(found: dict[str, Path], more: Mapping[str, Path], origin: Path) -> None:
+def _collect(files: dict[str, Path], more: Mapping[str, Path], origin: Path) -> None:
     for name, file in more.items():
         if is_leftover(Path(name)) or file.suffix == ".pyc":
             continue
-        if name in found and not filecmp.cmp(found[name], file, shallow=False):
-            raise ModelError(f"{origin} and {found[name]} both give the component's {name}, with other content")
-        found[name] = file
+        if name in files and not filecmp.cmp(files[name], file, shallow=False):
+            raise ModelError(f"{origin} and {files[name]} both give the component's {name}, with other content")
+        files[name] = file
 
 
 def _folder_with_models(model: Path, suffixes: tuple[str, ...]) -> Path:

@@ -2,7 +2,7 @@
 
 A job for a child, in the environment that failed to load the pickle: `origin` reads it without loading it. Whatever the
 pickle names is replaced by a class that does nothing, so none of its code runs; cloudpickle's code objects are looked
-at, and the bytecode of this very Python is told from others.
+at, and the bytecode of this very Python is distinguished from others.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ def origin(arguments: "dict[str, Any]") -> "dict[str, Any]":
     "scikit_learn": version or None} for the pickle at `file`."""
     data = Path(arguments["file"]).read_bytes()
     reader = _Reader(data)
-    found = _VERSION.search(data)
-    version = found[3][: ord(found[1] or found[2])].decode("ascii") if found else None
+    match = _VERSION.search(data)
+    version = match[3][: ord(match[1] or match[2])].decode("ascii") if match else None
     return {"bytecode": reader.bytecode(), "scikit_learn": version}
 
 
@@ -57,12 +57,12 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        found: list[tuple[Any, ...]] = []
-        self.found = found
+        calls: list[tuple[Any, ...]] = []
+        self.calls = calls
 
         class Code(_Nothing):
             def __new__(cls, *arguments: Any) -> "Any":
-                found.append(arguments)
+                calls.append(arguments)
                 return object.__new__(cls)
 
         class BuiltinType(_Nothing):
@@ -85,10 +85,10 @@ class _Reader(pickle.Unpickler):
         """Whose bytecode the pickle holds; as far as it can be read, joblib's own format has other bytes in between."""
         with contextlib.suppress(Exception):  # a damaged pickle raises anything; what came before it tells enough
             self.load()
-        lengths = {len(arguments) for arguments in self.found}
+        lengths = {len(arguments) for arguments in self.calls}
         if _ARGUMENTS_BEFORE_3_11 in lengths:
             return "older"
-        since = [arguments[_BYTECODE] for arguments in self.found if len(arguments) == _ARGUMENTS_SINCE_3_11]
+        since = [arguments[_BYTECODE] for arguments in self.calls if len(arguments) == _ARGUMENTS_SINCE_3_11]
         codes = [code for code in since if isinstance(code, bytes)]  # old protocols write bytes as something to call
         if not codes:
             return "none"

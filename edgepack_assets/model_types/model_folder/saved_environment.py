@@ -43,7 +43,7 @@ class SavedEnvironment:
 
     `requirements`: PEP 508 lines, empty if it does not say. `constraints`: bounds on packages that others need.
     `python_version`: `3.x`, or what is said instead of one. `versions`: distribution -> version that the MLmodel says
-    it was saved with (`python` among them). `parts`: rows about lines that were passed over."""
+    it was saved with (`python` among them). `parts`: rows of a check, about lines that were passed over."""
 
     requirements: tuple[str, ...] = ()
     python_version: str | None = None
@@ -67,38 +67,38 @@ def saved_environment(
     else:
         placed = (("pip", text) for line in conda.pip for _, text in logical_lines(line))
         lines = read_lines(root, root / conda_name, placed, replacements.replaces)
-    parts: list[CheckRow] = []
+    rows: list[CheckRow] = []
     python = None
     by_pip = {line.name for line in lines if line.name is not None}
     passed_over: dict[CondaKind, list[str]] = {}
     if len(conda.conda) > MOST_LINES:
         raise ModelError(f"{conda_name}: more than {MOST_LINES} packages")
     for text in conda.conda:
-        found = read_conda_line(text)
-        if found.kind is CondaKind.PYTHON:
-            python = str(found.requirement.specifier) if found.requirement else text
-        elif found.kind in (CondaKind.TOOL, CondaKind.NATIVE):
-            if not replacements.replaces(text) and not replacements.replaces(found.name):
-                passed_over.setdefault(found.kind, []).append(text)
+        line = read_conda_line(text)
+        if line.kind is CondaKind.PYTHON:
+            python = str(line.requirement.specifier) if line.requirement else text
+        elif line.kind in (CondaKind.TOOL, CondaKind.NATIVE):
+            if not replacements.replaces(text) and not replacements.replaces(line.name):
+                passed_over.setdefault(line.kind, []).append(text)
             else:
-                lines.append(SavedLine(LineKind.REQUIREMENT, text, conda_name, found.name))
+                lines.append(SavedLine(LineKind.REQUIREMENT, text, conda_name, line.name))
         else:
-            name = canonicalize_name(found.requirement.name) if found.requirement else found.name
+            name = canonicalize_name(line.requirement.name) if line.requirement else line.name
             # pip installs after conda, so its line is what the model was saved with.
             if name not in by_pip:
-                requirement = str(found.requirement) if found.requirement else None
-                kind = LineKind.UNUSABLE if found.problem else LineKind.REQUIREMENT
-                lines.append(SavedLine(kind, text, conda_name, name, requirement, found.problem))
+                requirement = str(line.requirement) if line.requirement else None
+                kind = LineKind.UNUSABLE if line.problem else LineKind.REQUIREMENT
+                lines.append(SavedLine(kind, text, conda_name, name, requirement, line.problem))
     if only is None:
         is_missing = bool(mlmodel.flavor("python_function").env.conda) and not (root / conda_name).is_file()
-        parts += _conda_rows(conda_name, passed_over, is_missing)
+        rows += _conda_rows(conda_name, passed_over, is_missing)
     requirements, constraints, more = _settle(lines, replacements, only)
     versions: dict[str, str] = {canonicalize_name(name): version for name, version in mlmodel.versions.items()}
     stated = _python_of(root, mlmodel, python)
     if stated is not None and "python" not in versions:
         versions["python"] = stated
     return SavedEnvironment(
-        requirements, edge_python(stated) if stated else None, constraints, versions, (*parts, *more)
+        requirements, edge_python(stated) if stated else None, constraints, versions, (*rows, *more)
     )
 
 
@@ -210,12 +210,12 @@ def _settle(
 
 
 def _refusal(lines: list[SavedLine]) -> ModelError:
-    told = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
+    shown = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
     more = f"\nand {len(lines) - 20} more lines" if len(lines) > 20 else ""
     # By name where there is one: that also holds for the next version that is saved.
     keys = {line.name or _normal(line.text): None for line in lines[:_MOST_KEYS]}
     return ModelError(
-        f"{told}{more}\nIf the model runs without them, put this into its model type in edgepack.yaml; else put a "
+        f"{shown}{more}\nIf the model runs without them, put this into its model type in edgepack.yaml; else put a "
         f'requirement such as "scikit-learn==1.5.2" in place of null:\n'
         f"    replace_requirements: {json.dumps(keys, ensure_ascii=False)}"
     )
@@ -226,9 +226,9 @@ def _conda_rows(file: str, passed_over: Mapping[CondaKind, list[str]], is_missin
     if is_missing:
         wanted = "the file, as it may hold versions that nothing else names; else name them under `requirements`"
         rows.append(CheckRow(f"{file}: is there", False, "MLmodel names it; it is missing", wanted, warns=True))
-    if tools := passed_over.get(CondaKind.TOOL):
-        found = f"passed over: {_listed(tools)}"
-        rows.append(CheckRow(f"{file}: tools", True, found, "what installs packages does not run the model"))
+    if installers := passed_over.get(CondaKind.TOOL):
+        passed = f"passed over: {_listed(installers)}"
+        rows.append(CheckRow(f"{file}: tools", True, passed, "what installs packages does not run the model"))
     if native := passed_over.get(CondaKind.NATIVE):
         wanted = "wheels bring the libraries that they need; else name a package under replace_requirements"
         rows.append(_passed_over(f"{file}: libraries of the system", native, wanted))

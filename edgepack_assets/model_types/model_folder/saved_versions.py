@@ -46,11 +46,11 @@ def versions_in_file(file: Path) -> dict[str, str]:
 
     Empty where it does not say, or cannot be read: that is reported when it is loaded, in the sandbox."""
     if file.suffix.lower() == ".skops":
-        found, name = _skops_version(file), "skops"
+        version, name = _skops_version(file), "skops"
     else:
         with disk_errors(file, "read"), file.open("rb") as stream:
-            found, name = _first(_SKLEARN, stream), "scikit-learn"
-    return {name: found} if found else {}
+            version, name = _first(_SKLEARN, stream), "scikit-learn"
+    return {name: version} if version else {}
 
 
 def _skops_version(file: Path) -> str | None:
@@ -120,13 +120,15 @@ def saved_version_rows(saved: Mapping[str, str], lock: Lock, entry: ModelTypeSet
     rows = []
     for name, version in sorted(saved.items()):
         if name == "python":
-            found, same = lock.python, edge_python(version) == lock.python
+            packaged, same = lock.python, edge_python(version) == lock.python
         elif name in locked:
-            found, same = locked[name], _public(version) == _public(locked[name])
+            packaged, same = locked[name], _public(version) == _public(locked[name])
         else:
             continue
         warns = entry.saved_versions == "warn"
-        rows.append(CheckRow(f"{name} as saved", same, found, f"{version[:_LONGEST]}, as the model says", warns=warns))
+        rows.append(
+            CheckRow(f"{name} as saved", same, packaged, f"{version[:_LONGEST]}, as the model says", warns=warns)
+        )
     return rows
 
 

@@ -210,13 +210,13 @@ def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str
 
 def _other_names(own: "list[str]", configured: "list[str] | None", says: str = "the model was fitted on") -> str:
     ours = list(inference.COLUMNS)
-    told = f"{says} the columns {_listed(own)}"
+    stated = f"{says} the columns {_listed(own)}"
     if len(own) != len(ours) or len(set(own)) != len(own):
-        return f"{told}; the payload has {_listed(ours)}: train it on three columns with three different names"
+        return f"{stated}; the payload has {_listed(ours)}: train it on three columns with three different names"
     example = ", ".join(f"{json.dumps(name)}: {column}" for name, column in zip(own, ours, strict=True))
     theirs = f"`columns` maps {_listed(configured)}" if configured else f"the payload has {_listed(ours)}"
     return (
-        f"{told}; {theirs}. Say under `columns` of its model type in edgepack.yaml which is which, in this form "
+        f"{stated}; {theirs}. Say under `columns` of its model type in edgepack.yaml which is which, in this form "
         f"(the pairs are an example): columns: {{{example}}}"
     )
 

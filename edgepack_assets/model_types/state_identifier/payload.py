@@ -28,25 +28,25 @@ def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
     A missing value (null or NaN) stays one (JSON null). Raises RawDataError naming file, column and row.
     """
     paths = recording_files(raw)
-    found = _Found()
+    seen = _Seen()
     for path in paths:
-        found.check(path)
-        _write_rows(path, writer, found)
+        seen.check(path)
+        _write_rows(path, writer, seen)
     if writer.count == 0:
         raise RawDataError(f"{paths[0].name}: the recording has no rows")
-    some = {name: found.missing[name] < writer.count for name in COLUMNS}
+    some = {name: seen.missing[name] < writer.count for name in COLUMNS}
     return {
         "columns": list(COLUMNS),
-        "ignored_columns": found.ignored,
-        "missing_values": found.missing,
-        "smallest": {name: float(value) if some[name] else None for name, value in found.low.items()},
-        "largest": {name: float(value) if some[name] else None for name, value in found.high.items()},
+        "ignored_columns": seen.ignored,
+        "missing_values": seen.missing,
+        "smallest": {name: float(value) if some[name] else None for name, value in seen.low.items()},
+        "largest": {name: float(value) if some[name] else None for name, value in seen.high.items()},
         **({"files": [path.name for path in paths], "file_order": ORDER} if len(paths) > 1 else {}),
     }
 
 
 @dataclass
-class _Found:
+class _Seen:
     """What the files hold, as far as they are read."""
 
     missing: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
@@ -75,7 +75,7 @@ class _Found:
             )
 
 
-def _write_rows(path: Path, writer: PayloadWriter, found: _Found) -> None:
+def _write_rows(path: Path, writer: PayloadWriter, seen: _Seen) -> None:
     import numpy as np
 
     before = writer.count
@@ -88,10 +88,10 @@ def _write_rows(path: Path, writer: PayloadWriter, found: _Found) -> None:
                     row = writer.count - before + int(infinite[0])
                     raise RawDataError(f"{path.name}: column {name} is infinite in row {row}")
                 present = values[~np.isnan(values)]
-                found.missing[name] += len(values) - len(present)
+                seen.missing[name] += len(values) - len(present)
                 if len(present):
-                    found.low[name] = min(found.low[name], present.min())
-                    found.high[name] = max(found.high[name], present.max())
+                    seen.low[name] = min(seen.low[name], present.min())
+                    seen.high[name] = max(seen.high[name], present.max())
                 columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
             writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
 

@@ -37,7 +37,7 @@ def score(results: Results, prepped: Prepped) -> Score:
     due_records = {int(record) for record in records[due]}
     stray = sorted(answers.keys() - due_records)
     unanswered = sorted(due_records - answers.keys())
-    parts = [
+    rows = [
         CheckRow(
             "answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"
         ),
@@ -48,7 +48,7 @@ def score(results: Results, prepped: Prepped) -> Score:
     labels = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
     differing = [int(records[i]) for i, label in zip(joined, labels, strict=True) if label != expected[i]]
     inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
-    parts += [
+    rows += [
         CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
         CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
     ]
@@ -59,16 +59,16 @@ def score(results: Results, prepped: Prepped) -> Score:
             "dunn_index": separated.dunn_index,
             "inertia": inertias[-1] if len(inertias) == 1 else math.nan,
         },
-        parts=tuple(parts),
+        parts=tuple(rows),
         tables={"States": _states(labels)},
     )
 
 
 def _states(labels: NDArray[np.int64]) -> list[dict[str, Any]]:
-    found = Counter(labels.tolist())
+    counts = Counter(labels.tolist())
     return [
         {"state": state, "windows": windows, "share": round(windows / len(labels), 4)}
-        for state, windows in sorted(found.most_common(_MOST_STATES))
+        for state, windows in sorted(counts.most_common(_MOST_STATES))
     ]
 
 

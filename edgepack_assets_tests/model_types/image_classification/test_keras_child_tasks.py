@@ -60,7 +60,7 @@ def converted_to(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
             return change(Original().answer(self.tensor))
 
     module = ModuleType("ai_edge_litert.interpreter")
-    module.Interpreter = Interpreter
+    vars(module)["Interpreter"] = Interpreter
     monkeypatch.setitem(sys.modules, "ai_edge_litert", ModuleType("ai_edge_litert"))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
 

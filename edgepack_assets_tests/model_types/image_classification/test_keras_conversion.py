@@ -24,11 +24,11 @@ TOLD = {"versions": {"tensorflow": "2.21.0", "keras": "3.15.1"}, "difference": 1
 
 
 class Jobs:
-    """Side jobs that say what they would do. `told`: by function."""
+    """Side jobs that say what they would do. `returned`: by function."""
 
-    def __init__(self, folder: Path, told: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, returned: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.told = {"convert": TOLD, **(told or {})}
+        self.returned = {"convert": TOLD, **(returned or {})}
         self.done: list[SideJob] = []
         self.asked: list[tuple[str, ...]] = []
 
@@ -45,7 +45,7 @@ class Jobs:
         for name in job.outputs:
             outputs[name] = self.folder / name
             outputs[name].write_bytes(b"TFL3")
-        return SideResult(self.told[job.function], outputs, kept=False)
+        return SideResult(self.returned[job.function], outputs, kept=False)
 
 
 def convert(folder: Path, model: Path, jobs: Jobs, **more: Any) -> Converted:
@@ -205,11 +205,11 @@ def test_older_versions_and_newer_patches_of_keras_are_taken(tmp_path: Path, ver
 
 
 @pytest.mark.parametrize(
-    "told", [None, {}, {**TOLD, "more": 1}, {**TOLD, "difference": -1.0}, {**TOLD, "versions": {"keras": 3}}]
+    "returned", [None, {}, {**TOLD, "more": 1}, {**TOLD, "difference": -1.0}, {**TOLD, "versions": {"keras": 3}}]
 )
-def test_what_the_child_tells_is_not_trusted(tmp_path: Path, told: Any) -> None:
-    with pytest.raises(ComponentError, match="told something else"):
-        convert(tmp_path, write_keras(tmp_path / "m.keras", PLAIN), Jobs(tmp_path, {"convert": told}))
+def test_what_the_child_tells_is_not_trusted(tmp_path: Path, returned: Any) -> None:
+    with pytest.raises(ComponentError, match="returned something else"):
+        convert(tmp_path, write_keras(tmp_path / "m.keras", PLAIN), Jobs(tmp_path, {"convert": returned}))
 
 
 @pytest.mark.parametrize(
