@@ -19,7 +19,7 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types import keras_models
-from edgepack_assets.model_types.interface import Conversion, Converted, ModelSource, SideJob, SideJobs
+from edgepack_assets.model_types.interface import Conversion, Converted, ModelSource, Payload, SideJob, SideJobs
 from edgepack_assets.model_types.keras_models.keras_config import LEARNED, Described, means_tell
 from edgepack_assets.model_types.keras_models.original import Original, read_keras, read_texts
 from edgepack_assets.model_types.keras_models.settings import ConversionSettings
@@ -88,11 +88,8 @@ class KerasConversion(Conversion):
         arguments = {**loading, "to": settings.to, "input": _entered(known, self.entry)}
         calibration: dict[str, Any] = {}
         if settings.to == "full_integer":
-            payload = jobs.payload()
-            count = min(settings.records, payload.count)
-            job = replace(job, inputs={**job.inputs, "records": work / "representative.gz"})
-            chosen = {(2 * i + 1) * payload.count // (2 * count) for i in range(count)}
-            copy_records(payload.records, chosen, work / "representative.gz")
+            records, count = _representative(jobs.payload(), settings.records, work)
+            job = replace(job, inputs={**inputs, "records": records})
             calibration = {"representative_records": count}
         what = f"converting {original.name} to TensorFlow Lite"
         result = jobs.run(what, replace(job, function="convert", arguments=arguments, outputs=("converted",)))
@@ -165,13 +162,20 @@ class KerasConversion(Conversion):
         pixels = described.pixels if described is not None else None
         if pixels is None:
             return {"source": None, "input": {}, "labels": None, "notes": []}
-        found = pixels.range
-        if found is None and pixels.by == LEARNED:
+        pixel_range = pixels.range
+        if pixel_range is None and pixels.by == LEARNED:
             what = f"reading the normalization of {self.original.name}"
             returned = jobs.run(what, replace(job, function="learned_means", arguments=loading)).returned
-            found = means_tell(parse_report(what, _Means, returned).means or [])
-        given = {} if found is None else {"range": found}
+            pixel_range = means_tell(parse_report(what, _Means, returned).means or [])
+        given = {} if pixel_range is None else {"range": pixel_range}
         return {"source": f"the model's own {pixels.by}", "input": given, "labels": None, "notes": []}
+
+
+def _representative(payload: Payload, most: int, work: Path) -> tuple[Path, int]:
+    """Records of the payload, evenly from all of it, as a file; and how many."""
+    records, count = work / "representative.gz", min(most, payload.count)
+    copy_records(payload.records, {(2 * i + 1) * payload.count // (2 * count) for i in range(count)}, records)
+    return records, count
 
 
 def _entered(known: Mapping[str, Any], entry: ModelTypeSettings) -> dict[str, Any]:
@@ -185,6 +189,7 @@ def _settings(entry: ModelTypeSettings) -> ConversionSettings:
 
 
 def side_job(component: Path, work: Path, requirements: tuple[str, ...], inputs: Mapping[str, Path]) -> SideJob:
+    """A side job whose function and arguments are still to be named, beside the code of the folder `component`."""
     folder = work / "component-code"
     if not folder.is_dir():
         folder.mkdir()
