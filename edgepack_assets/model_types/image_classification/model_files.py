@@ -22,6 +22,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
     find_model_file,
     merge_requirements,
     model_code,
+    refuse_pointer,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
@@ -78,6 +79,8 @@ def _holds_ready_file(model: Path) -> bool:
 
 def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
     """A Keras or TensorFlow model, of which a .tflite file is made."""
+    for name, file in files_of(original.path):
+        refuse_pointer(file, name)
     runtime, distribution = _RUNTIMES[".tflite"]
     needed = (distribution, "numpy", "pillow")
     saved = SavedEnvironment()
@@ -111,6 +114,7 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
                 f"{file.name}: keeps weights in {location!r}, which is not beside it; "
                 "register the folder with both, or export the model as one file"
             )
+        refuse_pointer(data, location)
         if path.as_posix() in (*_COMPONENT_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
         files[path.as_posix()] = data

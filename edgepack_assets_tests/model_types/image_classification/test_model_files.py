@@ -156,6 +156,17 @@ def test_keras_and_tensorflow_models_are_to_be_converted(tmp_path: Path, name: s
     assert found.model == {"file": "model.tflite", "runtime": "litert"}
 
 
+@pytest.mark.parametrize("name", ["m.keras", "variables/variables.data-00000-of-00001"])
+def test_a_git_lfs_pointer_in_place_of_a_keras_model_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "m"
+    (folder / "variables").mkdir(parents=True)
+    if name != "m.keras":
+        (folder / "saved_model.pb").write_bytes(b"x")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(ModelError, match=rf"{name}: is a Git LFS pointer"):
+        MODEL_TYPE.read_model(folder, entry())
+
+
 def test_an_mlflow_folder_s_tensorflow_does_not_ship(tmp_path: Path) -> None:
     folder = _mlflow(tmp_path / "m", "tensorflow", "tensorflow==2.15\nnumpy==1.26.4\n")
     (folder / "data").mkdir()
