@@ -81,7 +81,9 @@ def convert(arguments: dict[str, Any]) -> dict[str, Any]:
     Path(arguments["converted"]).write_bytes(converted)
     return {
         "versions": {"tensorflow": original.tf.__version__, "keras": original.keras_version},
-        "difference": _try_out(original, converted, images, is_float=arguments["to"] == "float"),
+        "difference": _try_out(
+            original, converted, images, is_float=arguments["to"] == "float" and not original.is_mixed
+        ),
     }
 
 
@@ -164,6 +166,12 @@ class Original:
             return self.tf.lite.TFLiteConverter.from_concrete_functions([self._signature], self._model)
         return self.tf.lite.TFLiteConverter.from_keras_model(self._in_float32())
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether layers compute in 16 bits: then the original itself rounds, and its float32 twin does not."""
+        layers = () if self._is_saved_model else self._model._flatten_layers()
+        return any(getattr(layer, "compute_dtype", None) == "float16" for layer in layers)
+
     def learned_means(self) -> list[float] | None:
         """See learned_means. Of a Keras model only."""
         for layer in self._model._flatten_layers(include_self=False):
@@ -211,8 +219,7 @@ class Original:
     def _in_float32(self) -> Any:
         """A model trained in mixed precision computes in 16 bits, for which TensorFlow Lite has no kernels. Its weights
         are 32 bits wide, so the same layers computing in 32 bits are the model as well as can be."""
-        layers = list(self._model._flatten_layers())
-        if not any(getattr(layer, "compute_dtype", None) == "float16" for layer in layers):
+        if not self.is_mixed:
             return self._model
 
         def in_float32(layer: Any) -> Any:
