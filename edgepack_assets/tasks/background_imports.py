@@ -14,7 +14,7 @@ _threads: list[threading.Thread] = []
 def start(modules: Sequence[str]) -> None:
     """Begin to import `modules` and what draws pictures, a second of importing, unless that was done."""
     if not _threads:
-        # No daemon: a process that ends in the middle of importing a library of C++ is aborted, after its run succeeded.
+        # No daemon: a process that ends while a library of C++ is imported is aborted, even if its run succeeded.
         thread = threading.Thread(target=_load, args=[modules], name="import ahead")
         _threads.append(thread)
         thread.start()
