@@ -180,7 +180,7 @@ def _representative(payload: Payload, most: int, work: Path) -> tuple[Path, int]
 
 def _entered(known: Mapping[str, Any], entry: ModelTypeSettings) -> dict[str, Any]:
     """How an image enters the model, as the component will do it (child_tasks.inspect_model)."""
-    configured: dict[str, Any] = {} if entry.settings.input is None else entry.settings.input.given
+    configured: dict[str, Any] = entry.settings.given
     return configured if _PIXELS & configured.keys() else {**known["input"], **configured}
 
 

@@ -15,6 +15,7 @@ from edgepack_assets.model_types.image_classification import (
     input_trial,
     keras_comparison,
     model_files,
+    onnx_model,
     scoring,
 )
 from edgepack_assets.model_types.image_classification import payload as payloads
@@ -43,7 +44,7 @@ class ImageClassification(ModelType):
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
-    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "conversion"})
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "output", "conversion"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
@@ -67,6 +68,10 @@ class ImageClassification(ModelType):
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
         """The .tflite or .onnx file and what runs it, or what becomes a .tflite file."""
         return model_files.read_model(model, entry)
+
+    def finish_component(self, component: Path, source: ModelSource) -> None:
+        """The weights of a large .onnx file are put beside it."""
+        onnx_model.split_large_weights(component, source.model)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """An image in, its class and the probability out."""
@@ -94,7 +99,7 @@ class ImageClassification(ModelType):
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
-        return None if entry.settings.input is not None else input_trial.plan(payload, results, inspection, work)
+        return None if entry.settings.given else input_trial.plan(payload, results, inspection, work)
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """The answers of a converted Keras or TensorFlow model, and the original's."""
