@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
 
 ZIP = "application/zip"
@@ -38,7 +40,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how."""
 
     rows: list[CheckRow]
     files: list[dict[str, Any]]
@@ -46,6 +48,7 @@ class ConfigPackageReport:
     lock_was_kept: bool
     environment_was_kept: bool
     inspection: dict[str, Any]
+    conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
     def lock(self) -> Lock:
@@ -68,6 +71,8 @@ def make_config_package(
     with context.work_folder() as work:
         path, digest = context.registry.view(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
+        shipping = convert_model(key, source, context, work)
+        source = shipping.source
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
             source.requirements, python, context.store, context.settings.runtime, source.constraints
@@ -98,9 +103,11 @@ def make_config_package(
                 "package": context.store.put_file(package, ZIP, move=True),
                 "lock": context.store.put_json(lock.model_dump(mode="json")),
                 "inspection": context.store.put_json(inspection),
+                **shipping.parts,
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
+                **shipping.facts,
                 **failed_rows(rows),
             },
             made_from={"registered_model": digest},
@@ -109,7 +116,9 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(
+        rows, files, generation, lock_was_kept, environment.kept, inspection, shipping.metadata
+    )
     return artefact, report
 
 

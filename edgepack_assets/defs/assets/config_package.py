@@ -55,4 +55,5 @@ def config_package(
             "environment_reused": report.environment_was_kept,
             "files": table(report.files),
             "inspection": dg.MetadataValue.json(report.inspection),
+            **report.conversion,
         }, tags=tags)  # fmt: skip
