@@ -50,9 +50,14 @@ lint: $(VENV)/dev-installed
 	"$(BIN)/mypy" --config-file mypy-tests.ini
 	@set -e; mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; \
 	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py)); do \
-		echo "mypy of $$folder: component/ and child_tasks.py"; \
+		echo "mypy of $$folder: component/ and child_*.py"; \
 		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_tasks.py); \
+			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_*.py); \
+		for more in $$(cd "$$folder" && ls -d component_*/ 2>/dev/null); do \
+			echo "mypy of $$folder$$more"; \
+			(cd "$$folder" && MYPYPATH="$$more" "$$mypy" --config-file "$$top/mypy-components.ini" \
+				--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")_$$(basename "$$more")" "$$more"*.py); \
+		done; \
 	done
 	"$(BIN)/lint-imports" --no-logo
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,8 @@ class ChildProcess:
 
     @contextlib.contextmanager
     def job(self, job: SandboxJob, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[JobFolder]:
-        """Lay out a job: its `folder`, its `file` and the inputs are copied in. All of it is removed afterwards."""
+        """Lay out a job: its `folder`, its `file` and the inputs are copied in, with child_tasks.py also the modules
+        child_*.py beside it. All of it is removed afterwards."""
         self._jobs += 1
         home = self.work / str(self._jobs)
         given, made = home / "in", home / "out"
@@ -155,7 +156,9 @@ class ChildProcess:
                 folder.mkdir()
             for name in ("folder", "file"):
                 if name in message:
-                    message[name] = str(self._give(message[name], given / name / message[name].name))
+                    source = message[name]
+                    beside = source.parent.glob("child_*.py") if source.name == "child_tasks.py" else ()
+                    message[name] = str(self._give(source, given / name / source.name, sorted({*beside} - {source})))
             paths = {name: str(self._give(path, given / name / path.name)) for name, path in inputs.items()}
             laid_out = JobFolder(
                 home, home / "result.json", {name: made / path.name for name, path in outputs.items()}, file
@@ -182,13 +185,14 @@ class ChildProcess:
             remove_all(entry)
         self._is_spent = self._is_spent or _flags(self.work) != self._flags
 
-    def _give(self, source: Path, copy: Path) -> Path:
-        """A copy that is the child's: what it makes of it is its own affair."""
+    def _give(self, source: Path, copy: Path, beside: Sequence[Path] = ()) -> Path:
+        """A copy that is the child's: what it makes of it is its own affair. `beside`: files that go with a file."""
         copy.parent.mkdir()
         self._isolation.give_to_child(copy.parent)
         if not source.is_dir():
-            shutil.copyfile(source, copy)
-            self._isolation.give_to_child(copy)
+            for file in (source, *beside):
+                shutil.copyfile(file, copy.with_name(file.name))
+                self._isolation.give_to_child(copy.with_name(file.name))
             return copy
         shutil.copytree(source, copy, copy_function=shutil.copyfile)
         self._isolation.give_to_child(copy)

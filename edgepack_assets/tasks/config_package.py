@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types import Plugin
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
@@ -77,10 +77,14 @@ def make_config_package(
         tools.sandbox.prepare(environment, tools.child_imports(key, lock))
         background_imports.start(implementation.host_imports)
         component = work / "component"
+        folders = implementation.component_folders(entry, None)
         with model_errors(f"reading {model}"):
-            _assemble(component, implementation, source)
+            _assemble(component, folders, source)
         inspection = _inspect(key, tools, environment, component, source)
         with model_errors(f"reading {model}"):
+            if (shipped := implementation.component_folders(entry, inspection)) != folders:
+                shutil.rmtree(component)
+                _assemble(component, shipped, source)
             _write_model_json(component, {**source.model, **implementation.component_settings(inspection)})
         spec = implementation.component_spec(inspection)
         package = tools.packaging.build_config_package(
@@ -111,11 +115,10 @@ def make_config_package(
     return artefact, report
 
 
-def _assemble(component: Path, implementation: Plugin, source: ModelSource) -> None:
-    own = implementation.folder / "component"
+def _assemble(component: Path, folders: Iterable[Path], source: ModelSource) -> None:
     component.mkdir()
     ours = {"model.json"}
-    for file in sorted(own.glob("*.py")):
+    for file in (file for folder in folders for file in sorted(folder.glob("*.py"))):
         shutil.copyfile(file, component / file.name)
         ours.add(file.name)
     for name, file in source.files.items():

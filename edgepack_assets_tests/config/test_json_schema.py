@@ -78,6 +78,23 @@ model_types:
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
     approval: {default: auto, prod: required}
+  pump:
+    implementation: state_identifier
+    model_name: pump
+    package_name: Pump
+    raw_data: {name: pump}
+    channels: [vibration, current]
+    sampling_period_ms: 100
+    timestamp_column: time
+    label_column: state
+    windows: {seconds: 1.5, step_seconds: 0.5}
+  valve:
+    implementation: state_identifier
+    model_name: valve
+    package_name: Valve
+    raw_data: {name: valve}
+    channels: [pressure]
+    windows: {records: 15, step_records: 5}
   ordered:
     implementation: state_identifier
     model_name: ordered
@@ -224,7 +241,10 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "press", "python_version"), 3.13),
         (("model_types", "press", "keep_mlflow"), "perhaps"),
         (("model_types", "press", "approval"), {"prod": "maybe"}),
-        (("model_types", "press", "columns"), ["ph4"]),
+        (("model_types", "press", "columns"), ["phase 4"]),
+        (("model_types", "press", "channels"), ["phase 4"]),
+        (("model_types", "press", "channels"), []),
+        (("model_types", "press", "windows"), {"seconds": 0}),
         (("model_types", "press", "gates", "silhouette", "reference"), "best"),
         (("model_types", "press", "gates", "silhouette", "low"), 1),
         (("model_types", "press", "raw_data"), "press_raw"),
