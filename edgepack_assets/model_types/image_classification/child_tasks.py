@@ -4,6 +4,7 @@ it and by reading what its file says of its input; and trying other inputs on a 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import importlib
@@ -64,6 +65,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
             "unit_length": _have_unit_length(probed),
         },
         "component": {"scores": classifier.scores, "input": given},
+        **({"payload": settings["payload"]} if "payload" in settings else {}),
     }
 
 
@@ -82,13 +84,22 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
         for line in lines:
             image = None
             with contextlib.suppress(decoding.NoAnswer):
-                image = decoding.decode(json.loads(line).get("vision_payload"))
+                image = _image_of(json.loads(line).get("vision_payload"))
             for classes, classifier.input in zip(found, inputs, strict=True):
                 classes.append(None)
                 if image is not None:
                     with contextlib.suppress(decoding.NoAnswer):
                         classes[-1] = classifier.classify(image)[0]
     return {"classes": found}
+
+
+def _image_of(payload: Any) -> Any:
+    """The image of a record, the first one of an image set, whose bytes are base64 in a payload."""
+    if not isinstance(payload, dict):
+        return importlib.import_module("decoding").decode(payload)
+    detail = payload["detail"][0]
+    image_set = {**payload, "detail": [{**detail, "image": base64.b64decode(detail["image"])}]}
+    return next(importlib.import_module("image_set_decoding").images_of(image_set))
 
 
 def _have_unit_length(probed: list[Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgepack_assets.model_types.figures import name_text, png
 from edgepack_assets.model_types.image_classification.figure_labels import airy_figure
+from edgepack_assets.model_types.image_classification.image_sets import first_image
 from edgepack_assets.model_types.image_classification.payload import INPUT
 from edgepack_assets.model_types.image_classification.scoring import NO_ANSWER, Image, match
 from edgepack_assets.model_types.interface import Payload, Results, read_lines
@@ -68,6 +69,9 @@ def _pixels(payload: Payload, wanted: set[int]) -> dict[int, Pixels]:
     found: dict[int, Pixels] = {}
     for number, record in enumerate(read_lines(payload.records)):
         if number in wanted:
+            if isinstance(record[INPUT], dict):
+                found[number] = _tile(first_image(record[INPUT]))
+                continue
             encoded = json.loads(record[INPUT])["image"].partition(",")[2]
             with Pillow.open(io.BytesIO(base64.b64decode(encoded))) as image:
                 found[number] = _tile(image)

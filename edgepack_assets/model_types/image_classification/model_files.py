@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.image_classification import image_sets
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
 from edgepack_assets.model_types.model_folder.model_file import (
@@ -26,7 +28,10 @@ from edgepack_assets.registry.base import files_of
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
 _KERAS_FLAVORS = ("tensorflow", "keras")
-_COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json")
+_COMPONENT_FILES = (
+    "entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "image_set_decoding.py", "imageset.py",
+    "model.json",
+)  # fmt: skip
 # In ONNX's protobuf: TensorProto.external_data (field 13), an entry {"key": "location", "value": path}, each with
 # its length before it in one or two bytes.
 _LENGTH = rb"[\x01-\x7f]|[\x80-\xff][\x01-\x7f]"
@@ -49,16 +54,23 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     files = {name: file}
     if suffix == ".onnx":
         files |= _external_data(file, root)
-    needed = (distribution, "numpy", "pillow")
+    needed: tuple[str, ...] = (distribution, "numpy", "pillow")
+    bounds: tuple[str, ...] = ()
+    takes_image_sets = entry.settings.payload == "image_set"
+    if takes_image_sets:
+        files |= {"imageset.py": image_sets.sdk_file()}
+        bounds = (image_sets.requirement(),)
+        needed = (*needed, *(Requirement(line).name for line in bounds))
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
         files=files,
         model={"file": name, "runtime": runtime}
-        | ({"input": entry.settings.input.given} if entry.settings.input is not None else {}),
+        | ({"input": entry.settings.input.given} if entry.settings.input is not None else {})
+        | ({"payload": "image_set"} if takes_image_sets else {}),
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
-        constraints=saved.constraints,
+        constraints=(*saved.constraints, *bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,
     )
