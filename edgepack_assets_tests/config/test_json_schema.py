@@ -72,6 +72,7 @@ model_types:
     python_version: 3.12
     columns: {L1: ph1, L2: ph2, L3: ph3}
     keep_mlflow: true
+    delta: true
     run_whole_payload: yes
     gates:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
@@ -119,6 +120,8 @@ model_types:
     model_name: letters
     package_name: Letters
     raw_data: {name: letters}
+    payload: image_set
+    image_format: BayerRG8
     input: {range: [-1, 1], resize: letterbox, fill: 114}
   preset:
     implementation: image_classification
@@ -251,6 +254,9 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "images", "input", "resize"), "stretch"),
         (("model_types", "images", "input", "fill"), 256),
         (("model_types", "preset", "input"), "cifar"),
+        (("model_types", "preset", "payload"), "binary"),
+        (("model_types", "letters", "image_format"), "RGB"),
+        (("model_types", "preset", "delta"), "perhaps"),
     ],
 )
 def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:
