@@ -28,10 +28,9 @@ from edgepack_assets.registry.base import files_of
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
 _KERAS_FLAVORS = ("tensorflow", "keras")
-_COMPONENT_FILES = (
-    "entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "image_set_decoding.py", "imageset.py",
-    "model.json",
-)  # fmt: skip
+_COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json")
+_IMAGE_SET_FILES = ("image_set_decoding.py", "imageset.py")
+"""Of a component that takes image sets. No other one may have files of these names either: `payload` may change."""
 # In ONNX's protobuf: TensorProto.external_data (field 13), an entry {"key": "location", "value": path}, each with
 # its length before it in one or two bytes.
 _LENGTH = rb"[\x01-\x7f]|[\x80-\xff][\x01-\x7f]"
@@ -111,7 +110,7 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
                 f"{file.name}: keeps weights in {location!r}, which is not beside it; "
                 "register the folder with both, or export the model as one file"
             )
-        if path.as_posix() in (*_COMPONENT_FILES, f"model{file.suffix.lower()}"):
+        if path.as_posix() in (*_COMPONENT_FILES, *_IMAGE_SET_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
         found[path.as_posix()] = data
     return found

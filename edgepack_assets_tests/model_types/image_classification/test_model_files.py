@@ -136,6 +136,8 @@ def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> 
 def test_the_names_of_the_component_are_known() -> None:
     shipped = {file.name for file in (MODEL_TYPE.folder / "component").iterdir() if file.suffix == ".py"}
     assert shipped | {"model.json"} == set(model_files._COMPONENT_FILES)
+    with_sets = {file.name for file in (MODEL_TYPE.folder / "component_image_set").iterdir() if file.suffix == ".py"}
+    assert with_sets | {"imageset.py"} == {*model_files._IMAGE_SET_FILES, "entrypoint.py"}
 
 
 def test_a_note_called_location_is_no_file(tmp_path: Path) -> None:
