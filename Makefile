@@ -49,7 +49,12 @@ lint: $(VENV)/dev-installed
 	"$(BIN)/mypy"
 	"$(BIN)/mypy" --config-file mypy-tests.ini
 	@set -e; mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; \
-	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py)); do \
+	for folder in $(dir $(wildcard examples/*/*/child_tasks.py)); do \
+		package="$$(basename "$$folder")"; echo "mypy of $$folder"; \
+		(cd "$$folder/.." && MYPYPATH="$$top" "$$mypy" --config-file "$$top/setup.cfg" \
+			--cache-dir "$$top/.mypy_cache/of_$$package" -p "$$package"); \
+	done; \
+	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py examples/*/*/child_tasks.py)); do \
 		echo "mypy of $$folder: component/ and child_*.py"; \
 		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
 			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_*.py); \

@@ -1,4 +1,4 @@
-"""The parts of an asset check: what was asserted, whether it holds, what was found and what was wanted."""
+"""The rows of an asset check: what was asserted, whether it holds, what was found and what was wanted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class CheckRow:
     warns: bool = False
 
 
-def all_pass(parts: Iterable[CheckRow]) -> bool:
-    """Whether every part holds that does more than warn; a check without parts asserts nothing, so it does not pass."""
-    rows = list(parts)
-    return bool(rows) and all(part.passed or part.warns for part in rows)
+def all_pass(rows: Iterable[CheckRow]) -> bool:
+    """Whether every row holds that does more than warn; a check without rows asserts nothing, so it does not pass."""
+    rows = list(rows)
+    return bool(rows) and all(row.passed or row.warns for row in rows)
 
 
-def in_words(parts: Iterable[CheckRow]) -> str:
-    """The parts that do not hold, in one line."""
+def in_words(rows: Iterable[CheckRow]) -> str:
+    """The rows that do not hold, in one line."""
     return "; ".join(
-        ("warning: " if part.warns else "")
-        + f"{part.name}: {part.found}, wanted {part.wanted}"
-        + (f" [{part.reference}]" if part.reference else "")
-        for part in parts
-        if not part.passed
+        ("warning: " if row.warns else "")
+        + f"{row.name}: {row.found}, wanted {row.wanted}"
+        + (f" [{row.reference}]" if row.reference else "")
+        for row in rows
+        if not row.passed
     )

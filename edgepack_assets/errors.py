@@ -9,8 +9,8 @@ class EdgepackError(Exception):
 
 
 class TransientError(EdgepackError):
-    """What a run stands on is not there at the moment: a registry, a storage or an index that cannot be reached or is
-    busy, a disk that is full. Nothing is wrong with the model, and the same again may well succeed."""
+    """A dependency is unreachable or busy (a registry, a storage, an index), or a disk is full. Nothing is wrong with
+    the model, and retrying may succeed."""
 
     wait: float | None = None
     """Seconds after which to try again, where the answer says so."""
@@ -65,7 +65,7 @@ class IndexUnreachableError(EnvironmentBuildError, TransientError):
 
 
 class IsolationError(EdgepackError):
-    """Model code cannot be shut in on this machine as the configuration requires."""
+    """Model code cannot be isolated on this machine as the configuration requires."""
 
 
 class ComponentError(EdgepackError):

@@ -96,7 +96,7 @@ def _libraries(path: Path) -> set[str]:
     return found
 
 
-RUN_BY_ANOTHER_PYTHON = ("child_main", "child_limits", "namespace_init", "escape_attempts")
+RUN_BY_ANOTHER_PYTHON = ("child_main", "child_limits", "value_types", "namespace_init", "escape_attempts")
 """Modules of sandbox/ that a component's own Python runs, by their path."""
 
 

@@ -198,8 +198,8 @@ class AzureBackend:
 
     def use(self, path: str, size: int | None = None) -> bool:
         """Mark the blob as changed now, unless it was marked lately."""
-        found = self._size(path)
-        if found is None or (size is not None and found != size):
+        held_size = self._size(path)
+        if held_size is None or (size is not None and held_size != size):
             return False
         if self._marked.get(path, -math.inf) < time.monotonic() - MARK_AGAIN:
             key = self._key(path)

@@ -56,7 +56,7 @@ class Backend(Protocol):
 
     def create(self, path: str, data: bytes) -> None:
         """Write a small file unless there is one. Of several writers at the same time exactly one succeeds; the
-        others are not told."""
+        others are not informed."""
 
     def read(self, path: str) -> bytes:
         """A small file's bytes. Does not count as use. Raises FileNotFoundError."""

@@ -27,8 +27,8 @@ class PageError(Exception):
     @staticmethod
     def in_words_of(error: BaseException) -> str | None:
         """What a PageError says that `error` is or repeats: azure-identity keeps of a cause its text alone."""
-        found = re.search(r"an HTML page with status \d+ from [\w.:-]+", str(getattr(error, "message", "") or error))
-        return found[0].rstrip(".:") if found else None
+        match = re.search(r"an HTML page with status \d+ from [\w.:-]+", str(getattr(error, "message", "") or error))
+        return match[0].rstrip(".:") if match else None
 
 
 def refuse_pages(response: Any) -> None:
@@ -73,7 +73,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _number(text: str | None) -> float | None:
     try:
-        found = float(text or "")
+        seconds = float(text or "")
     except ValueError:
         return None
-    return found if math.isfinite(found) and found >= 0 else None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

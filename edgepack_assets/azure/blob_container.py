@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 PIECE = 8 << 20
 """Bytes of one request. With `_MOVERS` at once, 32 MiB are in memory, whatever a model's size."""
 _MOVERS = 4
-_TOLD_FROM = 64 << 20
+_REPORTED_FROM = 64 << 20
 """Progress of fewer bytes is not worth a line in the log."""
 
 
@@ -84,11 +84,11 @@ class Container:
                 continue
             content = item.content_settings
             md5 = bytes(content.content_md5).hex() if content is not None and content.content_md5 else ""
-            told = (name, item.size, str(item.etag), md5, item.last_modified.timestamp())
+            properties = (name, item.size, str(item.etag), md5, item.last_modified.timestamp())
             if name == path:
-                exact.append(Blob("", *told))
+                exact.append(Blob("", *properties))
             elif not path or name.startswith(path + "/"):
-                below.append(Blob(name[len(path) :].lstrip("/"), *told))
+                below.append(Blob(name[len(path) :].lstrip("/"), *properties))
         folder = bool(below) if is_folder is None else is_folder
         return folder, sorted(below if folder else exact, key=lambda blob: blob.name)
 
@@ -199,8 +199,8 @@ class Container:
 
         def read(client: ContainerClient) -> bytes:
             source: BlobClient = client.get_blob_client(blob.full_name)
-            found: bytes = source.download_blob(offset, length, max_concurrency=1, **unchanged).readall()
-            return found
+            data: bytes = source.download_blob(offset, length, max_concurrency=1, **unchanged).readall()
+            return data
 
         try:
             data = self.call(f"downloading {blob.full_name}", read)
@@ -246,13 +246,13 @@ class _Progress:
     """Tells the log every tenth of a large transfer."""
 
     def __init__(self, doing: str, total: int) -> None:
-        self._doing, self._total, self._done, self._told = doing, total, 0, 0
+        self._doing, self._total, self._done, self._reported = doing, total, 0, 0
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
         with self._lock:
             self._done += count
             tenth = 10 * self._done // max(self._total, 1)
-            if self._total >= _TOLD_FROM and tenth > self._told:
-                self._told = tenth
+            if self._total >= _REPORTED_FROM and tenth > self._reported:
+                self._reported = tenth
                 _log.info("%s: %d of %d MB", self._doing, self._done // 10**6, self._total // 10**6)

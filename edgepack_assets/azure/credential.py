@@ -92,7 +92,7 @@ def _raise_passing_faults_of_a_machine(response: Any) -> None:
 
 
 def _raise_passing_faults(response: Any, more: tuple[int, ...] = ()) -> None:
-    # What azure-identity makes of such an answer cannot be told from a refusal.
+    # What azure-identity makes of such an answer cannot be distinguished from a refusal.
     from azure.core.exceptions import ServiceResponseError
 
     refuse_pages(response)
@@ -134,10 +134,10 @@ def _service_principal(settings: AzureCredentialSettings, kwargs: dict[str, Any]
 
 
 def _id(value: str | None, key: str, variable: str) -> str:
-    found = value or os.environ.get(variable, "").strip()
-    if not found:
+    given = value or os.environ.get(variable, "").strip()
+    if not given:
         raise _missing(key, variable)
-    return found
+    return given
 
 
 def _missing(key: str, variable: str) -> ConfigError:

@@ -260,16 +260,16 @@ def _is_network(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    found = getattr(error, "status_code", None)
-    if found is None:
-        found = getattr(getattr(error, "response", None), "status_code", None)
-    return int(found) if isinstance(found, int) else None
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return int(status) if isinstance(status, int) else None
 
 
 def _code(error: BaseException) -> str:
     storage = getattr(error, "error_code", None)
-    told = getattr(getattr(error, "error", None), "code", None)
-    return str(getattr(storage, "value", storage) or told or "")
+    own = getattr(getattr(error, "error", None), "code", None)
+    return str(getattr(storage, "value", storage) or own or "")
 
 
 def _is_storage(error: BaseException) -> bool:

@@ -38,12 +38,12 @@ def list_(as_json: bool) -> None:
     The newest generation of a lock is in force."""
     settings = load_settings()
     store, uses = _store(settings), _uses(settings)
-    found = [(generation, _users(generation, uses)) for generation in generations(store)]
+    rows = [(generation, _users(generation, uses)) for generation in generations(store)]
     if as_json:
-        click.echo(json.dumps([_as_json(*each) for each in found], indent=2))
+        click.echo(json.dumps([_as_json(*each) for each in rows], indent=2))
         return
     heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
-    click.echo(format_table([heads, *(_as_row(*each) for each in found)]))
+    click.echo(format_table([heads, *(_as_row(*each) for each in rows)]))
 
 
 @lock.command()
@@ -112,11 +112,11 @@ def _key(name: str, store: ArtefactStore, uses: Iterable[LockUse]) -> str:
         )
     if not re.fullmatch(r"[0-9a-f]{4,64}", name):
         raise click.BadParameter(f"{name!r}: write a partition, PACKAGE:VERSION or four or more digits of a lock's key")
-    found = sorted({each.lock.key for each in generations(store) if each.lock.key.startswith(name)})
-    if len(found) != 1:
-        problem = f"{len(found)} locks have keys that begin" if found else "no lock has a key that begins"
+    keys = sorted({each.lock.key for each in generations(store) if each.lock.key.startswith(name)})
+    if len(keys) != 1:
+        problem = f"{len(keys)} locks have keys that begin" if keys else "no lock has a key that begins"
         raise NotFoundError(f"{problem} with {name}: `edgepack lock list` shows the keys")
-    return found[0]
+    return keys[0]
 
 
 def _keys_of_type(name: str, uses: Iterable[LockUse]) -> list[str]:

@@ -20,10 +20,10 @@ INTERFACE_VERSION = 1
 
 def installed() -> dict[str, list[EntryPoint]]:
     """Name of an implementation -> its entry points: more than one if several distributions have that name."""
-    found: dict[str, list[EntryPoint]] = {}
+    by_name: dict[str, list[EntryPoint]] = {}
     for entry_point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, distribution(each))):
-        found.setdefault(entry_point.name, []).append(entry_point)
-    return found
+        by_name.setdefault(entry_point.name, []).append(entry_point)
+    return by_name
 
 
 def distribution(entry_point: EntryPoint) -> str:
@@ -33,23 +33,23 @@ def distribution(entry_point: EntryPoint) -> str:
 
 def installed_text() -> str:
     """What is installed, for an error: each name with its distribution."""
-    found = [f"{name} ({distribution(each)})" for name, all_of_it in installed().items() for each in all_of_it]
+    names = [f"{name} ({distribution(each)})" for name, all_of_it in installed().items() for each in all_of_it]
     if not any(name == "state_identifier" for name in installed()):
-        found.append("edgepack-assets itself registers none here: install it again, for example with make")
-    return ", ".join(found)
+        names.append("edgepack-assets itself registers none here: install it again, for example with make")
+    return ", ".join(names)
 
 
 def load(name: str) -> tuple[Any, str]:
     """The implementation called `name`, not yet checked for more than its interface version; and its distribution.
 
     Raises PluginError if there is none or more than one, or if it cannot be imported."""
-    found = installed().get(name, [])
-    if not found:
+    entry_points = installed().get(name, [])
+    if not entry_points:
         raise PluginError(f"no such implementation {name!r}; installed: {installed_text()}")
-    if len(found) > 1:
-        both = " and ".join(map(distribution, found))
+    if len(entry_points) > 1:
+        both = " and ".join(map(distribution, entry_points))
         raise PluginError(f"{both} both have a model type called {name!r}: uninstall all but one of them")
-    [entry_point] = found
+    [entry_point] = entry_points
     origin = distribution(entry_point)
     try:
         plugin = entry_point.load()

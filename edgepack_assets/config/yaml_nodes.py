@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,15 @@ def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             waiting += node.value
 
 
+def octal_numbers(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Numbers with a leading zero, which YAML reads to the base of 8: 010 is 8."""
+    for node in _all_nodes(root):
+        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:int":
+            continue
+        if re.fullmatch(r"[-+]?0[0-7_]+", node.value):
+            yield node
+
+
 def duplicate_keys(root: yaml.Node) -> Iterator[tuple[yaml.Node, int]]:
     """(key, line of the first one) for keys that appear twice in a mapping. YAML lets the later one win silently.
 
@@ -65,11 +75,11 @@ def _steps(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[yaml.Node]:
     yield node
     for step in loc:
         if isinstance(node, yaml.MappingNode):
-            found = [(key, item) for key, item in node.value if key.value == str(step)]
-            if not found:
+            items = [(key, item) for key, item in node.value if key.value == str(step)]
+            if not items:
                 continue  # a missing key, or what pydantic adds to a key's place: "[key]", a union's branch
-            yield found[-1][0]
-            node = found[-1][1]
+            yield items[-1][0]
+            node = items[-1][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             yield node

@@ -58,7 +58,7 @@ class EdgepackResource:
             self._registry = open_registry(self.settings)
         return self._registry
 
-    def tools(self, log: Any) -> TaskContext:
+    def task_context(self, log: Any) -> TaskContext:
         """What a task works with, logging to `log`."""
         if self._sandbox is None:
             self._sandbox = Sandbox(self.settings.runtime)

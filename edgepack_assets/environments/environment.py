@@ -103,13 +103,13 @@ def idle_environments(environments: Path, seconds: float) -> list[IdleEnvironmen
     """Environments in that folder that were not used for so many seconds: ready ones, and unfinished ones that a crash
     left. Other files there are ignored. Raises EdgepackError."""
     newest = time.time() - seconds
-    found = []
+    idle = []
     with disk_errors(environments, "listed"):
         for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
             used = _last_used(folder)
             if used is not None and used <= newest and not _is_in_use(folder):
-                found.append(IdleEnvironment(folder, _size(folder), used))
-    return found
+                idle.append(IdleEnvironment(folder, _size(folder), used))
+    return idle
 
 
 def remove_environment(idle: IdleEnvironment) -> bool:

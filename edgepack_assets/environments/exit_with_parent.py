@@ -1,8 +1,8 @@
-"""Runs a command that ends, with all that it started, when the process that wants its answer ends.
+"""Runs a command, and kills it with all that it started when the parent process ends.
 
-A resolver that asks an index may take an hour; nobody waits for it after a run was killed. Started as
+A resolver may ask an index for an hour. Without this it would go on after its run was killed. Started as
 `python -I -S exit_with_parent.py COMMAND...`, as the leader of a process group; standard library only. Its standard
-input is a pipe that the host holds open and never writes to.
+input is a pipe that the parent holds open and never writes to: the pipe closes when the parent ends.
 """
 
 import os
@@ -13,20 +13,20 @@ from typing import NoReturn
 
 
 def main(command: "list[str]") -> NoReturn:
-    """Run the command and end as it ended."""
-    host = os.dup(0)
+    """Run the command and exit with its exit code, or by its signal."""
+    parent = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    # What this interpreter ignores (SIGPIPE, SIGXFSZ), and what whoever started it ignores or blocks, the command would
-    # too: Dagster gives SIGTERM the handling of SIGINT, which a shell has ignored by what it starts in the background.
+    # The command would inherit the signals that this interpreter ignores (SIGPIPE, SIGXFSZ) and those that its parent
+    # ignores or blocks. Dagster handles SIGTERM like SIGINT, and a shell's background processes ignore SIGINT.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     pid = os.posix_spawn(command[0], command, os.environ, setsigdef=defaults)
     ended = os.pidfd_open(pid)
     events = select.poll()
     events.register(ended, select.POLLIN)
-    events.register(host, 0)  # only its closing
+    events.register(parent, 0)  # no data, only the closing of the pipe
     if ended not in dict(events.poll()):
         os.killpg(0, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,6 +1,6 @@
-"""Whether the package index answers, as uv and pip ask it in a run: reached, trusted, and an index. For the doctor.
+"""Checks for `edgepack doctor` that the package index can be reached, is trusted, and is an index.
 
-One name is looked up and nothing is downloaded but what the index says of it."""
+uv and pip ask it with the settings that they have in a run. They look up one package, and download no wheel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgepack_assets.errors import EnvironmentBuildError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 
 NAME = "numpy"
-"""What is looked up: every component needs it."""
+"""The package that is looked up: every component needs it."""
 _ANSWER_TIME = 10
 _TIME_LIMIT = 40.0
 _TLS = re.compile(
@@ -30,7 +30,7 @@ _NOTHING_THERE = re.compile(
 
 
 def ask_with_uv(settings: RuntimeSettings) -> str:
-    """What uv, which locks, gets from the index. Raises EnvironmentBuildError in words."""
+    """Look the package up with uv, which resolves locks. Returns the answer as text. Raises EnvironmentBuildError."""
     with scratch_folder() as work:
         asked, answer = work / "requirements.in", work / "requirements.txt"
         asked.write_text(f"{NAME}\n", encoding="utf-8")
@@ -48,7 +48,8 @@ def ask_with_uv(settings: RuntimeSettings) -> str:
 
 
 def ask_with_pip(settings: RuntimeSettings) -> str:
-    """What pip, which fetches the wheels, gets from the index. Raises EnvironmentBuildError in words."""
+    """Look the package up with pip, which downloads the wheels. Returns the answer as text. Raises
+    EnvironmentBuildError."""
     with scratch_folder() as work:
         done = run_command(
             [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "0",
@@ -57,8 +58,8 @@ def ask_with_pip(settings: RuntimeSettings) -> str:
             uv_environment(work) | index_variables(settings, "PIP") | {"PIP_CONFIG_FILE": "/dev/null"},
         )  # fmt: skip
         _check(done, settings, "REQUESTS_CA_BUNDLE or PIP_CERT")
-        found = [line for line in done.stdout.splitlines() if line.startswith(NAME)]
-        return f"answers pip, with {found[0].strip() if found else NAME}"
+        versions = [line for line in done.stdout.splitlines() if line.startswith(NAME)]
+        return f"answers pip, with {versions[0].strip() if versions else NAME}"
 
 
 def _check(done: subprocess.CompletedProcess[str], settings: RuntimeSettings, variable: str) -> None:
@@ -74,4 +75,4 @@ def _check(done: subprocess.CompletedProcess[str], settings: RuntimeSettings, va
         )
     else:
         advice = "cannot be asked: check the network, runtime.index_url and its credentials"
-    raise EnvironmentBuildError(f"{advice} (what was locked before needs no index): {' '.join(said.split())[-600:]}")
+    raise EnvironmentBuildError(f"{advice} (existing locks need no index): {' '.join(said.split())[-600:]}")

@@ -48,9 +48,9 @@ def find_python(version: str | None, configured: Mapping[EdgePython, Path] | Non
 
 
 def _configured(version: str, path: Path) -> Path:
-    found, interpreter = _probe(path)
-    if found != version or interpreter is None:
-        raise EnvironmentBuildError(f"runtime.pythons names {path} for Python {version}, but it is {found}")
+    actual, interpreter = _probe(path)
+    if actual != version or interpreter is None:
+        raise EnvironmentBuildError(f"runtime.pythons names {path} for Python {version}, but it is {actual}")
     return interpreter
 
 
@@ -59,8 +59,8 @@ def _search(version: str) -> Path | None:
     if known is not None and known.is_file():
         return known
     for candidate in _candidates(version):
-        found, interpreter = _probe(candidate)
-        if found == version and interpreter is not None:
+        actual, interpreter = _probe(candidate)
+        if actual == version and interpreter is not None:
             _found[version] = interpreter
             return interpreter
     return None

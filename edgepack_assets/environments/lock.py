@@ -159,16 +159,16 @@ def refresh_lock(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) ->
             "today: materialize config_package, which makes a lock of its own with these"
         )
     before, _ = generation_for(request.requirements, request.python, store, settings, request.constraints)
-    found = _resolved(request, store, settings, anew=True)
-    if found == before.lock:
+    resolved = _resolved(request, store, settings, anew=True)
+    if resolved == before.lock:
         return before, before
-    return before, _publish(before.number + 1, found, store)
+    return before, _publish(before.number + 1, resolved, store)
 
 
 def newest_generation(key: str, store: ArtefactStore) -> Generation | None:
     """The lock in force under `key`. Raises CorruptError if it is not one."""
-    found = (split_name(name) for name in store.names(LOCKS, key))
-    for number in sorted((number for name, number in found if name == key and number), reverse=True):
+    names = (split_name(name) for name in store.names(LOCKS, key))
+    for number in sorted((number for name, number in names if name == key and number), reverse=True):
         document = store.get_named(LOCKS, _name(key, number))
         if document is not None:  # else it was removed as garbage meanwhile
             return read_generation(_name(key, number), document)
@@ -177,8 +177,8 @@ def newest_generation(key: str, store: ArtefactStore) -> Generation | None:
 
 def generations(store: ArtefactStore) -> list[Generation]:
     """Every published lock, by key and number. Raises CorruptError. Listing does not count as using."""
-    found = [read_generation(name, document) for name, document in store.named(LOCKS).items()]
-    return sorted(found, key=lambda generation: (generation.lock.key, generation.number))
+    every = [read_generation(name, document) for name, document in store.named(LOCKS).items()]
+    return sorted(every, key=lambda generation: (generation.lock.key, generation.number))
 
 
 def split_name(name: str) -> tuple[str, int]:

@@ -176,7 +176,7 @@ def _resolve(
             if done.returncode != _UV_NO_SOLUTION or _NO_SOLUTION not in reason or _NO_PACKAGE in reason:
                 raise _kind(done, _IndexError)(
                     f"the package index cannot be asked (or gives what is no package) for the component's requirements "
-                    f"{what}: {_CHECK_INDEX} (what was locked before needs no index):\n{reason}"
+                    f"{what}: {_CHECK_INDEX} (existing locks need no index):\n{reason}"
                 )
             raise EnvironmentBuildError(
                 f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "

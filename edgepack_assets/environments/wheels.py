@@ -132,8 +132,8 @@ def unmet(requirements: Sequence[str], wheels: Mapping[LockedPackage, Path], pyt
         if wanted.url is not None or (wanted.marker and not wanted.marker.evaluate({**marks, "extra": extra})):
             continue
         name = canonicalize_name(wanted.name)
-        found = held.get(name)
-        if found is None or not wanted.specifier.contains(found.version, prereleases=True):
+        wheel = held.get(name)
+        if wheel is None or not wanted.specifier.contains(wheel.version, prereleases=True):
             missing.append(f"{wanted.name}{wanted.specifier}" + (f" (asked for by {asker})" if asker else ""))
             continue
         for part in {"", *map(canonicalize_name, wanted.extras)}:
@@ -177,17 +177,19 @@ def _part(path: Path, package: LockedPackage, part: str) -> Message:
     """METADATA or WHEEL of the wheel's one .dist-info folder."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [
+            entries = [
                 entry for entry in archive.infolist()
                 if entry.filename.count("/") == 1 and entry.filename.endswith(f".dist-info/{part}")
             ]  # fmt: skip
-            if len(found) != 1:
-                raise EnvironmentBuildError(f"{package.file} is no wheel, it has {len(found)} {part} files: {_ADVICE}")
-            if found[0].file_size > _MOST_METADATA:
+            if len(entries) != 1:
                 raise EnvironmentBuildError(
-                    f"{package.file} is no wheel: its {part} has {found[0].file_size} bytes: {_ADVICE}"
+                    f"{package.file} is no wheel, it has {len(entries)} {part} files: {_ADVICE}"
                 )
-            data = archive.read(found[0])
+            if entries[0].file_size > _MOST_METADATA:
+                raise EnvironmentBuildError(
+                    f"{package.file} is no wheel: its {part} has {entries[0].file_size} bytes: {_ADVICE}"
+                )
+            data = archive.read(entries[0])
     except _DAMAGED as error:
         raise EnvironmentBuildError(f"{package.file} is no wheel ({error}): {_ADVICE}") from None
     return BytesParser().parsebytes(data, headersonly=True)

@@ -80,14 +80,14 @@ def _hold(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = folder.lstat()
+        before = folder.lstat()
     except (BlockingIOError, FileNotFoundError):
         os.close(held)
         return None
     except BaseException:
         os.close(held)
         raise
-    if os.path.samestat(found, os.fstat(held)):
+    if os.path.samestat(before, os.fstat(held)):
         return held
     os.close(held)
     return None
@@ -95,8 +95,8 @@ def _hold(folder: Path) -> int | None:
 
 def _remove_abandoned(top: Path) -> None:
     with os.scandir(top) as entries:
-        found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
-    for folder in found:
+        leftovers = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
+    for folder in leftovers:
         with contextlib.suppress(FileNotFoundError):  # its process removes it at this moment
             status = folder.lstat()
             # a folder as tempfile makes it

@@ -38,6 +38,7 @@ from edgepack_assets.model_types.records import (
     read_lines,
 )
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
+from edgepack_assets.sandbox.value_types import TYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,9 +76,7 @@ __all__ = [
     "read_lines",
 ]
 
-_NUMBERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64")
-_SCALARS = ("Bool", "Boolean", "Integer", "Double", "String", *_NUMBERS)
-SDK_TYPES = frozenset({*_SCALARS, *(f"{name}Array" for name in _SCALARS), "Object", "Binary", "ImageSet"})
+SDK_TYPES = TYPES
 """Types of variables that the AI Inference Server knows (simaticai 2.9); arrays may state a size, DoubleArray[3]."""
 
 
@@ -210,9 +209,9 @@ class Trial(ABC):
     inputs: Mapping[str, Path]
 
     @abstractmethod
-    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
-        """Rows of the check, which only warn, and a table. Raises ComponentError where `told` is not what the function
-        returns."""
+    def rows(self, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+        """Rows of the check, which only warn, and a table. Raises ComponentError where `answer` is not what the
+        function returns."""
 
 
 class ModelType(ABC):

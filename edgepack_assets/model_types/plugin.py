@@ -112,9 +112,9 @@ class Plugin:
         trial: Trial | None = self._call("trial", check, self._plugin.trial, payload, results, inspection, entry, work)
         return trial
 
-    def trial_rows(self, trial: Trial, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+    def trial_rows(self, trial: Trial, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """See Trial.rows."""
-        return self._call(f"{type(trial).__name__}.rows", answers.rows_and_table, trial.rows, told)
+        return self._call(f"{type(trial).__name__}.rows", answers.rows_and_table, trial.rows, answer)
 
     def prepared_arrays(
         self, what: str, report: UntrustedReport, inspection: Mapping[str, Any], records: int

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.errors import ComponentError, PluginError
+from edgepack_assets.sandbox.value_types import from_json, to_json
 
 _UNANSWERED = b'"outputs": null}\n'
 """How most lines of a state identifier's results end: not worth parsing four times."""
 
 Record = dict[str, Any]
-"""One record as the inference server would pass it to `process_input`: variable name to value."""
+"""One record as the inference server would pass it to `process_input`: variable name to value. In a value of type
+Binary, Object or ImageSet it may hold bytes."""
 
 Label = str | int | float | bool
 """What is known of a record, such as the class of its image or whether it belongs to an event."""
@@ -43,18 +45,19 @@ class PayloadWriter:
             yield self
 
     def add(self, record: Record, file: str | None = None, label: Label | None = None) -> None:
-        """Append one record. Raises PluginError if it is not a JSON object, or the label no text, number or boolean."""
+        """Append one record. Raises PluginError if it holds something else than JSON and bytes, or if the label is
+        no text, number or boolean."""
         if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
             raise PluginError(f"record {self.count} is {record!r:.200}, not a dict with names of inputs as keys")
         try:
-            line = json.dumps(record, allow_nan=False)
+            line = to_json(record)
         except (TypeError, ValueError, RecursionError) as error:
             raise PluginError(f"record {self.count} is not JSON: {error}; it is {record!r:.200}") from None
         if label is not None and not isinstance(label, Label):
             raise PluginError(f"the label of record {self.count} is {label!r:.200}, not text, a number or a boolean")
         self._streams[0].write(line.encode() + b"\n")
         if len(self.preview) < 10:
-            self.preview.append(json.loads(line))
+            self.preview.append(from_json(line))
         if file is not None or label is not None:
             source = {"record": self.count, "file": file, "label": label}
             try:
@@ -79,7 +82,7 @@ class PayloadWriter:
         self._add_labels(labels or ())
         for line in lines[: 10 - len(self.preview)]:
             try:
-                self.preview.append(json.loads(line))
+                self.preview.append(from_json(line))
             except ValueError as error:
                 raise PluginError(
                     f"record {self.count} or one after it is not JSON: {error}; it is {line!r:.200}"
@@ -120,7 +123,7 @@ def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int 
             if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
                 continue
             try:
-                yield json.loads(line)
+                yield from_json(line)
             except (ValueError, RecursionError) as error:
                 raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
 
@@ -139,8 +142,8 @@ class Payload:
 
     def labels(self) -> dict[int, Label]:
         """Record -> its label, of the records that have one."""
-        found = {source["record"]: source["label"] for source in read_lines(self.sources)}
-        return {record: label for record, label in found.items() if label is not None}
+        by_record = {source["record"]: source["label"] for source in read_lines(self.sources)}
+        return {record: label for record, label in by_record.items() if label is not None}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
         try:
             plugin = model_type(implementation)
         except PluginError:
-            continue  # told where the implementation is used; other model types go on working
+            continue  # reported where the implementation is used; other model types go on working
         known, own = plugin.metric_names, entry.get("settings")
         given = {*entry, *(own if isinstance(own, Mapping) else ())}
         for metric in gates:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.implementations import INTERFACE_VERSION, distribution, installed
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.config.schema import EDGE_PYTHONS, Settings
 from edgepack_assets.environments.index_check import ask_with_pip, ask_with_uv
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.uv import uv_command
-from edgepack_assets.errors import EdgepackError, without_credentials
+from edgepack_assets.errors import EdgepackError, PluginError, without_credentials
+from edgepack_assets.model_types import Plugin
 from edgepack_assets.operations.certificates import trusted_authorities
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
@@ -39,21 +41,22 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _authorities(settings)
     yield _tried("storage", "artefact store", lambda: _store(settings))
     yield from _registry(settings)
+    yield from _model_types(settings)
     yield from _isolation(settings)
 
 
 def _pythons(settings: Settings) -> Iterator[Finding]:
     wanted = {entry.python_version for entry in settings.model_types.values()} - {None}
-    found: dict[str, str] = {}
+    interpreters: dict[str, str] = {}
     for version in EDGE_PYTHONS:
         try:
-            found[version] = str(find_python(version, settings.runtime.pythons)[1])
+            interpreters[version] = str(find_python(version, settings.runtime.pythons)[1])
         except EdgepackError as error:
-            found[version] = ""
-            vital = version in wanted or (not wanted and not any(found.values()) and version == EDGE_PYTHONS[-1])
+            interpreters[version] = ""
+            vital = version in wanted or (not wanted and not any(interpreters.values()) and version == EDGE_PYTHONS[-1])
             yield Finding("machine", f"Python {version} for components", False, str(error), vital)
         else:
-            yield Finding("machine", f"Python {version} for components", True, found[version])
+            yield Finding("machine", f"Python {version} for components", True, interpreters[version])
 
 
 def _tried(section: str, name: str, attempt: Callable[[], str], vital: bool = True) -> Finding:
@@ -105,6 +108,21 @@ def _count(settings: Settings) -> str:
     return f"{settings.registry.type}: {models} models and {data} data assets"
 
 
+def _model_types(settings: Settings) -> Iterator[Finding]:
+    """Each installed implementation is imported. Only those that edgepack.yaml uses are vital."""
+    used = {entry.implementation for entry in settings.model_types.values()}
+    for name, entry_points in installed().items():
+        origin = ", ".join(f"{distribution(each)}, {each.value}" for each in entry_points)
+        try:
+            Plugin(name)
+        except PluginError as error:
+            yield Finding("model types", name, False, f"{error} [{origin}]", vital=name in used)
+        else:
+            in_use = "" if name in used else ", not used by edgepack.yaml"
+            message = f"{origin}, interface version {INTERFACE_VERSION}{in_use}"
+            yield Finding("model types", name, True, message, vital=name in used)
+
+
 def _isolation(settings: Settings) -> Iterator[Finding]:
     required = settings.runtime.isolation == "required"
     try:
@@ -120,5 +138,5 @@ def _isolation(settings: Settings) -> Iterator[Finding]:
     )
     name = f"runtime.isolation: {settings.runtime.isolation}"
     yield Finding("isolation", name, not tried.missing, backend + lacking, required)
-    for part in tried.parts:
-        yield Finding("isolation", part.name, part.passed, part.found, required)
+    for row in tried.rows:
+        yield Finding("isolation", row.name, row.passed, row.found, required)

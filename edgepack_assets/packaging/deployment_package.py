@@ -55,9 +55,9 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         outer[RUNTIME] = runtime
         if DATALINK in outer:
             outer[DATALINK] = stamp.apply(DATALINK, config.read(DATALINK), config.project)
-        for part in schema_parts(pipeline, load_yaml(runtime)):
-            if not part.passed:
-                raise PackageError(f"{part.name}: {part.found}")
+        for row in schema_rows(pipeline, load_yaml(runtime)):
+            if not row.passed:
+                raise PackageError(f"{row.name}: {row.found}")
         size = _size_of_deployment_package(config, lock)
         if not size.passed:
             raise PackageError(f"{registered_name}: {size.found}; at most {size.wanted}")
@@ -73,10 +73,10 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
             outer[PIPELINE_CONTENT] = listed_content(name, component)
         write_zip(target, {**outer, inside: component})
         component.unlink()
-    part = size_part(target.stat().st_size)
-    if not part.passed:
+    row = size_row(target.stat().st_size)
+    if not row.passed:
         target.unlink()
-        raise PackageError(f"{target.name}: {part.found}; at most {part.wanted}")
+        raise PackageError(f"{target.name}: {row.found}; at most {row.wanted}")
     return target
 
 
@@ -84,17 +84,17 @@ def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
     """The contents that a deployment package of this config package and lock must have."""
     with _opened_config(config_package) as config:
         inside = f"{component_of(config.pipeline, config.name)[1]}/"
-        found = {name: digest_of(member) for name, member in config.outside().items()}
-        found |= {f"{inside}{name}": digest_of(member) for name, member in config.inside().items()}
+        digests = {name: digest_of(member) for name, member in config.outside().items()}
+        digests |= {f"{inside}{name}": digest_of(member) for name, member in config.inside().items()}
         for package in lock.packages:
-            found[f"{inside}{PACKAGES}/{package.file}"] = package.digest
-        found[RUNTIME] = hashlib.sha256(_runtime_config(config.pipeline)).hexdigest()
-    return found
+            digests[f"{inside}{PACKAGES}/{package.file}"] = package.digest
+        digests[RUNTIME] = hashlib.sha256(_runtime_config(config.pipeline)).hexdigest()
+    return digests
 
 
-def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[CheckRow]:
+def schema_rows(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[CheckRow]:
     """Whether pipeline and runtime configuration hold to the SDK's schemas."""
-    parts = []
+    rows = []
     for file, document, schema in (
         (CONFIG, pipeline, "pipeline.schema.json"),
         (RUNTIME, runtime, "runtime.schema.json"),
@@ -102,10 +102,10 @@ def schema_parts(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[Chec
         name = f"{file} holds to the SDK's schema"
         try:
             _validate_with_schema(file, document, schema)
-            parts.append(CheckRow(name, True, "valid", schema))
+            rows.append(CheckRow(name, True, "valid", schema))
         except AssertionError as error:
-            parts.append(CheckRow(name, False, " ".join(str(error).split()), schema))
-    return parts
+            rows.append(CheckRow(name, False, " ".join(str(error).split()), schema))
+    return rows
 
 
 def config_package_rows(config_package: Path, lock: Lock) -> list[CheckRow]:
@@ -113,21 +113,21 @@ def config_package_rows(config_package: Path, lock: Lock) -> list[CheckRow]:
     with _opened_config(config_package) as config:
         names = [component["name"] for component in config.pipeline["dataFlowPipeline"]["components"]]
         entrypoint = Path(config.pipeline["dataFlowPipeline"]["components"][0]["entrypoint"]).name
-        found = entrypoint if entrypoint in config.inside() else "missing"
+        shipped = entrypoint if entrypoint in config.inside() else "missing"
         return [
             CheckRow("components", names == [COMPONENT], ", ".join(names), COMPONENT),
-            CheckRow("entrypoint", found == entrypoint, found, entrypoint),
-            *schema_parts(config.pipeline, load_yaml(_runtime_config(config.pipeline))),
+            CheckRow("entrypoint", shipped == entrypoint, shipped, entrypoint),
+            *schema_rows(config.pipeline, load_yaml(_runtime_config(config.pipeline))),
             _size_of_deployment_package(config, lock),
         ]
 
 
 def _size_of_deployment_package(config: _ConfigPackage, lock: Lock) -> CheckRow:
     """Whether the deployment package of this config package will be within the server's limit."""
-    return size_part(config.size + sum(package.size for package in lock.packages))
+    return size_row(config.size + sum(package.size for package in lock.packages))
 
 
-def size_part(size: int) -> CheckRow:
+def size_row(size: int) -> CheckRow:
     """Whether a deployment package of that many bytes is within the server's limit."""
     note = " (servers before 2.9 may refuse it)" if size > PACKAGE_SIZE_LIMIT else ""
     return CheckRow(

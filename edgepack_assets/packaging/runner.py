@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -36,6 +35,7 @@ from edgepack_assets.sandbox.jobs import RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
+from edgepack_assets.sandbox.value_types import from_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,12 +164,12 @@ class PackageRunner:
         self.component = components[0]
 
     def _check_wheels(self, component: zipfile.ZipFile, what: str, has_wheels: bool) -> None:
-        found = self._wheels
-        if found is None:
-            found = _wheels_of(component, f"{what}/{_WHEELS}") if has_wheels else {}
+        held = self._wheels
+        if held is None:
+            held = _wheels_of(component, f"{what}/{_WHEELS}") if has_wheels else {}
         locked = {package.file: package.digest for package in self._environment.lock.packages}
-        if found != locked:
-            differing = sorted(file for file in found.keys() | locked.keys() if found.get(file) != locked.get(file))
+        if held != locked:
+            differing = sorted(file for file in held.keys() | locked.keys() if held.get(file) != locked.get(file))
             raise PackageError(
                 f"{what}: its wheels are not those of the environment {self._environment.folder.name}, so what runs in "
                 f"there would not be what is shipped: {', '.join(differing)}"
@@ -221,11 +221,11 @@ class PackageRunner:
         )
         counted = parse_report(what, _Counted, value)
         if count is not None and counted.records > count:
-            raise ComponentError(f"{what} told of {counted.records} records; the payload has {count}")
+            raise ComponentError(f"{what} reported {counted.records} records; the payload has {count}")
         answers = _check_results(what, results, counted.records, _declared(component["outputType"]))
         with open_output(times, 8 * counted.records, what) as stream:
             if os.fstat(stream.fileno()).st_size != 8 * counted.records or len(answers) != counted.answered:
-                raise ComponentError(f"{what} told of other records and answers than it left")
+                raise ComponentError(f"{what} reported other records and answers than it left")
         run = PackageRun(results, times, counted.records, len(answers), counted.latency.model_dump(), answers)
         seconds = run.seconds()
         if not (seconds >= 0).all() or not (seconds < _LONGEST_RECORD).all():  # neither holds for a NaN
@@ -235,12 +235,12 @@ class PackageRunner:
 
 def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
     """sha256 of each wheel that a component ships, by file name."""
-    found = {}
+    digests = {}
     with opened_inside(component, _WHEELS, what) as wheels:
         for name in checked_names(wheels, what):
             with wheels.open(name) as stream:
-                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    return found
+                digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    return digests
 
 
 def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -258,7 +258,7 @@ def _check_results(what: str, results: Path, records: int, outputs: dict[str, st
                     raise ValueError(f"they are not one line for each of {records} records")
                 if line != b'{"record": %d, "outputs": null}\n' % lines:
                     answered.append(lines)
-                    entry = json.loads(line)
+                    entry = from_json(line)
                     if line != result_line(entry["outputs"], outputs, lines):
                         raise ValueError(f"line {lines} is no answer to record {lines}")
                 lines += 1

@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 
 from edgepack_assets.artefacts.artefact import canonical_json
-from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.errors import PackageError
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
 from edgepack_assets.filesystem.reproducible_zip import Member, checked_names, opened_inside, opened_zip
 from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, FileEntry, pipeline_content
@@ -70,8 +69,8 @@ class Origin:
         """The origin that a package's description and time tell of. Raises ValueError if they don't fit together."""
         if created == UNSTAMPED_TIME:
             return None
-        _, found, text = description.rpartition(f" ({_MADE_FROM}")
-        if not found or not text.endswith(")"):
+        _, separator, text = description.rpartition(f" ({_MADE_FROM}")
+        if not separator or not text.endswith(")"):
             raise ValueError("the description does not say what the package was made from")
         return cls(_MADE_FROM + text.removesuffix(")"), created)
 
@@ -154,22 +153,11 @@ def deployment_package_name(registered_name: str, version: int) -> str:
     return f"{registered_name}_{version}.zip"
 
 
-def write_checksum(package: Path, digest: str) -> Path:
-    """Write the .sha256 file beside a package, as the SDK's `export` does; `digest` is the sha256 of its bytes. Raises
-    EdgepackError if another one is there."""
-    path, text = package.with_suffix(".sha256"), f"{digest}  {package.name}"
-    with disk_errors(path):
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise EdgepackError(f"{path} is there already, of another package; remove it")
-        path.write_text(text, encoding="utf-8")
-    return path
-
-
 def contents(package: Path, stamp: Stamp) -> dict[str, str]:
     """The contents of a stamped package, read from its bytes. Raises PackageError on a zip not to be trusted.
 
     pipeline_content.yml is no part of them: it must say what follows from the component, and nothing else."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     components: dict[str, _Component] = {}
     with opened_zip(package, package.name) as outer:
         names = _only_files(outer, package.name)
@@ -180,11 +168,11 @@ def contents(package: Path, stamp: Stamp) -> dict[str, str]:
                 what = f"{package.name}/{name}"
                 with opened_inside(outer, name, what) as component:
                     components[name] = _read_component(component, outer.getinfo(name).file_size, what)
-                found |= components[name].contents(name)
+                digests |= components[name].contents(name)
             elif name in STAMPED_FILES or name in DATED_FILES:
-                found[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
+                digests[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
             elif name != PIPELINE_CONTENT:
-                found[name] = digest_of(Member(outer, name))
+                digests[name] = digest_of(Member(outer, name))
         if (PIPELINE_CONTENT in names) != stamp.lists_content:
             raise PackageError(f"{package.name}: {'holds no' if stamp.lists_content else 'holds a'} {PIPELINE_CONTENT}")
         if stamp.lists_content:
@@ -193,7 +181,7 @@ def contents(package: Path, stamp: Stamp) -> dict[str, str]:
                 raise PackageError(f"{package.name}: holds no {inside}")
             if outer.read(PIPELINE_CONTENT) != components[inside].listed(component_name):
                 raise PackageError(f"{package.name}: {PIPELINE_CONTENT} lists other files than the component holds")
-    return found
+    return digests
 
 
 @dataclass(frozen=True)
@@ -207,8 +195,8 @@ class _Component:
 
     def contents(self, name: str) -> dict[str, str]:
         """Its part of a package's `contents`, where it lies under `name`. Wheels count one by one."""
-        found = {f"{name}/{file}": entry.digest for file, entry in self.files.items() if file != PACKAGES}
-        return found | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in self.wheels.items()}
+        files = {f"{name}/{file}": entry.digest for file, entry in self.files.items() if file != PACKAGES}
+        return files | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in self.wheels.items()}
 
     def listed(self, name: str) -> bytes:
         """pipeline_content.yml of the package of this component."""
@@ -235,9 +223,9 @@ def _entries(archive: zipfile.ZipFile, what: str) -> dict[str, FileEntry]:
     return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
 
 
-def content_digest(found: dict[str, str]) -> str:
+def content_digest(digests: dict[str, str]) -> str:
     """sha256 of `contents`: the identity of a package but for its stamp."""
-    return hashlib.sha256(canonical_json(found)).hexdigest()
+    return hashlib.sha256(canonical_json(digests)).hexdigest()
 
 
 def _only_files(archive: zipfile.ZipFile, what: str) -> list[str]:
@@ -320,7 +308,7 @@ def _redated(name: str, data: bytes, old: str, new: str) -> bytes:
     """A file with its times replaced. They stand on lines of their own, as `dump_yaml` writes them."""
     changed, count = re.subn(
         rf"^( *(?:createdOn|updatedOn): '){re.escape(old)}('\n)".encode(),
-        lambda found: found[1] + new.encode() + found[2],
+        lambda match: match[1] + new.encode() + match[2],
         data,
         flags=re.MULTILINE,
     )
@@ -330,7 +318,7 @@ def _redated(name: str, data: bytes, old: str, new: str) -> bytes:
 
 
 def _replaced_once(name: str, data: bytes, old: str, new: str) -> bytes:
-    before, found, after = data.partition(old.encode())
-    if not found:
+    before, old_bytes, after = data.partition(old.encode())
+    if not old_bytes:
         raise PackageError(f"{name}: does not hold {old}")
     return before + new.encode() + after

@@ -140,7 +140,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             answer: tuple[bool, Any] = (False, functions[name](*arguments))
         except EdgepackError as error:
             answer = (True, error)
-        except Exception as error:  # noqa: BLE001 - told to the caller, who knows which model it was about
+        except Exception as error:  # noqa: BLE001 - reported to the caller, who knows which model it was about
             kind = TransientError if isinstance(error, OSError) and is_transient(error) else PackageError
             answer = (True, kind(f"{name} failed: {type(error).__name__}: {error}"))
         pickle.dump(answer, answers)

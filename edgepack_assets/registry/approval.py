@@ -33,26 +33,26 @@ def approval_of(tags: Mapping[str, str]) -> Approval | None:
     return Approval(by, _one_line(tags.get(APPROVED_AT))) if by else None
 
 
-def approve(registry: Registry, found: RegisteredVersion, by: str, at: datetime) -> tuple[Approval, bool]:
+def approve(registry: Registry, model: RegisteredVersion, by: str, at: datetime) -> tuple[Approval, bool]:
     """(the approval of a version, whether it is new). One that is there already stands."""
-    known = approval_of(found.tags)
+    known = approval_of(model.tags)
     if known is not None:
         return known, False
     if not _one_line(by):
         raise EdgepackError("an approval names who approves: --by NAME")
     tags = {APPROVED_BY: _one_line(by), APPROVED_AT: at.isoformat(timespec="seconds")}
-    made = approval_of(registry.set_tags(found, tags).tags)
-    if made is None:
-        raise EdgepackError(f"the registry has not kept the tag {APPROVED_BY} of {found}; set it there by hand")
-    return made, True
+    approved = approval_of(registry.set_tags(model, tags).tags)
+    if approved is None:
+        raise EdgepackError(f"the registry has not kept the tag {APPROVED_BY} of {model}; set it there by hand")
+    return approved, True
 
 
-def check_still_approved(found: RegisteredVersion) -> None:
+def check_still_approved(model: RegisteredVersion) -> None:
     """Raises ApprovalError if the approval that started a run was taken back before the run came to the model."""
-    if approval_of(found.tags) is None:
+    if approval_of(model.tags) is None:
         raise ApprovalError(
-            f"{found} is not approved any more: its approval, which started this run, was taken back. It is packaged "
-            f"once it is given again (edgepack model approve {found}), or if somebody launches its partition by hand"
+            f"{model} is not approved any more: its approval, which started this run, was taken back. It is packaged "
+            f"once it is given again (edgepack model approve {model}), or if somebody launches its partition by hand"
         )
 
 

@@ -25,21 +25,21 @@ class GivenNumbers:
         """Every number that was recorded."""
         with disk_errors(self._folder, "read"):
             try:
-                found = [entry.name for entry in self._folder.iterdir()]
+                names = [entry.name for entry in self._folder.iterdir()]
             except FileNotFoundError:
                 return set()
-        return {int(name) for name in found if is_version(name)}
+        return {int(name) for name in names if is_version(name)}
 
     def add(self, numbers: Iterable[int]) -> None:
         """Record numbers, down to the disk. Those that are recorded already cost one look."""
         wanted = set(numbers)
-        if len(wanted) == 1:  # one version is looked up without listing the others
-            new = {number for number in wanted if not (self._folder / str(number)).exists()}
-        else:
-            new = wanted - self.read()
-        if not new:
-            return
         with disk_errors(self._folder):
+            if len(wanted) == 1:  # one version is looked up without listing the others
+                new = {number for number in wanted if not (self._folder / str(number)).exists()}
+            else:
+                new = wanted - self.read()
+            if not new:
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             for number in new:
                 (self._folder / str(number)).touch()

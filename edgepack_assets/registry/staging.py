@@ -34,20 +34,20 @@ class Staging:
     def new(self) -> Iterator[tuple[Path, Callable[[], None]]]:
         """(a new folder, a function to call while it is being filled). The folder is removed at the end, if it is
         still there."""
-        made = self._folder / uuid.uuid4().hex
+        folder = self._folder / uuid.uuid4().hex
         try:
-            with disk_errors(made):
-                made.mkdir(parents=True)
-            self._remove(STALE_AFTER, made.stat().st_mtime)
-            yield made, _signs_of_life(made)
+            with disk_errors(folder):
+                folder.mkdir(parents=True)
+            self._remove(STALE_AFTER, folder.stat().st_mtime)
+            yield folder, _signs_of_life(folder)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def entries(self) -> list[Unfinished]:
         """Everything in the folder."""
-        if not self._folder.is_dir():
-            return []
         with disk_errors(self._folder):
+            if not self._folder.is_dir():
+                return []
             probe = self._folder / uuid.uuid4().hex
             probe.mkdir()
             try:
@@ -58,13 +58,13 @@ class Staging:
 
     def remove(self, idle: float) -> list[Unfinished]:
         """Remove the entries that have not moved for `idle` seconds and for an hour, and return them."""
-        found = [entry for entry in self.entries() if entry.idle > idle and not entry.may_be_alive]
-        return [entry for entry in found if _removed(entry.path)]
+        abandoned = [entry for entry in self.entries() if entry.idle > idle and not entry.may_be_alive]
+        return [entry for entry in abandoned if _removed(entry.path)]
 
     def _idle(self, now: float) -> Iterator[tuple[Path, float]]:
         with disk_errors(self._folder, "read"):
-            found = sorted(self._folder.iterdir())
-        for path in found:
+            paths = sorted(self._folder.iterdir())
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):  # finished, or removed by another process
                 yield path, now - path.lstat().st_mtime
 

@@ -105,7 +105,7 @@ def _is_limited(own: Path) -> bool:
 def _remove_left(parent: Path) -> None:
     """Remove what processes that were killed have left. The kernel removes none that has a process in it."""
     for entry in parent.iterdir():
-        found = _NAME.fullmatch(entry.name)
-        if found and not Path("/proc", found[1]).exists():
+        match = _NAME.fullmatch(entry.name)
+        if match and not Path("/proc", match[1]).exists():
             with contextlib.suppress(OSError):
                 entry.rmdir()

@@ -1,10 +1,11 @@
 """What runs inside the child process, in the component's own environment. Standard library only.
 
-Started as `python -I -B child_main.py STATUS LIMITS`. Reads one JSON line with modules to import ahead, then a line
-with the path of a job for each job, and forks a process that does it: importing scikit-learn takes longer than most
-jobs. This process itself never runs the model's code. The fork writes `result.json` where the job says: {"value": ...}
-or {"error": {...}}; its exit status is told on the descriptor STATUS when it, and all it started, are gone, and whether
-this process takes another one (1) or the next job needs a room of its own (0). Jobs:
+Started as `python -I -B child_main.py STATUS LIMITS`. It reads one JSON line with the modules to import in advance, and
+then one line for each job, with the path of the job's file. It forks a process for each job, because importing
+scikit-learn takes longer than most jobs. This process itself never runs the model's code. The fork writes `result.json`
+to the path that the job names: {"value": ...} or {"error": {...}}. When the fork and all that it started are gone, this
+process writes two numbers to the descriptor STATUS: the fork's exit status, and 1 if it takes another job or 0 if the
+next job needs a new child. Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
@@ -12,7 +13,6 @@ this process takes another one (1) or the next job needs a room of its own (0). 
 """
 
 import array
-import base64
 import contextlib
 import gzip
 import importlib
@@ -38,7 +38,6 @@ _PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
-_BEYOND = 1 << 63  # the first number that an integer of the server cannot hold
 _FAILED_IMPORT: dict[str, Any] = {}
 """Why a library could not be imported ahead: no job can do without it then."""
 
@@ -52,30 +51,9 @@ def _load(name: str, path: Path) -> Any:
 
 
 child_limits = _load("edgepack_child_limits", Path(__file__).with_name("child_limits.py"))
+value_types = _load("edgepack_value_types", Path(__file__).with_name("value_types.py"))
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -_BEYOND <= value < _BEYOND
-
-
-def _is_number(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, float) or (whole and abs(value) <= sys.float_info.max)
-
-
-_SCALARS: dict[str, Callable[[Any], bool]] = {
-    "Integer": _is_integer,
-    "Double": _is_number,
-    "Boolean": lambda value: isinstance(value, bool),
-    "String": lambda value: isinstance(value, str),
-}
-
-
-def _array_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(is_item, value))
-
-
-_CHECKS = {**_SCALARS, **{f"{kind}Array": _array_of(is_item) for kind, is_item in _SCALARS.items()}}
 _ALWAYS_ALLOWED = frozenset({"timestamp"})  # the server may hand a record's time along without it being declared
 
 
@@ -103,7 +81,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         entrypoint.update_parameters(dict(job["parameters"]))
     inputs = {variable["name"]: variable["type"] for variable in job["inputs"]}
     outputs = {variable["name"]: variable["type"] for variable in job["outputs"]}
-    image_sets = [name for name, kind in inputs.items() if kind == "ImageSet"]
     times: array.array[float] = array.array("d")
     answered = 0
     wanted = job["until_answers"]
@@ -114,12 +91,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     ):
         for number, line in enumerate(records):
             try:
-                record = json.loads(line)
+                record = value_types.from_json(line)
             except ValueError as error:
                 raise RecordError(number, f"the payload holds {line:.100}, which is not JSON: {error}") from None
             _check_inputs(record, inputs, number)
-            for name in image_sets:
-                record[name] = image_set(record.get(name), name, number)
             started = time.perf_counter()
             try:
                 answer = process_input(record)
@@ -128,7 +103,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 raise RecordError(number, type(error).__name__ + (f": {words}" if words else "")) from error
             times.append(time.perf_counter() - started)
             if number % _LOOK_AT_CLOCK_EVERY == 0:
-                progress.tell(number, answered)
+                progress.report(number, answered)
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
@@ -142,14 +117,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Progress:
-    """Tells on the output, now and then, how far a long payload has come."""
+    """Prints now and then how much of a long payload is done."""
 
     def __init__(self, count: "int | None") -> None:
         self._of = "" if count is None else f" of {count:,}"
         self._next = time.monotonic() + _PROGRESS_EVERY
         self._output = os.dup(1)  # the component may close or replace sys.stdout
 
-    def tell(self, number: int, answered: int) -> None:
+    def report(self, number: int, answered: int) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_EVERY
             os.write(self._output, f"{number:,}{self._of} records, {answered:,} answers\n".encode())
@@ -162,23 +137,11 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
         raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
     for name, kind in inputs.items():
         value = record.get(name)
-        if value is not None and kind in _CHECKS and not _CHECKS[kind](value):
-            raise RecordError(number, f"input {name!r} is declared {kind}, but the payload holds {_shown(value):.100}")
-
-
-def image_set(value: object, name: str, number: int) -> object:
-    """An ImageSet as the server would pass it: the images' bytes are base64 in the payload. Text is another route's."""
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        details = cast("Any", value)["detail"]
-        return {
-            **cast("Any", value),
-            "detail": [{**detail, "image": base64.b64decode(detail["image"], validate=True)} for detail in details],
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        words = f"input {name!r} is declared ImageSet, but the payload holds none with images in base64"
-        raise RecordError(number, f"{words} ({type(error).__name__}: {error})") from None
+        if value is not None and not value_types.check_of(kind)(value):
+            declared = f"{kind}{value_types.wanted(kind)}"
+            raise RecordError(
+                number, f"input {name!r} is declared {declared}, but the payload holds {_shown(value):.100}"
+            )
 
 
 def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
@@ -193,18 +156,19 @@ def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
         raise RecordError(number, f"the answer's outputs differ from those declared: {differing}")
     for name, kind in outputs.items():
         value = answer[name]
-        if kind in _CHECKS and not _CHECKS[kind](value):
-            shown = f"{_shown(value):.100} ({type(value).__name__})"
-            raise RecordError(number, f"output {name!r} is declared {kind}, but is {shown}")
+        if not value_types.check_of(kind)(value):
+            declared, shown = f"{kind}{value_types.wanted(kind)}", f"{_shown(value):.100} ({type(value).__name__})"
+            raise RecordError(number, f"output {name!r} is declared {declared}, but is {shown}")
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
     try:
-        line = json.dumps({"record": number, "outputs": answer}, allow_nan=False).encode() + b"\n"
+        line: bytes = value_types.to_json({"record": number, "outputs": answer}).encode() + b"\n"
         if b"\\ud" in line:
-            json.dumps(answer, ensure_ascii=False).encode()  # half of a character is no text that can be stored
+            # half of a character is no text that can be stored
+            json.dumps(answer, ensure_ascii=False, default=repr).encode()
         return line
     except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(number, f"the answer cannot be told as JSON: {error}") from error
+        raise RecordError(number, f"the answer cannot be written as JSON: {error}") from error
 
 
 def _listed(names: Iterable[object]) -> str:
@@ -268,13 +232,13 @@ def _end_with_host(watched: bool) -> None:
     threading.Thread(target=watch, name="watch host", daemon=True).start()
 
 
-def _do(told: str) -> None:
+def _do(file: str) -> None:
     """Do one job and write its result. Runs in a fork, in a session of its own."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     child_limits.set_dumpable(True)
     _end_with_host(watched=_LIMITS["isolated"])
-    job = json.loads(Path(told).read_bytes())
+    job = json.loads(Path(file).read_bytes())
     job |= job["paths"]
     os.environ["HOME"] = os.environ["TMPDIR"] = job["home"]
     os.chdir(job["folder"])
@@ -283,21 +247,21 @@ def _do(told: str) -> None:
     try:
         answer = _FAILED_IMPORT or {"value": {"call": call, "run": run}[job["task"]](job)}
         text = json.dumps(answer, allow_nan=False)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the model's code raises is told to the host
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the model's code raises is reported to the host
         text = json.dumps({"error": _failure(error)})
     aside = Path(f"{job['result']}.tmp")
     aside.write_text(text, encoding="utf-8")
     aside.replace(job["result"])
 
 
-def _fork(told: str) -> int:
+def _fork(file: str) -> int:
     """Do a job in a fork; its exit status (negative: the signal) when all it started is gone."""
     # Libraries may have started threads of their own on import; those that do are safe to fork.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         pid = os.fork()
     if pid == 0:
         os.close(_STATUS)
-        _exit_after(lambda: _do(told))
+        _exit_after(lambda: _do(file))
     _wait_for(pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -347,7 +311,7 @@ def _exit_after(work: Callable[[], None]) -> NoReturn:
     try:
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 - told on stderr, which the host passes on
+    except BaseException:  # noqa: BLE001 - printed on stderr, which the host passes on
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -368,7 +332,7 @@ def main() -> None:
     for module in json.loads(sys.stdin.readline()):
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the host as the failure of each job
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported to the host as the failure of each job
             _FAILED_IMPORT["error"] = _failure(error) | {"importing": module}
             break
     unchanged = child_limits.inherited()

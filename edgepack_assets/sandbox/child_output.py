@@ -12,14 +12,14 @@ _OUTPUT_LIMIT = 256 << 10
 """Bytes of a child's output that reach the log."""
 _TAIL = 16 << 10
 _TAIL_LINES = 50
-_TELL_EVERY = 1.0
+_LOG_EVERY = 1.0
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Control characters, those that nobody sees or that turn a line's direction round, and halves of characters."""
 _MARGIN = "\n| "
 
 
 class ChildOutput:
-    """What a child prints: told to the log about once a second, up to a limit; its end is kept for errors."""
+    """What a child prints: written to the log about once a second, up to a limit; its end is kept for errors."""
 
     def __init__(self, what: str, log: Any, folder: Path) -> None:
         """`folder` is where the child works."""
@@ -30,7 +30,7 @@ class ChildOutput:
         self._pending = ""
         self._taken = self._dropped = 0
         self._tail = b""
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
 
     def add(self, chunk: bytes) -> None:
         """Take what was read."""
@@ -40,11 +40,11 @@ class ChildOutput:
         self._dropped += len(chunk) - len(kept)
         self._pending += self._decoder.decode(kept)
 
-    def tell(self, everything: bool = False) -> None:
+    def log_lines(self, everything: bool = False) -> None:
         """Log the lines that have come, if it is time; `everything` at the end, with what was not printed."""
-        if not everything and time.monotonic() - self._told < _TELL_EVERY:
+        if not everything and time.monotonic() - self._logged < _LOG_EVERY:
             return
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
         lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
         if lines.strip():
             self._log.info(f"{self._what}: {quoted(without_folder(lines, self._folder))}")

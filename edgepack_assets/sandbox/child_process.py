@@ -1,4 +1,4 @@
-"""One child process in its room, which forks a process for each job; and the work folder that they share with us."""
+"""One isolated child process, which forks a process for each job, and the work folder that both processes share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from edgepack_assets.sandbox.jobs import SandboxJob
 from edgepack_assets.sandbox.resource_usage import Consumption, descendants
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
-_CHILD, _CHILD_LIMITS = (Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py"))
+_CHILD, *_BESIDE_CHILD = (
+    Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py", "value_types.py")
+)
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5
 _KILL_FOR = 10.0
@@ -76,15 +78,15 @@ class ChildProcess:
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
         self._scratch = Scratch()
-        readable = [environment.folder, *settings.readable_folders, _CHILD, _CHILD_LIMITS]
+        readable = [environment.folder, *settings.readable_folders, _CHILD, *_BESIDE_CHILD]
         try:
-            room = SandboxRoot(self._scratch.path, [*python_folders(environment.python), *readable])
-            self.work = room.work
-            for folder in (room.work, room.mount_point):
+            root = SandboxRoot(self._scratch.path, [*python_folders(environment.python), *readable])
+            self.work = root.work
+            for folder in (root.work, root.mount_point):
                 folder.mkdir(mode=0o700)
-            isolation.give_to_child(room.work)
-            self._flags = _flags(room.work)
-            self._start(room)
+            isolation.give_to_child(root.work)
+            self._flags = _flags(root.work)
+            self._start(root)
         except (OSError, subprocess.SubprocessError) as error:
             self._scratch.remove()
             reason = error.strerror if isinstance(error, OSError) else None
@@ -100,7 +102,7 @@ class ChildProcess:
         self._poll.register(self._status, select.POLLIN)
         self._send(child_imports)
 
-    def _start(self, room: SandboxRoot) -> None:
+    def _start(self, root: SandboxRoot) -> None:
         self._status, status = os.pipe()
         self._group = new_group(int(self._settings.memory_limit * _GIB))
         limits = {
@@ -112,7 +114,7 @@ class ChildProcess:
             "filter": refusing_filter(),
         }
         command = [str(self._python), "-I", "-B", str(_CHILD), str(status), json.dumps(limits)]
-        line = self._isolation.command(room, command)
+        line = self._isolation.command(root, command)
         variables = {**_ENVIRONMENT, "HOME": str(self.work), "TMPDIR": str(self.work)}
         try:
             self.process = subprocess.Popen(
@@ -148,11 +150,11 @@ class ChildProcess:
         child_*.py beside it. All of it is removed afterwards."""
         self._jobs += 1
         home = self.work / str(self._jobs)
-        given, made = home / "in", home / "out"
+        given, written = home / "in", home / "out"
         message = job.as_message()
         file = self.work / "job.json"
         with disk_errors(home):
-            for folder in (home, given, made):
+            for folder in (home, given, written):
                 folder.mkdir()
             for name in ("folder", "file"):
                 if name in message:
@@ -161,13 +163,13 @@ class ChildProcess:
                     message[name] = str(self._give(source, given / name / source.name, sorted({*beside} - {source})))
             paths = {name: str(self._give(path, given / name / path.name)) for name, path in inputs.items()}
             laid_out = JobFolder(
-                home, home / "result.json", {name: made / path.name for name, path in outputs.items()}, file
+                home, home / "result.json", {name: written / path.name for name, path in outputs.items()}, file
             )
             paths |= {name: str(path) for name, path in laid_out.outputs.items()}
             # A file: a pipe takes 64 KiB and then blocks, and who reads its other end may be busy for ever.
             message |= {"home": str(home), "result": str(laid_out.result), "paths": paths}
             file.write_text(json.dumps(message), encoding="utf-8")
-            for folder in (home, given, made, file):
+            for folder in (home, given, written, file):
                 self._isolation.give_to_child(folder)
         try:
             yield laid_out
@@ -186,7 +188,7 @@ class ChildProcess:
         self._is_spent = self._is_spent or _flags(self.work) != self._flags
 
     def _give(self, source: Path, copy: Path, beside: Sequence[Path] = ()) -> Path:
-        """A copy that is the child's: what it makes of it is its own affair. `beside`: files that go with a file."""
+        """A copy that the child owns and may change. `beside`: files that go with a file."""
         copy.parent.mkdir()
         self._isolation.give_to_child(copy.parent)
         if not source.is_dir():
@@ -212,7 +214,7 @@ class ChildProcess:
         elif self._isolation.backend == "none":
             self._end_strays(log)
         self._read(output, at_most=64)
-        output.tell(everything=True)
+        output.log_lines(everything=True)
         if code is None:
             raise ComponentError(f"{what} was stopped: {excess}{output.last_words()}")
         if self._group and self._group.is_exceeded():
@@ -267,21 +269,21 @@ class ChildProcess:
             else:
                 time.sleep(pause)
                 pause = min(pause * 2, _LOOK_EVERY)
-            output.tell()
+            output.log_lines()
 
     def _job_processes(self) -> list[int]:
         below = descendants(self.process.pid)
-        # The child itself is this process's own child, or that of the one that built its room.
+        # The child itself is this process's own child, or that of the one that built its sandbox.
         return below if self._isolation.backend == "none" else below[1:]
 
     def _job_status(self) -> int | None:
-        """What the child told of its fork, or how the child itself ended; None while the job runs."""
+        """The exit code of the job as the child reported it, or of the child itself; None while the job runs."""
         try:
-            told = os.read(self._status, 64)
+            answer = os.read(self._status, 64)
         except BlockingIOError:
             return None
-        if told:
-            code, again = told.split()
+        if answer:
+            code, again = answer.split()
             self._is_spent = not int(again)
             return int(code)
         return self.process.wait() if self.has_ended() else None
@@ -346,7 +348,7 @@ def _most_processes(isolation: Isolation) -> int | None:
 
 def _how_it_ended(code: int) -> str:
     if 128 < code < 160:
-        code = 128 - code  # as the first process of a room tells it
+        code = 128 - code  # as the first process of a PID namespace reports it
     if code >= 0:
         return f"exited with code {code}"
     hint = ", as the system does when memory runs out," if -code == signal.SIGKILL else ""
@@ -356,12 +358,12 @@ def _how_it_ended(code: int) -> str:
 def _processes_of(home: Path, other_than: int) -> list[int]:
     """Processes that were started with HOME there or below it, as far as this user may look."""
     wanted = (f"HOME={home}\0".encode(), f"HOME={home}/".encode())
-    found = []
+    processes = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
             variables = b"\0" + entry.read_bytes()
             if any(b"\0" + one in variables for one in wanted) and int(entry.parts[-2]) != other_than:
-                found.append(int(entry.parts[-2]))
+                processes.append(int(entry.parts[-2]))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended, or is somebody else's
-    return found
+    return processes

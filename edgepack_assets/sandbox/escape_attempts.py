@@ -1,4 +1,4 @@
-"""What self_test.py lets run in a child: code that tries what model code must not. Standard library only.
+"""What self_test.py runs in a child: code that tries what model code must not do. Standard library only.
 
 Each function returns what it gained in words, or None if it was refused. One that goes beyond a limit holds what it has
 for a while: somebody may be about to look."""
@@ -47,7 +47,7 @@ def write(arguments: "dict[str, str]") -> "str | None":
     for folder in (arguments["folder"], "/", "/tmp", "/usr", "/dev", os.path.dirname(os.__file__)):  # noqa: S108, PTH120
         path = Path(folder, "edgepack-was-here")
         try:
-            path.write_text("harm")
+            path.write_text("written by an escape attempt")
             path.unlink()
         except OSError:
             continue
@@ -91,7 +91,7 @@ def read_keys(arguments: "dict[str, str]") -> "str | None":
 
 
 def call_kernel(arguments: "dict[str, str]") -> "str | None":
-    """Use parts of the kernel that no namespace tames: any answer but a refusal comes from them."""
+    """Use parts of the kernel that no namespace isolates: any answer but a refusal comes from them."""
     libc = ctypes.CDLL(None, use_errno=True)
     at = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
     if at is None:
@@ -105,7 +105,7 @@ def call_kernel(arguments: "dict[str, str]") -> "str | None":
 
 
 def be_root(arguments: "dict[str, str]") -> "str | None":
-    """Be the machine's root: told by the owner of the machine's own root, as it looks in here."""
+    """Be the machine's root: seen by the owner of the machine's own root, as it looks from inside."""
     uid_map = Path("/proc/self/uid_map").read_text().split()
     is_root = os.geteuid() == 0 and uid_map[1] == "0"
     return "it is root" if is_root else None

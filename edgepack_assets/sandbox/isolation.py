@@ -1,10 +1,10 @@
-"""What model code may see and touch: the ways to shut a process in, and which of them works on this machine.
+"""What model code may see and touch: the backends that isolate a process, and which of them works here.
 
-Both ways give the same room: process, mount, network, IPC and host name namespaces of its own; a root that holds the
-system's libraries, the component's interpreter and environment, all read-only; a fresh /proc; no network; one work
-folder to write to; and, where this process is root's, another user. bubblewrap builds it where it is installed,
-otherwise util-linux's unshare with `namespace_init.py`. Limits on memory, files and processes are the child's own
-(child_main.py).
+Both backends isolate in the same way. The child has its own process, mount, network, IPC and host name namespaces. Its
+root holds the system's libraries, the component's interpreter and environment, all read-only, and a fresh /proc. It has
+no network, and one work folder to write to. If this process is root's, the child is another user. bubblewrap
+does it where it is installed, otherwise util-linux's unshare with `namespace_init.py`. The child itself limits its
+memory, files and processes (child_main.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgepack_assets.errors import IsolationError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.seccomp import why_unfiltered
 
-FILTERED = "the kernel refuses it the system calls that reach past its room"
+FILTERED = "the kernel refuses it the system calls that namespaces do not isolate"
 PROTECTIONS = (
     "it sees no processes but its own",
     "it reads no files but the system's libraries and its own",
@@ -34,7 +34,7 @@ PROTECTIONS = (
     "all it started ends with it",
     FILTERED,
 )
-"""What a way to shut a process in gives, in words; the last is a filter of system calls, which any way may have."""
+"""What a backend guarantees, in words. The last one is a filter of system calls, which any backend may have."""
 
 _ENTER = Path(__file__).with_name("namespace_init.py")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -55,9 +55,9 @@ _STREAMS = {
 }
 _FIRST_TO_END = ("/bin/sh", "-c", 'echo 1000 > /proc/self/oom_score_adj; exec "$@"', "sh")
 """The beginning of a command that, with all it starts, is the first that the system ends when memory runs out. Done
-outside of the room: in there nobody can write to /proc, and so not take it back."""
+outside of the sandbox: inside, nobody can write to /proc and so undo it."""
 _USERS = range(61184, 65520)
-"""Users that nobody is: systemd's range for passing ones."""
+"""User ids that no account has: systemd's range for temporary users."""
 _TRY_FOR = 30.0
 _PROGRAMS = {"bubblewrap": "bwrap", "unshare": "unshare"}
 
@@ -78,14 +78,14 @@ class SandboxRoot:
 
     @property
     def mount_point(self) -> Path:
-        """An empty folder, over which a way may mount the child's root."""
+        """An empty folder, over which a backend may mount the child's root."""
         return self.base / "root"
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """A way that works here. `user` is the other user a child becomes, None where it stays this process's. `missing`
-    are those of PROTECTIONS that it does not give."""
+    """A backend that works here. `user` is the user that a child becomes, None if it keeps this process's. `missing`
+    are those of PROTECTIONS that the backend does not give."""
 
     backend: Backend
     user: int | None
@@ -93,31 +93,31 @@ class Isolation:
 
     @property
     def words(self) -> str:
-        """The way, and what does not hold."""
+        """The backend, and which protections are missing."""
         return (
             self.backend
             if self.backend == "none" or not self.missing
             else f"{self.backend}, but not: {', '.join(self.missing)}"
         )
 
-    def command(self, room: SandboxRoot, command: Sequence[str]) -> list[str]:
-        """The command line that runs `command` in that room, as the first process there: with it all others end, and
+    def command(self, root: SandboxRoot, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` in that sandbox, as its first process: all others end with it, and
         none of them can stop or kill it."""
         if self.backend == "bubblewrap":
-            command = _bubblewrap(self.user, room, command)
+            command = _bubblewrap(self.user, root, command)
         elif self.backend == "unshare":
-            command = _unshare(self.user, room, command)
+            command = _unshare(self.user, root, command)
         return [*_FIRST_TO_END, *command]
 
     def give_to_child(self, path: Path) -> None:
-        """Make a file or folder the child's, whatever umask it was made with."""
+        """Make the child the owner of a file or folder, whatever umask it was created with."""
         os.chmod(path, 0o700 if path.is_dir() else 0o600)  # noqa: PTH101 - one call fewer for folders of many files
         if self.user is not None:
             os.chown(path, self.user, self.user)
 
 
 def isolation_for(policy: Literal["required", "best_effort"], backends: Sequence[Backend] | None = None) -> Isolation:
-    """The best way that works on this machine, bubblewrap first.
+    """The best backend that works on this machine, bubblewrap first.
 
     Raises IsolationError if the policy is "required" and something of it does not hold."""
     unfiltered = why_unfiltered()
@@ -129,9 +129,9 @@ def isolation_for(policy: Literal["required", "best_effort"], backends: Sequence
             tried[backend] = reason
             continue
         holds = (backend != "none", unfiltered is None)
-        found = Isolation(backend, user, tuple(name for name in PROTECTIONS if not holds[name == FILTERED]))
-        if not found.missing or policy == "best_effort":
-            return found
+        isolation = Isolation(backend, user, tuple(name for name in PROTECTIONS if not holds[name == FILTERED]))
+        if not isolation.missing or policy == "best_effort":
+            return isolation
         if backend != "none":
             raise IsolationError(
                 f"{backend} can isolate model code on this machine, but the kernel takes no filter of system calls "
@@ -148,16 +148,16 @@ def isolation_for(policy: Literal["required", "best_effort"], backends: Sequence
 
 @cache
 def _why_not(backend: Backend, user: int | None) -> str | None:
-    """Why a way does not work here, None if it does: tried once per process, with a process that does nothing."""
+    """Why a backend does not work here, None if it does. Tried once per process, with a command that does nothing."""
     if shutil.which(_PROGRAMS[backend]) is None:
         return f"{_PROGRAMS[backend]} is not installed"
     with scratch_folder() as folder:
-        room = SandboxRoot(folder, python_folders(Path(sys.executable)))
-        room.work.mkdir()
-        room.mount_point.mkdir()
+        root = SandboxRoot(folder, python_folders(Path(sys.executable)))
+        root.work.mkdir()
+        root.mount_point.mkdir()
         try:
             done = subprocess.run(
-                Isolation(backend, user, ()).command(room, ["/usr/bin/env", "true"]), env={}, cwd=room.work,
+                Isolation(backend, user, ()).command(root, ["/usr/bin/env", "true"]), env={}, cwd=root.work,
                 stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRY_FOR,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -166,7 +166,7 @@ def _why_not(backend: Backend, user: int | None) -> str | None:
 
 
 def _program(backend: Backend) -> str:
-    """Where a way's program lies. A child's own PATH need not lead there."""
+    """The path of a backend's program. A child's own PATH need not contain it."""
     return shutil.which(_PROGRAMS[backend]) or _PROGRAMS[backend]
 
 
@@ -189,14 +189,14 @@ def python_folders(python: Path) -> tuple[Path, ...]:
     )  # fmt: skip
     binary = python.resolve()
     prefixes = [*map(Path, done.stdout.splitlines()), *([binary.parent.parent] if binary.parent.name == "bin" else [])]
-    found = [binary, *(prefix / part for prefix in dict.fromkeys(prefixes) for part in _PARTS)]
-    return tuple(path for path in found if path.exists() and not path.is_relative_to("/usr"))
+    folders = [binary, *(prefix / part for prefix in dict.fromkeys(prefixes) for part in _PARTS)]
+    return tuple(path for path in folders if path.exists() and not path.is_relative_to("/usr"))
 
 
-def _binds(room: SandboxRoot) -> dict[str, str]:
+def _binds(root: SandboxRoot) -> dict[str, str]:
     """Folders and files to show read-only, by where they stand; a link of the system stays one (see _links)."""
     paths = [path for path in (*_SYSTEM, *_ALSO) if Path(path).exists() and not Path(path).is_symlink()]
-    return {path: path for path in [*paths, *map(str, room.readable)]}
+    return {path: path for path in [*paths, *map(str, root.readable)]}
 
 
 def _parents(paths: Sequence[str]) -> list[str]:
@@ -208,7 +208,7 @@ def _links() -> dict[str, str]:
     return {path: str(Path(path).readlink()) for path in _SYSTEM if Path(path).is_symlink()}
 
 
-def _bubblewrap(user: int | None, room: SandboxRoot, command: Sequence[str]) -> list[str]:
+def _bubblewrap(user: int | None, root: SandboxRoot, command: Sequence[str]) -> list[str]:
     line = [
         _program("bubblewrap"),
         "--unshare-ipc",
@@ -233,19 +233,19 @@ def _bubblewrap(user: int | None, room: SandboxRoot, command: Sequence[str]) -> 
     line += ["--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/dev/shm"]  # noqa: S108 - the child's own
     for path, to in _links().items():
         line += ["--symlink", to, path]
-    for folder in _parents([*_binds(room).values(), str(room.work)]):
-        line += ["--perms", "0755", "--dir", folder]  # else only who builds the room may pass
-    for source, path in _binds(room).items():
+    for folder in _parents([*_binds(root).values(), str(root.work)]):
+        line += ["--perms", "0755", "--dir", folder]  # else only the user who builds the sandbox may enter
+    for source, path in _binds(root).items():
         line += ["--ro-bind", source, path]
-    line += ["--bind", str(room.work), str(room.work)]
+    line += ["--bind", str(root.work), str(root.work)]
     for path in ("/proc", "/dev", "/"):
         line += ["--remount-ro", path]
     return [*line, "--chdir", "/", "--", *command]
 
 
-def _unshare(user: int | None, room: SandboxRoot, command: Sequence[str]) -> list[str]:
+def _unshare(user: int | None, root: SandboxRoot, command: Sequence[str]) -> list[str]:
     plan: Mapping[str, object] = {
-        "root": str(room.mount_point), "work": str(room.work), "binds": _binds(room), "links": _links(),
+        "root": str(root.mount_point), "work": str(root.work), "binds": _binds(root), "links": _links(),
         "devices": _DEVICES, "streams": _STREAMS, "user": user, "scratch": _SCRATCH, "command": list(command),
     }  # fmt: skip
     mapped = ["--user", "--map-root-user"] if user is None else []

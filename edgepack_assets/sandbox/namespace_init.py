@@ -1,4 +1,4 @@
-"""Builds the room that isolation.py describes, for machines without bubblewrap, and starts a command in it.
+"""Builds the sandbox that isolation.py describes, for machines without bubblewrap, and starts a command in it.
 
 Run by `unshare` as the first process of new namespaces, as `python -I -S namespace_init.py PLAN`; standard library
 only.
@@ -48,7 +48,7 @@ def _restrict(target: str, flags: int, recursive: bool) -> None:
 
 
 def _show(source: str, target: str, flags: int) -> None:
-    """Bind a file or folder of the machine to a place in the room."""
+    """Bind a file or folder of the machine to a path in the sandbox."""
     place = Path(target)
     place.parent.mkdir(parents=True, exist_ok=True)
     if Path(source).is_dir():
@@ -60,7 +60,7 @@ def _show(source: str, target: str, flags: int) -> None:
 
 
 def build(plan: dict[str, Any]) -> None:
-    """Mount the room and make it the root."""
+    """Mount the sandbox's root and change to it."""
     root = plan["root"]
     os.umask(0o022)
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "mode=0755")
@@ -100,7 +100,7 @@ def _drop(user: int | None) -> None:
 
 
 def main() -> None:
-    """Build the room and become the command."""
+    """Build the sandbox and become the command."""
     plan = json.loads(sys.argv[1])
     build(plan)
     _drop(plan["user"])

@@ -64,8 +64,8 @@ class Consumption:
         if words:
             return words
         opened, epolls = [], 0
-        for found, is_epoll in (each for threads in processes for each in _open(threads)):
-            opened.append(found)
+        for opened_file, is_epoll in (each for threads in processes for each in _open(threads)):
+            opened.append(opened_file)
             epolls += is_epoll
         kernels = _buffers(opened, processes) + epolls * len(opened) * _WATCH
         words, mappings = self._removed(sizes, opened, processes, kernels)
@@ -78,10 +78,10 @@ class Consumption:
             files += len(folders) + len(names)
             for name in (*folders, *names):
                 with contextlib.suppress(OSError):
-                    found = os.lstat(os.path.join(path, name))  # noqa: PTH118 - many of them
-                    if (found.st_dev, found.st_ino) not in sizes:
-                        size += found.st_blocks * _BLOCK
-                        sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+                    status = os.lstat(os.path.join(path, name))  # noqa: PTH118 - many of them
+                    if (status.st_dev, status.st_ino) not in sizes:
+                        size += status.st_blocks * _BLOCK
+                        sizes[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
             if words := self._too_large(size):
                 return words
             if files > _MOST_FILES:
@@ -98,9 +98,9 @@ class Consumption:
     ) -> tuple[str, int]:
         """As `_walk`, with files that have no name any more but are kept open or mapped; and how many mappings there
         are."""
-        for found in opened:
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+        for file in opened:
+            if stat.S_ISREG(file.st_mode) and file.st_nlink == 0:
+                sizes[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK
         mappings, size_is_hidden = 0, False
         for threads in processes:
             count, is_hidden = _add_mapped(sizes, threads)
@@ -141,10 +141,10 @@ def descendants(pid: int) -> list[int]:
                 # the name, in brackets, may hold anything
                 parent = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
                 children[int(parent)].append(int(entry.name))
-    found = list(children[pid])
-    for each in found:
-        found += children[each]
-    return found
+    below = list(children[pid])
+    for each in below:
+        below += children[each]
+    return below
 
 
 @contextlib.contextmanager
@@ -204,7 +204,7 @@ def _share(threads: Sequence[int]) -> int:
     try:
         return _sum(_lines(threads, "smaps_rollup"), _SHARED) + _sum(_lines(threads, "status"), _KERNELS)
     except PermissionError:
-        return _memory(threads)  # it has shut itself off
+        return _memory(threads)  # it has made itself unreadable (PR_SET_DUMPABLE)
 
 
 def _add_mapped(sizes: _Sizes, threads: Sequence[int]) -> tuple[int, bool]:
@@ -223,14 +223,14 @@ def _add_mapped(sizes: _Sizes, threads: Sequence[int]) -> tuple[int, bool]:
             if (device, int(inode)) in sizes:
                 continue
             try:
-                found = os.stat(f"/proc/{threads[0]}/map_files/{start:x}-{end:x}")  # noqa: PTH116
+                status = os.stat(f"/proc/{threads[0]}/map_files/{start:x}-{end:x}")  # noqa: PTH116
             except PermissionError:
                 is_hidden |= device != _device_of_scratch(threads)
             except OSError:
                 continue
             else:
-                if found.st_nlink == 0:
-                    sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+                if status.st_nlink == 0:
+                    sizes[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
     return mappings, is_hidden
 
 
@@ -240,18 +240,18 @@ def _open(threads: Sequence[int]) -> Iterator[tuple[os.stat_result, bool]]:
         with contextlib.suppress(OSError):
             for entry in os.scandir(f"/proc/{thread}/fd"):
                 with contextlib.suppress(OSError):
-                    found = entry.stat()
-                    yield found, stat.S_IFMT(found.st_mode) == 0 and os.readlink(entry.path) == _EPOLL  # noqa: PTH115
+                    status = entry.stat()
+                    yield status, stat.S_IFMT(status.st_mode) == 0 and os.readlink(entry.path) == _EPOLL  # noqa: PTH115
 
 
 def _buffers(opened: Iterable[os.stat_result], processes: Iterable[Sequence[int]]) -> int:
     """The most that the pipes and sockets that there are can hold. How much they do hold is not shown."""
     pipes, sockets = set(), set()
-    for found in opened:
-        if stat.S_ISFIFO(found.st_mode):
-            pipes.add(found.st_ino)
-        elif stat.S_ISSOCK(found.st_mode):
-            sockets.add(found.st_ino)
+    for file in opened:
+        if stat.S_ISFIFO(file.st_mode):
+            pipes.add(file.st_ino)
+        elif stat.S_ISSOCK(file.st_mode):
+            sockets.add(file.st_ino)
     used, connected = max(map(_sockets, processes), default=(0, 0))
     each = _number("core/wmem_default") + _number("core/rmem_default")
     each_connected = _number("ipv4/tcp_wmem") + _number("ipv4/tcp_rmem")
@@ -264,8 +264,8 @@ def _sockets(threads: Sequence[int]) -> tuple[int, int]:
     with contextlib.suppress(OSError):
         if not Path(f"/proc/{threads[0]}/ns/net").samefile("/proc/self/ns/net"):
             words = [line.split() for line in _lines(threads, "net/sockstat")]
-            found = {line[0]: int(line[2]) for line in words}
-            return found.get("sockets:", 0), found.get("TCP:", 0)  # nothing, if it has ended meanwhile
+            counts = {line[0]: int(line[2]) for line in words}
+            return counts.get("sockets:", 0), counts.get("TCP:", 0)  # nothing, if it has ended meanwhile
     return 0, 0
 
 
@@ -277,12 +277,12 @@ def _number(name: str) -> int:
 
 
 def _files_of_scratch(processes: Iterable[Sequence[int]]) -> int:
-    """How many files there are in a room's /dev/shm: they are few bytes of its own, but many of the kernel's."""
+    """How many files there are in a sandbox's /dev/shm: they are few bytes of its own, but many of the kernel's."""
     for threads in processes:
         with contextlib.suppress(OSError):
             if not Path(f"/proc/{threads[0]}/ns/mnt").samefile("/proc/self/ns/mnt"):
-                found = os.statvfs(f"/proc/{threads[0]}/{_SCRATCH}")
-                return found.f_files - found.f_ffree
+                file_system = os.statvfs(f"/proc/{threads[0]}/{_SCRATCH}")
+                return file_system.f_files - file_system.f_ffree
     return 0
 
 
@@ -293,5 +293,5 @@ def _device_of_scratch(threads: Sequence[int]) -> int | None:
 
 
 def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bfree * found.f_frsize
+    file_system = os.statvfs(folder)
+    return file_system.f_bfree * file_system.f_frsize

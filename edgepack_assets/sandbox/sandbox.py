@@ -1,4 +1,4 @@
-"""Running code that we don't trust: in a room of its own, in the component's own environment, with an allow-list of
+"""Runs code that we don't trust: isolated from this machine, in the component's own environment, with an allow-list of
 environment variables, limits on time, memory and disk, and results in a format that executes nothing.
 
 A `Sandbox` keeps one child per environment in use, which has imported its heavy libraries, but no model code, and
@@ -32,7 +32,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class ChildFailure:
-    """What a child told of its failure: exception type, message, module name (ImportError), record, traceback.
+    """What a child reported about its failure: exception type, message, module name (ImportError), record, traceback.
 
     `for_user`: the component's own code refuses something, in words for the user (its exception's class has
     `is_for_user`). `importing`: the library that could not be imported ahead of the job."""
@@ -50,7 +50,7 @@ _FAILURE = TypeAdapter(ChildFailure)
 
 
 class TaskFailedError(ComponentError):
-    """Code in the child raised. `failure` has its own words."""
+    """Code in the child raised. `failure` is what the child reported."""
 
     def __init__(self, what: str, failure: ChildFailure) -> None:
         at = "" if failure.record is None else f" at record {failure.record}"
@@ -65,13 +65,13 @@ class TaskFailedError(ComponentError):
 class Sandbox:
     """Runs jobs in child processes. Use as a context manager, or `close` it: the child is ended then.
 
-    `backends` are those to isolate it that are tried, in this order; all by default."""
+    `backends` are the ones to try for isolation, in this order; all by default."""
 
     def __init__(
         self, settings: RuntimeSettings, log: logging.Logger | None = None, backends: Sequence[Backend] | None = None
     ) -> None:
         self._settings = settings
-        self._ways = backends
+        self._backends = backends
         self.log: Any = log or logging.getLogger(__name__)
         self._child: ChildProcess | None = None
         self._isolation: Isolation | None = None
@@ -90,12 +90,12 @@ class Sandbox:
 
     @property
     def isolation(self) -> Isolation:
-        """How children are shut in. Raises IsolationError if that is required and does not work here."""
+        """How children are isolated. Raises IsolationError if that is required and does not work here."""
         if self._isolation is None:
-            self._isolation = isolation_for(self._settings.isolation, self._ways)
+            self._isolation = isolation_for(self._settings.isolation, self._backends)
             if self._isolation.backend != "none" and self._isolation.missing:
                 self.log.warning(
-                    f"model code is shut in by {self._isolation.backend}, but on this machine it does not hold that "
+                    f"model code is isolated by {self._isolation.backend}, but on this machine it does not hold that "
                     f"{', '.join(self._isolation.missing)} (`edgepack doctor` tries it); with `runtime.isolation: "
                     "required` it would not run at all"
                 )
@@ -131,8 +131,8 @@ class Sandbox:
 
         The job works on copies: of its `folder`, which is its working directory, of its `file`, if it has one, and
         of `inputs`. Files that it writes for `outputs` are put there. `what` names it in errors. Raises
-        TaskFailedError if the code raised, ComponentError if it hung, took too much, died or returned something that
-        is not JSON. Outputs are not trusted either: open them with `open_output`.
+        TaskFailedError if the code raised, ComponentError if it ran too long, used too much memory or disk, died or
+        returned something that is not JSON. Outputs are not trusted either: open them with `open_output`.
         """
         self.prepare(environment, child_imports)
         assert self._child is not None
@@ -145,7 +145,7 @@ class Sandbox:
                     take_output(laid_out.outputs[name], path, limit, what, below=self._child.work)
                 return value
         except TaskFailedError:
-            raise  # the job told so itself, in good order
+            raise  # the job reported this itself; the child is sound
         except BaseException:
             self.close()
             raise
@@ -156,10 +156,10 @@ def _value(what: str, result: Path, work: Path) -> Any:
     with open_output(result, _RESULT_LIMIT, what, below=work) as stream:
         text = stream.read(_RESULT_LIMIT + 1)
     try:
-        told = json.loads(text, parse_constant=_refuse_constant)
-        if told.keys() == {"value"}:
-            return told["value"]
-        failure = _FAILURE.validate_python(told["error"])
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if document.keys() == {"value"}:
+            return document["value"]
+        failure = _FAILURE.validate_python(document["error"])
     except (AttributeError, KeyError, ValueError, RecursionError, ValidationError) as error:
         raise ComponentError(f"{what} gave a result that is not one: {type(error).__name__}: {error!s:.200}") from None
     raise TaskFailedError(

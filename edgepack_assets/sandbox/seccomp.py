@@ -1,6 +1,6 @@
-"""System calls that model code has no use for and namespaces do not tame, refused by a seccomp filter.
+"""A seccomp filter for system calls that namespaces do not isolate and model code does not need.
 
-What a room leaves open without it: the keys that the kernel holds for this process's user (Kerberos tickets, share
+What namespaces leave open without it: the keys that the kernel holds for this process's user (Kerberos tickets, share
 passwords), the virtual machine's host through AF_VSOCK, memory and messages that outlive their process, memory and
 files that no look at a process finds (resource_usage.py), attributes of the process that forks the jobs, and the parts
 of the kernel that only a user namespace of one's own leads to.
@@ -90,14 +90,14 @@ def _flags() -> tuple[int, str | None]:
     if known is None:
         return 0, f"the numbers of system calls on {os.uname().machine} are not known here"
     libc = ctypes.CDLL(None, use_errno=True)
-    told = 0
+    code = 0
     for flags in _FLAGS:
         ctypes.set_errno(0)
         libc.syscall(_SECCOMP[known[1]], _SET_FILTER, flags, None)
-        told = ctypes.get_errno()
-        if told == errno.EFAULT:
+        code = ctypes.get_errno()
+        if code == errno.EFAULT:
             return flags, None
-    return 0, f"seccomp: {os.strerror(told)}"
+    return 0, f"seccomp: {os.strerror(code)}"
 
 
 def refusing_filter() -> dict[str, int | str] | None:
@@ -174,7 +174,7 @@ def _do(what: int, value: int) -> bytes:
 
 
 def _if(what: int, value: int, then: int, otherwise: int) -> bytes:
-    """Go on, past as many steps as told."""
+    """Go on, past so many steps."""
     return struct.pack("HBBI", what, then, otherwise, value)
 
 

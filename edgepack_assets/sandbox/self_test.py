@@ -1,4 +1,4 @@
-"""What holds of the isolation on this machine, by trying each protection with code that means harm."""
+"""Which protections hold on this machine: each is tested with code that tries to break it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 
-_HARM = Path(__file__).with_name("escape_attempts.py")
+_ATTEMPTS = Path(__file__).with_name("escape_attempts.py")
 _LIMITS = {"time_limit": 60.0, "memory_limit": 0.25, "disk_limit": 0.05, "isolation": "best_effort"}
 _SHORT = {**_LIMITS, "time_limit": 1.0}
 _TOO_MUCH = 384 << 20
@@ -62,11 +62,11 @@ _TRIES_ON_BUSY_DISK = 3
 
 @dataclass(frozen=True)
 class Tried:
-    """The way in which children are shut in, what it does not give here, and a row for each protection."""
+    """The backend that isolates children, the protections that it does not give here, and a row for each protection."""
 
     backend: Backend
     missing: tuple[str, ...]
-    parts: list[CheckRow]
+    rows: list[CheckRow]
 
 
 def try_protections(settings: RuntimeSettings, backends: list[Backend] | None = None) -> Tried:
@@ -78,42 +78,42 @@ def try_protections(settings: RuntimeSettings, backends: list[Backend] | None = 
         Sandbox(settings.model_copy(update=_SHORT), backends=[sandbox.isolation.backend]) as hurried,
     ):
 
-        def harm(name: str, using: Sandbox = sandbox, **arguments: Any) -> Any:
-            job = CallJob(folder, _HARM, name, arguments)
+        def attempt(name: str, using: Sandbox = sandbox, **arguments: Any) -> Any:
+            job = CallJob(folder, _ATTEMPTS, name, arguments)
             try:
                 return using.run(f"trying to {name}", _plain_python(), [], job)
             except ComponentError as error:
                 return str(error).splitlines()[0]
 
-        parts = [
-            _part("another process's environment", harm("read_environments", canary=bait.canary)),
-            _part("files of this machine", harm("read", path=str(bait.file))),
-            _part("writing outside of the work folder", _written(bait, harm("write", folder=str(bait.folder)))),
-            _part("the network", harm("connect", port=bait.port)),
-            _part("the host of a virtual machine", harm("reach_host")),
-            _part("keys that the kernel holds for this user", harm("read_keys", canary=bait.canary)),
-            _part("system calls that reach past the room", harm("call_kernel")),
-            _part("being root", harm("be_root")),
-            _part("regaining rights", harm("regain_rights", path=str(bait.file))),
-            _part("changing the process that forks the jobs", harm("change_child")),
-            _part("outliving others when memory runs out", harm("outlive_others")),
+        rows = [
+            _row("another process's environment", attempt("read_environments", canary=bait.canary)),
+            _row("files of this machine", attempt("read", path=str(bait.file))),
+            _row("writing outside of the work folder", _written(bait, attempt("write", folder=str(bait.folder)))),
+            _row("the network", attempt("connect", port=bait.port)),
+            _row("the host of a virtual machine", attempt("reach_host")),
+            _row("keys that the kernel holds for this user", attempt("read_keys", canary=bait.canary)),
+            _row("system calls that namespaces do not isolate", attempt("call_kernel")),
+            _row("being root", attempt("be_root")),
+            _row("regaining rights", attempt("regain_rights", path=str(bait.file))),
+            _row("changing the process that forks the jobs", attempt("change_child")),
+            _row("outliving others when memory runs out", attempt("outlive_others")),
             *(
-                _limit_on_busy_disk(f"runtime.{limit}: {taken}", partial(harm, name, size=_TOO_MUCH))
+                _limit_on_busy_disk(f"runtime.{limit}: {taken}", partial(attempt, name, size=_TOO_MUCH))
                 if name in _SEEN_ON_DISK_ALONE
-                else _limit(f"runtime.{limit}: {taken}", harm(name, size=_TOO_MUCH))
+                else _limit(f"runtime.{limit}: {taken}", attempt(name, size=_TOO_MUCH))
                 for limit, each in _BY_LIMIT.items()
                 for name, taken in each.items()
             ),
-            _part("processes without end", harm("fork", count=2000)),
-            _part("outliving its job", _left(bait, harm("leave_behind", marker=bait.marker))),
+            _row("processes without end", attempt("fork", count=2000)),
+            _row("outliving its job", _left(bait, attempt("leave_behind", marker=bait.marker))),
         ]
-        told = harm("hang", using=hurried)
-        held = "ran longer than" in str(told)
-        parts.append(CheckRow("time beyond runtime.time_limit", held, "ended" if held else str(told), "ended"))
-        return Tried(sandbox.isolation.backend, sandbox.isolation.missing, parts)
+        outcome = attempt("hang", using=hurried)
+        held = "ran longer than" in str(outcome)
+        rows.append(CheckRow("time beyond runtime.time_limit", held, "ended" if held else str(outcome), "ended"))
+        return Tried(sandbox.isolation.backend, sandbox.isolation.missing, rows)
 
 
-def _part(name: str, got: object) -> CheckRow:
+def _row(name: str, got: object) -> CheckRow:
     """`got` is what the code gained: nothing, if the protection holds."""
     return CheckRow(name, got is None, "refused" if got is None else str(got), "refused")
 
@@ -126,18 +126,18 @@ def _limit(name: str, got: object) -> CheckRow:
     return CheckRow(name, is_sampled, _SAMPLED if is_sampled else f"does not hold: {got}", "enforced or sampled")
 
 
-def _limit_on_busy_disk(name: str, harm: Callable[[], object]) -> CheckRow:
+def _limit_on_busy_disk(name: str, attempt: Callable[[], object]) -> CheckRow:
     """As `_limit`, tried again where it did not hold, as another program may just have freed as much."""
-    row = _limit(name, harm())
+    row = _limit(name, attempt())
     for _ in range(_TRIES_ON_BUSY_DISK - 1):
         if row.passed:
             break
-        row = _limit(name, harm())
+        row = _limit(name, attempt())
     return row
 
 
 class _Bait:
-    """Things of this machine that model code must not reach."""
+    """Things on this machine that model code must not reach."""
 
     def __init__(self) -> None:
         self.canary = f"edgepack-canary-{uuid.uuid4().hex}"
@@ -189,13 +189,13 @@ def _command_lines() -> Iterator[tuple[int, list[bytes]]]:
             yield int(entry.parts[-2]), entry.read_bytes().split(b"\0")
 
 
-def _written(bait: _Bait, told: object) -> object:
+def _written(bait: _Bait, outcome: object) -> object:
     strange = sorted(path.name for path in bait.folder.iterdir() if path != bait.file)
-    return f"it wrote {', '.join(strange)}" if strange else told
+    return f"it wrote {', '.join(strange)}" if strange else outcome
 
 
-def _left(bait: _Bait, told: object) -> object:
-    return "a process that it started runs on" if bait.left_behind() else told
+def _left(bait: _Bait, outcome: object) -> object:
+    return "a process that it started runs on" if bait.left_behind() else outcome
 
 
 def _plain_python() -> Environment:

@@ -1,4 +1,4 @@
-"""Files that a child has made: opened without following it anywhere, and moved out of its reach."""
+"""Files that a child has written: opened without following its links, and moved out of its reach."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def open_output(path: Path, limit: int, what: str, below: Path | None = None) ->
         yield stream
 
 
-def take_output(made: Path, path: Path, limit: int, what: str, below: Path) -> None:
-    """Move a file that a job has made below `below` out of its reach: it is this process's user's then.
+def take_output(output: Path, path: Path, limit: int, what: str, below: Path) -> None:
+    """Move a file that a job has written below `below` to `path`, out of the job's reach. This process's user
+    owns it then.
 
     Raises ComponentError as `open_output` does, EdgepackError if it cannot be written."""
     with (
-        _folder(made, what, below) as folder,
-        _opened(made, folder, limit, what) as stream,
+        _folder(output, what, below) as folder,
+        _opened(output, folder, limit, what) as stream,
         disk_errors(path),
     ):
         os.fchown(stream.fileno(), os.geteuid(), os.getegid())
         os.fchmod(stream.fileno(), 0o600)
         try:
-            os.rename(made.name, path, src_dir_fd=folder)
+            os.rename(output.name, path, src_dir_fd=folder)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -75,11 +76,11 @@ def _opened(path: Path, folder: int, limit: int, what: str) -> Iterator[IO[bytes
     except OSError as error:
         raise ComponentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from None
     try:
-        told = os.fstat(descriptor)
-        if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise ComponentError(f"{what}: {path.name} is not a file of its own")
-        if told.st_size > limit:
-            raise ComponentError(f"{what}: {path.name} has {told.st_size} bytes; at most {limit} are read")
+        if status.st_size > limit:
+            raise ComponentError(f"{what}: {path.name} has {status.st_size} bytes; at most {limit} are read")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             yield stream
     finally:

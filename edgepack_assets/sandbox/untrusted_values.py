@@ -1,4 +1,5 @@
-"""What a child told, held to a shape: whatever ran in there may have written another result than child_main.py does."""
+"""Validates values returned by the child, which is not trusted: model code may have written another result than
+child_main.py does."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.sandbox.child_output import printable
 
 Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printable)]
-"""Words of the model's: short, and such as can be stored and shown."""
+"""Text from the model: short, and safe to store and show."""
 
 
 class UntrustedReport(BaseModel):
-    """A value that a child tells: these fields and no others."""
+    """A value that a child returns: these fields and no others."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -23,11 +24,11 @@ _Shape = TypeVar("_Shape", bound=UntrustedReport)
 
 
 def parse_report(what: str, shape: type[_Shape], value: object) -> _Shape:
-    """`value` in that shape. Raises ComponentError saying what differs; `what` names the job."""
+    """`value` as an instance of `shape`. Raises ComponentError that names the first fault; `what` names the job."""
     try:
         return shape.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "its result"
         fault = printable(f"{where}: {first['msg']}"[:500])
-        raise ComponentError(f"{what} told something else than it should: {fault}") from None
+        raise ComponentError(f"{what} returned something else than it should: {fault}") from None

@@ -39,7 +39,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 class ConfigPackageReport:
     """What a person sees of a config package."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     files: list[dict[str, Any]]
     generation: Generation
     lock_was_kept: bool
@@ -53,57 +53,57 @@ class ConfigPackageReport:
 
 
 def make_config_package(
-    key: ModelKey, tools: TaskContext, was_approved: bool = False
+    key: ModelKey, context: TaskContext, was_approved: bool = False
 ) -> tuple[Artefact, ConfigPackageReport]:
     """Package the key's model version. `was_approved`: an approval is why it is packaged, so it must still stand.
 
     Raises ModelError, EnvironmentBuildError, ComponentError, NotFoundError, CorruptError, ApprovalError.
     """
-    entry, implementation = tools.entry(key), tools.model_type(key)
-    model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+    entry, implementation = context.entry(key), context.model_type(key)
+    model = context.registry.get(Kind.MODEL, entry.model_name, key.version)
     if was_approved:
         check_still_approved(model)
-    tools.packaging.start()
-    with tools.work_folder() as work:
-        path, digest = tools.registry.download(model, work / "model"), model.resolve().digest
+    context.packaging.start()
+    with context.work_folder() as work:
+        path, digest = context.registry.download(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
-        python, _ = find_python(entry.python_version or source.python_version, tools.settings.runtime.pythons)
+        python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
-            source.requirements, python, tools.store, tools.settings.runtime, source.constraints
+            source.requirements, python, context.store, context.settings.runtime, source.constraints
         )
         lock = generation.lock
-        environment = tools.environment(lock)
+        environment = context.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
-        tools.sandbox.prepare(environment, tools.child_imports(key, lock))
+        context.sandbox.prepare(environment, context.child_imports(key, lock))
         background_imports.start(implementation.host_imports)
         component = work / "component"
         folders = implementation.component_folders(entry, None)
         with model_errors(f"reading {model}"):
             _assemble(component, folders, source)
-        inspection = _inspect(key, tools, environment, component, source)
+        inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
             if (shipped := implementation.component_folders(entry, inspection)) != folders:
                 shutil.rmtree(component)
                 _assemble(component, shipped, source)
             _write_model_json(component, {**source.model, **implementation.component_settings(inspection)})
         spec = implementation.component_spec(inspection)
-        package = tools.packaging.build_config_package(
+        package = context.packaging.build_config_package(
             component, spec, lock, entry.package_name, entry.description, work
         )
-        parts = tools.packaging.config_package_rows(package, lock)
-        parts = [*parts, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
-        parts += implementation.inspection_rows(inspection, entry)
+        rows = context.packaging.config_package_rows(package, lock)
+        rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
+        rows += implementation.inspection_rows(inspection, entry)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
             parts={
-                "package": tools.store.put_file(package, ZIP),
-                "lock": tools.store.put_json(lock.model_dump(mode="json")),
-                "inspection": tools.store.put_json(inspection),
+                "package": context.store.put_file(package, ZIP),
+                "lock": context.store.put_json(lock.model_dump(mode="json")),
+                "inspection": context.store.put_json(inspection),
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
-                **failed_rows(parts),
+                **failed_rows(rows),
             },
             made_from={"registered_model": digest},
         )
@@ -111,7 +111,7 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(parts, files, generation, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection)
     return artefact, report
 
 
@@ -149,13 +149,13 @@ def _write_model_json(component: Path, settings: Any) -> None:
 
 
 def _inspect(
-    key: ModelKey, tools: TaskContext, environment: Environment, component: Path, source: ModelSource
+    key: ModelKey, context: TaskContext, environment: Environment, component: Path, source: ModelSource
 ) -> dict[str, Any]:
     """Let the component's own environment tell what the packaging must know of the model."""
-    implementation, child_imports = tools.model_type(key), tools.child_imports(key, environment.lock)
+    implementation, child_imports = context.model_type(key), context.child_imports(key, environment.lock)
     what = f"inspecting the model of {key}"
     try:
-        told = tools.sandbox.run(
+        answer = context.sandbox.run(
             what,
             environment,
             child_imports,
@@ -165,8 +165,8 @@ def _inspect(
         python = {"python": source.python_version} if source.python_version else {}
         loading = Loading(environment, {**python, **source.saved_versions})
         origin = origin_of(
-            component / str(source.model.get("file", "")), component, environment, child_imports, tools.sandbox
+            component / str(source.model.get("file", "")), component, environment, child_imports, context.sandbox
         )
         raise explained(error, what, loading, origin) from None
     with model_errors(what):
-        return parse_report(what, implementation.inspection, told).model_dump(exclude_unset=True)
+        return parse_report(what, implementation.inspection, answer).model_dump(exclude_unset=True)

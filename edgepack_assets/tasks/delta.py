@@ -28,38 +28,38 @@ class DeltaReport:
     row: CheckRow
 
 
-def register_delta(package: ResolvedVersion, file: Path | None, work: Path, tools: TaskContext) -> DeltaReport:
+def register_delta(package: ResolvedVersion, file: Path | None, work: Path, context: TaskContext) -> DeltaReport:
     """Make, prove and register the delta of `package`, whose bytes are `file` if they are at hand; or report the one
     that stands, or why there is none. Raises TransientError."""
     name = delta_name(package.name)
-    earlier = [each for each in tools.registry.versions(Kind.MODEL, package.name) if each.number < package.number]
+    earlier = [each for each in context.registry.versions(Kind.MODEL, package.name) if each.number < package.number]
     if not earlier:
         return _none("it is the first version of the package: there is none to make a delta from")
     origin = earlier[-1]
-    standing = [each for each in tools.registry.versions(Kind.MODEL, name) if each.number == package.number]
+    standing = [each for each in context.registry.versions(Kind.MODEL, name) if each.number == package.number]
     if standing:
         return _standing(standing[0], package)
     try:
-        return _register(name, origin.resolve(), package, file, work, tools)
+        return _register(name, origin.resolve(), package, file, work, context)
     except VersionTakenError:  # another run was faster
-        return _standing(tools.registry.get(Kind.MODEL, name, package.number), package)
+        return _standing(context.registry.get(Kind.MODEL, name, package.number), package)
     except TransientError:
         raise
     except (PackageError, EdgepackError) as error:
-        tools.log.warning(f"no delta of {package} from {origin}: {error}")
+        context.log.warning(f"no delta of {package} from {origin}: {error}")
         return _none(str(error), is_fault=True)
 
 
 def _register(  # noqa: PLR0917 - what a delta is made from
-    name: str, origin: ResolvedVersion, package: ResolvedVersion, file: Path | None, work: Path, tools: TaskContext
+    name: str, origin: ResolvedVersion, package: ResolvedVersion, file: Path | None, work: Path, context: TaskContext
 ) -> DeltaReport:
     folder = work / "delta"
     folder.mkdir()
-    before = tools.registry.download(origin, folder / "earlier")
-    after = file if file is not None and file.is_file() else tools.registry.download(package, folder / "later")
-    delta = tools.packaging.build_delta_package(_named(before, origin), _named(after, package), folder)
+    before = context.registry.download(origin, folder / "earlier")
+    after = file if file is not None and file.is_file() else context.registry.download(package, folder / "later")
+    delta = context.packaging.build_delta_package(_named(before, origin), _named(after, package), folder)
     if delta.path is None:
-        tools.log.info(f"no delta of {package} from {origin}, use the full package: {delta.reason}")
+        context.log.info(f"no delta of {package} from {origin}, use the full package: {delta.reason}")
         return _none(f"use the full package: {delta.reason}")
     tags = {
         package_tags.PACKAGE_ID: package.tags.get(package_tags.PACKAGE_ID, ""),
@@ -71,7 +71,7 @@ def _register(  # noqa: PLR0917 - what a delta is made from
         package_tags.DELTA_SIZE: str(delta.size),
     }
     made = file_digest(delta.path)
-    found = tools.registry.register(Kind.MODEL, name, delta.path, tags, version=package.number).resolve()
+    found = context.registry.register(Kind.MODEL, name, delta.path, tags, version=package.number).resolve()
     words = f"{format_size(delta.size)} in place of {format_size(delta.full_size)}, from {origin}"
     return DeltaReport(
         found, words, CheckRow("delta", found.digest == made, found.digest, f"{made}, as made and proven")

@@ -54,12 +54,12 @@ class DeploymentReport:
     content_digest: str
     was_registered_before: bool
     metrics: Mapping[str, float | None]
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     delta: DeltaReport | None = None
 
 
 def deploy(
-    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], override: str, tools: TaskContext
+    key: ModelKey, validated: Validated, run_tags: Mapping[str, str], override: str, context: TaskContext
 ) -> tuple[Artefact, DeploymentReport]:
     """Verify chain and gates, build, run and register the package; or report the version that stands.
 
@@ -68,45 +68,51 @@ def deploy(
     """
     check_chain("deployment_package", key, validated.inputs().values())
     refuse_failed_checks(key, validated.inputs().values())
-    metrics = open_metrics(validated.metrics, tools)
-    overridden = _refuse_failed_gates(metrics, key, override, tools)
-    name, lock = tools.entry(key).registered_package_name, tools.lock_of(validated.config_package)
-    package = tools.store.fetch(validated.config_package.parts["package"])
-    expected = tools.packaging.expected_contents(package, lock)
+    metrics = open_metrics(validated.metrics, context)
+    overridden = _refuse_failed_gates(metrics, key, override, context)
+    name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
+    package = context.store.fetch(validated.config_package.parts["package"])
+    expected = context.packaging.expected_contents(package, lock)
     content = content_digest(expected)
-    tags = {**_tags(key, validated, metrics, lock, run_tags, tools), **overridden, package_tags.CONTENT_DIGEST: content}
-    origin = _origin(validated, lock, tools)
+    tags = {
+        **_tags(key, validated, metrics, lock, run_tags, context),
+        **overridden,
+        package_tags.CONTENT_DIGEST: content,
+    }
+    origin = _origin(validated, lock, context)
     executed = False
-    with tools.work_folder() as work:
+    with context.work_folder() as work:
 
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built = tools.packaging.build_deployment_package(package, lock, tools.store, name, stamp, work)
-            found = contents(built, stamp)
-            if found != expected:
-                raise PackageError(f"{built.name} differs from what was validated in: {_differing(found, expected)}")
+            built = context.packaging.build_deployment_package(package, lock, context.store, name, stamp, work)
+            built_files = contents(built, stamp)
+            if built_files != expected:
+                raise PackageError(
+                    f"{built.name} differs from what was validated in: {_differing(built_files, expected)}"
+                )
             if not executed:  # another stamp on contents that are proven equal needs no second run
-                execute(key, built, found, validated.payload_data, validated.validation_results, lock, tools)
+                execute(key, built, built_files, validated.payload_data, validated.validation_results, lock, context)
                 executed = True
             return built
 
-        registration = register_package(tools.registry, name, tags, build, tools.log)
+        registration = register_package(context.registry, name, tags, build, context.log)
         registered, before = registration.registered.resolve(), registration.built is None
-        parts = _registered_rows(registration, expected, work, tools)
+        rows = _registered_rows(registration, expected, work, context)
         delta = None
-        if tools.entry(key).delta:
-            delta = register_delta(registered, registration.built, work, tools)
-            parts.append(delta.row)
+        if context.entry(key).delta:
+            delta = register_delta(registered, registration.built, work, context)
+            rows.append(delta.row)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
-                registered = tools.registry.set_tags(registered, added, without=too_old).resolve()
+                registered = context.registry.set_tags(registered, added, without=too_old).resolve()
     package_id = registered.tags.get(package_tags.PACKAGE_ID, "")
     artefact = Artefact(
         asset="deployment_package",
         partition=str(key),
-        parts={"contents": tools.store.put_json(expected)},
+        parts={"contents": context.store.put_json(expected)},
         facts={
             "name": registered.name,
             "version": registered.version,
@@ -118,16 +124,16 @@ def deploy(
         },
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
-    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, parts, delta)
+    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows, delta)
 
 
-def _origin(validated: Validated, lock: Lock, tools: TaskContext) -> Origin | None:
+def _origin(validated: Validated, lock: Lock, context: TaskContext) -> Origin | None:
     """What the package says that it was made from. None if its model version has left the registry meanwhile."""
     model, raw = validated.config_package.facts["model"], raw_data_of(validated.payload_data)
     try:
-        registered = tools.registry.get(Kind.MODEL, model["name"], model["version"])
+        registered = context.registry.get(Kind.MODEL, model["name"], model["version"])
     except NotFoundError as error:
-        tools.log.warning(f"the package does not say what it was made from, nor when that was registered: {error}")
+        context.log.warning(f"the package does not say what it was made from, nor when that was registered: {error}")
         return None
     return Origin.of(
         f"model {model['name']}:{model['version']}, sha256 {model['digest'][:_SHOWN]}, with lock "
@@ -136,19 +142,19 @@ def _origin(validated: Validated, lock: Lock, tools: TaskContext) -> Origin | No
     )
 
 
-def _differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    return ", ".join(sorted(f for f in found.keys() | expected.keys() if found.get(f) != expected.get(f))) or "none"
+def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    return ", ".join(sorted(f for f in files.keys() | expected.keys() if files.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: TaskContext) -> dict[str, str]:
+def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, context: TaskContext) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
-    unsound = [part for part in metrics.consistency_rows if not (part.passed or part.warns)]
-    failed = [part for part in gate_rows(metrics, key, tools) if not (part.passed or part.warns)]
+    unsound = [row for row in metrics.consistency_rows if not (row.passed or row.warns)]
+    failed = [row for row in gate_rows(metrics, key, context) if not (row.passed or row.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:
-        tools.log.info(f"every gate of {key} holds: the reason to override them is not needed and not kept")
+        context.log.info(f"every gate of {key} holds: the reason to override them is not needed and not kept")
     if not failed:
         return {}
     if len(override) > package_tags.LONGEST_TAG:
@@ -157,13 +163,13 @@ def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, tools: T
             f"holds {package_tags.LONGEST_TAG}"
         )
     words = in_words(failed)
-    tools.log.warning(f"gates of {key} are overridden ({override}): {words}")
+    context.log.warning(f"gates of {key} are overridden ({override}): {words}")
     words = words if len(words) <= package_tags.LONGEST_TAG else f"{words[: package_tags.LONGEST_TAG - 3]}..."
     return {package_tags.GATES_OVERRIDDEN: override, package_tags.GATES_OVERRIDDEN_FAILED: words}
 
 
 def _tags(  # noqa: PLR0917 - what the tags are made from
-    key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], tools: TaskContext
+    key: ModelKey, validated: Validated, metrics: Scored, lock: Lock, run_tags: Mapping[str, str], context: TaskContext
 ) -> dict[str, str]:
     package_tags.check_metric_names(metrics.numbers)
     raw, model = raw_data_of(validated.payload_data), validated.config_package.facts["model"]
@@ -177,14 +183,14 @@ def _tags(  # noqa: PLR0917 - what the tags are made from
         package_tags.RAW_DATA_DIGEST: raw["digest"],
         package_tags.PAYLOAD_DIGEST: validated.payload_data.digest,
         package_tags.EDGEPACK_VERSION: __version__,
-        package_tags.CONFIG_DIGEST: config_digest(tools.settings),
+        package_tags.CONFIG_DIGEST: config_digest(context.settings),
         **{name: value for name, value in run_tags.items() if value},
     }
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
 
 
 def _registered_rows(
-    registration: Registration, expected: dict[str, str], work: Path, tools: TaskContext
+    registration: Registration, expected: dict[str, str], work: Path, context: TaskContext
 ) -> list[CheckRow]:
     """The rows of deployment_package.is_registered_as_built, from a fresh download, whose bytes `download` holds
     against the registered digest.
@@ -193,7 +199,7 @@ def _registered_rows(
     registered, built = registration.registered.resolve(), registration.built
     with ThreadPoolExecutor(1) as pool:  # beside the download: hashing a hundred megabytes takes its time
         as_built = None if built is None else pool.submit(file_digest, built)
-        path = tools.registry.download(registered, work / "registered")
+        path = context.registry.download(registered, work / "registered")
     if as_built is not None:
         digest = as_built.result()
         return [

@@ -24,32 +24,32 @@ TOLERANCE = 1e-9
 
 
 def execute(  # noqa: PLR0917 - what is run, and what it is held to
-    key: ModelKey, package: Path, found: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
-    lock: Lock, tools: TaskContext,
+    key: ModelKey, package: Path, digests: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
+    lock: Lock, context: TaskContext,
 ) -> None:  # fmt: skip
     """Run a stamped package over the payload's first records, until it gave two answers, or over the whole payload if
-    it has fewer or the configuration says so. The outputs must be those that were validated. `found` are the digests
+    it has fewer or the configuration says so. The outputs must be those that were validated. `digests` are those
     of its files, as `stamp.contents` read them.
 
     Raises PackageError naming the record that differs, TaskFailedError or ComponentError."""
-    payload = open_payload(payload_data, tools)
-    enough = None if tools.entry(key).run_whole_payload else ANSWERS_TO_COMPARE
-    wheels = {name.rpartition("/")[2]: digest for name, digest in found.items() if f"/{PACKAGES}/" in name}
+    payload = open_payload(payload_data, context)
+    enough = None if context.entry(key).run_whole_payload else ANSWERS_TO_COMPARE
+    wheels = {name.rpartition("/")[2]: digest for name, digest in digests.items() if f"/{PACKAGES}/" in name}
     with (
-        tools.work_folder() as work,
-        PackageRunner(package, work, tools.sandbox, tools.environment(lock), wheels) as runner,
+        context.work_folder() as work,
+        PackageRunner(package, work, context.sandbox, context.environment(lock), wheels) as runner,
     ):
         what = f"running {package.name} of {key}"
         run = runner.run(
-            what, payload.records, tools.child_imports(key, lock), until_answers=enough, count=payload.count
+            what, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count
         )
-        validated = Results(tools.store.fetch(validation_results.parts["results"]))
+        validated = Results(context.store.fetch(validation_results.parts["results"]))
         answered = _compare(package.name, run.results, validated.path, run.records)
     if run.records != payload.count and (enough is None or answered < enough):
         raise PackageError(f"{package.name} stopped after {run.records} of {payload.count} records")
     if answered == 0:
         raise PackageError(f"{package.name} answered none of {run.records} records")
-    tools.log.info(f"{package.name} was run over {run.records} records: outputs equal the validated ones")
+    context.log.info(f"{package.name} was run over {run.records} records: outputs equal the validated ones")
 
 
 def _compare(name: str, run: Path, validated: Path, records: int) -> int:

@@ -35,18 +35,18 @@ def compare_with_gates(
     `references` holds one for every gate that names a reference. A metric that is missing or not finite passes no
     gate.
     """
-    parts = [
+    rows = [
         CheckRow(f"{name} is a finite number", _finite(value), _shown(value), "a finite number")
         for name, value in sorted(metrics.items())
     ]
     for name, gate in sorted(gates.items()):
         value = metrics.get(name)
         if gate.min is not None or gate.max is not None:
-            parts.append(_within_bounds(name, value, gate))
+            rows.append(_within_bounds(name, value, gate))
         if gate.reference is not None:
-            found = (references or {})[name]
-            parts.append(_against(name, value, gate, found, name in lower_is_better))
-    return parts
+            reference = (references or {})[name]
+            rows.append(_against(name, value, gate, reference, name in lower_is_better))
+    return rows
 
 
 def _within_bounds(name: str, value: float | None, gate: GateSettings) -> CheckRow:

@@ -37,16 +37,16 @@ def output_file(configured: str | None, settings: Settings) -> OutputFile | None
     return None
 
 
-def write_hand_over(file: OutputFile, told: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-    """Write `told` (text, numbers, booleans) and the metrics whole or not at all. Raises EdgepackError.
+def write_hand_over(file: OutputFile, package: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+    """Write `package` (text, numbers, booleans) and the metrics whole or not at all. Raises EdgepackError.
 
     JSON, with the metrics under `metrics`; KEY=VALUE lines with `metric_<name>` if the name ends in .env."""
-    assert told.keys() == KEYS
+    assert package.keys() == KEYS
     if file.name.endswith(".env"):
-        flat = {**told, **{f"metric_{name}": value for name, value in metrics.items() if value is not None}}
+        flat = {**package, **{f"metric_{name}": value for name, value in metrics.items() if value is not None}}
         text = "".join(f"{key}={_plain(value)}\n" for key, value in flat.items())
     else:
-        text = json.dumps({**told, "metrics": dict(metrics)}, indent=2) + "\n"
+        text = json.dumps({**package, "metrics": dict(metrics)}, indent=2) + "\n"
     file.write(is_hand_over, lambda stream: stream.write(text.encode()))
 
 

@@ -22,7 +22,7 @@ from edgepack_assets.tasks.prepped_data import open_prepped
 
 
 def make_metrics(
-    key: ModelKey, payload_data: Artefact, prepped_data: Artefact, validation_results: Artefact, tools: TaskContext
+    key: ModelKey, payload_data: Artefact, prepped_data: Artefact, validation_results: Artefact, context: TaskContext
 ) -> tuple[Artefact, Score]:
     """The metrics of validation results over the payload and prepped data they belong to.
 
@@ -30,21 +30,21 @@ def make_metrics(
     """
     check_chain("metrics", key, (payload_data, prepped_data, validation_results))
     background_imports.finish()
-    score = tools.model_type(key).score(
-        open_payload(payload_data, tools),
-        Results(tools.store.fetch(validation_results.parts["results"])),
-        open_prepped(prepped_data, tools),
-        tools.store.read_json(validation_results.parts["inspection"]),
+    score = context.model_type(key).score(
+        open_payload(payload_data, context),
+        Results(context.store.fetch(validation_results.parts["results"])),
+        open_prepped(prepped_data, context),
+        context.store.read_json(validation_results.parts["inspection"]),
     )
     # JSON has no NaN: a metric that is not defined is null
     numbers = {name: value if math.isfinite(value) else None for name, value in score.metrics.items()}
     facts = {
         "metrics": numbers,
-        "parts": [_as_row(part) for part in score.parts],
+        "parts": [_as_row(row) for row in score.parts],
         **failed_inputs((payload_data, prepped_data, validation_results)),
     }
     artefact = Artefact(
-        asset="metrics", partition=str(key), parts={"metrics": tools.store.put_json(facts)}, facts=facts,
+        asset="metrics", partition=str(key), parts={"metrics": context.store.put_json(facts)}, facts=facts,
         made_from={"payload_data": payload_data.digest, "prepped_data": prepped_data.digest,
                    "validation_results": validation_results.digest,
                    "config_package": validation_results.made_from["config_package"]},
@@ -52,8 +52,8 @@ def make_metrics(
     return artefact, score
 
 
-def _as_row(part: CheckRow) -> list[str | bool]:
-    return [part.name, part.passed, part.found, part.wanted, *([True] if part.warns else [])]
+def _as_row(row: CheckRow) -> list[str | bool]:
+    return [row.name, row.passed, row.found, row.wanted, *([True] if row.warns else [])]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Scored:
     consistency_rows: list[CheckRow]
 
 
-def open_metrics(artefact: Artefact, tools: TaskContext) -> Scored:
+def open_metrics(artefact: Artefact, context: TaskContext) -> Scored:
     """The numbers of a metrics artefact. Raises CorruptError if its manifest shows others than its bytes hold."""
-    held = tools.store.read_json(artefact.parts["metrics"])
+    held = context.store.read_json(artefact.parts["metrics"])
     if held != artefact.facts:
         raise CorruptError(
             f"metrics of {artefact.partition}: the numbers in the manifest differ from those in the blob "
@@ -78,7 +78,7 @@ def open_metrics(artefact: Artefact, tools: TaskContext) -> Scored:
     return Scored(artefact, held["metrics"], rows)
 
 
-def gate_rows(metrics: Scored, key: ModelKey, tools: TaskContext) -> list[CheckRow]:
+def gate_rows(metrics: Scored, key: ModelKey, context: TaskContext) -> list[CheckRow]:
     """The gates' rows, recomputed from the artefact, today's configuration and today's registry."""
-    gates, lower_is_better = tools.entry(key).gates, tools.model_type(key).lower_is_better
-    return compare_with_gates(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, tools))
+    gates, lower_is_better = context.entry(key).gates, context.model_type(key).lower_is_better
+    return compare_with_gates(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, context))

@@ -95,12 +95,12 @@ class OutputFile:
 
     def _check_existing(self, folder: int, is_ours: IsOurs) -> None:
         try:
-            found = os.stat(self.name, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(self.name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             raise ConfigError(f"{self.setting}: {self.path} is a folder: name a file in it")
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(status.st_mode):
             descriptor = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             with os.fdopen(descriptor, "rb") as stream:
                 if is_ours(stream):

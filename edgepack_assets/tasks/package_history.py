@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.partitions import ModelKey, is_version
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Reference
 from edgepack_assets.tasks.package_tags import (
@@ -38,16 +38,16 @@ def model_version_of(package: RegisteredVersion | DamagedVersion, model_name: st
 
 def by_model_version(packages: Iterable[_Package], model_name: str) -> dict[int, _Package]:
     """The newest package of each version of a model: the order of packages says nothing about models."""
-    found: dict[int, _Package] = {}
+    newest: dict[int, _Package] = {}
     for package in sorted(packages, key=lambda each: each.number):
         if (version := model_version_of(package, model_name)) is not None:
-            found[version] = package
-    return found
+            newest[version] = package
+    return newest
 
 
 def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict[str, Any]]:
     """The dated metrics of a package, oldest first: tag -> {"metrics", "raw_data", "payload_digest", ...}."""
-    found = {}
+    dated = {}
     for tag, text in sorted(package.tags.items()):
         if is_dated_metrics(tag):
             try:
@@ -56,8 +56,8 @@ def dated_metrics(package: RegisteredVersion | DamagedVersion) -> dict[str, dict
             except ValueError:
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("metrics"), dict):
-                found[tag] = entry
-    return found
+                dated[tag] = entry
+    return dated
 
 
 def raw_data_of_package(package: RegisteredVersion) -> set[str]:
@@ -66,9 +66,9 @@ def raw_data_of_package(package: RegisteredVersion) -> set[str]:
     return {package.tags.get(RAW_DATA, ""), *dated}
 
 
-def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str, Reference]:
+def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[str, Reference]:
     """What each gate with a reference is compared with, as the registry has it at this moment."""
-    entry = tools.entry(key)
+    entry = context.entry(key)
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
     if not wanted:
         return {}
@@ -76,28 +76,31 @@ def references(metrics: Artefact, key: ModelKey, tools: TaskContext) -> dict[str
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
-        damaged = tools.registry.damaged(Kind.MODEL, name)
-        packages = by_model_version([*tools.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
+        damaged = context.registry.damaged(Kind.MODEL, name)
+        refuse_unread(damaged)
+        packages = by_model_version([*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"
-            tools.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
+            context.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
     model = None
     if "training" in wanted.values():
-        model = tools.registry.get(Kind.MODEL, entry.model_name, key.version)
+        model = context.registry.get(Kind.MODEL, entry.model_name, key.version)
     payload = metrics.made_from["payload_data"]
-    found = {}
+    by_metric = {}
     for name, reference in wanted.items():
         if reference == "training":
             assert model is not None
             value = _number(model.tags.get(name))
-            told = f"training, in the tags of {model}"
-            found[name] = Reference(told if value is not None else f"{model} has no tag {name} with a number", value)
+            where = f"training, in the tags of {model}"
+            by_metric[name] = Reference(
+                where if value is not None else f"{model} has no tag {name} with a number", value
+            )
         else:
             compared = _package_reference(name, reference, key, packages, payload)
             # A package that cannot be read may be the one to compare with: that is not the same as none.
             nothing_yet = compared.nothing_yet and not (unreadable and reference == "previous")
-            found[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
-    return found
+            by_metric[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
+    return by_metric
 
 
 def _package_reference(

@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
+from edgepack_assets.errors import RawDataError
+from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
+from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, files_of, resolve
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
@@ -26,12 +29,12 @@ JSON_LINES = "application/x-ndjson+gzip"
 class PayloadReport:
     """What a person sees of a payload."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     preview: list[Record]
 
 
 def make_payload(
-    key: ModelKey, tools: TaskContext, copy_to: OutputFile | None = None
+    key: ModelKey, context: TaskContext, copy_to: OutputFile | None = None
 ) -> tuple[Artefact, PayloadReport]:
     """Download the configured raw data and turn it into records, each with its number.
 
@@ -41,17 +44,18 @@ def make_payload(
     """
 
     def is_a_copy(stream: IO[bytes]) -> bool:
-        return tools.store.has(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
+        return context.store.has(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
 
     if copy_to is not None:
         copy_to.prepare(is_a_copy)
-    entry, implementation = tools.entry(key), tools.model_type(key)
-    raw = resolve(tools.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
-    tools.log.info(f"raw data {raw}, {raw.size} bytes")
-    if entry.raw_data.version == "latest" and (damaged := damaged_above(tools.registry, raw)):
-        tools.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
-    with tools.work_folder() as work:
-        path = tools.registry.download(raw, work / "raw")
+    entry, implementation = context.entry(key), context.model_type(key)
+    raw = resolve(context.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
+    context.log.info(f"raw data {raw}, {raw.size} bytes")
+    if entry.raw_data.version == "latest" and (damaged := damaged_above(context.registry, raw)):
+        context.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
+    with context.work_folder() as work:
+        path = context.registry.download(raw, work / "raw")
+        _refuse_pointers(path, str(raw))
         writer = PayloadWriter(work / "records", work / "sources")
         background_imports.finish()
         with writer.open():
@@ -67,8 +71,8 @@ def make_payload(
             asset="payload_data",
             partition=str(key),
             parts={
-                "records": tools.store.put_file(writer.records, JSON_LINES),
-                "sources": tools.store.put_file(writer.sources, JSON_LINES),
+                "records": context.store.put_file(writer.records, JSON_LINES),
+                "sources": context.store.put_file(writer.sources, JSON_LINES),
             },
             facts={**facts, **failed_rows(rows)},
             made_from={"raw_data": raw.digest},
@@ -79,13 +83,22 @@ def make_payload(
     return artefact, PayloadReport(rows, writer.preview)
 
 
-def open_payload(artefact: Artefact, tools: TaskContext) -> Payload:
+def _refuse_pointers(path: Path, raw: str) -> None:
+    for name, file in files_of(path):
+        if not is_leftover(PurePath(name)) and is_lfs_pointer(file):
+            raise RawDataError(
+                f"{raw}: {name} is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, and "
+                "add the data again"
+            )
+
+
+def open_payload(artefact: Artefact, context: TaskContext) -> Payload:
     """The payload of an artefact as local files."""
-    fetch = tools.store.fetch
+    fetch = context.store.fetch
     return Payload(fetch(artefact.parts["records"]), fetch(artefact.parts["sources"]), artefact.facts["records"])
 
 
 def raw_data_of(artefact: Artefact) -> Mapping[str, Any]:
     """Name, version and digest of the raw data that a payload was made from."""
-    found: Mapping[str, Any] = artefact.facts["raw_data"]
-    return found
+    raw: Mapping[str, Any] = artefact.facts["raw_data"]
+    return raw

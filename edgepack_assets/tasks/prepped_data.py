@@ -39,21 +39,21 @@ PARQUET = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class PreppedReport:
-    """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold; `rows` counts
-    those of the table."""
+    """What a person sees of prepped data; `picture` is PNG bytes, None where there is nothing to hold;
+    `table_rows` is the number of rows of the table."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     picture: bytes | None
-    rows: int = 0
+    table_rows: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare_data(
-    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: TaskContext
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, context: TaskContext
 ) -> tuple[Artefact, PreppedReport]:
     """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
     check_chain("prepped_data", key, (payload_data, config_package))
-    implementation = tools.model_type(key)
+    implementation = context.model_type(key)
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     preparation = implementation.preparation
     if preparation is None:
@@ -62,16 +62,16 @@ def prepare_data(
             asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from
         )
         return artefact, PreppedReport([CheckRow("prepped data", True, "nothing to hold", "nothing to hold")], None)
-    lock = tools.lock_of(config_package)
-    inspection = tools.store.read_json(config_package.parts["inspection"])
-    payload = open_payload(payload_data, tools)
-    with tools.work_folder() as work:
-        environment, child_imports = tools.environment(lock), tools.child_imports(key, lock)
-        tools.sandbox.prepare(environment, child_imports)
-        package = tools.store.fetch(config_package.parts["package"])
-        with PackageRunner(package, work, tools.sandbox, environment) as runner:
+    lock = context.lock_of(config_package)
+    inspection = context.store.read_json(config_package.parts["inspection"])
+    payload = open_payload(payload_data, context)
+    with context.work_folder() as work:
+        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
+        context.sandbox.prepare(environment, child_imports)
+        package = context.store.fetch(config_package.parts["package"])
+        with PackageRunner(package, work, context.sandbox, environment) as runner:
             what = f"preparing the data of {key}"
-            answer = tools.sandbox.run(
+            answer = context.sandbox.run(
                 what,
                 environment,
                 child_imports,
@@ -93,7 +93,7 @@ def prepare_data(
         artefact = Artefact(
             asset="prepped_data",
             partition=str(key),
-            parts={preparation.part: tools.store.put_file(table, PARQUET)},
+            parts={preparation.part: context.store.put_file(table, PARQUET)},
             facts={**prepared.facts, **failed_rows(prepared.rows)},
             made_from=made_from,
         )
@@ -103,10 +103,10 @@ def prepare_data(
     return artefact, PreppedReport(list(prepared.rows), picture, rows, prepared.metadata)
 
 
-def open_prepped(artefact: Artefact, tools: TaskContext) -> Prepped | None:
+def open_prepped(artefact: Artefact, context: TaskContext) -> Prepped | None:
     """Prepped data as a local file, or None where there is nothing to hold."""
     tables = list(artefact.parts.values())
-    return Prepped(tools.store.fetch(tables[0])) if tables else None
+    return Prepped(context.store.fetch(tables[0])) if tables else None
 
 
 def _load(path: Path, expected: ArrayType) -> NDArray[Any]:
@@ -127,11 +127,11 @@ def _load(path: Path, expected: ArrayType) -> NDArray[Any]:
     with open_output(path, size + _HEADER, "the prepared data") as stream:
         try:
             readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-            found, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
+            actual, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
         except Exception as error:  # noqa: BLE001 - numpy parses a header as Python, and what it raises has no bound
             raise ComponentError(f"{what} is no array: {printable(f'{type(error).__name__}: {error}')}") from None
-        if dtype != kind or found != shape:
-            raise ComponentError(f"{what} holds {printable(str(dtype))} {found!s:.100}, not {kind} {shape}")
+        if dtype != kind or actual != shape:
+            raise ComponentError(f"{what} holds {printable(str(dtype))} {actual!s:.100}, not {kind} {shape}")
         if os.fstat(stream.fileno()).st_size != stream.tell() + size:
             raise ComponentError(f"{what} has not the bytes of {kind} {shape}")
         values = np.fromfile(stream, kind, count)

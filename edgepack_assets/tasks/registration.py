@@ -17,7 +17,14 @@ from typing import Any
 
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry, damaged_in_words
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    Registry,
+    damaged_in_words,
+    refuse_unread,
+)
 from edgepack_assets.tasks.package_history import by_model_version, dated_metrics
 from edgepack_assets.tasks.package_tags import (
     CONFIG_DIGEST,
@@ -59,6 +66,7 @@ def register_package(
     """
     known: dict[int, RegisteredVersion] = {}
     damaged = registry.damaged(Kind.MODEL, name)
+    refuse_unread(damaged)  # one of them may be this very package
     if damaged:
         log.warning(damaged_in_words(damaged))
     taken = max((each.version for each in damaged), default=0)
@@ -86,7 +94,9 @@ def register_package(
         built = build(stamp)
         stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
         try:
-            return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
+            return Registration(
+                registry.register(Kind.MODEL, name, built, stamped, stamp.version, checksum=True), built
+            )
         except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()
@@ -119,7 +129,7 @@ def _older_tag(known: Iterable[RegisteredVersion | DamagedVersion], tags: Mappin
 
 
 def metrics_tag(
-    found: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
+    package: RegisteredVersion, metrics: Mapping[str, float | None], tags: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """(the dated tag that a package validated again needs, the oldest ones that make room for it): none if it holds
     these metrics on this payload already."""
@@ -131,17 +141,17 @@ def metrics_tag(
         "config_digest": tags.get(CONFIG_DIGEST, ""),
     }
     first = {
-        "metrics": {name: _number_or_text(found.tags[name]) for name in metrics if name in found.tags},
-        "payload_digest": found.tags.get(PAYLOAD_DIGEST),
+        "metrics": {name: _number_or_text(package.tags[name]) for name in metrics if name in package.tags},
+        "payload_digest": package.tags.get(PAYLOAD_DIGEST),
     }
-    dated = dated_metrics(found)
+    dated = dated_metrics(package)
     if any(_same_metrics(entry, held) for held in (first, *dated.values())):
         return {}, []
-    # Later than the others by name too, whatever the clocks say: by their names the oldest are told.
+    # Later than the others by name too, whatever the clocks say: the oldest are known by their names.
     now = datetime.now(UTC)
     if dated:
         now = max(now, datetime.strptime(max(dated), DATED_METRICS).replace(tzinfo=UTC) + timedelta(seconds=1))
-    while (key := now.strftime(DATED_METRICS)) in found.tags:
+    while (key := now.strftime(DATED_METRICS)) in package.tags:
         now += timedelta(seconds=1)
     return {key: json.dumps(entry, sort_keys=True)}, list(dated)[: max(0, len(dated) + 1 - DATED_KEPT)]
 

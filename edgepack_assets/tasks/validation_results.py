@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
-    the component keeps up with the cycle that its package declares; `isolation` how it was shut in; `tried` what else
+    the component keeps up with the cycle that its package declares; `isolation` how it was isolated; `tried` what else
     was tried with the model."""
 
-    parts: list[CheckRow]
+    rows: list[CheckRow]
     preview: list[dict[str, Any]]
     latency: dict[str, float]
     picture: bytes
@@ -43,20 +43,20 @@ class ValidationReport:
 
 
 def validate(
-    key: ModelKey, payload_data: Artefact, config_package: Artefact, tools: TaskContext
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, context: TaskContext
 ) -> tuple[Artefact, ValidationReport]:
     """Feed every payload record to the package in its own environment.
 
     Raises TaskFailedError with the component's own traceback and the record, or ComponentError.
     """
     check_chain("validation_results", key, (payload_data, config_package))
-    lock, payload = tools.lock_of(config_package), open_payload(payload_data, tools)
-    implementation = tools.model_type(key)
-    with tools.work_folder() as work:
-        environment, child_imports = tools.environment(lock), tools.child_imports(key, lock)
-        tools.sandbox.prepare(environment, child_imports)
-        package = tools.store.fetch(config_package.parts["package"])
-        with PackageRunner(package, work, tools.sandbox, environment) as runner:
+    lock, payload = context.lock_of(config_package), open_payload(payload_data, context)
+    implementation = context.model_type(key)
+    with context.work_folder() as work:
+        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
+        context.sandbox.prepare(environment, child_imports)
+        package = context.store.fetch(config_package.parts["package"])
+        with PackageRunner(package, work, context.sandbox, environment) as runner:
             try:
                 run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
             except TaskFailedError as error:
@@ -77,38 +77,38 @@ def validate(
         ]
         artefact = Artefact(
             asset="validation_results", partition=str(key),
-            parts={"results": tools.store.put_file(run.results, JSON_LINES),
+            parts={"results": context.store.put_file(run.results, JSON_LINES),
                    "inspection": config_package.parts["inspection"]},
             facts={"records": run.records, "answered": run.answered, **failed_rows(parts)},
             observations={
-                "times": tools.store.put_file(run.times, "application/octet-stream"),
-                "latency": tools.store.put_json(run.latency),
+                "times": context.store.put_file(run.times, "application/octet-stream"),
+                "latency": context.store.put_json(run.latency),
             },
             made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
         )  # fmt: skip
         results = Results(run.results)
-        inspection = tools.store.read_json(config_package.parts["inspection"])
+        inspection = context.store.read_json(config_package.parts["inspection"])
         background_imports.finish()
         picture = implementation.results_picture(payload, results, inspection)
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
-        trial = implementation.trial(payload, results, inspection, tools.entry(key), work)
-        warnings, tried = try_out(key, trial, runner.component_folder, environment, tools) if trial else ([], [])
-    isolation = tools.sandbox.isolation.words
+        trial = implementation.trial(payload, results, inspection, context.entry(key), work)
+        warnings, tried = try_out(key, trial, runner.component_folder, environment, context) if trial else ([], [])
+    isolation = context.sandbox.isolation.words
     return artefact, ValidationReport([*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried)
 
 
 def try_out(
-    key: ModelKey, trial: Trial, component: Path, environment: Environment, tools: TaskContext
+    key: ModelKey, trial: Trial, component: Path, environment: Environment, context: TaskContext
 ) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     """What trying it says: rows that only warn, and a table."""
-    job = CallJob(component, tools.model_type(key).folder / "child_tasks.py", trial.function, trial.arguments)
-    child_imports = tools.child_imports(key, environment.lock)
+    job = CallJob(component, context.model_type(key).folder / "child_tasks.py", trial.function, trial.arguments)
+    child_imports = context.child_imports(key, environment.lock)
     try:
-        told = tools.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
-        return tools.model_type(key).trial_rows(trial, told)
+        answer = context.sandbox.run(f"{trial.function} of {key}", environment, child_imports, job, inputs=trial.inputs)
+        return context.model_type(key).trial_rows(trial, answer)
     except ComponentError as error:  # the package itself was validated
-        tools.log.warning(f"{error}")
+        context.log.warning(f"{error}")
         return [], []
 
 

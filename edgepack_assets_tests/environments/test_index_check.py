@@ -48,7 +48,7 @@ def test_what_answers_and_is_no_index_is_told(index: Index, ask: Ask, status: in
     index.trouble = lambda path: Answer(status, PAGE)
     said = refusal(ask, index.url)
     assert f"has no {index_check.NAME}: it is no package index" in said
-    assert "what was locked before needs no index" in said
+    assert "existing locks need no index" in said
 
 
 def test_credentials_of_an_index_are_told_to_nobody(index: Index, ask: Ask) -> None:

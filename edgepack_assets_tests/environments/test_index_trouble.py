@@ -279,7 +279,7 @@ def test_an_index_that_is_no_longer_there_is_told_with_what_to_check(
     monkeypatch.setattr(resolver, "RETRIES", 0)
     # The second is no address of anything: the name cannot be looked up.
     for url in (NOWHERE, "http://index.invalid/simple"):
-        with pytest.raises(IndexUnreachableError, match=r"under runtime in edgepack.yaml \(what was locked"):
+        with pytest.raises(IndexUnreachableError, match=r"under runtime in edgepack.yaml \(existing locks"):
             lock_for(["app"], "3.11", store, settings(url))
     assert stored(store) == []
 

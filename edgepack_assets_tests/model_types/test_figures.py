@@ -103,3 +103,14 @@ def test_mathematics_is_drawn_as_it_is_written() -> None:
     wanted = io.BytesIO()
     escaped.savefig(wanted, format="png", dpi=110)
     assert figures.png(figure) == wanted.getvalue()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_feature_without_any_value_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    windows = np.arange(4)
+    columns = {"window": windows, "start": windows, "end": windows, "empty": np.full(4, np.nan), "some": windows * 1.5}
+    columns["some"][1] = np.nan
+    write_columns(tmp_path / "prepped", columns)
+    preparation = model_type("state_identifier").preparation
+    assert preparation is not None
+    assert size(preparation.picture(Prepped(tmp_path / "prepped")))[0] > 0

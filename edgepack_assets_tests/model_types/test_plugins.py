@@ -19,6 +19,7 @@ from edgepack_assets.defs.sensors import registry_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, PluginError, RawDataError, TransientError
 from edgepack_assets.model_types import Plugin, model_type
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results
+from edgepack_assets.operations.doctor import _model_types
 from edgepack_assets_tests.model_types.fakes import SOUND, install
 
 ENTRY = """\
@@ -308,6 +309,38 @@ WRONG = {
     "a metric that is text": ("score", "def score(self, *_): return Score({'share': 'much'}, ())", "metric share"),
     "no picture": ("results_picture", "def results_picture(self, *_): return b'GIF89a'", "no PNG"),
 }  # fmt: skip
+
+
+def test_a_wrong_line_among_many_names_plug_in_and_method(site: Path, tmp_path: Path) -> None:
+    plugin = pump(
+        site,
+        """
+        def write_payload(self, raw, tags, writer, entry):
+            writer.add({'x': 1.0})
+            writer.add_lines(['{"x": 1.0}', '{"x": 1.0'])
+        """,
+    )
+    with pytest.raises(PluginError, match=TITLE + r": write_payload gives what it must not: record 1 or one after it"):
+        CALLS["write_payload"](plugin, tmp_path)
+
+
+def test_the_doctor_shows_each_plug_in_with_its_distribution_or_its_fault(site: Path, tmp_path: Path) -> None:
+    install(site, "plant-pumps", "pump", "plant_pumps")
+    install(site, "plant-valves", "valve", "plant_valves", source="import no_such_library")
+    install(site, "plant-saws", "saw", "plant_saws", methods="interface_version = 2")
+    settings = load_settings(configured(tmp_path, "state_identifier", "saw"))
+    shown = {finding.name: finding for finding in _model_types(settings)}
+    assert all(finding.section == "model types" for finding in shown.values())
+    assert (shown["pump"].holds, shown["pump"].vital) == (True, False)
+    assert shown["pump"].message == (
+        "plant-pumps 1.2, plant_pumps:PLUGIN, interface version 1, not used by edgepack.yaml"
+    )
+    assert shown["state_identifier"].message.endswith(":MODEL_TYPE, interface version 1")
+    assert (shown["valve"].holds, shown["valve"].vital) == (False, False)
+    assert "No module named 'no_such_library'" in shown["valve"].message
+    assert "[plant-valves 1.2, plant_valves:PLUGIN]" in shown["valve"].message
+    assert (shown["saw"].holds, shown["saw"].vital) == (False, True)  # no run of it works
+    assert "interface version 2" in shown["saw"].message
 
 
 @pytest.mark.parametrize("kind", WRONG)

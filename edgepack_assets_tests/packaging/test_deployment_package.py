@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edgepack_assets.errors import CorruptError, EdgepackError, PackageError
 from edgepack_assets.filesystem.reproducible_zip import write_zip
 from edgepack_assets.packaging import deployment_package as packaging
-from edgepack_assets.packaging.deployment_package import expected_contents, size_part
+from edgepack_assets.packaging.deployment_package import expected_contents, size_row
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import (
     DATED_FILES,
@@ -403,8 +403,8 @@ def test_a_package_too_large_for_the_server_is_refused_before_it_is_written(buil
     lock = built.lock.model_copy(update={"packages": (huge,)})
     with pytest.raises(PackageError, match=r"Tiny-Echo-edge: 210000\d+ bytes .*; at most 20000000000 bytes"):
         tiny.build_deployment(built.config, lock, built.store, 1, tmp_path)
-    assert [part.passed for part in map(size_part, (10, 3 * 10**9, 21 * 10**9))] == [True, True, False]
-    assert "may refuse it" in size_part(3 * 10**9).found
+    assert [part.passed for part in map(size_row, (10, 3 * 10**9, 21 * 10**9))] == [True, True, False]
+    assert "may refuse it" in size_row(3 * 10**9).found
 
 
 @pytest.mark.parametrize("room", [200, 3_000, 6_000])

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgepack_assets.azure.blob_container import Blob
-from edgepack_assets.cli import main
+from edgepack_assets.cli.main import main
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.quickstart import __main__ as quickstart
@@ -210,10 +210,10 @@ def test_the_command_lists_what_it_cannot_read_and_the_quickstart_keeps_out(
     uri = {"dataUri": "https://example.com/table.csv", "dataType": "uri_file"}
     azure.azure_ml.put(azure.azure_ml.workspace, "data", "raw", "1", uri)
     mine = azure_ml(azure, "workspace").register(Kind.DATA, "raw", model, {})
-    done = CliRunner().invoke(main.main, ["data", "list", "raw", "--json"])
+    done = CliRunner().invoke(main, ["data", "list", "raw", "--json"])
     assert done.exit_code == 0, done.output
     assert [(found["version"], found["digest"]) for found in json.loads(done.output)] == [(1, None), (2, mine.digest)]
-    assert "?" in CliRunner().invoke(main.main, ["data", "list"]).output
+    assert "?" in CliRunner().invoke(main, ["data", "list"]).output
     assert quickstart.main() == 1
     assert "do not belong in a shared registry; run" in capsys.readouterr().err
     assert azure_ml(azure, "workspace").names(Kind.MODEL) == []

@@ -140,6 +140,7 @@ def test_a_payload_record_of_another_shape_is_refused(run: Run, record: object, 
     assert told in str(error.value)
 
 
+IMAGE_SET = "dict(version='1.0', cameraid='c', timestamp='t', detail=[], more={})"
 NUMPY_LIKE = "type('int64', (), {'__int__': lambda s: 3, '__index__': lambda s: 3, '__repr__': lambda s: 'int64(3)'})()"
 
 
@@ -154,20 +155,25 @@ NUMPY_LIKE = "type('int64', (), {'__int__': lambda s: 3, '__index__': lambda s: 
         ("Double", "'1.0'", "output 'y' is declared Double, but is '1.0' (str)"),
         ("String", "b'text'", "output 'y' is declared String, but is b'text' (bytes)"),
         ("StringArray", "('a', 'b')", "output 'y' is declared StringArray, but is ('a', 'b') (tuple)"),
-        ("DoubleArray", "[1.0, float('nan')]", "the answer cannot be told as JSON: Out of range float"),
+        ("DoubleArray", "[1.0, float('nan')]", "the answer cannot be written as JSON: Out of range float"),
         ("Integer", "2**63", "output 'y' is declared Integer, but is 9223372036854775808 (int)"),
         ("Integer", "-2**63 - 1", "output 'y' is declared Integer"),
         ("Double", "10**400", "output 'y' is declared Double"),
         ("Integer", "10**5000", "output 'y' is declared Integer, but is (cannot be shown: ValueError) (int)"),
         ("Double", "10**5000", "output 'y' is declared Double, but is (cannot be shown: ValueError) (int)"),
-        ("Object", "10**5000", "the answer cannot be told as JSON"),
+        ("Object", "10**5000", "output 'y' is declared Object (a dict of one str and one bytes), but is"),
+        ("ImageSet", IMAGE_SET.format("10**5000"), "the answer cannot be written as JSON"),
         (
             "String",
             "type('Rude', (), {'__repr__': lambda self: 1 / 0})()",
             "output 'y' is declared String, but is (cannot be shown: ZeroDivisionError) (Rude)",
         ),
-        ("Object", "{'a': b'1'}", "the answer cannot be told as JSON: Object of type bytes"),
-        ("Object", "[].append(1) or (lambda l: l.append(l) or l)([])", "the answer cannot be told as JSON: Circular"),
+        ("ImageSet", IMAGE_SET.format("{1}"), "the answer cannot be written as JSON: Object of type set"),
+        (
+            "ImageSet",
+            IMAGE_SET.format("(lambda l: l.append(l) or l)([])"),
+            "the answer cannot be written as JSON: Circular",
+        ),
     ],
 )
 def test_an_output_of_another_type_is_refused_with_its_record(run: Run, kind: str, expression: str, told: str) -> None:

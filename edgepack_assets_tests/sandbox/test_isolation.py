@@ -1,4 +1,4 @@
-"""Each way to shut model code in keeps it in; where none works that is said, or nothing runs."""
+"""Each backend isolates model code. Where none works, that is reported, or nothing runs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def nothing_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 def test_every_protection_holds(backend: Backend) -> None:
     tried = try_protections(RuntimeSettings(), [backend])
     assert tried.backend == backend
-    assert [part for part in tried.parts if not part.passed] == []
+    assert [part for part in tried.rows if not part.passed] == []
     assert tried.missing == ()
-    assert len(tried.parts) == 27
-    found = {part.name: part.found for part in tried.parts}
+    assert len(tried.rows) == 27
+    found = {part.name: part.found for part in tried.rows}
     assert found["runtime.memory_limit: memory of one process"] == "enforced by the kernel"
     assert found["runtime.disk_limit: many files"].startswith("sampled twice a second")
 
@@ -81,7 +81,7 @@ def ordinary_python(tmp_path: Path) -> Iterator[list[str]]:
 @pytest.mark.sandbox
 def test_without_it_the_trial_says_what_does_not_hold() -> None:
     """The trial can fail: where nothing shuts the code in it gains what it goes for."""
-    held = {part.name: part.passed for part in try_protections(RuntimeSettings(), ["none"]).parts}
+    held = {part.name: part.passed for part in try_protections(RuntimeSettings(), ["none"]).rows}
     gained = [name for name, holds in held.items() if not holds]
     for name in ("another process's environment", "files of this machine", "writing outside of the work folder",
                  "the network", "outliving its job", "changing the process that forks the jobs",
@@ -145,7 +145,7 @@ print("best_effort:", isolation_for("best_effort", [sys.argv[1]]).words)
 if sys.argv[2:] == ["tell"]:
     sys.exit()
 tried = try_protections(RuntimeSettings(), [sys.argv[1]])
-print(tried.backend, tried.missing, sorted(part.name for part in tried.parts if not part.passed))
+print(tried.backend, tried.missing, sorted(part.name for part in tried.rows if not part.passed))
 """
 
 
@@ -160,7 +160,7 @@ def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(backe
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     refused, best, *rest = done.stdout.splitlines()
-    lost = "the kernel refuses it the system calls that reach past its room"
+    lost = "the kernel refuses it the system calls that namespaces do not isolate"
     assert re.match(
         rf"required refuses: {backend} can isolate model code on this machine, but the kernel takes no filter of "
         rf"system calls \(seccomp: {os.strerror(code)}\), and runtime.isolation is `required`: allow seccomp", refused,
@@ -169,9 +169,9 @@ def test_where_no_filter_is_taken_required_refuses_and_best_effort_says_so(backe
     if not is_tried:
         return
     warned, *_, found = rest
-    assert warned.startswith(f"model code is shut in by {backend}, but on this machine it does not hold that {lost}")
+    assert warned.startswith(f"model code is isolated by {backend}, but on this machine it does not hold that {lost}")
     assert found.startswith(f"{backend} ('{lost}',) [")
-    for gained in ("system calls that reach past the room", "a file in memory on its way through a socket",
+    for gained in ("system calls that namespaces do not isolate", "a file in memory on its way through a socket",
                    "removed files on their way through a socket"):  # fmt: skip
         assert gained in found
     for holds in ("files of this machine", "the network", "outliving its job", "being root"):

@@ -59,7 +59,7 @@ class Plant:
     def packages(self) -> list[RegisteredVersion]:
         return self.registry.versions(Kind.MODEL, PACKAGE)
 
-    def tools(self, sandbox: Sandbox | None = None) -> TaskContext:
+    def task_context(self, sandbox: Sandbox | None = None) -> TaskContext:
         file = self.folder / "edgepack.yaml"
         entry = {"implementation": "state_identifier", "model_name": MODEL, "package_name": tiny.NAME,
                  "raw_data": {"name": "press_raw"}, "gates": self.gates,
@@ -145,8 +145,10 @@ class Plant:
         """What deployment_package does, all of it."""
         validated = self.validated(version, metrics, raw, sound)
         with Sandbox(self.built.settings) as sandbox:
-            _, report = deploy(ModelKey("press", version), validated, {"run_id": run_id}, override, self.tools(sandbox))
-        assert all(part.passed for part in report.parts), report.parts
+            _, report = deploy(
+                ModelKey("press", version), validated, {"run_id": run_id}, override, self.task_context(sandbox)
+            )
+        assert all(part.passed for part in report.rows), report.rows
         return report
 
 

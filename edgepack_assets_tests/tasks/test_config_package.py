@@ -83,8 +83,8 @@ def packaged(folder: Path, model: Path) -> None:
     registry, store = LocalRegistry(folder / "registry"), ArtefactStore(settings.artefacts.root, folder / "cache")
     made = registry.register(Kind.MODEL, "press", model, {})
     with Sandbox(settings.runtime) as sandbox:
-        tools = TaskContext(settings, registry, store, sandbox, NoPackaging(), logging.getLogger(__name__))
-        make_config_package(ModelKey("press", made.version), tools)
+        context = TaskContext(settings, registry, store, sandbox, NoPackaging(), logging.getLogger(__name__))
+        make_config_package(ModelKey("press", made.version), context)
 
 
 @pytest.mark.parametrize(

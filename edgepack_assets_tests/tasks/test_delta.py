@@ -101,8 +101,8 @@ def test_a_package_stands_where_no_delta_can_be_made(plant: Plant, monkeypatch: 
     from edgepack_assets.tasks.deployment_package import deploy
 
     with Sandbox(plant.built.settings) as sandbox:
-        artefact, report = deploy(ModelKey("press", 2), validated, {}, "", plant.tools(sandbox))
-    [row] = [row for row in report.parts if not row.passed]
+        artefact, report = deploy(ModelKey("press", 2), validated, {}, "", plant.context(sandbox))
+    [row] = [row for row in report.rows if not row.passed]
     assert (row.name, row.warns, row.found) == ("delta", True, "none: the SDK makes no delta")
     assert [package.version for package in plant.packages()] == [1, 2]
     assert artefact.facts["delta"] == {"package": "", "words": "none: the SDK makes no delta"}

@@ -35,9 +35,9 @@ def better(**numbers: float | None) -> dict[str, float | None]:
 
 def compared(plant: Plant, version: int, metrics: dict[str, Any] | None = None, raw: int = 1) -> tuple[bool, str]:
     """Whether the gate with a reference holds, and the reference it names."""
-    tools = plant.tools()
-    scored = open_metrics(plant.validated(version, metrics or dict(METRICS), raw).metrics, tools)
-    row = gate_rows(scored, ModelKey("press", version), tools)[-1]
+    context = plant.task_context()
+    scored = open_metrics(plant.validated(version, metrics or dict(METRICS), raw).metrics, context)
+    row = gate_rows(scored, ModelKey("press", version), context)[-1]
     return row.passed, row.reference
 
 
@@ -59,7 +59,7 @@ def test_the_same_content_of_a_model_version_is_registered_once(plant: Plant) ->
         "model_name": MODEL, "model_version": "1", "raw_data": "press_raw:1", "run_id": "run",
         "packageid": first.package_id,
     }  # fmt: skip
-    assert tags["config_digest"] == config_digest(plant.tools().settings)
+    assert tags["config_digest"] == config_digest(plant.task_context().settings)
     assert {"content_digest", "lock_digest", "payload_digest", "raw_data_digest", "edgepack_version"} <= tags.keys()
     assert not any(tag.startswith(("metrics_", "gates_", "older_")) for tag in tags)
 
@@ -161,7 +161,7 @@ def test_a_package_of_an_earlier_release_is_found_and_not_registered_again(plant
     report = plant.deploy(1)
     assert report.was_registered_before
     assert report.registered.version == made.version
-    assert all(part.passed for part in report.parts)
+    assert all(part.passed for part in report.rows)
 
 
 @pytest.mark.parametrize("asset", ["config_package", "payload_data", "prepped_data", "validation_results"])
@@ -170,7 +170,7 @@ def test_nothing_is_registered_from_an_artefact_whose_blocking_check_failed(plan
     validated = plant.validated(1, failed=[asset])
     message = rf"nothing is registered: the check of {asset} \(a row of {asset}\)\. .*materialize {asset}"
     with Sandbox(plant.built.settings) as sandbox, pytest.raises(EdgepackError, match=message):
-        deploy(ModelKey("press", 1), validated, {}, "never mind", plant.tools(sandbox))
+        deploy(ModelKey("press", 1), validated, {}, "never mind", plant.task_context(sandbox))
     assert plant.packages() == []
 
 
@@ -356,7 +356,9 @@ def test_a_row_that_warns_holds_nothing_up(plant: Plant) -> None:
     metrics = validated.metrics.model_copy(
         update={"facts": facts, "parts": {"metrics": plant.built.store.put_json(facts)}}
     )
-    assert [part.warns for part in open_metrics(metrics, plant.tools()).consistency_rows] == [False, True]
+    assert [part.warns for part in open_metrics(metrics, plant.task_context()).consistency_rows] == [False, True]
     with Sandbox(plant.built.settings) as sandbox:
-        _, report = deploy(ModelKey("press", 1), replace(validated, metrics=metrics), {}, "", plant.tools(sandbox))
+        _, report = deploy(
+            ModelKey("press", 1), replace(validated, metrics=metrics), {}, "", plant.task_context(sandbox)
+        )
     assert report.registered.version == 1

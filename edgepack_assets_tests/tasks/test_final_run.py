@@ -42,7 +42,9 @@ def run(plant: Plant, tmp_path: Path) -> Callable[[Callable[[list[Line]], object
         tampered = Artefact(**{**dict(results), "parts": {**results.parts, "results": blob}})
         with Sandbox(plant.built.settings) as sandbox:
             found = contents(package, read_stamp(package))
-            execute(KEY, package, found, validated.payload_data, tampered, plant.built.lock, plant.tools(sandbox))
+            execute(
+                KEY, package, found, validated.payload_data, tampered, plant.built.lock, plant.task_context(sandbox)
+            )
 
     return running
 

@@ -35,8 +35,8 @@ def registry(tmp_path: Path) -> LocalRegistry:
 def reference(registry: LocalRegistry, compared_with: Any) -> Reference:
     gates = {"score": GateSettings(reference=compared_with)}
     entry = SimpleNamespace(gates=gates, registered_package_name="Press-edge", model_name="press_model")
-    tools: Any = SimpleNamespace(entry=lambda _: entry, registry=registry, log=logging.getLogger("test"))
-    return references(METRICS, KEY, tools)["score"]
+    context: Any = SimpleNamespace(entry=lambda _: entry, registry=registry, log=logging.getLogger("test"))
+    return references(METRICS, KEY, context)["score"]
 
 
 def package(registry: LocalRegistry, version: int) -> Path:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.errors import ComponentError, EdgepackError
 from edgepack_assets.model_types import model_type
-from edgepack_assets.model_types.interface import Trial
+from edgepack_assets.model_types.interface import PayloadWriter, Trial
 from edgepack_assets.packaging.runner import PackageRun
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks.validation_results import pace, try_out
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.validation_results import pace, try_out, validate
+from edgepack_assets_tests.tasks.plant import Plant
 
 CYCLE = 250
 FAST, SLOW = 0.01, 30.0
@@ -96,12 +98,12 @@ def trying(answer: int | Exception) -> Any:
             raise answer
         return answer
 
-    tools = SimpleNamespace(
+    context = SimpleNamespace(
         model_type=lambda key: model_type("image_classification"), child_imports=lambda key, lock: [],
         sandbox=SimpleNamespace(run=run), log=logging.getLogger(__name__),
     )  # fmt: skip
     environment = SimpleNamespace(lock=None)
-    found = try_out(ModelKey("images", 1), Tried(), Path("component"), cast(Any, environment), cast(Any, tools))
+    found = try_out(ModelKey("images", 1), Tried(), Path("component"), cast(Any, environment), cast(Any, context))
     assert jobs == [("try_it of images:1", "try_it", {"a": 1}, "component", {"records": Path("nowhere")})]
     return found
 
@@ -123,6 +125,30 @@ def test_a_trial_that_fails_leaves_what_was_validated_alone(
 def test_a_fault_of_ours_is_no_failed_trial() -> None:
     with pytest.raises(EdgepackError, match="disk"):
         trying(EdgepackError("disk"))
+
+
+@pytest.mark.environments
+def test_a_payload_that_is_not_what_the_component_declares_names_the_plug_in(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated, store = plant.validated(1), plant.built.store
+    # the writer itself looks at the first lines only
+    writer = PayloadWriter(tmp_path / "records", tmp_path / "sources")
+    with writer.open():
+        writer.add_lines(['{"x": 1.0}'] * 20 + ['{"x": oops}'])
+    payload = validated.payload_data.model_copy(
+        update={
+            "parts": {"records": store.put_file(writer.records, "x"), "sources": store.put_file(writer.sources, "x")},
+            "facts": {**validated.payload_data.facts, "records": writer.count},
+        }
+    )
+    said = (
+        r"^the model type state_identifier \(edgepack-assets .*\): its component_spec declares something else than its "
+        r"write_payload writes or its component answers: validating press:1 failed at record 20: the payload holds "
+        r'{"x": oops}'
+    )
+    with Sandbox(plant.built.settings) as sandbox, pytest.raises(ComponentError, match=said):
+        validate(ModelKey("press", 1), payload, validated.config_package, plant.task_context(sandbox))
 
 
 @given(st.lists(st.floats(0, CYCLE / 1000), min_size=1, max_size=300), st.floats(0, 1e6), st.data())

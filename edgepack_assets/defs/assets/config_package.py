@@ -1,4 +1,4 @@
-"""config_package: the pipeline configuration package, its lock, and what inspecting the model told."""
+"""config_package: the pipeline configuration package, its lock, and what inspecting the model reported."""
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ CHECK = "is_fit"
 @dg.asset(
     deps=["registered_model"],
     description="The pipeline configuration package of the registered model, not yet stamped with a version; the full "
-    "lock of its component's environment; and what inspecting the model told.",
+    "lock of its component's environment; and what inspecting the model reported.",
     **asset_options(
         CHECK, "The package has the structure of the SDK's schema, its size is within the server's limits, and its "
         "libraries have the versions that the model was saved with (which only warns, unless configured otherwise).",
@@ -28,7 +28,7 @@ def config_package(
     """Make the config package of a partition."""
     with user_errors(context) as key:
         artefact, report = make_config_package(
-            key, edgepack.tools(context.log), was_approved=RUN_TAG in context.run.tags
+            key, edgepack.task_context(context.log), was_approved=RUN_TAG in context.run.tags
         )
         model = artefact.facts["model"]
         version = data_version(model["name"], model["version"], model["digest"])
@@ -37,7 +37,7 @@ def config_package(
             {"package": p.name, "version": p.version, "size": format_size(p.size), "sha256": p.digest}
             for p in report.lock.packages
         ]
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "model": f"{model['name']}:{model['version']}",
             "size": format_size(artefact.parts["package"].size),
             "package_digest": artefact.parts["package"].digest,

@@ -79,7 +79,7 @@ def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
 def result(
     artefact: Artefact,
     check: str,
-    parts: Iterable[CheckRow],
+    rows: Iterable[CheckRow],
     metadata: Mapping[str, Any],
     warnings: Mapping[str, Iterable[CheckRow]] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -95,32 +95,30 @@ def result(
         data_version=dg.DataVersion(artefact.digest),
         tags=tags,
         check_results=[
-            _check(check, artefact.partition, parts, dg.AssetCheckSeverity.ERROR),
+            _check(check, artefact.partition, rows, dg.AssetCheckSeverity.ERROR),
             *(
-                _check(name, artefact.partition, rows, dg.AssetCheckSeverity.WARN)
-                for name, rows in (warnings or {}).items()
+                _check(name, artefact.partition, warning_rows, dg.AssetCheckSeverity.WARN)
+                for name, warning_rows in (warnings or {}).items()
             ),
         ],
     )
 
 
-def _check(
-    name: str, partition: str, parts: Iterable[CheckRow], severity: dg.AssetCheckSeverity
-) -> dg.AssetCheckResult:
-    rows = list(parts)
+def _check(name: str, partition: str, rows: Iterable[CheckRow], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    rows = list(rows)
     return dg.AssetCheckResult(
         passed=all_pass(rows),
         check_name=name,
         severity=severity,
-        description=in_words(rows) or "every part holds",
+        description=in_words(rows) or "every row holds",
         # The check's page shows the last evaluation, and would not say of which partition that is.
         metadata={"partition": partition, "parts": rows_table(rows)},
     )
 
 
-def rows_table(parts: Iterable[CheckRow]) -> dg.TableMetadataValue:
-    """A check's parts as a table; references and margins have columns where there are any."""
-    rows = list(parts)
+def rows_table(rows: Iterable[CheckRow]) -> dg.TableMetadataValue:
+    """A check's rows as a table; references and margins have columns where there are any."""
+    rows = list(rows)
     extra = [name for name in ("reference", "margin", "warns") if any(getattr(row, name) for row in rows)]
     return table(
         {"part": row.name, "holds": row.passed, "found": row.found, "wanted": row.wanted}

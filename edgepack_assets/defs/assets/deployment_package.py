@@ -60,15 +60,15 @@ def deployment_package(
             Validated(config_package, payload_data, validation_results, metrics),
             run_tags,
             run_config(context, "override_gates_reason"),
-            edgepack.tools(context.log),
+            edgepack.task_context(context.log),
         )
         registered = report.registered
         if report.was_registered_before:
             context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
-        if target is not None and all_pass(report.parts):
+        if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "package": str(registered),
             "name": registered.name,
             "version": registered.version,

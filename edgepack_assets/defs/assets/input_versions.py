@@ -36,26 +36,16 @@ def current_raw_data(model_type: str, settings: Settings, registry: Registry) ->
     return resolve(registry, Kind.DATA, wanted.name, wanted.version)
 
 
-def observation(asset: dg.AssetKey, key: ModelKey, found: str, metadata: Mapping[str, str]) -> dg.AssetObservation:
+def observation(asset: dg.AssetKey, key: ModelKey, version: str, metadata: Mapping[str, str]) -> dg.AssetObservation:
     """An observation of an external asset's partition."""
-    return dg.AssetObservation(asset, partition=str(key), metadata=metadata, tags={_DATA_VERSION: found})
+    return dg.AssetObservation(asset, partition=str(key), metadata=metadata, tags={_DATA_VERSION: version})
 
 
-def raw_data_observations(
-    keys: Iterable[ModelKey], settings: Settings, registry: Registry
-) -> list[dg.AssetObservation]:
-    """An observation of raw_data for each key, as the registry has it at this moment; one look per model type.
-
-    For sensors. Raises NotFoundError, ConfigError, TransientError."""
-    current: dict[str, RegisteredVersion] = {}
-    observed = []
-    for key in keys:
-        if key.model_type not in current:
-            current[key.model_type] = current_raw_data(key.model_type, settings, registry)
-        raw = current[key.model_type]
-        told = data_version(raw.name, raw.version, raw.resolve().digest)
-        observed.append(observation(RAW_DATA, key, told, {"version": str(raw), "location": raw.location}))
-    return observed
+def raw_data_observations(keys: Iterable[ModelKey], raw: RegisteredVersion, current: str) -> list[dg.AssetObservation]:
+    """Observations of a version of raw data, one for each partition. `current` is its `data_version`: the caller has
+    looked up the digest for it, which may cost a call of the registry."""
+    metadata = {"version": str(raw), "location": raw.location}
+    return [observation(RAW_DATA, key, current, metadata) for key in keys]
 
 
 def input_tags(
@@ -89,11 +79,11 @@ def raw_data_tags(
     return input_tags(instance, RAW_DATA, key, data_version(raw["name"], raw["version"], raw["digest"]), current)
 
 
-def _observe(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, found: str) -> int:
-    """Make `found` the newest observation of a partition, and return that observation's storage id."""
-    version, _, digest = found.rpartition("@")  # a version may hold an @, a digest none
-    instance.report_runless_asset_event(observation(asset, key, found, {"version": version, "digest": digest}))
-    return next(storage_id for storage_id, version in _observations(instance, asset, key) if version == found)
+def _observe(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey, observed: str) -> int:
+    """Make `observed` the newest observation of a partition, and return that observation's storage id."""
+    version, _, digest = observed.rpartition("@")  # a version may hold an @, a digest none
+    instance.report_runless_asset_event(observation(asset, key, observed, {"version": version, "digest": digest}))
+    return next(storage_id for storage_id, version in _observations(instance, asset, key) if version == observed)
 
 
 def _observations(instance: DagsterInstance, asset: dg.AssetKey, key: ModelKey) -> list[tuple[int, str | None]]:

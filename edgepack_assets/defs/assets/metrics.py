@@ -30,16 +30,16 @@ def metrics(
 ) -> dg.MaterializeResult:
     """Score the answers of a partition."""
     with user_errors(context) as key:
-        tools = edgepack.tools(context.log)
-        artefact, score = make_metrics(key, payload_data, prepped_data, validation_results, tools)
-        scored = open_metrics(artefact, tools)
+        task_context = edgepack.task_context(context.log)
+        artefact, score = make_metrics(key, payload_data, prepped_data, validation_results, task_context)
+        scored = open_metrics(artefact, task_context)
         numbers: dict[str, Any] = {
             name: value if value is not None else "not defined" for name, value in scored.numbers.items()
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        parts = [*gate_rows(scored, key, tools), *scored.consistency_rows]
+        rows = [*gate_rows(scored, key, task_context), *scored.consistency_rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
-        parts.sort(key=lambda part: (part.passed, not part.name.startswith("gate")))
+        rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)
-        return result(artefact, CHECK, parts, {**numbers, **tables, **pictures}, tags=tags)
+        return result(artefact, CHECK, rows, {**numbers, **tables, **pictures}, tags=tags)

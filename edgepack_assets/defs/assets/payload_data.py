@@ -37,11 +37,14 @@ def payload_data(
 ) -> dg.MaterializeResult:
     """Make the payload of a partition."""
     with user_errors(context) as key:
-        tools = edgepack.tools(context.log)
+        task_context = edgepack.task_context(context.log)
         named = run_config(context, "payload_path")
-        copy_to = allowed_file("payload_path", named, tools.settings) if named else None
-        artefact, report = make_payload(key, tools, copy_to)
-        raw, newest = raw_data_of(artefact), current_raw_data(key.model_type, tools.settings, tools.registry)
+        copy_to = allowed_file("payload_path", named, task_context.settings) if named else None
+        artefact, report = make_payload(key, task_context, copy_to)
+        raw, newest = (
+            raw_data_of(artefact),
+            current_raw_data(key.model_type, task_context.settings, task_context.registry),
+        )
         current = data_version(newest.name, newest.version, newest.resolve().digest)
         tags = raw_data_tags(context.instance, key, artefact, current)
         preview = [
@@ -49,7 +52,7 @@ def payload_data(
             for i, row in enumerate(report.preview)
         ]
         other = {k: v for k, v in artefact.facts.items() if k not in ("records", "raw_data", "columns")}
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "dagster/row_count": artefact.facts["records"],
             "columns": ", ".join(report.preview[0]) if report.preview else "none",
             "raw_data": f"{raw['name']}:{raw['version']}",

@@ -31,12 +31,12 @@ def prepped_data(
 ) -> dg.MaterializeResult:
     """Prepare the data of a partition."""
     with user_errors(context) as key:
-        artefact, report = prepare_data(key, payload_data, config_package, edgepack.tools(context.log))
+        artefact, report = prepare_data(key, payload_data, config_package, edgepack.task_context(context.log))
         metadata: dict[str, Any] = {"empty": artefact.facts["empty"]} if report.picture is None else {
-            "dagster/row_count": report.rows,
+            "dagster/row_count": report.table_rows,
             **report.metadata,
             "size": format_size(artefact.size),
         }  # fmt: skip
         if report.picture is not None:
             metadata["plot"] = picture(report.picture, "prepared data")
-        return result(artefact, CHECK, report.parts, metadata, tags=raw_data_tags(context.instance, key, payload_data))
+        return result(artefact, CHECK, report.rows, metadata, tags=raw_data_tags(context.instance, key, payload_data))

@@ -31,9 +31,9 @@ def validation_results(
 ) -> dg.MaterializeResult:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:
-        artefact, report = validate(key, payload_data, config_package, edgepack.tools(context.log))
+        artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
         records, answered = artefact.facts["records"], artefact.facts["answered"]
-        return result(artefact, CHECK, report.parts, {
+        return result(artefact, CHECK, report.rows, {
             "dagster/row_count": records,
             "answered": answered,
             "unanswered": records - answered,

@@ -25,6 +25,7 @@ from edgepack_assets.registry.base import (
     Registry,
     damaged_above,
     damaged_in_words,
+    refuse_unread,
 )
 from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
 
@@ -73,7 +74,7 @@ def raw_data_versions(
                     requests += [request] if request is not None else []
                     messages.append(f"{name}: {why}")
             keys = _to_observe(name, before["after"], context.instance)
-            observed += registry.call(partial(raw_data_observations, keys, settings))
+            observed += raw_data_observations(keys, raw, current)
         except NotFoundError as error:
             messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
             outage.stop()
@@ -106,8 +107,8 @@ def _current(name: str, settings: Settings, registry: Registry) -> tuple[Registe
     versions that would be newer."""
     raw = current_raw_data(name, settings, registry)
     is_latest = settings.model_type(name).raw_data.version == "latest"
-    found = data_version(raw.name, raw.version, raw.resolve().digest)
-    return raw, found, damaged_above(registry, raw) if is_latest else []
+    current = data_version(raw.name, raw.version, raw.resolve().digest)
+    return raw, current, damaged_above(registry, raw) if is_latest else []
 
 
 def _to_observe(model_type: str, after: str | None, instance: dg.DagsterInstance) -> list[ModelKey]:
@@ -130,6 +131,7 @@ def _validation(  # noqa: PLR0917 - the tick's own, passed on
 ) -> tuple[dg.RunRequest | None, str]:
     """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
     entry = settings.model_type(name)
+    refuse_unread(registry.damaged(Kind.MODEL, entry.registered_package_name))
     packages = by_model_version(registry.versions(Kind.MODEL, entry.registered_package_name), entry.model_name)
     if not packages:
         return None, "no package to validate again"

@@ -84,7 +84,7 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
         for line in lines:
             image = None
             with contextlib.suppress(decoding.NoAnswer):
-                image = _image_of(json.loads(line).get("vision_payload"))
+                image = _image_of(json.loads(line, object_hook=_with_bytes).get("vision_payload"))
             for classes, classifier.input in zip(found, inputs, strict=True):
                 classes.append(None)
                 if image is not None:
@@ -94,12 +94,15 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image_of(payload: Any) -> Any:
-    """The image of a record, the first one of an image set, whose bytes are base64 in a payload."""
+    """The image of a record, the first one of an image set."""
     if not isinstance(payload, dict):
         return importlib.import_module("decoding").decode(payload)
-    detail = payload["detail"][0]
-    image_set = {**payload, "detail": [{**detail, "image": base64.b64decode(detail["image"])}]}
-    return next(importlib.import_module("image_set_decoding").images_of(image_set))
+    return next(importlib.import_module("image_set_decoding").images_of(payload))
+
+
+def _with_bytes(value: dict[str, Any]) -> Any:
+    """Bytes are {"$bytes": base64} in a payload."""
+    return base64.b64decode(value["$bytes"]) if value.keys() == {"$bytes"} else value
 
 
 def _have_unit_length(probed: list[Any]) -> bool:

@@ -27,18 +27,18 @@ def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckR
     entered = inspection["input"]
     configured = entry.settings.input.given if entry.settings.input is not None else {}
     metadata = entered["metadata"]
-    found = [_input_row(entered, configured)]
+    table = [_input_row(entered, configured)]
     if metadata["input"]:
-        found.append(_contradiction_row(metadata, configured, entered))
+        table.append(_contradiction_row(metadata, configured, entered))
     if metadata["notes"]:
-        found.append(
+        table.append(
             CheckRow(
                 "the model's metadata is carried out", False, "; ".join(metadata["notes"]),
                 "metadata on images that is understood; else `input` in edgepack.yaml says what is right", warns=True,
             )
         )  # fmt: skip
-    found += _output_rows(inspection["output"], metadata["labels"])
-    return found
+    table += _output_rows(inspection["output"], metadata["labels"])
+    return table
 
 
 def as_yaml(given: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
         doubts.append("is never below 0 and above 1 at times, as features are and scores are not")
     if classes >= _EMBEDDING and output.get("unit_length"):
         doubts.append("always has the length 1, as features that are compared with each other have")
-    found = [
+    table = [
         CheckRow(
             "the output is one score for each class",
             not doubts,
@@ -168,10 +168,10 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
         )
     ]
     if labels is not None:
-        found.append(
+        table.append(
             CheckRow(
                 "as many labels in the model's metadata as scores", labels == classes, f"{labels} labels",
                 f"{classes} labels, one for each score", warns=True,
             )
         )  # fmt: skip
-    return found
+    return table

@@ -95,9 +95,9 @@ class InputTrial(Trial):
     arguments: Mapping[str, Any]
     inputs: Mapping[str, Path]
 
-    def rows(self, told: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
+    def rows(self, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """Whether another input answers clearly better than the packaged one; how many images each answers right."""
-        classes = parse_report("trying other image inputs", _Tried, told).classes
+        classes = parse_report("trying other image inputs", _Tried, answer).classes
         labels = [image.truth for image in self.images]
         if [len(answers) for answers in classes] != [len(labels)] * len(self.tried):
             raise ComponentError(f"trying other image inputs gave other than {len(labels)} answers for each")

@@ -21,6 +21,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
     merge_requirements,
     mlflow_root,
     read_mlmodel,
+    refuse_pointer,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
@@ -86,21 +87,21 @@ def _refuse_keras(model: Path) -> None:
     files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
     if any(file.suffix.lower() in _RUNTIMES for file in files):
         return
-    found = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
+    kinds = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
     root = None if model.is_file() else mlflow_root(model)
     if root is not None:
         flavors = read_mlmodel(root).flavors
-        found += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
-    if found:
+        kinds += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
+    if kinds:
         raise ModelError(
-            f"{model.name}: a Keras or TensorFlow model ({found[0]}); its conversion comes later. "
+            f"{model.name}: a Keras or TensorFlow model ({kinds[0]}); its conversion comes later. "
             "Until then export it as .tflite or .onnx and register that file"
         )
 
 
 def _external_data(file: Path, root: Path) -> dict[str, Path]:
     """Path in the component -> file, for the weights that an .onnx file keeps in files beside it."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for location in _locations(file):
         below = (file.parent.relative_to(root) / location).as_posix() if not location.startswith("/") else location
         data = path_inside(root, below, f"{file.name}: its external data")
@@ -110,10 +111,11 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
                 f"{file.name}: keeps weights in {location!r}, which is not beside it; "
                 "register the folder with both, or export the model as one file"
             )
+        refuse_pointer(data, location)
         if path.as_posix() in (*_COMPONENT_FILES, *_IMAGE_SET_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
-        found[path.as_posix()] = data
-    return found
+        files[path.as_posix()] = data
+    return files
 
 
 def _locations(file: Path) -> Iterator[str]:

@@ -65,39 +65,39 @@ class Scored:
     @property
     def names(self) -> dict[int, str]:
         """Label to the name of its class folder; of several folders, all."""
-        found: dict[int, set[str]] = {}
+        folders: dict[int, set[str]] = {}
         for image in self.images:
-            found.setdefault(image.truth, set()).add(image.class_name)
-        return {label: ", ".join(sorted(names)) for label, names in sorted(found.items())}
+            folders.setdefault(image.truth, set()).add(image.class_name)
+        return {label: ", ".join(sorted(names)) for label, names in sorted(folders.items())}
 
 
 def match(payload: Payload, results: Results, classes: int | None = None) -> Scored:
-    """Join the answers to the payload's labelled records. `classes`: how many the model tells apart."""
+    """Join the answers to the payload's labelled records. `classes`: how many the model distinguishes."""
     sources = {source["record"]: source for source in read_lines(payload.sources)}
     answers: dict[int, tuple[int, float | None]] = {}
-    found = Scored([], [], [], [], [], [])
+    scored = Scored([], [], [], [], [], [])
     for answer in results.answers():
         if not 0 <= answer.record < payload.count:
-            found.strangers.append(answer.record)
+            scored.strangers.append(answer.record)
             continue
         if answer.record in answers:
-            found.repeated.append(answer.record)
+            scored.repeated.append(answer.record)
             continue
         prediction = _prediction(answer.outputs.get("prediction"), classes)
         if prediction is None:
-            found.unreadable.append(f"record {answer.record}: {answer.outputs.get('prediction')!r:.60}")
+            scored.unreadable.append(f"record {answer.record}: {answer.outputs.get('prediction')!r:.60}")
         probability = _probability(answer.outputs.get("ic_probability"))
         if probability is None:
-            found.improbable.append(f"record {answer.record}: {answer.outputs.get('ic_probability')!r:.60}")
+            scored.improbable.append(f"record {answer.record}: {answer.outputs.get('ic_probability')!r:.60}")
         answers[answer.record] = (NO_ANSWER if prediction is None else prediction, probability)
     for record in range(payload.count):
         source = sources.get(record)
         if source is None or source["label"] is None:
-            found.unlabelled.append(record)
+            scored.unlabelled.append(record)
             continue
         prediction, probability = answers.get(record, (NO_ANSWER, None))
-        found.images.append(Image(record, source["file"], source["label"], prediction, probability))
-    return found
+        scored.images.append(Image(record, source["file"], source["label"], prediction, probability))
+    return scored
 
 
 def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> Score:
@@ -141,7 +141,7 @@ def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> 
         tables["Unanswered"] = [{"record": image.record, "file": image.file} for image in unanswered[:_LISTED]]
     return Score(
         metrics={name: float(value) for name, value in zip(METRICS, values, strict=True)},
-        parts=tuple(_parts(payload, scored, classes)),
+        parts=tuple(_rows(payload, scored, classes)),
         tables=tables,
         pictures={"Confusion matrix": confusion_matrix.draw(truth, predicted, names, NO_ANSWER)},
     )
@@ -177,7 +177,7 @@ def _mistakes(scored: Scored) -> list[dict[str, Any]]:
     ]
 
 
-def _parts(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
+def _rows(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
     beyond = sorted(f"{name}={label}" for label, name in scored.names.items() if label >= classes)
     whole = f"whole numbers from 0 to {classes - 1}"
     return [

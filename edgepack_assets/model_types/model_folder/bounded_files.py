@@ -76,16 +76,16 @@ def path_problem(root: Path, named: str) -> str:
         return f"names {named[:200]!r}, which is no path"
     if path.is_absolute() or ".." in path.parts:
         return f"names {named!r}, which lies outside the model folder"
-    found = root
+    target = root
     for part in path.parts:
-        found /= part
-        with disk_errors(found, "read"):
+        target /= part
+        with disk_errors(target, "read"):
             try:
-                mode = found.lstat().st_mode
+                mode = target.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
                 return ""
         if stat.S_ISLNK(mode):
-            return f"names {named!r}, but {found.relative_to(root).as_posix()} is a link"
+            return f"names {named!r}, but {target.relative_to(root).as_posix()} is a link"
     return ""
 
 
@@ -128,10 +128,13 @@ def read_yaml(root: Path, path: Path, schema: type[_Document]) -> _Document:
 def _check_bounds(text: str, shown: str) -> None:
     # An alias costs nothing to write and can stand for a gigabyte, so it is refused before anything is built.
     depth = nodes = 0
+    keys = _Keys()
     for event in yaml.parse(text, Loader=_PARSER):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             line = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
-            raise ModelError(f"{shown}: {line}anchors and aliases (& and *) are not read; write the value out")
+            value = f"the value of {keys.at}" if keys.at else "the value"
+            raise ModelError(f"{shown}: {line}anchors and aliases (& and *) are not read; write {value} out")
+        keys.see(event)
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -145,7 +148,35 @@ def _check_bounds(text: str, shown: str) -> None:
             )
 
 
+class _Keys:
+    """The key that the events of a YAML document have come to, such as flavors.sklearn.code."""
+
+    def __init__(self) -> None:
+        self._open: list[str | int | None] = []  # the key or index of each open mapping or list; None before a key
+
+    @property
+    def at(self) -> str:
+        """The keys, with dots between them."""
+        return ".".join(str(key)[:100] for key in self._open if key is not None)
+
+    def see(self, event: Any) -> None:
+        """Follow one event."""
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append(None if isinstance(event, yaml.MappingStartEvent) else 0)
+        elif isinstance(event, (yaml.CollectionEndEvent, yaml.ScalarEvent)):
+            if isinstance(event, yaml.CollectionEndEvent):
+                self._open.pop()
+            if not self._open:
+                return
+            last = self._open[-1]
+            is_key = last is None
+            if isinstance(last, int):
+                self._open[-1] = last + 1
+            else:
+                self._open[-1] = (event.value if isinstance(event, yaml.ScalarEvent) else "?") if is_key else None
+
+
 def _fault(shown: str, fault: Any) -> str:
     key = ".".join(str(step)[:100] for step in fault["loc"])
-    found = f" (found {fault['input']!r:.100})" if not isinstance(fault["input"], dict) else ""
-    return f"{shown}: {key}: {fault['msg'].removeprefix('Value error, ')}{found}"
+    value = f" (found {fault['input']!r:.100})" if not isinstance(fault["input"], dict) else ""
+    return f"{shown}: {key}: {fault['msg'].removeprefix('Value error, ')}{value}"

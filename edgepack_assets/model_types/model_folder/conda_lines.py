@@ -144,13 +144,13 @@ def _clauses(spec: str) -> list[str]:
         version, build = with_build.groups()
     if not version or version == "*":
         return []
-    found = []
+    specifiers = []
     for clause in version.split(","):
         match = _CLAUSE.fullmatch(clause)
         if match is None:
             raise ValueError(clause)
-        found += _clause(match["operator"] or "", match["version"], exact=bool(build))
-    return found
+        specifiers += _clause(match["operator"] or "", match["version"], exact=bool(build))
+    return specifiers
 
 
 def _clause(operator: str, version: str, exact: bool) -> list[str]:

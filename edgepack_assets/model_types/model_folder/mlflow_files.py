@@ -106,10 +106,10 @@ class Signature(_Section):
     def columns(self) -> list[str]:
         """The names of the columns that the model is called with, in their order; none where it takes tensors."""
         try:
-            found = json.loads(self.inputs or "[]")
+            parsed = json.loads(self.inputs or "[]")
         except (ValueError, RecursionError):
             raise ModelError("MLmodel: signature.inputs: is not JSON") from None
-        columns = found if isinstance(found, list) else []
+        columns = parsed if isinstance(parsed, list) else []
         names = [column.get("name") for column in columns if isinstance(column, dict) and "tensor-spec" not in column]
         texts = [name for name in names if isinstance(name, str)]
         return texts if len(texts) == len(columns) else []
@@ -128,13 +128,13 @@ class MLmodel(_Section):
     @property
     def versions(self) -> dict[str, str]:
         """Distribution -> version that the model was saved with, of every library that its flavors name."""
-        found = {}
+        versions = {}
         for flavor in self.flavors.values():
             for key, value in (flavor.model_extra or {}).items():
                 name = key.removesuffix("_version")
                 if name != key and isinstance(value, str) and value not in _NULLS:
-                    found[DISTRIBUTIONS.get(name, name)] = value
-        return found
+                    versions[DISTRIBUTIONS.get(name, name)] = value
+        return versions
 
 
 class _Dependency(_Section):
@@ -163,9 +163,12 @@ class CondaFile(_Section):
 
 
 class PythonEnvFile(_Section):
-    """python_env.yaml: the Python that MLflow would make a virtual environment with."""
+    """python_env.yaml: the Python that MLflow would make a virtual environment with, and what pip installs into it.
+
+    Its `build_dependencies` are tools that install packages, and run no model."""
 
     python: _OptionalText = None
+    dependencies: Annotated[list[Annotated[str, BeforeValidator(_line)]], BeforeValidator(_list)] = []
 
 
 def mlflow_root(model: Path) -> Path | None:
@@ -192,11 +195,11 @@ def read_conda(root: Path, mlmodel: MLmodel) -> tuple[str, CondaFile]:
     return name, read_yaml(root, path, CondaFile) if path.is_file() else CondaFile()
 
 
-def read_python_env(root: Path, mlmodel: MLmodel) -> PythonEnvFile:
-    """The file python_env.yaml, empty where there is none. Raises ModelError."""
+def read_python_env(root: Path, mlmodel: MLmodel) -> tuple[str, PythonEnvFile]:
+    """(name, content) of the file python_env.yaml, empty where there is none. Raises ModelError."""
     named = mlmodel.flavor("python_function").env.virtualenv
-    _, path = _environment_file(root, named, "virtualenv", "python_env.yaml")
-    return read_yaml(root, path, PythonEnvFile) if path.is_file() else PythonEnvFile()
+    name, path = _environment_file(root, named, "virtualenv", "python_env.yaml")
+    return name, read_yaml(root, path, PythonEnvFile) if path.is_file() else PythonEnvFile()
 
 
 def _environment_file(root: Path, named: str | None, key: str, usual: str) -> tuple[str, Path]:

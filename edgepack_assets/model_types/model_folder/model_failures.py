@@ -58,10 +58,10 @@ class Loading:
         """The distribution of the environment that holds a module of that top-level name."""
         top = _top(module)
         for folder in self.environment.folder.glob("lib/python*/site-packages"):
-            for found in distributions(path=[str(folder)]):
-                tops = {file.parts[0].split(".")[0] for file in found.files or ()}
+            for installed in distributions(path=[str(folder)]):
+                tops = {file.parts[0].split(".")[0] for file in installed.files or ()}
                 if top in tops:
-                    return canonicalize_name(found.metadata["Name"])
+                    return canonicalize_name(installed.metadata["Name"])
         return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
 from edgepack_assets.model_types.model_folder.mlflow_files import mlflow_root, read_mlmodel
 from edgepack_assets.model_types.model_folder.saved_environment import (
@@ -28,6 +28,7 @@ __all__ = [
     "mlflow_root",
     "model_code",
     "read_mlmodel",
+    "refuse_pointer",
     "saved_environment",
 ]
 
@@ -36,32 +37,47 @@ def find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]
     """(root, model file): the folder whose files belong to the model, and the one file that is the model.
 
     `model` is a file, or a folder that holds the model at its top or one level down (as a registry's
-    download of a folder does). Raises ModelError if there is no model file, or more than one.
+    download of a folder does). Raises ModelError if there is no model file, or more than one, or a Git LFS pointer.
     """
+    root, file = _find_model_file(model, suffixes)
+    refuse_pointer(file, file.relative_to(root).as_posix())
+    return root, file
+
+
+def refuse_pointer(file: Path, shown: str) -> None:
+    """Raise ModelError if a file of the model is a Git LFS pointer."""
+    if is_lfs_pointer(file):
+        raise ModelError(
+            f"{shown}: is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, and register "
+            "the model again"
+        )
+
+
+def _find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]:
     wanted = " or ".join(suffixes)
     if model.is_file():
         if model.suffix.lower() not in suffixes:
             raise ModelError(f"{model.name}: not a model file this model type knows; it takes {wanted}")
         return model.parent, model
     root = mlflow_root(model) or _folder_with_models(model, suffixes)
-    found = _models_in(root, suffixes)
-    if len(found) > 1:
-        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in found[:20]))
-        raise ModelError(f"the model folder holds {len(found)} model files ({names}); register a folder with one")
+    models = _models_in(root, suffixes)
+    if len(models) > 1:
+        names = ", ".join(sorted(path.relative_to(model).as_posix() for path in models[:20]))
+        raise ModelError(f"the model folder holds {len(models)} model files ({names}); register a folder with one")
     named = _named_by_mlflow(root)
     if named is not None and named.suffix.lower() in suffixes:
         if not named.is_file():
             raise ModelError(f"MLmodel names {named.relative_to(root).as_posix()}, but the folder does not hold it")
-        if found and found[0] != named:
+        if models and models[0] != named:
             raise ModelError(
-                f"MLmodel names {named.relative_to(root).as_posix()}, but the folder also holds {found[0].name}; "
+                f"MLmodel names {named.relative_to(root).as_posix()}, but the folder also holds {models[0].name}; "
                 "register a folder with one model file"
             )
         return root, named
-    if not found:
+    if not models:
         listing = ", ".join(name for name, _ in files_of(model))[:400] or "nothing"
         raise ModelError(f"the model folder holds no model file ({wanted}); it holds: {listing}")
-    return root, path_inside(root, found[0].name, "the model folder")
+    return root, path_inside(root, models[0].name, "the model folder")
 
 
 def model_code(
@@ -71,27 +87,28 @@ def model_code(
     the configured code_paths, each under the import path that the pickle knows. What is `shipped` already comes first.
 
     Raises ModelError if two files would collide, or a named folder is missing."""
-    found: dict[str, Path] = dict(shipped or {})
+    files: dict[str, Path] = dict(shipped or {})
     if root is not None:
         named = read_mlmodel(root).flavor("python_function").code
         folder = path_inside(root, named or "code", "MLmodel: flavors.python_function.code")
         if folder.is_dir():
-            _collect(found, dict(files_of(folder)), folder)
+            _collect(files, dict(files_of(folder)), folder)
         elif named:
             raise ModelError(f"MLmodel names the code folder {named!r}, but the model does not hold it")
     for path in entry.code_paths:
         prefix = "" if path.is_file() else f"{path.name}/"
-        _collect(found, {f"{prefix}{name}": file for name, file in files_of(path)}, path)
-    return found
+        _collect(files, {f"{prefix}{name}": file for name, file in files_of(path)}, path)
+    return files
 
 
-def _collect(found: dict[str, Path], more: Mapping[str, Path], origin: Path) -> None:
+def _collect(files: dict[str, Path], more: Mapping[str, Path], origin: Path) -> None:
     for name, file in more.items():
         if is_leftover(Path(name)) or file.suffix == ".pyc":
             continue
-        if name in found and not filecmp.cmp(found[name], file, shallow=False):
-            raise ModelError(f"{origin} and {found[name]} both give the component's {name}, with other content")
-        found[name] = file
+        refuse_pointer(file, name)
+        if name in files and not filecmp.cmp(files[name], file, shallow=False):
+            raise ModelError(f"{origin} and {files[name]} both give the component's {name}, with other content")
+        files[name] = file
 
 
 def _folder_with_models(model: Path, suffixes: tuple[str, ...]) -> Path:

@@ -69,7 +69,7 @@ def read_lines(
     """As `read_requirements`, for lines that stand in the file `path` of another format, each with its place there."""
     reading = _Reading(root, is_replaced)
     reading.read(path, lines, constraints=False)
-    return reading.found
+    return reading.lines
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -133,7 +133,7 @@ class _Reading:
     """One pass over a requirements file and those that it names."""
 
     def __init__(self, root: Path, is_replaced: IsReplaced) -> None:
-        self.found: list[SavedLine] = []
+        self.lines: list[SavedLine] = []
         self._root = root
         self._is_replaced = is_replaced
         self._seen: set[tuple[Path, bool]] = set()
@@ -144,7 +144,7 @@ class _Reading:
         if len(self._seen) > _MOST_FILES:
             raise ModelError(f"{name}: more than {_MOST_FILES} requirements files name each other")
         for place, text in lines:
-            if len(self.found) >= MOST_LINES:
+            if len(self.lines) >= MOST_LINES:
                 raise ModelError(f"{name}: more than {MOST_LINES} lines of requirements")
             self._line(text, f"{name}: {place}", path, constraints)
 
@@ -153,24 +153,24 @@ class _Reading:
         if len(plain) > _LONGEST_LINE or len(options) > _LONGEST_OPTIONS:
             raise ModelError(f"{origin}: is longer than {_LONGEST_LINE} characters")
         if not plain and self._is_replaced(text):
-            self.found.append(SavedLine(LineKind.UNUSABLE, text, origin))
+            self.lines.append(SavedLine(LineKind.UNUSABLE, text, origin))
             return
         try:
             given = _OPTIONS.parse_args(shlex.split(options))
         except ValueError as error:
             problem = f"holds what is no option of pip's ({error!s:.200})"
-            self.found.append(SavedLine(LineKind.UNUSABLE, text, origin, _name_in(plain), problem=problem))
+            self.lines.append(SavedLine(LineKind.UNUSABLE, text, origin, _name_in(plain), problem=problem))
             return
         if plain:
             # Its own options are hashes, which the lock has too, and what building it would need.
-            self.found.append(read_requirement(plain, origin, constraints))
+            self.lines.append(read_requirement(plain, origin, constraints))
             return
         for project in given.editable:
             problem = "is a local project or a repository, but a component is made of wheels from a package index"
-            self.found.append(SavedLine(LineKind.UNUSABLE, text, origin, _name_in(project), problem=problem))
+            self.lines.append(SavedLine(LineKind.UNUSABLE, text, origin, _name_in(project), problem=problem))
         for kind, values in ((LineKind.INDEX_OPTION, given.index), (LineKind.BUILD_OPTION, given.build)):
             if values:
-                self.found.append(SavedLine(kind, text, origin))
+                self.lines.append(SavedLine(kind, text, origin))
         for other, as_constraints in (*((o, False) for o in given.requirement), *((o, True) for o in given.constraint)):
             self._file(other, text, origin, path, as_constraints)
 
@@ -186,7 +186,7 @@ class _Reading:
             elif (other, constraints) not in self._seen:
                 self.read(other, _numbered(_text(self._root, other)), constraints)
         if problem:
-            self.found.append(SavedLine(LineKind.UNUSABLE, text, origin, problem=problem))
+            self.lines.append(SavedLine(LineKind.UNUSABLE, text, origin, problem=problem))
 
 
 def read_requirement(text: str, origin: str, is_constraint: bool = False) -> SavedLine:

@@ -44,13 +44,13 @@ def separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Sepa
     """
     import numpy as np
 
-    found, clusters = np.unique(labels, return_inverse=True)
-    if len(found) < 2:
+    distinct, clusters = np.unique(labels, return_inverse=True)
+    if len(distinct) < 2:
         return Separation(math.nan, math.nan)
     order = np.argsort(clusters, kind="stable")
     windows = _Windows(np.ascontiguousarray(features[order], dtype=np.float64), clusters[order])
     total, between, within = 0.0, math.inf, 0.0
-    sums = np.zeros((len(order), len(found)) if windows.symmetric else (_SIDE, len(found)))
+    sums = np.zeros((len(order), len(distinct)) if windows.symmetric else (_SIDE, len(distinct)))
     for block in windows.measured():
         first = 0 if windows.symmetric else block.rows.start
         mine = sums[block.rows.start - first : block.rows.stop - first]
@@ -62,7 +62,7 @@ def separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Sepa
             total += float(windows.silhouettes(mine, block.rows).sum())
             mine[:] = 0
     return Separation(
-        total / len(order) if len(found) < len(order) else math.nan, between / within if within > 0 else math.nan
+        total / len(order) if len(distinct) < len(order) else math.nan, between / within if within > 0 else math.nan
     )
 
 

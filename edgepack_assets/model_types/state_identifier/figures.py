@@ -30,7 +30,8 @@ def features(prepped: Prepped) -> bytes:
     columns = read_columns(prepped.file)
     names = [name for name in columns if name not in FIXED_COLUMNS]
     values = np.vstack([columns[name] for name in names[:_MOST_FEATURES]])
-    low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
+    # These pass over missing values like nanmin and nanmax, but don't warn of a feature that has no value at all.
+    low, high = np.fmin.reduce(values, axis=1, keepdims=True), np.fmax.reduce(values, axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
     figure = new_figure(9, 1.4 + 0.24 * len(values))
     axes = figure.add_subplot()

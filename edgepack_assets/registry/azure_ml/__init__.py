@@ -1,6 +1,6 @@
 """Azure ML workspaces and registries behind the `Registry` interface.
 
-    registry.py          the interface: versions, downloads that are verified, registrations that are told apart
+    registry.py          the interface: versions, downloads that are verified, registrations that are identified
     contents.py          our own tags, and the names of a version's files
     client.py            assets as azure-ai-ml knows them
     asset_api.py         requests without the SDK: putting versions and tags, places of a registry

@@ -2,7 +2,7 @@
 
 azure-ai-ml asks for places only within its own up- and downloads. It can put a version, but does not look what became
 of one that is accepted first and made afterwards; here each look is a remote call of its own, so that a stalled one is
-told from a long copy."""
+distinguished from a long copy."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ class AssetApi:
         from azure.storage.blob import ContainerClient
 
         response = self._remote.call(doing, lambda: self._ask(kind, method, path, body))
-        found = _body(response)["blobReferenceForConsumption"]
-        given = found.get("credential") or {}
-        url = urlsplit(given.get("sasUri") or found["blobUri"])
+        reference = _body(response)["blobReferenceForConsumption"]
+        given = reference.get("credential") or {}
+        url = urlsplit(given.get("sasUri") or reference["blobUri"])
         credential: Any = url.query or self._credential()
         container = unquote(url.path).strip("/").split("/")[0]
         account_url = f"https://{url.netloc.removesuffix(':443')}"
@@ -130,8 +130,8 @@ class AssetApi:
             response = self._remote.call(f"reading {kind} {name}:{version}", lambda: self._ask(kind, "GET", path))
         except AbsentError:
             return False
-        found: dict[str, Any] = _body(response)["properties"]
-        kept = {key: found[key] for key in _KEPT if found.get(key) is not None}
+        properties: dict[str, Any] = _body(response)["properties"]
+        kept = {key: properties[key] for key in _KEPT if properties.get(key) is not None}
         left = {tag: value for tag, value in (kept.get("tags") or {}).items() if tag not in without}
         self._put(kind, name, version, {**kept, "tags": {**left, **tags}})
         return True
@@ -207,10 +207,10 @@ class AssetApi:
 
     def _find_registry(self) -> str:
         url = f"{current_cloud().discovery}/registrymanagement/v1.0/registries/{self._name}/discovery"
-        found = _body(self._json("GET", url))
+        registry = _body(self._json("GET", url))
         return (
-            f"{found['primaryRegionResourceProviderUri'].rstrip('/')}/mferp/managementfrontend/subscriptions/"
-            f"{found['subscriptionId']}/resourceGroups/{found['resourceGroup']}/providers/"
+            f"{registry['primaryRegionResourceProviderUri'].rstrip('/')}/mferp/managementfrontend/subscriptions/"
+            f"{registry['subscriptionId']}/resourceGroups/{registry['resourceGroup']}/providers/"
             f"Microsoft.MachineLearningServices/registries/{self._name}"
         )
 
@@ -258,17 +258,17 @@ def _path(kind: Kind, name: str, version: Version) -> str:
 
 def _state(response: Any) -> str:
     """What an answer says of an operation or version, in lower case; empty if it says nothing."""
-    found = _body(response)
-    properties = found.get("properties")
-    state = found.get("status") or (properties.get("provisioningState") if isinstance(properties, dict) else "")
-    return "failed" if found.get("error") else str(state or "").lower()
+    body = _body(response)
+    properties = body.get("properties")
+    state = body.get("status") or (properties.get("provisioningState") if isinstance(properties, dict) else "")
+    return "failed" if body.get("error") else str(state or "").lower()
 
 
 def _reason(response: Any) -> str:
     """What an answer says of a failure."""
-    found = _body(response)
-    properties = found.get("properties")
-    error = found.get("error") or (properties.get("error") if isinstance(properties, dict) else None)
+    body = _body(response)
+    properties = body.get("properties")
+    error = body.get("error") or (properties.get("error") if isinstance(properties, dict) else None)
     if not error:
         return "the service does not say why; see the version in the studio"
     said = error.get("message") if isinstance(error, dict) else None
@@ -283,10 +283,10 @@ class _Body(dict[str, Any]):
 def _body(response: Any) -> dict[str, Any]:
     """The JSON object of an answer; a key that is asked for and missing is an EdgepackError."""
     try:
-        found = response.json()
+        body = response.json()
     except ValueError:
-        found = None
-    return _Body(found if isinstance(found, dict) else {})
+        body = None
+    return _Body(body if isinstance(body, dict) else {})
 
 
 def _is_deleted(error: EdgepackError) -> bool:

@@ -102,7 +102,7 @@ class Assets:
                 "workspace_name": self.settings.workspace_name,
             }
         )
-        made: MLClient = client_class(
+        ml_client: MLClient = client_class(
             credential,
             **place,
             enable_telemetry=False,
@@ -112,7 +112,7 @@ class Assets:
         )
         # Making a client sets its telemetry logger to tell of every call.
         logging.getLogger("azure.ai.ml._telemetry").setLevel(logging.CRITICAL)
-        return made
+        return ml_client
 
     # reading ----------------------------------------------------------------------------------------------
 
@@ -131,16 +131,16 @@ class Assets:
         view = "All" if archived else _IN_FORCE
         doing = f"listing the versions of {kind} {name}"
         try:
-            found = list(self._pages(doing, lambda: operations.list(name=name, list_view_type=view)))
+            entities = list(self._pages(doing, lambda: operations.list(name=name, list_view_type=view)))
         except AbsentError:
             return []
-        assets = [self._asset(kind, name, entity) for entity in found]
+        assets = [self._asset(kind, name, entity) for entity in entities]
         return assets if archived else [asset for asset in assets if not asset.archived]
 
     def get(self, kind: Kind, name: str, version: Version) -> Asset | None:
         """A version as it is now, archived or not; None if there is none."""
-        found = self._entity(kind, name, version)
-        return None if found is None else self._asset(kind, name, found)
+        entity = self._entity(kind, name, version)
+        return None if entity is None else self._asset(kind, name, entity)
 
     def _entity(self, kind: Kind, name: str, version: Version) -> Any:
         operations = self._operations(kind)

@@ -68,8 +68,8 @@ def _place(assets: Assets) -> str:
     settings = assets.settings
     if settings.registry_name:
         return f"{where(settings)}: found"
-    found = assets.remote.call("reading the workspace", lambda: client.workspaces.get(settings.workspace_name))
-    return f"{where(settings)}: readable, in {found.location}"
+    workspace = assets.remote.call("reading the workspace", lambda: client.workspaces.get(settings.workspace_name))
+    return f"{where(settings)}: readable, in {workspace.location}"
 
 
 def _lists(assets: Assets) -> str:

@@ -106,16 +106,16 @@ class AzureMLRegistry(Registry):
         Versions that are archived, failed or not made yet are left out, and models whose version is no whole number.
         The list may lag behind a registration by half a minute; `get` and the latest data asset do not."""
         check_name(kind, name)
-        found = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
+        assets = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
         if kind is Kind.MODEL:
-            return [self._registered(found[number]) for number in sorted(found, key=int)]
+            return [self._registered(assets[number]) for number in sorted(assets, key=int)]
         # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
         label = self._assets.labelled_latest(kind, name)
-        if label is not None and label not in found and is_version_text(label):
+        if label is not None and label not in assets and is_version_text(label):
             newest = self._assets.get(kind, name, read_version(label))
             if newest is not None and self._is_shown(newest):
-                found[label] = newest
-        ordered = sorted(found.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
+                assets[label] = newest
+        ordered = sorted(assets.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
         return [self._registered(asset) for asset in ordered]
 
     @staticmethod
@@ -134,7 +134,7 @@ class AzureMLRegistry(Registry):
                 "(provisioningState)" + ("" if asset.state in FAILED_STATES else "; try again later")
             )
         if asset is None or asset.archived:
-            known = [found.version for found in self.versions(kind, name)]
+            known = [each.version for each in self.versions(kind, name)]
             raise not_found(kind, name, version, known, [] if known else self.names(kind))
         return self._registered(asset)
 
@@ -145,32 +145,32 @@ class AzureMLRegistry(Registry):
 
     # downloading ------------------------------------------------------------------------------------------
 
-    def download(self, found: RegisteredVersion, destination: Path) -> Path:
+    def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
-        asset = self._assets.get(found.kind, found.name, found.version)
+        asset = self._assets.get(version.kind, version.name, version.version)
         if asset is None:
-            raise CorruptError(f"{found}: is not in the registry any more")
+            raise CorruptError(f"{version}: is not in the registry any more")
         if asset.state in FAILED_STATES:
-            raise CorruptError(f"{found}: Azure ML says that it has {asset.state}; register it as a new version")
-        digest = found.resolve().digest
+            raise CorruptError(f"{version}: Azure ML says that it has {asset.state}; register it as a new version")
+        digest = version.resolve().digest
         target = destination / file_name(asset)
         if target.exists() or target.is_symlink():
-            raise EdgepackError(f"{target} is there already; remove it or download {found} somewhere else")
+            raise EdgepackError(f"{target} is there already; remove it or download {version} somewhere else")
         container, path = self._places.of(asset)
         is_folder, blobs = self._look(asset, container, path)
         self._check_listing(asset, blobs, digest, is_folder)
         if len(blobs) > MOST_FILES:
-            raise CorruptError(f"{found}: holds more than {MOST_FILES:,} files; register a smaller one")
+            raise CorruptError(f"{version}: holds more than {MOST_FILES:,} files; register a smaller one")
         made_here = not destination.exists()
         aside = destination / f".{uuid.uuid4().hex}.tmp"
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
             copy = aside / target.name
-            container.download([(blob, below(copy, blob)) for blob in blobs], str(found))
+            container.download([(blob, below(copy, blob)) for blob in blobs], str(version))
             if DIGEST in asset.tags and content_digest(copy)[0] != digest:
                 raise CorruptError(
-                    f"{asset.uri}: bytes differ from the digest {digest} of {found}; "
+                    f"{asset.uri}: bytes differ from the digest {digest} of {version}; "
                     "register a good copy as a new version"
                 )
             with disk_errors(target):
@@ -211,9 +211,17 @@ class AzureMLRegistry(Registry):
     # registering ------------------------------------------------------------------------------------------
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
-        """Register a file or folder, as the next integer version or as exactly `version`."""
+        """Register a file or folder, as the next integer version or as exactly `version`. Its digest is a tag, in place
+        of a `checksum` file."""
         check_name(kind, name)
         tags = check_tags(tags)
         if reserved := OWN_TAGS & tags.keys():
@@ -242,12 +250,12 @@ class AzureMLRegistry(Registry):
                 if place is None or self._places.is_registry:
                     place = self._places.target(kind, name, number)
                     self._upload(path, place, before, f"{name}:{number}")
-                made = self._put(kind, name, number, place.uri(leaf_of(path)), whole)
+                registered = self._put(kind, name, number, place.uri(leaf_of(path)), whole)
             except VersionTakenError:
                 if version is not None:
                     raise
                 continue
-            return self._registered(made).resolve()
+            return self._registered(registered).resolve()
         raise VersionTakenError(f"{kind} {name}: {_MOST_RACES} versions in a row were taken by others; try again")
 
     def _next_number(self, kind: Kind, name: str) -> int:
@@ -283,20 +291,20 @@ class AzureMLRegistry(Registry):
                 raise
             except (RefusedError, TransientError) as error:
                 failure = error
-            made = self._await(kind, name, number, backoff, patient=failure is None)
-            if made is not None:
-                if made.tags.get(ATTEMPT) != attempt:
+            asset = self._await(kind, name, number, backoff, patient=failure is None)
+            if asset is not None:
+                if asset.tags.get(ATTEMPT) != attempt:
                     raise _taken(kind, name, number)
-                if made.is_usable or made.archived:
-                    return made
-                if made.state in FAILED_STATES:
+                if asset.is_usable or asset.archived:
+                    return asset
+                if asset.state in FAILED_STATES:
                     raise FailedError(
-                        f"registering {kind} {name}:{number}: Azure ML accepted it and could not do it ({made.state}); "
-                        "its number is used up: register it as the next version"
+                        f"registering {kind} {name}:{number}: Azure ML accepted it and could not do it "
+                        f"({asset.state}); its number is used up: register it as the next version"
                     )
                 raise failure or UnfinishedError(
-                    f"registering {kind} {name}:{number}: Azure ML has accepted it and not done it yet ({made.state}); "
-                    "see whether it appears before it is tried again"
+                    f"registering {kind} {name}:{number}: Azure ML has accepted it and not done it yet "
+                    f"({asset.state}); see whether it appears before it is tried again"
                 )
             if isinstance(failure, UnfinishedError) or not _may_pass(failure):
                 raise failure or AssertionError("what does not fail may pass")
@@ -310,17 +318,17 @@ class AzureMLRegistry(Registry):
         for look in range(_LOOKS if patient else 1):
             if look and not backoff.wait(min(0.2 * 2 ** (look - 1), 2)):
                 break
-            made = self._assets.get(kind, name, number)
-            while made is not None and not made.is_usable and not made.archived and made.state not in FAILED_STATES:
+            asset = self._assets.get(kind, name, number)
+            while asset is not None and not asset.is_usable and not asset.archived and asset.state not in FAILED_STATES:
                 if not backoff.wait():
                     break
-                made = self._assets.get(kind, name, number)
-            if made is not None:
-                return made
+                asset = self._assets.get(kind, name, number)
+            if asset is not None:
+                return asset
         return None
 
     def set_tags(
-        self, found: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
+        self, version: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`.
 
@@ -333,17 +341,17 @@ class AzureMLRegistry(Registry):
         while True:
             failure: EdgepackError | None = None
             try:
-                if not self._assets.api.change_tags(found.kind, found.name, found.version, tags, without):
-                    self.get(found.kind, found.name, found.version)  # says what there is
+                if not self._assets.api.change_tags(version.kind, version.name, version.version, tags, without):
+                    self.get(version.kind, version.name, version.version)  # says what there is
             except (RefusedError, TransientError) as error:
                 if not _may_pass(error):
                     raise
                 failure = error
-            now = self.get(found.kind, found.name, found.version)
+            now = self.get(version.kind, version.name, version.version)
             if tags.items() <= now.tags.items() and now.tags.keys().isdisjoint(set(without) - tags.keys()):
                 return now
             if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
-                raise failure or TransientError(f"{found}: others keep replacing its tags; try again")
+                raise failure or TransientError(f"{version}: others keep replacing its tags; try again")
 
     # versions ---------------------------------------------------------------------------------------------
 

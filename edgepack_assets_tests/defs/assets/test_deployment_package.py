@@ -44,9 +44,9 @@ def launch(
     plant: Plant, instance: dg.DagsterInstance, version: int = 1, **config: str
 ) -> tuple[dg.ExecuteInProcessResult, str]:
     """A run of deployment_package alone: its result, and what its failure says."""
-    tools, validated = plant.tools(), plant.validated(version)
+    context, validated = plant.task_context(), plant.validated(version)
     for artefact in validated.inputs().values():
-        tools.store.save(artefact)
+        context.store.save(artefact)
         record(instance, artefact)
     return run(plant, instance, version, **config)
 
@@ -55,8 +55,8 @@ def run(
     plant: Plant, instance: dg.DagsterInstance, version: int = 1, **config: str
 ) -> tuple[dg.ExecuteInProcessResult, str]:
     """The same on what lies in the artefact store."""
-    tools = plant.tools()
-    job = build_defs(tools.settings.file).resolve_implicit_global_asset_job_def()
+    context = plant.task_context()
+    job = build_defs(context.settings.file).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         instance=instance,
         partition_key=f"press:{version}",
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_hand_over_is_never_replaced(
 
 def forge(plant: Plant, asset: str, with_digest: bool = True, **fields: Any) -> None:
     """Change the stored manifest of press:1. Whoever can write the store can also compute its digest."""
-    store = plant.tools().store
+    store = plant.task_context().store
     changed = store.load(asset, "press:1").model_copy(update=fields)
     data = changed.manifest() if with_digest else canonical_json(changed.model_dump())
     Path(store.root_url, "manifests", asset, "press", "1.json").write_bytes(data)
@@ -162,7 +162,7 @@ def forgeries(plant: Plant) -> dict[str, tuple[str, dict[str, Any]]]:
     """One change each of what decides which package is registered, and with which tags."""
     made = {artefact.asset: artefact for artefact in plant.validated(1).inputs().values()}
     better = {**made["metrics"].facts, "metrics": {**METRICS, "silhouette": 0.9}}
-    store = plant.tools().store
+    store = plant.task_context().store
     answers = {**made["validation_results"].parts, "results": store.put_json(1)}
     return {
         "a number": ("metrics", {"facts": better}),
@@ -179,7 +179,7 @@ def forgeries(plant: Plant) -> dict[str, tuple[str, dict[str, Any]]]:
 def test_a_changed_manifest_registers_nothing(plant: Plant, instance: dg.DagsterInstance, with_digest: bool) -> None:
     for what, (asset, fields) in forgeries(plant).items():
         for artefact in plant.validated(1).inputs().values():
-            plant.tools().store.save(artefact)
+            plant.task_context().store.save(artefact)
             record(instance, artefact)
         forge(plant, asset, with_digest, **fields)
         result, said = run(plant, instance)
@@ -194,9 +194,9 @@ def test_an_older_manifest_that_is_put_back_is_refused(plant: Plant, instance: d
     better = {**METRICS, "silhouette": 0.9}
     for metrics in (better, METRICS):
         for artefact in plant.validated(1, metrics).inputs().values():
-            plant.tools().store.save(artefact)
+            plant.task_context().store.save(artefact)
             record(instance, artefact)
-    plant.tools().store.save(plant.validated(1, better).metrics)
+    plant.task_context().store.save(plant.validated(1, better).metrics)
     result, said = run(plant, instance)
     assert not result.success
     assert "materialize metrics of press:1 again" in said
@@ -205,7 +205,7 @@ def test_an_older_manifest_that_is_put_back_is_refused(plant: Plant, instance: d
 
 def test_what_dagster_has_no_record_of_is_refused(plant: Plant, instance: dg.DagsterInstance) -> None:
     for artefact in plant.validated(1).inputs().values():
-        plant.tools().store.save(artefact)
+        plant.task_context().store.save(artefact)
         if artefact.asset != "metrics":
             record(instance, artefact)
     record(instance, plant.validated(2).metrics)
@@ -224,7 +224,7 @@ def test_manifests_of_an_earlier_version_are_packaged_where_dagster_recorded_the
     plant: Plant, instance: dg.DagsterInstance
 ) -> None:
     for artefact in plant.validated(1).inputs().values():
-        plant.tools().store.save(artefact)
+        plant.task_context().store.save(artefact)
         record(instance, artefact)
         forge(plant, artefact.asset, with_digest=False)
     assert run(plant, instance)[0].success
@@ -234,12 +234,12 @@ def test_manifests_of_an_earlier_version_are_packaged_where_dagster_recorded_the
 def test_a_real_materialization_can_be_loaded_again(plant: Plant, instance: dg.DagsterInstance) -> None:
     """What the IO manager compares with is what an asset records, not only what a test does."""
     assert launch(plant, instance)[0].success
-    made = plant.tools().store.load("deployment_package", "press:1")
+    made = plant.task_context().store.load("deployment_package", "press:1")
     check_recorded(made, instance)
     [event] = instance.fetch_materializations(dg.AssetKey("deployment_package"), limit=1).records
     assert event.asset_materialization is not None
     shown = event.asset_materialization.metadata["config_digest"].value
-    assert shown == config_digest(plant.tools().settings) == plant.packages()[0].tags["config_digest"]
+    assert shown == config_digest(plant.task_context().settings) == plant.packages()[0].tags["config_digest"]
     with pytest.raises(StaleError, match="materialize deployment_package of press:1 again"):
         check_recorded(made.model_copy(update={"made_from": {}}), instance)
 
@@ -256,7 +256,7 @@ def test_no_run_chooses_another_configuration(
     plant: Plant, instance: dg.DagsterInstance, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     plant.gates = {"silhouette": {"min": 0.9}}
-    job = build_defs(plant.tools().settings.file).resolve_implicit_global_asset_job_def()
+    job = build_defs(plant.task_context().settings.file).resolve_implicit_global_asset_job_def()
     lenient = tmp_path / "lenient.yaml"
     lenient.write_text((tmp_path / "edgepack.yaml").read_text().replace("0.9", "0.1"))
     resources = json.loads(json.dumps(config).replace("FILE", str(lenient)))
@@ -273,7 +273,7 @@ def test_no_run_reads_a_variable_of_the_environment(
 ) -> None:
     """Dagster's own configuration classes put the variable's value there, and it would be shown or registered."""
     monkeypatch.setenv("STORE_PASSWORD", "hush")
-    job = build_defs(plant.tools().settings.file).resolve_implicit_global_asset_job_def()
+    job = build_defs(plant.task_context().settings.file).resolve_implicit_global_asset_job_def()
     for asset, name in (
         ("payload_data", "payload_path"), ("deployment_package", "output_file"),
         ("deployment_package", "override_gates_reason"),
@@ -289,8 +289,8 @@ def test_no_run_reads_a_variable_of_the_environment(
 
 
 def test_resources_can_be_replaced_where_definitions_are_built(plant: Plant) -> None:
-    other = EdgepackResource(plant.tools().settings.file)
-    defs = build_defs(plant.tools().settings.file, {"edgepack": other})
+    other = EdgepackResource(plant.task_context().settings.file)
+    defs = build_defs(plant.task_context().settings.file, {"edgepack": other})
     assert defs.resources == {**defs.resources, "edgepack": other}
 
 

@@ -15,6 +15,8 @@ from edgepack_assets.defs.assets import input_versions as observed
 from edgepack_assets.defs.assets.input_versions import (
     RAW_DATA,
     REGISTERED_MODEL,
+    current_raw_data,
+    data_version,
     input_tags,
     raw_data_observations,
     raw_data_tags,
@@ -33,8 +35,11 @@ def plant(tmp_path: Path) -> Iterator[Plant]:  # another one than the tiny compo
 
 def observe(plant: Plant, *keys: str) -> None:
     settings = load_settings(plant.config)
-    for event in raw_data_observations(map(ModelKey.parse, keys), settings, plant.registry):
-        plant.instance.report_runless_asset_event(event)
+    for key in map(ModelKey.parse, keys):
+        raw = current_raw_data(key.model_type, settings, plant.registry)
+        current = data_version(raw.name, raw.version, raw.resolve().digest)
+        for event in raw_data_observations([key], raw, current):
+            plant.instance.report_runless_asset_event(event)
 
 
 def versions(plant: Plant, key: str) -> list[str]:

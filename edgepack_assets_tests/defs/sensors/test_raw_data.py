@@ -86,6 +86,15 @@ def test_new_raw_data_is_observed_once_and_shows_partitions_as_stale(plant: Plan
     assert daemon.tick()[:2] == ([], 0)
 
 
+def test_a_tick_looks_raw_data_up_once(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second look may cost a download of its digest, and may find another version than the cursor gets."""
+    looked_up: list[str] = []
+    versions = LocalRegistry.versions
+    monkeypatch.setattr(LocalRegistry, "versions", lambda self, *of: looked_up.append(of[1]) or versions(self, *of))
+    assert Daemon(plant).tick()[1] == 3
+    assert sorted(looked_up) == ["press_raw", "saw_raw"]
+
+
 def test_many_partitions_are_observed_in_batches(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sensors, "BATCH", 1)
     daemon = Daemon(plant)

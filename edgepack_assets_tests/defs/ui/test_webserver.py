@@ -197,11 +197,17 @@ def test_another_site_is_known_without_origin(server: Server) -> None:
     for sign in (
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": ""},
         {"Referer": "https://evil.example/"},
         {"Referer": f"http://{server.host}.evil.example/"},
         {"Referer": f"http://{server.host}@evil.example/"},
     ):
         assert not server.takes_effect("POST", "/graphql", {**JSON, **sign}, JSON_BODY), sign
+        for headers, body in ((sign, ""), ({**JSON, **sign}, "{}")):
+            assert not server.takes_effect("POST", "/report_asset_materialization/pressed", headers, body), sign
+            assert not server.takes_effect("POST", "/report_asset_check/pressed", headers, body), sign
+    assert server.send("GET", "/server_info", {"Sec-Fetch-Site": "none"})[0] == 200  # an address that a person typed
     assert server.takes_effect("POST", "/graphql", {**JSON, "Referer": f"http://{server.host}/runs"}, JSON_BODY)
     twice = [*JSON.items(), ("Origin", f"http://{server.host}"), ("Origin", "https://evil.example")]
     assert not server.takes_effect("POST", "/graphql", twice, JSON_BODY)

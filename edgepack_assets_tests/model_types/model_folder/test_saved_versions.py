@@ -25,7 +25,7 @@ from edgepack_assets.checks import all_pass
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
 from edgepack_assets.model_types.model_folder import saved_versions
-from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows, versions_in_file
+from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, saved_version_rows, versions_in_file
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
 
 
@@ -72,7 +72,7 @@ def fitted() -> Any:
     return Pipeline([("scale", StandardScaler()), ("cluster", KMeans(2, n_init=1, random_state=0))]).fit(rows)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_says_its_scikit_learn_without_being_loaded(tmp_path: Path, fitted: Any, protocol: int) -> None:
     for file in (tmp_path / "m.pkl", tmp_path / "m.joblib"):
         if file.suffix == ".pkl":
@@ -96,6 +96,18 @@ def test_a_compressed_pickle_says_its_scikit_learn(
     for damaged in (whole[:20], whole[: len(whole) // 2], whole[:10] + bytes(2000), whole[:200] + whole[900:]):
         file.write_bytes(damaged)
         assert versions_in_file(file) in ({}, {"scikit-learn": sklearn.__version__})
+
+
+def test_lz4_is_known_by_its_first_bytes(tmp_path: Path, fitted: Any) -> None:
+    """joblib needs the distribution lz4 to read it, which no requirements of the model name."""
+    for method, expected in (("zlib", False), ("lz4", True)):
+        file = tmp_path / f"m_{method}.joblib"
+        if expected:
+            file.write_bytes(b"\x04\x22\x4d\x18" + bytes(100))  # a frame's magic number, little-endian
+        else:
+            joblib.dump(fitted, file, compress=method)
+        assert is_lz4(file) is expected
+        assert (versions_in_file(file) == {}) is expected
 
 
 def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Runs in the sandbox, in the component's environment: what the packaging must know of the model."""
 
 from pathlib import Path
+from typing import Any
 
 import detector
 
@@ -11,7 +12,7 @@ class UnfitModelError(ValueError):
     is_for_user = True
 
 
-def inspect_model(arguments: dict) -> dict:
+def inspect_model(arguments: "dict[str, Any]") -> "dict[str, Any]":
     """Try the model on one made-up record."""
     model, settings = detector.load_model(Path.cwd())
     columns, threshold = settings["columns"], settings["threshold"]

@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 
 
-def load_model(folder: Path) -> "tuple[Any, dict]":
+def load_model(folder: Path) -> "tuple[Any, dict[str, Any]]":
     """(model, settings) of the component's folder."""
     settings = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return joblib.load(folder / settings["file"]), settings
@@ -21,10 +21,10 @@ class Detector:
         self.model, self.columns, self.threshold = model, columns, threshold
         self.names = getattr(model, "feature_names_in_", None)
 
-    def process(self, record: dict) -> "dict | None":
+    def process(self, record: "dict[str, Any]") -> "dict[str, Any] | None":
         """Score a record."""
-        values = [record.get(name) for name in self.columns]
-        if any(value is None for value in values):
+        values = [record[name] for name in self.columns if record.get(name) is not None]
+        if len(values) < len(self.columns):
             return None
         score = -float(self.model.score_samples(self._rows(values))[0])
         return {"score": score, "alarm": score >= self.threshold}

@@ -1,0 +1,134 @@
+"""The commands that look after a machine: `edgepack env`, `doctor`, `sensors` and `gc`."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.environments.environment import idle_environments, remove_environment
+from edgepack_assets.operations.garbage import find_garbage
+from edgepack_assets.operations.lock_usage import damaged_models
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import damaged_in_words
+from edgepack_assets.text_format import format_age, format_size, format_table
+
+
+@click.command()
+def env() -> None:
+    """Print the variables that Dagster's commands need.
+
+    Use it with: eval "$(edgepack env)", in the folder of edgepack.yaml."""
+    for name, value in dagster_home.environment().items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@click.command()
+def doctor() -> None:
+    """Check what a run needs on this machine.
+
+    Above all it tries the isolation of model code. Exits with 1 if something that every run needs fails."""
+    settings = load_settings()
+    click.echo(f"configuration: {settings.file}")
+    from edgepack_assets.operations.doctor import examine
+
+    failed = 0
+    section = ""
+    for finding in examine(settings):
+        if finding.section != section:
+            section = finding.section
+            click.echo(f"\n{section}")
+        failed += not finding.holds and finding.vital
+        mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
+        click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
+    if failed:
+        raise click.ClickException(f"{failed} vital checks failed")
+
+
+@click.command()
+def sensors() -> None:
+    """Show the state of the sensors.
+
+    Shows when each last ticked, its message, and which versions wait for approval. Exits with 1 if Dagster's daemon is
+    not running, or if a sensor that is on is late or failed."""
+    settings = load_settings()
+    from edgepack_assets.defs.sensors.status import sensors_status
+
+    status = sensors_status(settings, str(dagster_home.ensure()))
+    rows = [
+        (each.name, each.state, f"{format_age(each.looked)} ago" if each.looked is not None else "-",
+         " ".join(f"{each.fault + ': ' if each.fault and each.words else each.fault}{each.words}".split()))
+        for each in status.sensors
+    ]  # fmt: skip
+    click.echo(format_table([("SENSOR", "STATUS", "LAST TICK", "MESSAGE"), *rows]))
+    waiting = sorted({name for each in status.sensors for name in each.waiting})
+    for name in waiting:
+        click.echo(f"waits for approval: edgepack model approve {name}")
+    if not status.daemon_is_alive:
+        seen = "never" if status.daemon is None else f"{format_age(status.daemon)} ago"
+        raise click.ClickException(
+            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
+        )
+    if faulty := [each.name for each in status.sensors if each.fault]:
+        raise click.ClickException(f"failed or late: {', '.join(faulty)}")
+
+
+@click.command()
+@click.option("--delete", is_flag=True, help="Delete what is listed. Without this option nothing is deleted.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=3600,
+    show_default=True,
+    help="Keep what was used in the last SECONDS. A run in progress may need it.",
+    metavar="SECONDS",
+)
+@click.option(
+    "--idle-days",
+    type=click.FloatRange(min=0),
+    default=30,
+    show_default=True,
+    help="Keep environments that a run used in the last DAYS. A deleted one is built again when it is needed.",
+    metavar="DAYS",
+)
+def gc(delete: bool, grace: float, idle_days: float) -> None:
+    """List or delete what nothing needs any more.
+
+    That is environments that no run uses, artefacts that no manifest, registered package or kept environment needs,
+    and registrations that were cut short."""
+    settings = load_settings()
+    store = open_store(settings)
+    environments = settings.runtime.environments
+    idle = idle_environments(environments, max(idle_days * 24 * 3600, grace))
+    if delete:
+        idle = [environment for environment in idle if remove_environment(environment)]
+    gone = [environment.folder for environment in idle]
+    registry = open_registry(settings)
+    garbage = find_garbage(store, registry, environments, grace, without=gone)
+    if damaged := damaged_models(registry):
+        click.echo(damaged_in_words(damaged), err=True)
+    if unreadable := [str(each) for each in damaged if not each.tags_are_known]:
+        click.echo(f"every lock is kept with its wheels: {', '.join(unreadable)} may need any of them", err=True)
+    unfinished = registry.unfinished()
+    for entry in unfinished:
+        if entry.may_be_alive:
+            click.echo(
+                f"{entry.path} ({format_size(entry.size)}) is kept: a registration in progress, or one that was cut "
+                f"short {format_age(entry.idle)} ago", err=True,
+            )  # fmt: skip
+    cut_short = [entry for entry in unfinished if entry.idle > grace and not entry.may_be_alive]
+    if delete:
+        garbage, cut_short = store.remove(garbage), registry.remove_unfinished(grace)
+    rows = [(str(item.folder), item.size) for item in idle] + [(item.path, item.size) for item in garbage]
+    rows += [(str(entry.path), entry.size) for entry in cut_short]
+    if rows:
+        click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
+    total = format_size(sum(size for _, size in rows))
+    summary = f"{total} in {len(garbage)} files" + (
+        f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
+    )
+    summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
+    click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")

@@ -1,0 +1,244 @@
+"""The commands that work on the registry: `edgepack model`, `data` and `sync`.
+
+A new model version also becomes a partition of Dagster's instance, here as soon as it is added.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.config.versions import Version, is_version_text, read_version
+from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.filesystem.atomic_files import write_checksum
+from edgepack_assets.partitions import ModelKey, is_version
+from edgepack_assets.registry import approval, open_registry
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    damaged_above,
+    damaged_in_words,
+    latest,
+    resolve,
+)
+from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
+from edgepack_assets.text_format import format_size, format_table
+
+
+def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{text!r} is not a tag: write KEY=VALUE")
+        if key in tags:
+            raise click.BadParameter(f"tag {key!r} is given twice")
+        tags[key] = value
+    return tags
+
+
+def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
+    name, _, version = given.partition(":")  # the version of a data asset may hold a colon, a name cannot
+    is_model = ctx.parent is not None and ctx.parent.info_name == Kind.MODEL.value
+    if not name or not (version == "latest" or (is_version if is_model else is_version_text)(version)):
+        example = "state_identifier:3" if is_model else "press_raw:3 or press_raw:2024-06-01"
+        raise click.BadParameter(f"{given!r}: write NAME:VERSION, e.g. {example}, or NAME:latest")
+    return name, read_version(version)
+
+
+def _refuse_text_in_a_local_registry(name: str, version: Version, settings: Settings) -> None:
+    if isinstance(settings.registry, LocalRegistrySettings) and isinstance(version, str) and version != "latest":
+        raise click.BadParameter(
+            f"'{name}:{version}': write NAME:VERSION, e.g. {name}:3, or {name}:latest. The versions of a local "
+            "registry are whole numbers from 1 up"
+        )
+
+
+def _group(kind: Kind, noun: str) -> click.Group:
+    """`edgepack model` and `edgepack data` have the same commands, for another kind."""
+
+    @click.group(kind.value, help=f"Add, list and download {noun}s of the registry.")
+    def group() -> None: ...
+
+    @group.command(
+        "add", help=f"Register the next version of a {noun}.\n\nPATH is a file or folder. Prints NAME:VERSION."
+    )
+    @click.argument("name")
+    @click.argument("path", type=click.Path(path_type=Path))
+    @click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="K=V",
+        callback=_tags,
+        help="A tag of the version; may be repeated.",
+    )
+    def add(name: str, path: Path, tags: dict[str, str]) -> None:
+        settings = load_settings()
+        added = open_registry(settings).register(kind, name, path, tags)
+        click.echo(added)
+        if kind is Kind.MODEL:
+            _add_partitions_of(added, settings)
+
+    @group.command("list", help=f"List every {noun}, or only the versions of NAME.")
+    @click.argument("name", required=False)
+    @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+    def list_(name: str | None, as_json: bool) -> None:
+        registry = open_registry(load_settings())
+        names = [name] if name is not None else registry.names(kind)
+        entries: list[RegisteredVersion | DamagedVersion] = []
+        for each in names:
+            versions, damaged = registry.versions(kind, each), registry.damaged(kind, each)
+            entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
+        if name is not None and not entries:
+            latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
+        if as_json:
+            click.echo(json.dumps([_as_json(version) for version in entries], indent=2, ensure_ascii=False))
+        else:
+            click.echo(format_table([("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), *map(_as_row, entries)]))
+
+    @group.command(
+        "download",
+        help=f"Copy a version of a {noun} into a folder.\n\nThe copy in DEST is verified; its path is printed."
+        + " The .sha256 file of a deployment package is written beside it." * (kind is Kind.MODEL),
+    )
+    @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+    @click.argument("dest", type=click.Path(path_type=Path))
+    def download(version: tuple[str, Version], dest: Path) -> None:
+        settings = load_settings()
+        _refuse_text_in_a_local_registry(*version, settings)
+        registry = open_registry(settings)
+        asset = resolve(registry, kind, *version)
+        if version[1] == "latest" and (damaged := damaged_above(registry, asset)):
+            click.echo(f"{asset} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
+        path = registry.download(asset, dest)
+        if CONTENT_DIGEST in asset.tags and not (resolved := asset.resolve()).is_folder:
+            write_checksum(path, resolved.digest)
+        click.echo(path)
+
+    return group
+
+
+model = _group(Kind.MODEL, "model")
+data = _group(Kind.DATA, "data asset")
+
+
+@model.command("approve")
+@click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+@click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
+def approve(version: tuple[str, Version], by: str | None) -> None:
+    """Approve a version of a model.
+
+    With `approval: required` in edgepack.yaml the sensor packages a version only after that."""
+    name, number = version
+    if isinstance(number, str):
+        raise click.BadParameter("approve a version by its number", param_hint="NAME:VERSION")
+    settings = load_settings()
+    registry = open_registry(settings)
+    registered = registry.get(Kind.MODEL, name, number)
+    types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
+    if not types:
+        click.echo(
+            f"no model type of {settings.file} has the model_name {name}: no sensor waits for this approval", err=True
+        )
+    elif not any(settings.model_types[key].needs_approval(settings.run.environment) for key in types):
+        click.echo(
+            f"{', '.join(types)} needs no approval in the environment {settings.run.environment!r}: no sensor waits "
+            "for this approval here", err=True,
+        )  # fmt: skip
+    approver, is_new = approval.approve(registry, registered, by or getpass.getuser(), datetime.now(UTC))
+    click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
+
+
+def _add_partitions_of(model_version: RegisteredVersion, settings: Settings) -> None:
+    keys = _keys([model_version], settings)
+    if not keys:
+        click.echo(
+            f"no model type of {settings.file} has the model_name {model_version.name}: no partition added", err=True
+        )
+    try:
+        new = dagster_home.add_partitions(keys)
+    except EdgepackError as error:
+        raise EdgepackError(
+            f"{model_version} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
+        ) from error
+    for key in new:
+        click.echo(f"partition {key} added", err=True)
+
+
+def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[ModelKey]:
+    """The partition keys of model versions: one for each model type that packages the model."""
+    return [
+        ModelKey(name, version.number)
+        for version in versions
+        for name, entry in settings.model_types.items()
+        if entry.model_name == version.name
+    ]
+
+
+def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
+    """(digest, size), or (None, None) if the registry cannot look up the files: a list still shows the others."""
+    try:
+        resolved = version.resolve()
+        return resolved.digest, resolved.size
+    except TransientError:
+        raise
+    except EdgepackError:
+        return None, None
+
+
+def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
+    if isinstance(version, DamagedVersion):
+        unknown = dict.fromkeys(("created", "digest", "size", "location"))
+        named = {"kind": version.kind.value, "name": version.name, "version": version.version or None}
+        return {**named, "tags": dict(version.tags), **unknown, "damaged": version.reason}
+    digest, size = _content(version)
+    return {
+        "kind": version.kind.value,
+        "name": version.name,
+        "version": version.version,
+        "tags": dict(version.tags),
+        "created": version.created.isoformat(),
+        "digest": digest,
+        "size": size,
+        "location": version.location,
+    }
+
+
+def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
+    if isinstance(version, DamagedVersion):
+        return version.name, str(version.version or "all"), "damaged", "?", "?", version.reason
+    tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
+    created = f"{version.created:%Y-%m-%d %H:%M}Z"
+    digest, size = _content(version)
+    shown = ("?", "?") if digest is None or size is None else (format_size(size), digest[:12])
+    return version.name, str(version.version), created, *shown, tags
+
+
+@click.command()
+def sync() -> None:
+    """Add a partition for every model version to Dagster.
+
+    Prints the partition keys that are new."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    names = sorted({entry.model_name for entry in settings.model_types.values()})
+    keys = [key for name in names for key in _keys(registry.versions(Kind.MODEL, name), settings)]
+    for name in names:
+        if damaged := registry.damaged(Kind.MODEL, name):
+            click.echo(damaged_in_words(damaged), err=True)
+    new = dagster_home.add_partitions(keys)
+    for key in new:
+        click.echo(key)
+    click.echo(f"{len(new)} of {len(keys)} partitions added in {dagster_home.home()}", err=True)
