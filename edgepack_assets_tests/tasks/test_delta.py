@@ -101,7 +101,7 @@ def test_a_package_stands_where_no_delta_can_be_made(plant: Plant, monkeypatch: 
     from edgepack_assets.tasks.deployment_package import deploy
 
     with Sandbox(plant.built.settings) as sandbox:
-        artefact, report = deploy(ModelKey("press", 2), validated, {}, "", plant.context(sandbox))
+        artefact, report = deploy(ModelKey("press", 2), validated, {}, "", plant.task_context(sandbox))
     [row] = [row for row in report.rows if not row.passed]
     assert (row.name, row.warns, row.found) == ("delta", True, "none: the SDK makes no delta")
     assert [package.version for package in plant.packages()] == [1, 2]
