@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_processes_that_make_a_new_home_at_once_all_end_well(home: Path) -> None
 
 
 @pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+def instance(home: Path, empty_storage: Path) -> Iterator[dg.DagsterInstance]:
+    shutil.copytree(empty_storage, home, dirs_exist_ok=True)
     with dg.DagsterInstance.from_config(str(home)) as made:
         yield made
 
@@ -188,16 +190,18 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(("command", "method"), [
-    (["model", "add", "press_model", "model"], "from_config"),
-    (["model", "add", "press_model", "model"], "add_dynamic_partitions"),
+    (["model", "add", "press_model", "model", "--force"], "from_config"),
+    (["model", "add", "press_model", "model", "--force"], "add_dynamic_partitions"),
     (["sync"], "get_dynamic_partitions"),
     (["sync"], "add_dynamic_partitions"),
     (["sensors"], "from_config"),
     (["sensors"], "get_daemon_heartbeats"),
 ])  # fmt: skip
 def test_whatever_dagster_raises_a_command_ends_with_a_sentence(  # noqa: PLR0917 - what is combined
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], method: str, error: Exception
-) -> None:
+    tmp_path: Path, home: Path, empty_storage: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], method: str,
+    error: Exception,
+) -> None:  # fmt: skip
+    shutil.copytree(empty_storage, home, dirs_exist_ok=True)
     entry = {"implementation": "state_identifier", "model_name": "press_model", "package_name": "Press",
              "raw_data": {"name": "press_raw"}}  # fmt: skip
     (tmp_path / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {"press": entry}}))
@@ -207,7 +211,7 @@ def test_whatever_dagster_raises_a_command_ends_with_a_sentence(  # noqa: PLR091
     if command[0] != "model":
         with monkeypatch.context() as patched:
             patched.setattr(dagster_home, "add_partitions", lambda keys: [])
-            assert CliRunner().invoke(main, ["model", "add", "press_model", "model"]).exit_code == 0
+            assert CliRunner().invoke(main, ["model", "add", "press_model", "model", "--force"]).exit_code == 0
     monkeypatch.setattr(dg.DagsterInstance, method, _failing(error))
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

@@ -277,7 +277,7 @@ PIECES = (
 )  # fmt: skip
 
 
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=150)
 @given(
     name=st.sampled_from(sorted(SOUND)),
     changes=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(PIECES), st.integers(0, 20)), min_size=1, max_size=6),

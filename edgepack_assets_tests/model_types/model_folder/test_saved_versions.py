@@ -9,14 +9,13 @@ import os
 import pickle
 import zipfile
 import zlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
 import sklearn
-import skops
-import skops.io
 from sklearn.cluster import KMeans
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -27,6 +26,15 @@ from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
 from edgepack_assets.model_types.model_folder import saved_versions
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, saved_version_rows, versions_in_file
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
+
+SKOPS = metadata.version("skops")
+
+
+def write_skops(model: Any, path: Path, **options: Any) -> None:
+    """Importing skops.io takes a second: only the tests that write such a file pay for it."""
+    import skops.io
+
+    skops.io.dump(model, path, **options)
 
 
 def lock(python: str = "3.11", **versions: str) -> Lock:
@@ -122,16 +130,16 @@ def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_skops_file_says_its_skops(tmp_path: Path, fitted: Any, compression: int) -> None:
-    skops.io.dump(fitted, tmp_path / "m.skops", compression=compression)
-    assert versions_in_file(tmp_path / "m.skops") == {"skops": skops.__version__}
+    write_skops(fitted, tmp_path / "m.skops", compression=compression)
+    assert versions_in_file(tmp_path / "m.skops") == {"skops": SKOPS}
 
 
 def test_a_damaged_file_says_nothing(tmp_path: Path, fitted: Any) -> None:
     path = tmp_path / "m.skops"
-    skops.io.dump(fitted, path)
+    write_skops(fitted, path)
     whole = path.read_bytes()
     for content in (b"", b"PK\5\6", whole[:100], whole[len(whole) // 2 :], whole[:-40], b"x" * 100_000):
         path.write_bytes(content)
-        assert versions_in_file(path) in ({}, {"skops": skops.__version__})
+        assert versions_in_file(path) in ({}, {"skops": SKOPS})
     (tmp_path / "m.pkl").write_bytes(b"_sklearn_version\x94\x8c\xff")
     assert versions_in_file(tmp_path / "m.pkl") == {}
