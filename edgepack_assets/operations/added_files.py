@@ -3,15 +3,16 @@ any of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgepack_assets.checks import all_pass, in_words
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import model_type
-from edgepack_assets.model_types.interface import Label, PayloadWriter
+from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.registry.base import Kind
 
 _ENOUGH = 10_000
@@ -64,14 +65,14 @@ class _EnoughRecords(BaseException):
 
 
 class _FirstRecords(PayloadWriter):
-    def add(self, *arguments: object, **named: object) -> None:
+    def add(self, *arguments: Any, **named: Any) -> None:
         """As the writer's, until there are enough."""
-        super().add(*arguments, **named)  # type: ignore[arg-type]
+        super().add(*arguments, **named)
         self._end()
 
-    def add_lines(self, lines: list[str], labels: Sequence[Label | None] | None = None) -> None:
+    def add_lines(self, *arguments: Any, **named: Any) -> None:
         """As the writer's, until there are enough."""
-        super().add_lines(lines, labels)
+        super().add_lines(*arguments, **named)
         self._end()
 
     def _end(self) -> None:
