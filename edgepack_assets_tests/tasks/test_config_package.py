@@ -12,6 +12,7 @@ import pytest
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import ModelError, TransientError
+from edgepack_assets.model_types.image_classification.model_type import ImageClassification
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
 from edgepack_assets.packaging.worker import PackagingWorker
@@ -81,6 +82,21 @@ def test_files_of_the_model_type_take_the_place_of_component_files_and_hide_what
     hidden = ModelSource({"options.py": model}, {"file": "options.py"}, (), None, component_files=files)
     with pytest.raises(ModelError, match=r"would hide the component's own options\.py"):
         _assemble(tmp_path / "hidden", [StateIdentifier().folder / "component"], hidden, model.parent)
+
+
+def test_image_sets_go_together_with_options_of_an_onnx_file(tmp_path: Path) -> None:
+    """Both bring an entrypoint. The one of image sets ships, and loads the model through the options."""
+    folder = ImageClassification().folder
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"x")
+    options = {file.name: file for file in (folder / "component_onnx").glob("*.py")}
+    source = ModelSource({"model.onnx": model}, {"file": "model.onnx"}, (), None, component_files=options)
+    component = tmp_path / "component"
+    _assemble(component, [folder / "component", folder / "component_image_set"], source, tmp_path)
+    entrypoint = (component / "entrypoint.py").read_text()
+    assert entrypoint == (folder / "component_image_set" / "entrypoint.py").read_text()
+    assert 'import_module("onnx_options" if' in entrypoint
+    assert (component / "onnx_options.py").is_file()
 
 
 class NoPackaging(PackagingWorker):
