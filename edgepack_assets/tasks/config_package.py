@@ -19,6 +19,8 @@ from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
+from edgepack_assets.model_types.renumbering import KEY, put_in_front
+from edgepack_assets.model_types.renumbering import settings as renumbering_settings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
@@ -29,6 +31,7 @@ from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.renumbering import Renumbering, plan_renumbering
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
@@ -45,6 +48,7 @@ class ConfigPackageReport:
     lock_was_kept: bool
     environment_was_kept: bool
     inspection: dict[str, Any]
+    renumbering: Renumbering
 
     @property
     def lock(self) -> Lock:
@@ -81,14 +85,32 @@ def make_config_package(
             _assemble(component, implementation, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
-            _write_model_json(component, {**source.model, **implementation.component_settings(inspection)})
+            model_json = {**source.model, **implementation.component_settings(inspection)}
+            _write_model_json(component, model_json)
         spec = implementation.component_spec(inspection)
-        package = context.packaging.build_config_package(
-            component, spec, lock, entry.package_name, entry.description, work
-        )
+
+        def build(component: Path, folder: Path) -> Path:
+            return context.packaging.build_config_package(
+                component, spec, lock, entry.package_name, entry.description, folder
+            )
+
+        package = build(component, work)
+        renumbering = plan_renumbering(key, package, inspection, environment, work, context)
+        if renumbering.numbers:
+            assert implementation.category_output is not None
+            component, folder = work / "renumbered" / component.name, work / "renumbered"
+            folder.mkdir()
+            with model_errors(f"reading {model}"):
+                _assemble(component, implementation, source)
+                put_in_front(component)
+                numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
+                _write_model_json(component, {**model_json, **numbers})
+            package = build(component, folder)
+            inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
         rows = context.packaging.config_package_rows(package, lock)
         rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         rows += implementation.inspection_rows(inspection, entry)
+        rows += renumbering.rows
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -107,7 +129,7 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection)
+    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection, renumbering)
     return artefact, report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
+from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
@@ -67,7 +68,8 @@ def deploy(
     check_chain("deployment_package", key, validated.inputs().values())
     refuse_failed_checks(key, validated.inputs().values())
     metrics = open_metrics(validated.metrics, context)
-    overridden = _refuse_failed_gates(metrics, key, override, context)
+    numbering = numbers_report(key, validated.payload_data, validated.validation_results, context)
+    overridden = _refuse_failed_gates(metrics, numbering.rows, key, override, context)
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
     expected = context.packaging.expected_contents(package, lock)
@@ -139,11 +141,13 @@ def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in files.keys() | expected.keys() if files.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, context: TaskContext) -> dict[str, str]:
+def _refuse_failed_gates(
+    metrics: Scored, kept: Iterable[CheckRow], key: ModelKey, override: str, context: TaskContext
+) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
     unsound = [row for row in metrics.consistency_rows if not (row.passed or row.warns)]
-    failed = [row for row in gate_rows(metrics, key, context) if not (row.passed or row.warns)]
+    failed = [row for row in [*gate_rows(metrics, key, context), *kept] if not (row.passed or row.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:

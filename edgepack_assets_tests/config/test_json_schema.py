@@ -77,6 +77,8 @@ model_types:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
+    numbering: fail
+    numbering_agreement: 0.8
     approval: {default: auto, prod: required}
   ordered:
     implementation: state_identifier

@@ -41,6 +41,7 @@ class ImageClassification(ModelType):
     settings: ClassVar[type[Section]] = ImageClassificationSettings
     keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
+    category_output: ClassVar[str | None] = "prediction"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -85,6 +86,10 @@ class ImageClassification(ModelType):
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """How images enter the model, and whether scores come out."""
         return image_input.rows(inspection, entry)
+
+    def category_labels(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+        """Index of a class -> its folder in the raw data."""
+        return {str(label): name for label, name in payloads.class_folders(payload).items()}
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path

@@ -82,7 +82,8 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         if finite.any():
             # a frame keeps its names: the clustering may have been fitted with them
             by_row = prepared if hasattr(prepared, "iloc") else np.asarray(prepared)
-            predictions[finite] = clustering.predict(by_row[finite])
+            shipped = dict(settings.get("renumbering", {}).get("numbers", ()))
+            predictions[finite] = [shipped.get(int(each), int(each)) for each in clustering.predict(by_row[finite])]
     last_records = np.arange(windows, dtype=np.int64) * step + size - 1
     np.save(arguments["features"], features.astype(np.float64), allow_pickle=False)
     np.save(arguments["windows"], np.column_stack([last_records, predictions]), allow_pickle=False)

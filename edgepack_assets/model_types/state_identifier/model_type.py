@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ class StateIdentifier(ModelType):
     keys_beside_settings = frozenset({"columns"})
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     lower_is_better = frozenset({"inertia"})
+    category_output = "prediction"
     inspection = Inspection
     preparation = WindowFeatures()
     host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
@@ -126,6 +127,14 @@ class StateIdentifier(ModelType):
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """How the component gives a window to the model."""
         return component_settings(inspection)
+
+    def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
+        """Those of clusters are; classes, and the 1 and -1 of a detector of outliers, mean something."""
+        return inspection.get("classes") is None and inspection.get("states") is None
+
+    def categories(self, inspection: Mapping[str, Any]) -> Sequence[int] | None:
+        """The clusters, from 0 up."""
+        return range(inspection["clusters"]) if inspection.get("clusters") is not None else None
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
