@@ -23,8 +23,8 @@ def put_in_front(component: Path) -> None:
 
     Raises ModelError if a file of the model has the name that the entrypoint gets."""
     own = component / _OWN
-    if own.exists() or own.with_suffix("").exists():
-        raise ModelError(f"the model ships {own.stem}, a name that the component needs itself: rename the module")
+    if taken := [path.name for path in component.iterdir() if path.name.split(".")[0] == own.stem]:
+        raise ModelError(f"the model ships {taken[0]}, a name that the component needs itself: rename the module")
     (component / _ENTRYPOINT).rename(own)
     shutil.copyfile(Path(__file__).with_name("component") / _ENTRYPOINT, component / _ENTRYPOINT)
 
