@@ -282,9 +282,9 @@ class ModelType(ABC):
 
     def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
         """Whether the numbers of `category_output` mean nothing by themselves, as those of clusters, which every
-        training numbers anew. Then a package may give them the numbers of the package before: its model.json has
-        `renumbering`, and the component's answers are changed behind its entrypoint. A `preparation` that tells what
-        the model answers must change that in the same way."""
+        training numbers anew. Then a package may give them the numbers of the package before: the answers of the
+        component's entrypoint are changed. What else tells answers of the model, as a `preparation` may, must change
+        them in the same way: `renumbering.shipped` does, from the inspection."""
         return False
 
     def categories(self, inspection: Mapping[str, Any]) -> Sequence[int | str] | None:

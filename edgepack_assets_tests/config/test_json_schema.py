@@ -71,6 +71,7 @@ model_types:
     saved_versions: block
     python_version: 3.12
     columns: {L1: ph1, L2: ph2, L3: ph3}
+    state_names: {0: idle, 1: running}
     keep_mlflow: true
     run_whole_payload: yes
     gates:

@@ -90,7 +90,7 @@ class Plant:
         )  # fmt: skip
         return package, payload, results
 
-    def packaged(
+    def packaged(  # noqa: PLR0917 - what is recorded
         self, version: int, answers: Sequence[Any], folders: Mapping[str, str] = {}, raw: str = "1",
         inspection: Mapping[str, Any] = CLUSTERS, made_from: Mapping[str, str] = {},
     ) -> None:  # fmt: skip

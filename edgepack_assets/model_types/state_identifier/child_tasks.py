@@ -52,14 +52,14 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
         "inertia": float(clustering.inertia_),
         "fills_missing_values": fills,
         "component": component,
+        **({"state_names": settings["state_names"]} if "state_names" in settings else {}),
     }
 
 
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     """Apply the fitted preprocessing to the payload's records and write the features as .npy.
 
-    Returns the shape of the features, and what the model's clustering says of each finite window: the batch
-    predictions that the package's answers are compared with.
+    Returns the shape of the features. The batch predictions of finite windows are what answers are compared with.
     """
     model, settings = inference.load_model(Path.cwd())
     preprocessing, windowing, clustering = _known_steps(model)
@@ -82,8 +82,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         if finite.any():
             # a frame keeps its names: the clustering may have been fitted with them
             by_row = prepared if hasattr(prepared, "iloc") else np.asarray(prepared)
-            shipped = dict(settings.get("renumbering", {}).get("numbers", ()))
-            predictions[finite] = [shipped.get(int(each), int(each)) for each in clustering.predict(by_row[finite])]
+            predictions[finite] = clustering.predict(by_row[finite])
     last_records = np.arange(windows, dtype=np.int64) * step + size - 1
     np.save(arguments["features"], features.astype(np.float64), allow_pickle=False)
     np.save(arguments["windows"], np.column_stack([last_records, predictions]), allow_pickle=False)

@@ -9,6 +9,7 @@ from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_figure, png
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
+from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 _MOST_POINTS = 4_000
 _MOST_FEATURES = 40
@@ -79,8 +80,13 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
     axes.set_ylabel("ph1 + ph2 + ph3")
     axes.set_title("Answered states over time", fontsize=10)
     if seen:
+        names = names_of(inspection)
         handles = [
-            Patch(color=STATE_COLOURS[s % len(STATE_COLOURS)], alpha=0.45, label=f"state {s}: {n} windows")
+            Patch(
+                color=STATE_COLOURS[s % len(STATE_COLOURS)],
+                alpha=0.45,
+                label=name_text(f"state {s}{f' {names[s]}' if s in names else ''}", _LONGEST_NAME) + f": {n} windows",
+            )
             for s, n in sorted(seen.items())[:_MOST_STATES]
         ]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)

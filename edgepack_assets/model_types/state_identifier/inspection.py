@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from edgepack_assets.model_types.state_identifier.payload import COLUMNS
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
+from edgepack_assets.model_types.state_identifier.state_names import MOST_NAMES, StateName
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 
@@ -57,6 +58,12 @@ class Inspection(UntrustedReport):
     inertia: Annotated[float, Field(allow_inf_nan=False)]
     fills_missing_values: bool
     component: _Component
+    state_names: (
+        Annotated[
+            dict[Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,9}$")], StateName], Field(max_length=MOST_NAMES)
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _names_are_columns(self) -> Inspection:

@@ -31,7 +31,8 @@ from edgepack_assets.model_types.model_folder.model_file import (
     saved_environment,
 )
 from edgepack_assets.model_types.model_folder.saved_versions import versions_in_file
-from edgepack_assets.model_types.state_identifier import figures, payload, scoring
+from edgepack_assets.model_types.renumbering import shipped
+from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
 from edgepack_assets.model_types.state_identifier.inspection import Inspection, component_settings
 from edgepack_assets.model_types.state_identifier.preparation import WindowFeatures
 from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
@@ -48,7 +49,7 @@ class StateIdentifier(ModelType):
 
     interface_version = 1
     settings = StateIdentifierSettings
-    keys_beside_settings = frozenset({"columns"})
+    keys_beside_settings = frozenset({"columns", "state_names"})
     metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
     lower_is_better = frozenset({"inertia"})
     category_output = "prediction"
@@ -93,6 +94,7 @@ class StateIdentifier(ModelType):
                 "format": kind,
                 **_signature(root, in_folder),
                 **_columns(entry.settings.columns),
+                **state_names.as_json(entry.settings.state_names),
             },
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
@@ -107,7 +109,9 @@ class StateIdentifier(ModelType):
             Variable(f"ph{i}", "Double", f"Power on phase {i}, one value every {PERIOD_MS} ms") for i in (1, 2, 3)
         )
         return ComponentSpec(
-            description=f"Answers windows of {inspection['window_size']} records with the machine's state",
+            description=state_names.with_names(
+                f"Answers windows of {inspection['window_size']} records with the machine's state", inspection
+            ),
             inputs=phases,
             outputs=(
                 Variable("prediction", "Integer", "Cluster of the window: the machine's state"),
@@ -136,12 +140,16 @@ class StateIdentifier(ModelType):
         """The clusters, from 0 up."""
         return range(inspection["clusters"]) if inspection.get("clusters") is not None else None
 
+    def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
+        """Whether the names of states are those of states that there are."""
+        return state_names.names_rows(inspection, shipped(self.categories(inspection), inspection))
+
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
         """Silhouette and Dunn index of the answers over the prepped data, and the package's inertia."""
         assert prepped is not None
-        return scoring.score(results, prepped)
+        return scoring.score(results, prepped, inspection)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """Power over time with the answered states behind it."""

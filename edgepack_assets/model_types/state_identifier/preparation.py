@@ -10,6 +10,7 @@ from pydantic import Field
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import ArrayType, Preparation, Prepared, Prepped
+from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.model_types.state_identifier import figures
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
@@ -62,7 +63,7 @@ class WindowFeatures(Preparation[WindowReport]):
             raise ComponentError(f"predictions are not states from 0 to {inspection['clusters'] - 1}")
         if int((predictions == -1).sum()) != report.unfilled:
             raise ComponentError(f"not {report.unfilled} windows are without a prediction, as reported")
-        columns = {"record": numbers, "model_prediction": predictions}
+        columns = {"record": numbers, "model_prediction": _as_shipped(predictions, inspection)}
         columns |= {name: features[:, i] for i, name in enumerate(inspection["feature_names"])}
         return Prepared(
             columns=columns,
@@ -79,6 +80,13 @@ class WindowFeatures(Preparation[WindowReport]):
     def picture(self, prepped: Prepped) -> bytes:
         """The features of every window, as a map."""
         return figures.features(prepped)
+
+
+def _as_shipped(predictions: NDArray[Any], inspection: Mapping[str, Any]) -> NDArray[Any]:
+    """The model's states with the numbers under which the package answers them."""
+    import numpy as np
+
+    return np.array(shipped(predictions.tolist(), inspection), dtype=predictions.dtype)
 
 
 def _rows(report: WindowReport, inspection: Mapping[str, Any]) -> tuple[CheckRow, ...]:

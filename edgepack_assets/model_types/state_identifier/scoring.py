@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.model_types.interface import Prepped, Results, Score
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
+from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,7 @@ FIXED_COLUMNS = ("record", "model_prediction")
 clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
 
 
-def score(results: Results, prepped: Prepped) -> Score:
+def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any]) -> Score:
     """Join answers and windows by record number and score them.
 
     A metric that cannot be computed (one cluster only, say) is NaN, which passes no gate.
@@ -60,14 +62,19 @@ def score(results: Results, prepped: Prepped) -> Score:
             "inertia": inertias[-1] if len(inertias) == 1 else math.nan,
         },
         parts=tuple(rows),
-        tables={"States": _states(labels)},
+        tables={"States": _states(labels, names_of(inspection))},
     )
 
 
-def _states(labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _states(labels: NDArray[np.int64], names: Mapping[int, str]) -> list[dict[str, Any]]:
     counts = Counter(labels.tolist())
     return [
-        {"state": state, "windows": windows, "share": round(windows / len(labels), 4)}
+        {
+            "state": state,
+            **({"name": names.get(state, "")} if names else {}),
+            "windows": windows,
+            "share": round(windows / len(labels), 4),
+        }
         for state, windows in sorted(counts.most_common(_MOST_STATES))
     ]
 

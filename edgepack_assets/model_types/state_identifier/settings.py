@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgepack_assets.config.section import Section
+from edgepack_assets.model_types.state_identifier.state_names import StateNames
 
 PHASES = ("ph1", "ph2", "ph3")
 """The variables of a state identifier's payload."""
@@ -43,4 +44,7 @@ class StateIdentifierSettings(Section):
     ] = Field(
         default=None,
         description="State identifier: which column of the model is which of the payload's, or their order.",
+    )
+    state_names: StateNames = Field(
+        default_factory=dict, description="State identifier: number of a state and its name, such as {0: idle}."
     )

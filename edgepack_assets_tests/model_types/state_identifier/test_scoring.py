@@ -37,7 +37,7 @@ def scored(tmp_path: Path):
         with gzip.open(tmp_path / "results", "wt") as stream:
             for record in range(80):
                 stream.write(json.dumps({"record": record, "outputs": answers.get(record)}) + "\n")
-        found = scoring.score(Results(tmp_path / "results"), Prepped(tmp_path / "features.parquet"))
+        found = scoring.score(Results(tmp_path / "results"), Prepped(tmp_path / "features.parquet"), {})
         return found, [part.name for part in found.parts if not part.passed]
 
     vars(score).update(features=features, labels=labels)
