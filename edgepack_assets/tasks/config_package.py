@@ -31,6 +31,7 @@ from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.package_tags import NUMBERS_OF
 from edgepack_assets.tasks.renumbering import Renumbering, plan_renumbering
 
 ZIP = "application/zip"
@@ -121,6 +122,7 @@ def make_config_package(
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
+                **({NUMBERS_OF: renumbering.predecessor} if renumbering.numbers else {}),
                 **failed_rows(rows),
             },
             made_from={"registered_model": digest},

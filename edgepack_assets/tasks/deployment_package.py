@@ -20,6 +20,7 @@ from edgepack_assets.registry.base import Kind, ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.contract_changes import change_reason, contract_rows
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
 from edgepack_assets.tasks.kept_numbers import numbers_report
@@ -69,7 +70,10 @@ def deploy(
     refuse_failed_checks(key, validated.inputs().values())
     metrics = open_metrics(validated.metrics, context)
     numbering = numbers_report(key, validated.payload_data, validated.validation_results, context)
-    overridden = _refuse_failed_gates(metrics, numbering.rows, key, override, context)
+    interface = contract_rows(key, validated.config_package, context)
+    overridden = _refuse_failed_gates(metrics, [*numbering.rows, *interface], key, override, context)
+    if any(row.warns and not row.passed for row in interface) and (reason := change_reason(key, context)):
+        overridden[package_tags.INTERFACE_CHANGE] = reason
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
     expected = context.packaging.expected_contents(package, lock)
@@ -181,8 +185,10 @@ def _tags(  # noqa: PLR0917 - what the tags are made from
         package_tags.PAYLOAD_DIGEST: validated.payload_data.digest,
         package_tags.EDGEPACK_VERSION: __version__,
         package_tags.CONFIG_DIGEST: config_digest(context.settings),
+        package_tags.NUMBERS_OF: validated.config_package.facts.get(package_tags.NUMBERS_OF, ""),
         **{name: value for name, value in run_tags.items() if value},
     }
+    tags = {name: value for name, value in tags.items() if value or name != package_tags.NUMBERS_OF}
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
 
 
