@@ -4,6 +4,7 @@
 #   make ui           Dagster's UI on the same instance
 #   make test         lint and the whole test suite, on all cores; ARGS="-k word" goes on to pytest
 #   make test-fast    what needs no environments, no Azure and no browser: the loop while you write
+#   make coverage     what the tests of test-fast run of the package, and that it is no less than the floor
 #   make azure-dev    a loopback Azure to try the project against, until Ctrl-C (needs Node.js)
 #   make lock         newer versions of the dependencies into requirements-dev.lock
 #   make lower-bounds tests with the lowest versions that pyproject.toml allows
@@ -24,7 +25,7 @@ WORKERS ?= logical
 PYTEST = "$(BIN)/python" -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
 SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
 
-.PHONY: quickstart ui test test-fast lint check azure-dev benchmark lock lower-bounds clean
+.PHONY: quickstart ui test test-fast coverage lint check azure-dev benchmark lock lower-bounds clean
 
 $(BIN)/edgepack: pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
@@ -69,6 +70,9 @@ test: lint check
 
 test-fast: $(VENV)/dev-installed
 	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
+
+coverage: $(VENV)/dev-installed
+	$(PYTEST) --cov --cov-report=term:skip-covered -m "not ($(SLOW))" $(ARGS)
 
 azure-dev: $(VENV)/dev-installed
 	@"$(BIN)/python" -m edgepack_assets_tests.azure

@@ -14,6 +14,10 @@ from urllib.parse import quote
 MASK = "***"
 
 _CREDENTIALS = re.compile(r"//[^/\s]+@")
+_CREDENTIALS_UNENCODED = re.compile(
+    r"//[^/\s:@\[\]\"'<>]{0,100}:(?![0-9]{0,5}(?:[/?#\s,;.)]|\Z))(?:[^\s\"'<>]{1,300}|\S[^@\n\"'<>]{0,200})@(?=[\w\[])"
+)
+"""A password with a slash or a space that should have been encoded. A port after the colon is none."""
 
 _SECRET_VARIABLE = re.compile(
     r"secret|token|passw|credential|api_?key|access_?key|account_?key|connection_?string|_sas$|webhook", re.I
@@ -22,6 +26,9 @@ _SHORTEST = 6
 """Characters of a variable's value from which on it is masked; a shorter one would mask ordinary words."""
 
 _PEM = re.compile(r"-----BEGIN [^-\n]{0,80}-----.*?(?:-----END [^-\n]{0,80}-----|\Z)", re.S)
+_PUTTY = re.compile(r"PuTTY-User-Key-File-.*?(?:Private-MAC:[ \t]*\w+|\Z)|Private-MAC:[ \t]*\w+", re.S)
+_PUTTY_LINES = re.compile(r"(Private-Lines:[ \t]*\d+)(?:(?:\r?\n|(?:\\{1,3}[rn])+)[A-Za-z0-9+/=]+(?=[\s\\\"']|\Z))+")
+"""The private part of a key of which the beginning was cut off."""
 _JWT = re.compile(r"eyJ[\w-]{5,}={0,2}(?:\.[\w-]*={0,2}){0,4}")
 
 _NAME = (
@@ -66,7 +73,37 @@ _ENCODED = re.compile(rf"(?i)({_NAME}(?:%22)?%(?:25)?3[AD])(?:(?!%(?:25)?26)[^\s
 _ENCODED_CREDENTIALS = re.compile(r"(?i)(%2F%2F)(?:(?!%2F)[^\s/]){1,500}?%40")
 _LOGIN = re.compile(r"(?i)(\blogin[ \t]+\S{1,200}\s{1,80}password[ \t]+)\S+")
 _USER = re.compile(rf"(?m)((?:^|\s)(?:-u|--user|--proxy-user)(?:[ \t]+|=))(?:{_QUOTED}|[^\s:\"']{{1,200}}:\S+)")
-_NAMED = re.compile(rf"(?im)(\b{_NAME}[ \t]+(?:is[ \t]+)?){_QUOTED}")
+_PASSWORD_OPTION = re.compile(
+    rf"(?m)(\b(?:(?:mysql|mariadb)[\w-]{{0,20}}\b[^\n|;&]{{0,300}}?[ \t]-p"
+    rf"|(?:sshpass|(?:docker|podman|helm|oras|az)\b[^\n|;&]{{0,100}}?\blogin)\b[^\n|;&]{{0,300}}?[ \t]-p[ \t=]*"
+    rf"|redis-cli\b[^\n|;&]{{0,300}}?[ \t]-a[ \t]+))(?:{_QUOTED}|[^\s\"']\S*)"
+)
+"""Options of one letter: of commands that are known to take a password so."""
+_TUPLE = r"[(\[](?:'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|[^()\[\]'\"\n])*(?:[)\]]|$)"
+_AUTH_TUPLE = re.compile(rf"(?im)((?:(?<![a-z])auth{_ASSIGNED}|\b(?:HTTP|Proxy)?(?:Basic|Digest)Auth)){_TUPLE}")
+_NO_AUTH = (
+    r"(?:true|false|yes|no|on|off|none|null|basic|bearer|digest|ntlm|negotiate|required|optional|failed|failure|error"
+    r"|anonymous|enabled|disabled|ok|default|oauth2?|sasl|scram[\w-]*|ldap|pam)\b"
+)
+_AUTH = re.compile(
+    rf"(?im)((?<![a-z])_?auth{_ASSIGNED})(?![bruf]{{0,2}}\\{{0,3}}[\"']?{_NO_AUTH})(?:[bruf]{{0,2}}{_QUOTED}|[^\s(\[{{\"']\S*)"
+)
+"""As in a file of npm's or docker's."""
+_CODE = re.compile(r"(?i)((?:[?&]|%3F|%26)(?:code|key)(?:=|%3D))(?![0-9]{1,3}(?![\w.~+/-]))(?:(?!%26)[^\s&\"'#])+")
+"""Of a sign-in, or an Azure function; not a status such as 404."""
+_PLAIN_WORD = (
+    r"(?:(?-i:[a-z]{2,}(?:ed|ing))|a|an|the|not|no|never|too|only|also|now|still|already|always|as|in|on|at|of|for|from|by|with"
+    r"|and|or|but|if|to|that|this|what|wrong|invalid|valid|empty|bad|weak|unset|unknown|absent|incorrect|correct|set"
+    r"|known|there|here|none|null|given|sent|kept|held|read|right|safe|secret|optional|mandatory|necessary|about|longer"
+    r"|short|long|shorter|old|new|out|up|over|under|more|less|one|part|used|lost|gone|rejected|your|its|their|our|my"
+    r"|hidden|taken|written|shown|found|left|good|bound|available|unavailable|different|same|equal|below|above)"
+)
+_SENTENCE = re.compile(
+    rf"(?i)((?<![a-z]){_NAME}(?:[ \t]+(?:for|of|to|from)(?:[ \t]+\S{{1,60}}){{1,2}})?[ \t]+"
+    rf"(?:is|was|are|ist|war|lautet)[ \t:]+)(?!{_PLAIN_WORD}(?:[\s.,;:!?)\"']|\Z))(?![\"'])\S+"
+)
+"""A secret that a person told; what ordinarily follows these words is none."""
+_NAMED = re.compile(rf"(?im)((?<![a-z]){_NAME}[ \t]+(?:is[ \t]+)?){_QUOTED}")
 _KNOWN = re.compile(
     r"\b()(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|xox[abeoprs]-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b)"
 )
@@ -83,7 +120,7 @@ _BASIC = re.compile(r"(\b(?:[Bb]asic|BASIC)[ \t]+)(?=[A-Za-z+/]*(?:[a-z][A-Z]|[0
 
 def without_credentials(text: str) -> str:
     """`text`, a URL or something that holds one, without the user and password in it."""
-    return _CREDENTIALS.sub("//", text)
+    return _CREDENTIALS_UNENCODED.sub("//", _CREDENTIALS.sub("//", text))
 
 
 def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -92,7 +129,7 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     for value in sorted((v for k, v in environ.items() if _SECRET_VARIABLE.search(k)), key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, MASK).replace(quote(value, safe="", errors="replace"), MASK)
-    for pattern in (_PEM, _JWT):
+    for pattern in (_PEM, _PUTTY, _JWT):
         text = pattern.sub(MASK, text)
     text = _without_lines_below(without_credentials(text))
     for pattern in _PATTERNS:
@@ -100,8 +137,9 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     return text
 
 
-_PATTERNS = (_HEADER, _PAIR, _FIELD, _TRIPLE, _LINE, _VALUE, _ELEMENT, _SIGNATURE, _ENCODED, _ENCODED_CREDENTIALS,
-             _OPTION, _LOGIN, _USER, _NAMED, _BEARER, _BASIC, _KNOWN)  # fmt: skip
+_PATTERNS = (_PUTTY_LINES, _AUTH_TUPLE, _AUTH, _HEADER, _PAIR, _FIELD, _TRIPLE, _LINE, _VALUE, _ELEMENT, _SIGNATURE,
+             _ENCODED, _ENCODED_CREDENTIALS, _OPTION, _PASSWORD_OPTION, _LOGIN, _USER, _NAMED, _SENTENCE, _CODE,
+             _BEARER, _BASIC, _KNOWN)  # fmt: skip
 
 
 def _without_lines_below(text: str) -> str:

@@ -4,12 +4,15 @@ first, what a test needs of the machine (needs.py), and the loopback Azure, star
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from edgepack_assets_tests import needs
 from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
@@ -17,6 +20,15 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure, running
 # No test depends on how busy the machine is, and a failure comes again when one looks for it.
 settings.register_profile("edgepack", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgepack")
+
+
+@event.listens_for(Engine, "connect")
+def _leave_writing_to_the_kernel(connection: object, _record: object) -> None:
+    """Dagster's instances in this process last as long as their test: no write waits for the disk. That waiting was
+    more than half of the time of the tests that have one."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
 
 MARKERS = {
     "azure": {"loopback_azure"},
@@ -28,7 +40,7 @@ MARKERS = {
 }
 """A test that takes one of these fixtures, itself or through another one, gets the marker. All of the folder e2e get
 `e2e`, those whose backend is bubblewrap `bubblewrap`, and those of a module that imports `Index`, which serves wheels
-to lock and to install, `environments`."""
+to lock and to install, `environments`. A test that does such a thing without a fixture bears the marker itself."""
 ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
 """Fixtures that others, whose parameter is the name, ask for while the test runs."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
@@ -41,6 +53,7 @@ def pytest_report_header() -> str:
     return f"free in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):

@@ -14,6 +14,8 @@ import pytest
 
 from edgepack_assets import __version__
 
+pytestmark = pytest.mark.environments
+
 PROJECT = Path(__file__).parents[1]
 PACKAGE = "edgepack_assets"
 MINIMAL = """\

@@ -20,7 +20,7 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.packaging.stamp import write_checksum
+from edgepack_assets.filesystem.atomic_files import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import (
@@ -201,7 +201,7 @@ def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
 def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
     if isinstance(version, DamagedVersion):
         unknown = dict.fromkeys(("created", "digest", "size", "location"))
-        named = {"kind": version.kind.value, "name": version.name, "version": version.version}
+        named = {"kind": version.kind.value, "name": version.name, "version": version.version or None}
         return {**named, "tags": dict(version.tags), **unknown, "damaged": version.reason}
     digest, size = _content(version)
     return {
@@ -218,7 +218,7 @@ def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
 
 def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
     if isinstance(version, DamagedVersion):
-        return version.name, str(version.version), "damaged", "?", "?", version.reason
+        return version.name, str(version.version or "all"), "damaged", "?", "?", version.reason
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
     digest, size = _content(version)

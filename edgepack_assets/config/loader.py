@@ -23,7 +23,7 @@ from edgepack_assets.config.names import name_conflicts
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
-from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, value_node
+from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, octal_numbers, value_node
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.partitions import is_version
@@ -108,7 +108,6 @@ def read_config(file: Path | None = None) -> ConfigFile:
     variables: dict[Sequence[int | str], str] = {}
     try:
         config = _parse(text, file)
-        _keep_versions_as_written(config.values, config.root)
         config.values = _substitute(config.values, (), variables)
     except RecursionError:
         raise ConfigError(f"{file}: not valid YAML: it is nested too deeply, or holds itself") from None
@@ -156,11 +155,22 @@ def _parse(text: str, file: Path) -> ConfigFile:
     for key, first_line in duplicates:
         number = key.start_mark.line + 1
         config.mistakes.append(Mistake((), number, f"duplicate key {key.value!r}: it is on line {first_line} already"))
+    versions = _keep_versions_as_written(config.values, root)
+    for node in octal_numbers(root):
+        if node not in versions:
+            config.mistakes.append(
+                Mistake(
+                    (),
+                    node.start_mark.line + 1,
+                    f"{node.value} begins with a zero, and YAML reads it to the base of 8: write it without the zero",
+                )
+            )
     return config
 
 
-def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
+def _keep_versions_as_written(document: Any, root: yaml.Node) -> list[yaml.Node]:
     # YAML reads 1.0 as the number 1 and 010 as 8: each is another version than the one written.
+    found: list[yaml.Node] = []
     entries = document.get("model_types")
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
@@ -169,6 +179,8 @@ def _keep_versions_as_written(document: Any, root: yaml.Node) -> None:
         node = value_node(root, ("model_types", str(name), "raw_data", "version"))
         if isinstance(node, yaml.ScalarNode):
             raw_data["version"] = node.value
+            found.append(node)
+    return found
 
 
 def _text_versions_in_a_local_registry(values: Mapping[str, Any]) -> Iterator[tuple[Sequence[int | str], str]]:

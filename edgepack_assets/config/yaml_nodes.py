@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,6 +46,15 @@ def _all_nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
+
+
+def octal_numbers(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Numbers with a leading zero, which YAML reads to the base of 8: 010 is 8."""
+    for node in _all_nodes(root):
+        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:int":
+            continue
+        if re.fullmatch(r"[-+]?0[0-7_]+", node.value):
+            yield node
 
 
 def duplicate_keys(root: yaml.Node) -> Iterator[tuple[yaml.Node, int]]:

@@ -64,8 +64,11 @@ def check_recorded(artefact: Artefact, instance: DagsterInstance) -> None:
         )
     recorded: tuple[Any, Any] = (newest.tags or {}).get(_DATA_VERSION), _made_from(newest)
     if recorded != (artefact.digest, artefact.made_from):
+        differs = f"({artefact.digest[:12]})"
+        if recorded[0] == artefact.digest:
+            differs = "says that it was made from other inputs, so it"
         raise StaleError(
-            f"{of} in the artefact store ({artefact.digest[:12]}) is not the one that Dagster recorded last "
+            f"{of} in the artefact store {differs} is not the one that Dagster recorded last "
             f"({str(recorded[0])[:12]}): the manifest was changed or replaced, or another run is materializing it; "
             f"{again}"
         )

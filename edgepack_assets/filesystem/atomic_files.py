@@ -51,10 +51,34 @@ def is_leftover(path: PurePath) -> bool:
     return any(part.startswith("._") or part.lower() in _LEFTOVER_NAMES for part in path.parts)
 
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024  # bytes, as the specification of Git LFS says
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is a Git LFS pointer: the few lines that stand for a file which was not downloaded."""
+    with disk_errors(file, "read"):
+        if file.stat().st_size >= _LONGEST_POINTER:
+            return False
+        with file.open("rb") as stream:
+            return stream.read(len(_LFS)) == _LFS
+
+
 def file_digest(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_checksum(file: Path, digest: str) -> Path:
+    """Write the .sha256 file beside `file`, named and written as Siemens' SDK does for a package: `sha256sum --check`
+    reads it. `digest` is the sha256 of the file's bytes. Raises EdgepackError if another one is there."""
+    path, text = file.with_suffix(".sha256"), f"{digest}  {file.name}"
+    with disk_errors(path):
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise EdgepackError(f"{path} is there already, of another file; remove it")
+        path.write_text(text, encoding="utf-8")
+    return path
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, TransientError
 from edgepack_assets.new_models.cursor import Baseline, State
 from edgepack_assets.new_models.run_requests import created_ms
 from edgepack_assets.new_models.tick import Tick, is_version_number
-from edgepack_assets.registry.base import Kind, RegisteredVersion, damaged_in_words
+from edgepack_assets.registry.base import Kind, RegisteredVersion, damaged_in_words, refuse_unread
 
 _GAP = 10
 """Versions above the highest known that are requested one by one; for more of them a sweep is cheaper."""
@@ -49,6 +49,8 @@ def sweep_all_versions(tick: Tick) -> None:
     if damaged := tick.registry.damaged(Kind.MODEL, name):
         tick.decision.fault = CorruptError(damaged_in_words(damaged))
         tick.add_message(str(tick.decision.fault))
+        if state.baseline is None:
+            refuse_unread(damaged)  # what was there before the first start must be known
     if state.baseline is None:
         if not versions:
             tick.add_message(f"the registry has no version of {name} yet")

@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from simaticai.packaging.constants import PYTHON_PACKAGES_ZIP, README_HTML, REQUIREMENTS_TXT, TELEMETRY_YAML
+
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
 from edgepack_assets.filesystem.atomic_files import disk_errors
@@ -18,10 +20,6 @@ from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
 from edgepack_assets.model_types.interface import ComponentSpec
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_TIME, UNSTAMPED_VERSION
-
-with quiet_import():
-    from simaticai.deployment import Pipeline, PythonComponent
-    from simaticai.packaging.constants import PYTHON_PACKAGES_ZIP, README_HTML, REQUIREMENTS_TXT, TELEMETRY_YAML
 
 LOCK_FILE = "requirements.lock"
 """In the component: the full lock with hashes, as pip's `--require-hashes` takes it."""
@@ -42,6 +40,9 @@ def build_config_package(  # noqa: PLR0917 - six things, none a part of another
     is its entrypoint) and write it anew, reproducibly, into `work`.
 
     Raises PackageError if the SDK refuses what the component declares or holds."""
+    with quiet_import():
+        from simaticai.deployment import PythonComponent
+
     for name in _RESERVED:
         if (component_folder / name).exists():
             raise PackageError(
@@ -85,6 +86,9 @@ def _shipped_files(folder: Path) -> list[str]:
 
 def _pipeline(component: Any, spec: ComponentSpec, package_name: str, description: str) -> Any:
     """The SDK's pipeline of the one component."""
+    with quiet_import():
+        from simaticai.deployment import Pipeline
+
     for variable in spec.inputs:
         component.add_input(variable.name, variable.type, variable.description)
     for variable in spec.outputs:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from simaticai.packaging.constants import PACKAGE_SIZE_HARD_LIMIT, PACKAGE_SIZE_LIMIT
+
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.lock import Lock
@@ -35,10 +37,6 @@ from edgepack_assets.packaging.stamp import (
     project_of,
     read_yaml,
 )
-
-with quiet_import():
-    from simaticai.deploy.pipeline import _generate_runtime_config, _validate_with_schema
-    from simaticai.packaging.constants import PACKAGE_SIZE_HARD_LIMIT, PACKAGE_SIZE_LIMIT
 
 
 def build_deployment_package(  # noqa: PLR0917 - six things, none a part of another
@@ -94,6 +92,9 @@ def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
 
 def schema_rows(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[CheckRow]:
     """Whether pipeline and runtime configuration hold to the SDK's schemas."""
+    with quiet_import():
+        from simaticai.deploy.pipeline import _validate_with_schema
+
     rows = []
     for file, document, schema in (
         (CONFIG, pipeline, "pipeline.schema.json"),
@@ -139,6 +140,9 @@ def size_row(size: int) -> CheckRow:
 
 
 def _runtime_config(pipeline: dict[str, Any]) -> bytes:
+    with quiet_import():
+        from simaticai.deploy.pipeline import _generate_runtime_config
+
     runtime = _generate_runtime_config(pipeline)
     runtime["runtimeConfiguration"]["components"] = [
         {"name": component["name"], "device": "IED1", "targetRuntime": "Python"}

@@ -35,3 +35,10 @@ def quiet_import() -> Iterator[None]:
             root.handlers[:] = handlers
             root.setLevel(level)
             logging.getLogger("simaticai").setLevel(logging.WARNING)
+
+
+def import_sdk() -> None:
+    """Import what the packaging uses of it: half a second, the first time in a process."""
+    with quiet_import():
+        import simaticai.deploy.pipeline
+        import simaticai.deployment  # noqa: F401 - the functions that use it find it loaded

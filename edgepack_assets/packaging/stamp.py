@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 
 from edgepack_assets.artefacts.artefact import canonical_json
-from edgepack_assets.errors import EdgepackError, PackageError
-from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.errors import PackageError
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
 from edgepack_assets.filesystem.reproducible_zip import Member, checked_names, opened_inside, opened_zip
 from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, FileEntry, pipeline_content
@@ -152,17 +151,6 @@ def package_id_for(registered_name: str) -> uuid.UUID:
 def deployment_package_name(registered_name: str, version: int) -> str:
     """The file name of a deployment package: `<Package-Name>-edge_<version>.zip`."""
     return f"{registered_name}_{version}.zip"
-
-
-def write_checksum(package: Path, digest: str) -> Path:
-    """Write the .sha256 file beside a package, as the SDK's `export` does; `digest` is the sha256 of its bytes. Raises
-    EdgepackError if another one is there."""
-    path, text = package.with_suffix(".sha256"), f"{digest}  {package.name}"
-    with disk_errors(path):
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise EdgepackError(f"{path} is there already, of another package; remove it")
-        path.write_text(text, encoding="utf-8")
-    return path
 
 
 def contents(package: Path, stamp: Stamp) -> dict[str, str]:

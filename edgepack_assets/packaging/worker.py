@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.filesystem.atomic_files import is_transient
+from edgepack_assets.packaging.sdk import import_sdk
 
 if TYPE_CHECKING:
     from edgepack_assets.artefacts.store import ArtefactStore
@@ -103,7 +104,7 @@ class PackagingWorker:
 
 
 def served_functions() -> Mapping[str, Callable[..., Any]]:
-    """The functions that PackagingWorker has methods for. Imports the SDK."""
+    """The functions that PackagingWorker has methods for."""
     from edgepack_assets.packaging.config_package import build_config_package
     from edgepack_assets.packaging.deployment_package import (
         build_deployment_package,
@@ -116,7 +117,8 @@ def served_functions() -> Mapping[str, Callable[..., Any]]:
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer calls until the other end closes."""
+    """Answer calls until the other end closes. The SDK is imported before the first one comes."""
+    import_sdk()
     functions = served_functions()
     while True:
         try:

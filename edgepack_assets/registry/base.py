@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import EdgepackError, NotFoundError
+from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 MOST_FILES = 1_000_000
@@ -85,7 +85,9 @@ class ResolvedVersion(RegisteredVersion):
 class DamagedVersion:
     """A version that stands in the registry and cannot be used. It keeps its number.
 
-    `reason` names the file, what is wrong and what to do. `tags` are empty, and not known, if they cannot be read."""
+    `version` is 0 where nothing under the name can be read. `reason` names the file, what is wrong and what to do.
+    `tags` are empty, and not known, if they cannot be read. `may_pass`: it cannot be read at the moment (a disk's or a
+    share's error), and is perhaps sound."""
 
     kind: Kind
     name: str
@@ -93,9 +95,10 @@ class DamagedVersion:
     reason: str
     tags: Mapping[str, str] = field(default_factory=dict)
     tags_are_known: bool = False
+    may_pass: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}"
+        return f"{self.name}:{self.version}" if self.version else f"{self.name} (every version)"
 
     @property
     def number(self) -> int:
@@ -127,8 +130,9 @@ class Registry(Protocol):
         The latest model is the one with the highest number. Data assets whose versions may be text are in the order of
         their creation."""
 
-    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
-        """The damaged versions of a name, lowest first. A registry that cannot tell has none."""
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
+        """The damaged versions of a name with a number greater than `above`, lowest first. A registry that cannot tell
+        has none."""
         return []
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
@@ -152,12 +156,21 @@ class Registry(Protocol):
         against the digest of `version`: raises CorruptError, and leaves nothing behind then."""
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`.
 
-        Empty folders in it are no content and are dropped. The next version is above every number that was given,
-        that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered half."""
+        With `checksum` a .sha256 file is kept beside a file, where the registry has a place for one. It is no part of
+        the version. Empty folders in it are no content and are dropped. The next version is above every number that
+        was given, that of a deleted version too. Raises VersionTakenError if `version` is taken. Nothing is registered
+        half."""
 
     def set_tags(
         self, version: RegisteredVersion, tags: Mapping[str, str], without: Collection[str] = ()
@@ -174,25 +187,40 @@ class Registry(Protocol):
 
 
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
-    """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError."""
+    """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError, and
+    TransientError if one that cannot be read at the moment may be the latest."""
     versions = registry.versions(kind, name)
-    if not versions:
-        if damaged := registry.damaged(kind, name):
-            raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
-        known = ", ".join(registry.names(kind)) or "none"
-        raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
-    return versions[-1]
+    if versions:
+        refuse_unread(damaged_above(registry, versions[-1]))
+        return versions[-1]
+    if damaged := registry.damaged(kind, name):
+        refuse_unread(damaged)
+        raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")
+    known = ", ".join(registry.names(kind)) or "none"
+    raise NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {known}")
 
 
 def damaged_above(registry: Registry, version: RegisteredVersion) -> list[DamagedVersion]:
     """The damaged versions that are higher than `version`: one of them would be the latest."""
-    damaged = registry.damaged(version.kind, version.name)
-    return [each for each in damaged if each.number > version.number]
+    # A registry whose versions may be text knows no damaged ones.
+    return registry.damaged(version.kind, version.name, version.version) if isinstance(version.version, int) else []
+
+
+def refuse_unread(damaged: Iterable[DamagedVersion]) -> None:
+    """Raise TransientError if one of these versions cannot be read at the moment: what is decided without it may be
+    wrong."""
+    if unread := [each for each in damaged if each.may_pass]:
+        raise TransientError("; ".join(f"{each}: {each.reason}" for each in unread[:_DAMAGED_SHOWN]))
 
 
 def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:
     """Damaged versions with their reasons, in one line, the highest first."""
-    words = [f"{each} is damaged and passed over ({each.reason})" for each in reversed(damaged)]
+    words = [
+        f"{each} cannot be read and is passed over ({each.reason})"
+        if each.may_pass
+        else f"{each} is damaged and passed over ({each.reason})"
+        for each in reversed(damaged)
+    ]
     more = f"; {len(words) - _DAMAGED_SHOWN} more are damaged" if len(words) > _DAMAGED_SHOWN else ""
     return "; ".join(words[:_DAMAGED_SHOWN]) + more
 

@@ -33,13 +33,13 @@ class GivenNumbers:
     def add(self, numbers: Iterable[int]) -> None:
         """Record numbers, down to the disk. Those that are recorded already cost one look."""
         wanted = set(numbers)
-        if len(wanted) == 1:  # one version is looked up without listing the others
-            new = {number for number in wanted if not (self._folder / str(number)).exists()}
-        else:
-            new = wanted - self.read()
-        if not new:
-            return
         with disk_errors(self._folder):
+            if len(wanted) == 1:  # one version is looked up without listing the others
+                new = {number for number in wanted if not (self._folder / str(number)).exists()}
+            else:
+                new = wanted - self.read()
+            if not new:
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             for number in new:
                 (self._folder / str(number)).touch()

@@ -3,6 +3,7 @@
     <root>/models/<name>/<version>/version.json    written once
                                    tags.json       replaced whole
                                    content/<file or folder as it was registered>
+                                   content/<stem of a package>.sha256
     <root>/data/...                                likewise
     <root>/numbers/models-<name>/<version>         empty: this number was given once (given_numbers.py)
     <root>/staging/                                registrations in progress (staging.py)
@@ -12,8 +13,8 @@ A version is put together in staging/, read back and synced to disk before one r
 there whole or not at all. Which number it gets is decided under a lock; were the lock not to hold (some shares
 don't honour locks), the rename still fails on a number that is taken, and the next one is tried.
 
-A version that cannot be read, or whose content is gone or of another size, is damaged: it keeps its number, is listed
-apart with the reason, and hides no other version.
+A version that cannot be read, that is a link, or whose content is gone or of another size, is damaged: it keeps its
+number, is listed apart with the reason, and hides no other version. So it is with a name whose folder cannot be read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import filelock
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder
+from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -77,27 +78,42 @@ class LocalRegistry(Registry):
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
             entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in entries if is_asset_name(name) and self._taken(kind, name))
+        return sorted(name for name in entries if is_asset_name(name) and self._has_versions(kind, name))
+
+    def _has_versions(self, kind: Kind, name: str) -> bool:
+        try:
+            return bool(self._taken(kind, name))
+        except EdgepackError:  # it has what cannot be read: `damaged` says why
+            return True
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
         return [*self._listed(kind, name)[0]]
 
-    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
-        """The damaged versions of a name, lowest first."""
-        return self._listed(kind, name)[1]
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
+        """The damaged versions of a name with a number greater than `above`, lowest first."""
+        return self._listed(kind, name, above)[1]
 
-    def _listed(self, kind: Kind, name: str) -> tuple[list[ResolvedVersion], list[DamagedVersion]]:
-        """(the sound versions, the damaged ones) of a name."""
+    def _listed(self, kind: Kind, name: str, above: int = 0) -> tuple[list[ResolvedVersion], list[DamagedVersion]]:
+        """(the sound versions, the damaged ones) of a name. Raises TransientError if the registry itself is away."""
         check_name(kind, name)
         sound, damaged = [], []
-        taken = self._taken(kind, name)
+        try:
+            taken = self._taken(kind, name)
+        except EdgepackError as error:
+            self._refuse_if_away(kind)
+            return [], [DamagedVersion(kind, name, 0, str(error), may_pass=isinstance(error, TransientError))]
         for number in taken:
+            if number <= above:
+                continue
             try:
                 sound.append(self._read(kind, name, number))
-            except CorruptError as error:
+            except (CorruptError, TransientError) as error:
+                passing = isinstance(error, TransientError)
+                if passing:
+                    self._taken(kind, name)  # raises if not this version alone is away
                 tags = self._tags_at_hand(kind, name, number)
-                damaged.append(DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None))
+                damaged.append(DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None, passing))
         # Whoever got a version from here has listed it before, so no number that is in use on a device is missed.
         self._given(kind, name).add_if_possible(taken)
         return sound, damaged
@@ -174,9 +190,17 @@ class LocalRegistry(Registry):
             shutil.rmtree(aside, ignore_errors=True)
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
-        """Register a file or folder, as the next integer version or as exactly `version`."""
+        """Register a file or folder, as the next integer version or as exactly `version`; with `checksum` a file gets
+        its .sha256 file beside it."""
         check_name(kind, name)
         tags = check_tags(tags)
         if version is not None and not is_version(str(version)):
@@ -188,6 +212,8 @@ class LocalRegistry(Registry):
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
             digest, size = content_digest(content)
+            if checksum and content.is_file():
+                _seal(write_checksum(content, digest))
             beat()
             write_json(staging / "tags.json", tags)
             with self._lock(kind, name):
@@ -233,6 +259,13 @@ class LocalRegistry(Registry):
         folder = self._folder(kind, name, version)
         return folder / "content" / read_version_file(folder).entry
 
+    def _refuse_if_away(self, kind: Kind) -> None:
+        """Raise an error if not even the names can be listed: then no single one is at fault."""
+        folder = self.path / _FOLDERS[kind]
+        with disk_errors(folder, "read"):
+            for _ in folder.iterdir():
+                break
+
     def _taken(self, kind: Kind, name: str) -> list[int]:
         """Every number that stands in a name's folder, whatever it is: none of them is given out again."""
         folder = self.path / _FOLDERS[kind] / name
@@ -244,7 +277,11 @@ class LocalRegistry(Registry):
         return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
 
     def _is_whole(self, kind: Kind, name: str, version: int) -> bool:
-        return (self._folder(kind, name, version) / "version.json").is_file()
+        folder = self._folder(kind, name, version)
+        try:
+            return not folder.is_symlink() and (folder / "version.json").is_file()
+        except OSError:
+            return False
 
     def _read(self, kind: Kind, name: str, version: int) -> ResolvedVersion:
         """A version. Raises CorruptError if it is damaged."""
@@ -319,6 +356,13 @@ def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
+def _seal(path: Path) -> None:
+    """Bring a file down to the disk, and make it read-only."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.fchmod(stream.fileno(), 0o444)
+
+
 def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None) -> Path:
     """Copy a file or folder into `folder`; with `sync`, down to the disk. Calls `copied` after each file. Returns the
     copy."""
@@ -334,9 +378,7 @@ def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = l
     def one(pair: tuple[Path, Path]) -> None:
         shutil.copyfile(*pair)
         if sync:
-            with pair[1].open("rb") as stream:
-                os.fsync(stream.fileno())
-                os.fchmod(stream.fileno(), 0o444)
+            _seal(pair[1])
         copied()
 
     # Waiting for the disk is most of the time for folders of many small files.

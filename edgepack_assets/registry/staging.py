@@ -45,9 +45,9 @@ class Staging:
 
     def entries(self) -> list[Unfinished]:
         """Everything in the folder."""
-        if not self._folder.is_dir():
-            return []
         with disk_errors(self._folder):
+            if not self._folder.is_dir():
+                return []
             probe = self._folder / uuid.uuid4().hex
             probe.mkdir()
             try:

@@ -53,6 +53,8 @@ def read_tags(folder: Path) -> dict[str, str]:
 
 def read_folder(folder: Path) -> tuple[VersionFile, dict[str, str]]:
     """(version.json, tags.json) of a version that can be used. Raises CorruptError if it is damaged."""
+    for path in (folder, folder / "content"):
+        _refuse_link(path)
     fixed, tags = read_version_file(folder), read_tags(folder)
     content = folder / "content" / fixed.entry
     try:
@@ -63,6 +65,15 @@ def read_folder(folder: Path) -> tuple[VersionFile, dict[str, str]]:
     except (OSError, ValueError) as error:
         raise _damage(content, error) from None
     return fixed, tags
+
+
+def _refuse_link(folder: Path) -> None:
+    """Raise CorruptError for a link: what it leads to is another version, or changes from outside the registry."""
+    try:
+        if folder.is_symlink():
+            raise ValueError("it is a link; a version is a folder of its own")
+    except (OSError, ValueError) as error:
+        raise _damage(folder, error) from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -89,6 +100,8 @@ def _damage(path: Path, error: OSError | ValueError) -> EdgepackError:
     if isinstance(error, OSError):
         if is_transient(error):
             return TransientError(f"{path}: cannot be read: {error.strerror}")
+        if isinstance(error, PermissionError):
+            return CorruptError(f"{path}: cannot be read: {error.strerror}; give this user the right to read it")
         reason = error.strerror or str(error)
     elif isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.partitions import ModelKey, is_version
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Reference
 from edgepack_assets.tasks.package_tags import (
@@ -77,6 +77,7 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
         damaged = context.registry.damaged(Kind.MODEL, name)
+        refuse_unread(damaged)
         packages = by_model_version([*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"

@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
+from edgepack_assets.errors import RawDataError
+from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, resolve
+from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, files_of, resolve
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
@@ -52,6 +55,7 @@ def make_payload(
         context.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
     with context.work_folder() as work:
         path = context.registry.download(raw, work / "raw")
+        _refuse_pointers(path, str(raw))
         writer = PayloadWriter(work / "records", work / "sources")
         background_imports.finish()
         with writer.open():
@@ -77,6 +81,15 @@ def make_payload(
             with writer.records.open("rb") as source:
                 copy_to.write(is_a_copy, partial(shutil.copyfileobj, source))
     return artefact, PayloadReport(rows, writer.preview)
+
+
+def _refuse_pointers(path: Path, raw: str) -> None:
+    for name, file in files_of(path):
+        if not is_leftover(PurePath(name)) and is_lfs_pointer(file):
+            raise RawDataError(
+                f"{raw}: {name} is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, and "
+                "add the data again"
+            )
 
 
 def open_payload(artefact: Artefact, context: TaskContext) -> Payload:

@@ -122,9 +122,9 @@ def registered_zip(predecessor: Predecessor, work: Path, context: TaskContext) -
     path = context.registry.download(predecessor.package, work / "predecessor")
     if path.is_file():
         return path
-    files = [file for file in path.rglob("*") if file.is_file()]
+    files = [file for file in path.rglob("*.zip") if file.is_file()]
     if len(files) != 1:
-        raise PackageError(f"{predecessor} is registered with {len(files)} files, not as one zip")
+        raise PackageError(f"{predecessor} is registered with {len(files)} zips, not as one")
     return files[0]
 
 

@@ -17,7 +17,14 @@ from typing import Any
 
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry, damaged_in_words
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    Registry,
+    damaged_in_words,
+    refuse_unread,
+)
 from edgepack_assets.tasks.package_history import by_model_version, dated_metrics
 from edgepack_assets.tasks.package_tags import (
     CONFIG_DIGEST,
@@ -59,6 +66,7 @@ def register_package(
     """
     known: dict[int, RegisteredVersion] = {}
     damaged = registry.damaged(Kind.MODEL, name)
+    refuse_unread(damaged)  # one of them may be this very package
     if damaged:
         log.warning(damaged_in_words(damaged))
     taken = max((each.version for each in damaged), default=0)
@@ -86,7 +94,9 @@ def register_package(
         built = build(stamp)
         stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
         try:
-            return Registration(registry.register(Kind.MODEL, name, built, stamped, version=stamp.version), built)
+            return Registration(
+                registry.register(Kind.MODEL, name, built, stamped, stamp.version, checksum=True), built
+            )
         except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()

@@ -117,8 +117,9 @@ class Storage:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
+            # Asked to end, it waits for connections that its clients keep; and it keeps nothing that could be lost.
+            self._process.kill()
+            self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
 

@@ -515,6 +515,7 @@ def test_gc_shows_registrations_that_were_cut_short(plant: Path) -> None:
 # The machine ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sandbox
 def test_the_doctor_says_what_holds(plant: Path) -> None:
     said = run("doctor").stdout
     assert f"configuration: {plant / 'edgepack.yaml'}" in said
@@ -525,6 +526,7 @@ def test_the_doctor_says_what_holds(plant: Path) -> None:
     assert "FAILS" not in said
 
 
+@pytest.mark.sandbox
 def test_the_doctor_fails_where_what_is_required_does_not_hold(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (plant / "edgepack.yaml").write_text(
         CONFIG.replace("environments: environments}", "environments: environments, isolation: required}")

@@ -204,6 +204,14 @@ FAULTS = {
     "no interval": (ENTRY + "sensors: {interval: 0}\n", r":7: sensors.interval: .*greater than or equal to 1"),
     "attempts of yes": (ENTRY + "sensors: {attempts: yes}\n", r":7: sensors.attempts: must be a number"),
     "a start at first": (ENTRY + "sensors: {start: first}\n", r":7: sensors.start: .*'all', 'none' or 'latest'"),
+    "a number to the base of 8": (
+        ENTRY + "    gates: {silhouette: {reference: 010}}\n",
+        r":\d+: 010 begins with a zero, and YAML reads it to the base of 8: write it without the zero",
+    ),
+    "a limit to the base of 8": (
+        "runtime: {memory_limit: 010}\n" + ENTRY,
+        r":1: 010 begins with a",
+    ),
     "a key twice": (ENTRY + "  press: {}\n", r":7: duplicate key 'press': it is on line 2 already"),
     "no model types": ("model_types: {}\n", r":1: model_types: .*at least 1"),
     "an entry's name": (ENTRY.replace("press:", "press line:"), r"model type 'press line': use letters"),

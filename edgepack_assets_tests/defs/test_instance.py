@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_processes_that_make_a_new_home_at_once_all_end_well(home: Path) -> None
 
 
 @pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+def instance(home: Path, empty_storage: Path) -> Iterator[dg.DagsterInstance]:
+    shutil.copytree(empty_storage, home, dirs_exist_ok=True)
     with dg.DagsterInstance.from_config(str(home)) as made:
         yield made
 
@@ -196,8 +198,10 @@ ERRORS = [
     (["sensors"], "get_daemon_heartbeats"),
 ])  # fmt: skip
 def test_whatever_dagster_raises_a_command_ends_with_a_sentence(  # noqa: PLR0917 - what is combined
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], method: str, error: Exception
-) -> None:
+    tmp_path: Path, home: Path, empty_storage: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], method: str,
+    error: Exception,
+) -> None:  # fmt: skip
+    shutil.copytree(empty_storage, home, dirs_exist_ok=True)
     entry = {"implementation": "state_identifier", "model_name": "press_model", "package_name": "Press",
              "raw_data": {"name": "press_raw"}}  # fmt: skip
     (tmp_path / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {"press": entry}}))

@@ -44,8 +44,8 @@ class Unruly:
     def get(self, kind: Kind, name: str, version: int) -> RegisteredVersion:
         return self._answer(self.registry.get(kind, name, version), None)
 
-    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
-        return self._answer(self.registry.damaged(kind, name), [])
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
+        return self._answer(self.registry.damaged(kind, name, above), [])
 
     @staticmethod
     def _answer(well: Any, empty: Any) -> Any:

@@ -3,6 +3,7 @@ interface in every method; other model types go on working."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from edgepack_assets.config.implementations import distribution, installed
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.definitions import build_defs
@@ -85,6 +87,17 @@ def test_an_unknown_one_is_refused_with_those_installed_and_their_distributions(
     assert f"{tmp_path}/edgepack.yaml:3: " in str(refused.value)
     assert "pump (plant-pumps 1.2)" in str(refused.value)
     assert "state_identifier (edgepack-assets " in str(refused.value)
+
+
+def test_one_that_is_installed_or_removed_while_the_process_runs_is_seen(site: Path) -> None:
+    """A code location, or a test run, may have looked before: what it found is kept until a folder changes."""
+    assert "pump" not in installed()
+    install(site, "plant-pumps", "pump", "plant_pumps")
+    assert [distribution(each) for each in installed()["pump"]] == ["plant-pumps 1.2"]
+    install(site, "other-pumps", "pump", "other_pumps")
+    assert [distribution(each) for each in installed()["pump"]] == ["other-pumps 1.2", "plant-pumps 1.2"]
+    shutil.rmtree(site / "plant_pumps-1.2.dist-info")
+    assert [distribution(each) for each in installed()["pump"]] == ["other-pumps 1.2"]
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {

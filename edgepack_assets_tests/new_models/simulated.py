@@ -54,7 +54,7 @@ class SimulatedRegistry:
             return []
         return [n for n in self.versions_there if n not in self.archived and self.visible_from[n] <= self.now]
 
-    def damaged(self, kind: Kind, name: str) -> list[DamagedVersion]:
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         return []
 
     def _called(self) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,21 +164,130 @@ def test_where_every_version_is_damaged_the_reason_is_told(local: LocalRegistry,
         latest(local, Kind.DATA, "press")
 
 
-def test_a_share_that_is_gone_is_no_damage(local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else `latest` would be an older version for as long as the share is away."""
-    local.register(Kind.MODEL, "press", model, {})
-    local.register(Kind.MODEL, "press", model, {})
-    opened = Path.open
+def failing(monkeypatch: pytest.MonkeyPatch, code: int, *below: Path) -> None:
+    """Reading and listing these folders, and what is in them, fails as on a bad disk or a share that is away."""
 
-    def stale(self: Path, *arguments: Any, **more: Any) -> Any:
-        if self.parent.name == "2":
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return opened(self, *arguments, **more)
+    def failing_one(name: str) -> None:
+        works = getattr(Path, name)
 
-    monkeypatch.setattr(Path, "open", stale)
-    for ask in (local.versions, local.damaged):
-        with pytest.raises(TransientError, match=r"2/version\.json"):
-            ask(Kind.MODEL, "press")
+        def fails(self: Path, *arguments: Any, **more: Any) -> Any:
+            if any(self.is_relative_to(folder) for folder in below):
+                raise OSError(code, os.strerror(code))
+            return works(self, *arguments, **more)
+
+        monkeypatch.setattr(Path, name, fails)
+
+    for name in ("open", "iterdir"):
+        failing_one(name)
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_version_that_cannot_be_read_now_is_told_and_no_older_one_is_the_latest(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Else `latest` would be an older version for as long as the disk or the share has its trouble."""
+    made = [local.register(Kind.MODEL, "press", model, {}) for _ in range(3)]
+    other = local.register(Kind.MODEL, "other", model, {})
+    folder = local.path / "models" / "press"
+    with monkeypatch.context() as patch:
+        failing(patch, code, folder / "3")
+        assert local.versions(Kind.MODEL, "press") == made[:2]
+        (damaged,) = local.damaged(Kind.MODEL, "press")
+        assert (damaged.version, damaged.may_pass, damaged.tags_are_known) == (3, True, False)
+        with pytest.raises(TransientError, match=r"press:3: .*3/version\.json: cannot be read"):
+            latest(local, Kind.MODEL, "press")
+        assert latest(local, Kind.MODEL, "other") == other
+    with monkeypatch.context() as patch:  # an older one does not matter
+        failing(patch, code, folder / "1")
+        assert latest(local, Kind.MODEL, "press") == made[2]
+    with monkeypatch.context() as patch:  # the folder of a name
+        failing(patch, code, folder)
+        assert local.names(Kind.MODEL) == ["other", "press"]
+        assert local.versions(Kind.MODEL, "press") == []
+        (whole,) = local.damaged(Kind.MODEL, "press")
+        assert (str(whole), whole.may_pass) == ("press (every version)", True)
+        with pytest.raises(TransientError, match=r"press \(every version\): .*cannot be read"):
+            latest(local, Kind.MODEL, "press")
+    with monkeypatch.context() as patch:  # the whole share
+        failing(patch, code, local.path)
+        for ask in (local.versions, local.damaged):
+            with pytest.raises(TransientError, match=r"models: cannot be read"):
+                ask(Kind.MODEL, "press")
+
+
+def test_a_version_that_is_a_link_is_damaged(local: LocalRegistry, model: Path, tmp_path: Path) -> None:
+    made = [local.register(Kind.MODEL, "press", model, {}) for _ in range(2)]
+    folder = local.path / "models" / "press"
+    (folder / "3").symlink_to("2")
+    (folder / "4").symlink_to(tmp_path / "nothing")
+    shutil.copytree(folder / "2", folder / "5")
+    (folder / "5" / "content").rename(tmp_path / "elsewhere")
+    (folder / "5" / "content").symlink_to(tmp_path / "elsewhere")
+    assert local.versions(Kind.MODEL, "press") == made
+    damaged = local.damaged(Kind.MODEL, "press")
+    assert [each.version for each in damaged] == [3, 4, 5]
+    for each, link in zip(damaged, ("3", "4", "5/content"), strict=True):
+        assert f"{folder / link}: is damaged" in each.reason
+        assert "it is a link" in each.reason
+    assert [each.version for each in local.damaged(Kind.MODEL, "press", 4)] == [5]
+    shutil.rmtree(folder / "5")
+    assert local.newest_version(Kind.MODEL, "press") == 2
+    with pytest.raises(CorruptError, match="it is a link"):
+        local.get(Kind.MODEL, "press", 3)
+
+
+LISTING = """
+import sys
+from pathlib import Path
+from edgepack_assets.registry.base import Kind, latest
+from edgepack_assets.registry.local import LocalRegistry
+
+local = LocalRegistry(Path(sys.argv[1]))
+for name in local.names(Kind.MODEL):
+    print(name, *local.versions(Kind.MODEL, name), local.newest_version(Kind.MODEL, name) if name != "shut" else "")
+    for each in local.damaged(Kind.MODEL, name):
+        print(each, each.may_pass, each.reason)
+"""
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(local: LocalRegistry, model: Path) -> None:
+    """As a user whom the mode of a folder binds: root is bound without two of its capabilities."""
+    for name in ("open", "press", "press", "shut"):
+        local.register(Kind.MODEL, name, model, {})
+    models = local.path / "models"
+    shut = [models / "press" / "2", models / "shut"]
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    for folder in shut:
+        folder.chmod(0)
+    try:
+        command = [*drop, sys.executable, "-c", LISTING, str(local.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        for folder in shut:
+            folder.chmod(0o755)
+    assert done.stdout.splitlines() == [
+        "open open:1 1",
+        "press press:1 1",
+        f"press:2 False {models}/press/2/content: cannot be read: Permission denied; give this user the right to read "
+        "it",
+        "shut ",
+        f"shut (every version) False {models}/shut: cannot be read: Permission denied",
+    ], done.stderr
+
+
+def test_a_checksum_stands_beside_a_file_and_is_no_part_of_it(local: LocalRegistry, tmp_path: Path) -> None:
+    package = tmp_path / "Press-edge_1.zip"
+    package.write_bytes(b"package")
+    plain = local.register(Kind.MODEL, "Press-edge", package, {})
+    made = local.register(Kind.MODEL, "Press-edge", package, {}, checksum=True)
+    folder = content_of(made).parent
+    assert everything_below(folder) == ["Press-edge_1.sha256", "Press-edge_1.zip"]
+    assert (folder / "Press-edge_1.sha256").stat().st_mode & 0o777 == 0o444
+    subprocess.run(["sha256sum", "--check", "--strict", "Press-edge_1.sha256"], cwd=folder, check=True)
+    assert (made.digest, made.size, made.is_folder) == (plain.digest, plain.size, plain.is_folder)
+    assert local.versions(Kind.MODEL, "Press-edge") == [plain, made]
+    local.download(made, tmp_path / "out")
+    assert everything_below(tmp_path / "out") == ["Press-edge_1.zip"]
 
 
 @pytest.mark.parametrize("tags", [{"by": LATIN}, {LATIN: "by"}, {"ok": "ok", "by": "a\ud800b"}])

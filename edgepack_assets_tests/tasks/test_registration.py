@@ -65,12 +65,19 @@ class Meeting(LocalRegistry):
         self._barrier: Any = barrier
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
         if self._barrier is not None:
             self._barrier.wait(120)
             self._barrier = None
-        return super().register(kind, name, path, tags, version)
+        return super().register(kind, name, path, tags, version, checksum=checksum)
 
 
 def _deploy_at_once(plant: Plant, model_version: int, barrier: Any, answers: Any) -> None:
@@ -141,10 +148,17 @@ def test_damaged_and_deleted_packages_keep_their_numbers_and_stop_nothing(plant:
 
     class Counting(LocalRegistry):
         def register(
-            self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+            self,
+            kind: Kind,
+            name: str,
+            path: Path,
+            tags: Mapping[str, str],
+            version: int | None = None,
+            *,
+            checksum: bool = False,
         ) -> ResolvedVersion:
             builds.append(version)
-            return super().register(kind, name, path, tags, version)
+            return super().register(kind, name, path, tags, version, checksum=checksum)
 
     registry = Counting(plant.folder / "registry")
     assert register(plant, registry, 1, tmp_path / "work").registered.version == 1
@@ -162,7 +176,14 @@ class Busy(LocalRegistry):
     """Somebody else is always faster."""
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
         raise VersionTakenError(f"{name}:{version} is registered already")
 

@@ -25,6 +25,7 @@ from edgepack_assets.registry.base import (
     Registry,
     damaged_above,
     damaged_in_words,
+    refuse_unread,
 )
 from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
 
@@ -130,6 +131,7 @@ def _validation(  # noqa: PLR0917 - the tick's own, passed on
 ) -> tuple[dg.RunRequest | None, str]:
     """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
     entry = settings.model_type(name)
+    refuse_unread(registry.damaged(Kind.MODEL, entry.registered_package_name))
     packages = by_model_version(registry.versions(Kind.MODEL, entry.registered_package_name), entry.model_name)
     if not packages:
         return None, "no package to validate again"

@@ -5,11 +5,12 @@ reaches its loopback address. So a request is served only if
 
 - its Host is a name that is allowed. Otherwise a page could let its own name point to this machine (DNS rebinding);
 - its Origin, if there is one, is that very Host. For requests without Origin that change something, the same holds for
-  Referer; and Sec-Fetch-Site must not say that another site sent it;
+  Referer; and Sec-Fetch-Site, which every browser sends to this machine, must be absent or say same-origin;
 - what changes something has a JSON body or none. HTML forms cannot send JSON.
 
-Programs such as curl send neither Origin nor Referer and are served. This is no access control: who may reach the UI
-at all is for a proxy with sign-in to decide (docs/operations.md).
+Programs such as curl send none of these headers and are served, also at `/report_asset_materialization/...`, where
+programs report what was made outside of a run: they run on this machine, or came through the proxy. This is no access
+control: who may reach the UI at all is for a proxy with sign-in to decide (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -80,9 +81,11 @@ class RequestGuard:
 
 def _is_sent_by_another_site(headers: Headers, own_origins: tuple[str, str], changes_something: bool) -> bool:
     """By what browsers say if they give no Origin. A link on another page may open the UI in a tab, not in a frame."""
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    site = headers.get("sec-fetch-site")
+    if site not in (None, "same-origin"):
+        # "none" is an address that a person typed: that reads, and changes nothing.
         follows_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        if changes_something or not follows_link:
+        if changes_something or not (follows_link or site == "none"):
             return True
     referer = headers.get("referer")
     if referer is None or not changes_something:

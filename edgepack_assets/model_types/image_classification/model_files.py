@@ -19,6 +19,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
     merge_requirements,
     mlflow_root,
     read_mlmodel,
+    refuse_pointer,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
@@ -99,6 +100,7 @@ def _external_data(file: Path, root: Path) -> dict[str, Path]:
                 f"{file.name}: keeps weights in {location!r}, which is not beside it; "
                 "register the folder with both, or export the model as one file"
             )
+        refuse_pointer(data, location)
         if path.as_posix() in (*_COMPONENT_FILES, f"model{file.suffix.lower()}"):
             raise ModelError(f"{file.name}: keeps weights in {location!r}, a name that the component itself uses")
         files[path.as_posix()] = data

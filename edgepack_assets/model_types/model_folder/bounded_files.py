@@ -128,10 +128,13 @@ def read_yaml(root: Path, path: Path, schema: type[_Document]) -> _Document:
 def _check_bounds(text: str, shown: str) -> None:
     # An alias costs nothing to write and can stand for a gigabyte, so it is refused before anything is built.
     depth = nodes = 0
+    keys = _Keys()
     for event in yaml.parse(text, Loader=_PARSER):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             line = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
-            raise ModelError(f"{shown}: {line}anchors and aliases (& and *) are not read; write the value out")
+            value = f"the value of {keys.at}" if keys.at else "the value"
+            raise ModelError(f"{shown}: {line}anchors and aliases (& and *) are not read; write {value} out")
+        keys.see(event)
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -143,6 +146,34 @@ def _check_bounds(text: str, shown: str) -> None:
                 f"{shown}: is nested more than {_DEEPEST} deep or holds more than {_MOST_NODES} values, the most that "
                 "is read of such a file"
             )
+
+
+class _Keys:
+    """The key that the events of a YAML document have come to, such as flavors.sklearn.code."""
+
+    def __init__(self) -> None:
+        self._open: list[str | int | None] = []  # the key or index of each open mapping or list; None before a key
+
+    @property
+    def at(self) -> str:
+        """The keys, with dots between them."""
+        return ".".join(str(key)[:100] for key in self._open if key is not None)
+
+    def see(self, event: Any) -> None:
+        """Follow one event."""
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append(None if isinstance(event, yaml.MappingStartEvent) else 0)
+        elif isinstance(event, (yaml.CollectionEndEvent, yaml.ScalarEvent)):
+            if isinstance(event, yaml.CollectionEndEvent):
+                self._open.pop()
+            if not self._open:
+                return
+            last = self._open[-1]
+            is_key = last is None
+            if isinstance(last, int):
+                self._open[-1] = last + 1
+            else:
+                self._open[-1] = (event.value if isinstance(event, yaml.ScalarEvent) else "?") if is_key else None
 
 
 def _fault(shown: str, fault: Any) -> str:

@@ -163,9 +163,12 @@ class CondaFile(_Section):
 
 
 class PythonEnvFile(_Section):
-    """python_env.yaml: the Python that MLflow would make a virtual environment with."""
+    """python_env.yaml: the Python that MLflow would make a virtual environment with, and what pip installs into it.
+
+    Its `build_dependencies` are tools that install packages, and run no model."""
 
     python: _OptionalText = None
+    dependencies: Annotated[list[Annotated[str, BeforeValidator(_line)]], BeforeValidator(_list)] = []
 
 
 def mlflow_root(model: Path) -> Path | None:
@@ -192,11 +195,11 @@ def read_conda(root: Path, mlmodel: MLmodel) -> tuple[str, CondaFile]:
     return name, read_yaml(root, path, CondaFile) if path.is_file() else CondaFile()
 
 
-def read_python_env(root: Path, mlmodel: MLmodel) -> PythonEnvFile:
-    """The file python_env.yaml, empty where there is none. Raises ModelError."""
+def read_python_env(root: Path, mlmodel: MLmodel) -> tuple[str, PythonEnvFile]:
+    """(name, content) of the file python_env.yaml, empty where there is none. Raises ModelError."""
     named = mlmodel.flavor("python_function").env.virtualenv
-    _, path = _environment_file(root, named, "virtualenv", "python_env.yaml")
-    return read_yaml(root, path, PythonEnvFile) if path.is_file() else PythonEnvFile()
+    name, path = _environment_file(root, named, "virtualenv", "python_env.yaml")
+    return name, read_yaml(root, path, PythonEnvFile) if path.is_file() else PythonEnvFile()
 
 
 def _environment_file(root: Path, named: str | None, key: str, usual: str) -> tuple[str, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
-from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
 from edgepack_assets.model_types.model_folder.mlflow_files import mlflow_root, read_mlmodel
 from edgepack_assets.model_types.model_folder.saved_environment import (
@@ -28,6 +28,7 @@ __all__ = [
     "mlflow_root",
     "model_code",
     "read_mlmodel",
+    "refuse_pointer",
     "saved_environment",
 ]
 
@@ -36,8 +37,23 @@ def find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]
     """(root, model file): the folder whose files belong to the model, and the one file that is the model.
 
     `model` is a file, or a folder that holds the model at its top or one level down (as a registry's
-    download of a folder does). Raises ModelError if there is no model file, or more than one.
+    download of a folder does). Raises ModelError if there is no model file, or more than one, or a Git LFS pointer.
     """
+    root, file = _find_model_file(model, suffixes)
+    refuse_pointer(file, file.relative_to(root).as_posix())
+    return root, file
+
+
+def refuse_pointer(file: Path, shown: str) -> None:
+    """Raise ModelError if a file of the model is a Git LFS pointer."""
+    if is_lfs_pointer(file):
+        raise ModelError(
+            f"{shown}: is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, and register "
+            "the model again"
+        )
+
+
+def _find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path]:
     wanted = " or ".join(suffixes)
     if model.is_file():
         if model.suffix.lower() not in suffixes:
@@ -89,6 +105,7 @@ def _collect(files: dict[str, Path], more: Mapping[str, Path], origin: Path) -> 
     for name, file in more.items():
         if is_leftover(Path(name)) or file.suffix == ".pyc":
             continue
+        refuse_pointer(file, name)
         if name in files and not filecmp.cmp(files[name], file, shallow=False):
             raise ModelError(f"{origin} and {files[name]} both give the component's {name}, with other content")
         files[name] = file

@@ -17,8 +17,12 @@ _ARGUMENTS_BEFORE_3_11, _ARGUMENTS_SINCE_3_11 = 16, 18
 """Of types.CodeType: 3.8 to 3.10; since 3.11 with a qualified name and a table of exceptions."""
 _BYTECODE = 6
 _BEFORE_RESUME = {"COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP", "CACHE"}
-_VERSION = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.)\0\0\0)([0-9][0-9A-Za-z.]{2,19})", re.DOTALL)
-"""scikit-learn's own note in an estimator's state: the key, memoized or not; the value's length and text."""
+_VERSION = re.compile(
+    rb"_sklearn_version(?:(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.)\0\0\0)|\n(?:p[0-9]+\n)?V)([0-9][0-9A-Za-z.]{2,19})",
+    re.DOTALL,
+)
+"""scikit-learn's own note in an estimator's state: the key, memoized or not; the value's length and text. Protocol 0
+has lines in place of lengths."""
 
 
 def origin(arguments: "dict[str, Any]") -> "dict[str, Any]":
@@ -27,7 +31,8 @@ def origin(arguments: "dict[str, Any]") -> "dict[str, Any]":
     data = Path(arguments["file"]).read_bytes()
     reader = _Reader(data)
     match = _VERSION.search(data)
-    version = match[3][: ord(match[1] or match[2])].decode("ascii") if match else None
+    length = match[1] or match[2] if match else None
+    version = match[3][: ord(length) if length else None].decode("ascii") if match else None
     return {"bytecode": reader.bytecode(), "scikit_learn": version}
 
 
@@ -52,6 +57,10 @@ class _Nothing:
     extend = add = __setstate__ = append
 
 
+def _as_bytes(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
 class _Reader(pickle.Unpickler):
     """Reads a pickle and keeps the arguments of its code objects."""
 
@@ -73,6 +82,8 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> "Any":
         """A class that does nothing. What was named is neither imported nor looked up."""
+        if (module, name) == ("_codecs", "encode"):  # how protocols 0 to 2 write bytes
+            return _as_bytes
         if name == "CodeType":
             return self._code
         return self._builtin_type if name == "_builtin_type" else type("Nothing", (_Nothing,), {})
@@ -89,7 +100,7 @@ class _Reader(pickle.Unpickler):
         if _ARGUMENTS_BEFORE_3_11 in lengths:
             return "older"
         since = [arguments[_BYTECODE] for arguments in self.calls if len(arguments) == _ARGUMENTS_SINCE_3_11]
-        codes = [code for code in since if isinstance(code, bytes)]  # old protocols write bytes as something to call
+        codes = [code for code in since if isinstance(code, bytes)]
         if not codes:
             return "none"
         return "this" if all(map(is_of_this_python, codes)) else "other"

@@ -1,7 +1,8 @@
 """The environment that a model was saved with, as its MLflow files tell and the configuration changes it.
 
-requirements.txt and conda.yaml become requirements and constraints for the component's lock; each line that cannot is
-refused by name, with the setting that settles it. Nothing is dropped without a row of config_package.is_fit.
+requirements.txt, conda.yaml and python_env.yaml become requirements and constraints for the component's lock; each line
+that cannot is refused by name, with the setting that settles it. Nothing is dropped without a row of
+config_package.is_fit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
 from edgepack_assets.errors import ModelError, without_credentials
 from edgepack_assets.model_types.model_folder.conda_lines import CondaKind, read_conda_line
-from edgepack_assets.model_types.model_folder.mlflow_files import MLmodel, read_conda, read_mlmodel, read_python_env
+from edgepack_assets.model_types.model_folder.mlflow_files import read_conda, read_mlmodel, read_python_env
 from edgepack_assets.model_types.model_folder.requirement_lines import (
     MOST_LINES,
     LineKind,
@@ -33,6 +34,8 @@ from edgepack_assets.model_types.model_folder.requirement_lines import (
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"
 _WHEELS = "the lock holds exact wheels, however they were chosen or built"
+_REQUIREMENTS_TXT = re.compile(r"(?:-r|--requirement)[ =]*(?:\./)?requirements\.txt")
+"""The one dependency that MLflow itself writes into python_env.yaml; that file is read anyway."""
 _PATCHES = 40
 _MOST_KEYS = 100
 
@@ -67,6 +70,12 @@ def saved_environment(
     else:
         placed = (("pip", text) for line in conda.pip for _, text in logical_lines(line))
         lines = read_lines(root, root / conda_name, placed, replacements.replaces)
+    env_name, python_env = read_python_env(root, mlmodel)
+    known = {(line.name, line.requirement) for line in lines}
+    placed = (("dependencies", text) for line in python_env.dependencies for _, text in logical_lines(line))
+    more_lines = (each for each in placed if not _REQUIREMENTS_TXT.fullmatch(each[1]))
+    found_lines = read_lines(root, root / env_name, more_lines, replacements.replaces)
+    lines += [line for line in found_lines if line.requirement is None or (line.name, line.requirement) not in known]
     rows: list[CheckRow] = []
     python = None
     by_pip = {line.name for line in lines if line.name is not None}
@@ -94,11 +103,15 @@ def saved_environment(
         rows += _conda_rows(conda_name, passed_over, is_missing)
     requirements, constraints, more = _settle(lines, replacements, only)
     versions: dict[str, str] = {canonicalize_name(name): version for name, version in mlmodel.versions.items()}
-    stated = _python_of(root, mlmodel, python)
+    stated = mlmodel.flavor("python_function").python_version or python_env.python or python
     if stated is not None and "python" not in versions:
         versions["python"] = stated
     return SavedEnvironment(
-        requirements, edge_python(stated) if stated else None, constraints, versions, (*rows, *more)
+        requirements,
+        edge_python(stated) if stated else None,
+        constraints,
+        versions,
+        (*rows, *more, *replacements.unused_rows()),
     )
 
 
@@ -158,24 +171,38 @@ class _Replacements:
 
     def __init__(self, entry: ModelTypeSettings | None) -> None:
         given = entry.replace_requirements if entry is not None else {}
-        self._by_text = {_normal(key): value for key, value in given.items()}
-        self._by_name: dict[str, str | None] = {canonicalize_name(key): value for key, value in given.items()}
+        self._by_text = {_normal(key): key for key in given}
+        self._by_name: dict[str, str] = {canonicalize_name(key): key for key in given}
+        self._given = given
+        self.unused = dict.fromkeys(given)
         configured = configured_requirements(entry) if entry is not None else []
         self.left_out = frozenset() if entry is not None and entry.keep_mlflow else _MLFLOW
         self.names = {canonicalize_name(Requirement(line).name) for line in configured}
 
     def replaces(self, text: str) -> bool:
         """Whether a line of this text, or a project of this name, is replaced."""
-        return _normal(text) in self._by_text or canonicalize_name(text) in self._by_name
+        return self._key(text, None) is not None
 
     def find(self, line: SavedLine) -> tuple[bool, str | None]:
         """(whether a line is replaced, by what)."""
-        if _normal(line.text) in self._by_text:
-            return True, self._by_text[_normal(line.text)]
-        for name in (line.name, canonicalize_name(line.text)):
-            if name is not None and name in self._by_name:
-                return True, self._by_name[name]
-        return line.name in self.names, None
+        key = self._key(line.text, line.name)
+        return (line.name in self.names, None) if key is None else (True, self._given[key])
+
+    def _key(self, text: str, name: str | None) -> str | None:
+        """The key of `replace_requirements` that a line of this text, about the project `name`, matches."""
+        by_name = (self._by_name[n] for n in (name, canonicalize_name(text)) if n is not None and n in self._by_name)
+        key = self._by_text.get(_normal(text)) or next(by_name, None)
+        if key is not None:
+            self.unused.pop(key, None)
+        return key
+
+    def unused_rows(self) -> list[CheckRow]:
+        """A row that warns of the keys that matched nothing: mistyped, or written for an earlier version."""
+        if not self.unused:
+            return []
+        found = f"nothing in the model's files matches: {_listed(list(self.unused))}"
+        wanted = "each key is a line of the model's requirements, or the name of a package in them; remove the others"
+        return [CheckRow("replace_requirements", False, found, wanted, warns=True)]
 
 
 def _settle(
@@ -249,7 +276,3 @@ def _shown(text: str) -> str:
 
 def _normal(text: str) -> str:
     return without_credentials(" ".join(text.split()))
-
-
-def _python_of(root: Path, mlmodel: MLmodel, conda: str | None) -> str | None:
-    return mlmodel.flavor("python_function").python_version or read_python_env(root, mlmodel).python or conda

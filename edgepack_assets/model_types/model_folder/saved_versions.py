@@ -29,11 +29,14 @@ _CHUNK, _OVERLAP = 2**22, 2**10
 _MOST_MEMORY = 2**27
 """What unpacking .xz may take: its files say themselves how much that is."""
 _SKLEARN = re.compile(
-    # In a pickle: the key, an opcode that may memoize it, and text with its length in one byte or four.
-    rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c|X)(?P<length>.)(?:\0\0\0)?(?P<version>\d[0-9a-z.+]{0,40})",
+    # In a pickle: the key, an opcode that may memoize it, and text with its length in one byte or four. In one of
+    # protocol 0: the key and the text in lines of their own.
+    rb"_sklearn_version(?:(?:\x94|q.|r.{4})?(?:\x8c|X)(?P<length>.)(?:\0\0\0)?|\n(?:p\d+\n)?V)"
+    rb"(?P<version>\d[0-9a-z.+]{0,40})",
     re.DOTALL,
 )
 _SKOPS = re.compile(rb'"_skops_version"\s*:\s*"(?P<version>\d[0-9a-z.+]{0,40})"')
+_LZ4 = b"\x04\x22\x4d\x18"
 _END, _ZIP64 = b"PK\5\6", b"PK\6\7"
 _MOST_DIRECTORY = 2**24
 _DAMAGED = (
@@ -51,6 +54,12 @@ def versions_in_file(file: Path) -> dict[str, str]:
         with disk_errors(file, "read"), file.open("rb") as stream:
             version, name = _first(_SKLEARN, stream), "scikit-learn"
     return {name: version} if version else {}
+
+
+def is_lz4(file: Path) -> bool:
+    """Whether joblib compressed a file with LZ4, which it needs the distribution lz4 for, to read it too."""
+    with disk_errors(file, "read"), file.open("rb") as stream:
+        return stream.read(len(_LZ4)) == _LZ4
 
 
 def _skops_version(file: Path) -> str | None:
@@ -78,7 +87,7 @@ def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
     for chunk in _unpacked(stream):
         window, count = window[-_OVERLAP:] + chunk, count + len(chunk)
         if match := pattern.search(window):
-            length = match["length"][0] if "length" in pattern.groupindex else None
+            length = match["length"][0] if match.groupdict().get("length") else None
             return match["version"][:length].decode("ascii")
         if count >= _MOST_BYTES:
             break

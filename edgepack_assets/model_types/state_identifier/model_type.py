@@ -30,7 +30,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
     read_mlmodel,
     saved_environment,
 )
-from edgepack_assets.model_types.model_folder.saved_versions import versions_in_file
+from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
 from edgepack_assets.model_types.state_identifier.inspection import Inspection, component_settings
@@ -86,7 +86,7 @@ class StateIdentifier(ModelType):
                 "e.g. scikit-learn==1.5.2 as in training"
             )
         kind = _FORMATS[file.suffix.lower()]
-        needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib"]
+        needed = ["numpy", "scikit-learn", "skops" if kind == "skops" else "joblib", *["lz4"] * is_lz4(file)]
         return ModelSource(
             files=model_code(root if in_folder else None, entry, {file.name: file}),
             model={

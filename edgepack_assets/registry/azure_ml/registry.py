@@ -211,9 +211,17 @@ class AzureMLRegistry(Registry):
     # registering ------------------------------------------------------------------------------------------
 
     def register(
-        self, kind: Kind, name: str, path: Path, tags: Mapping[str, str], version: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        path: Path,
+        tags: Mapping[str, str],
+        version: int | None = None,
+        *,
+        checksum: bool = False,
     ) -> ResolvedVersion:
-        """Register a file or folder, as the next integer version or as exactly `version`."""
+        """Register a file or folder, as the next integer version or as exactly `version`. Its digest is a tag, in place
+        of a `checksum` file."""
         check_name(kind, name)
         tags = check_tags(tags)
         if reserved := OWN_TAGS & tags.keys():

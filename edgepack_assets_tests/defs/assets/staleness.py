@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
@@ -79,9 +81,10 @@ def why_stale(instance: dg.DagsterInstance, config: Path, asset: str, key: str) 
     return [f"{cause.asset_key.to_user_string()} {cause.reason}" for cause in causes]
 
 
-@contextmanager
-def plant_in(folder: Path) -> Iterator[Plant]:
-    """A plant whose three partitions have payloads."""
+@pytest.fixture(scope="session")
+def prepared_plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a plant whose three partitions have payloads. Nothing in it depends on where it lies."""
+    folder = tmp_path_factory.mktemp("prepared-plant")
     with dg.instance_for_test(temp_dir=str(folder)) as instance:
         plant = Plant(folder, instance)
         plant.configure()
@@ -90,4 +93,12 @@ def plant_in(folder: Path) -> Iterator[Plant]:
             plant.record(name, 1.0)
         for key in KEYS:
             plant.materialize(key)
-        yield plant
+    return folder
+
+
+@contextmanager
+def plant_in(folder: Path, prepared: Path) -> Iterator[Plant]:
+    """A copy of a prepared plant."""
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    with dg.instance_for_test(temp_dir=str(folder)) as instance:
+        yield Plant(folder, instance)

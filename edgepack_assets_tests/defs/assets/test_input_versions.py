@@ -28,8 +28,8 @@ NEW_DATA = ["raw_data has a new data version"]
 
 
 @pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Plant]:  # another one than the tiny component's
-    with plant_in(tmp_path) as made:
+def plant(tmp_path: Path, prepared_plant: Path) -> Iterator[Plant]:  # another one than the tiny component's
+    with plant_in(tmp_path, prepared_plant) as made:
         yield made
 
 

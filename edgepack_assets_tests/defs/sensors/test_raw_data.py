@@ -42,8 +42,8 @@ class Daemon:
 
 
 @pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Plant]:
-    with plant_in(tmp_path) as made:
+def plant(tmp_path: Path, prepared_plant: Path) -> Iterator[Plant]:
+    with plant_in(tmp_path, prepared_plant) as made:
         yield made
 
 

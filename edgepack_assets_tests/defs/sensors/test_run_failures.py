@@ -1,6 +1,7 @@
 """The sensor of failed runs: real runs on a real instance, told to a server on the loopback, one defect at a time."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,10 +123,10 @@ class Plant:
 
 
 @pytest.fixture
-def plant(tmp_path: Path, hook: Hook) -> Iterator[Plant]:
+def plant(tmp_path: Path, hook: Hook, empty_storage: Path) -> Iterator[Plant]:
     # As in a plant: on SQLite, where events lie in a file for each run.
     home = tmp_path / "home"
-    home.mkdir()
+    shutil.copytree(empty_storage, home)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         instance.add_dynamic_partitions("models", [f"press:{version}" for version in range(1, 31)])
         run_failures._silent_since.clear()

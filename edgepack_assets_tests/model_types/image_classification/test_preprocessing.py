@@ -161,7 +161,7 @@ def _inputs(draw: st.DrawFn) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     _inputs(), st.integers(0, 99), st.integers(1, 90), st.integers(1, 90),
     st.integers(8, 24), st.integers(8, 24), st.booleans(),

@@ -96,7 +96,10 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (ALIASES, "line 1: anchors and aliases"),
-        ("a: &x {}\n", "anchors and aliases"),
+        ("a: &x {}\n", "anchors and aliases .* write the value of a out"),
+        ("a:\n  - b\n  - c: {d: e}\n    f: &x 1\n", "line 4: anchors and aliases .* write the value of a.1.f out"),
+        ("a: {b: c}\nd:\n  <<: *x\n", "line 3: anchors and aliases .* write the value of d.<< out"),
+        ("a: [[1, {b: 1}], {c: [d, *x]}]\n", "write the value of a.1.c.1 out"),
         ("&x a: 1\n", "anchors and aliases"),
         ("a: " + "[" * 40 + "]" * 40, "nested more than"),
         ("a:\n" + "".join("  " * n + "- \n" for n in range(1, 60)), "nested more than|not valid YAML"),

@@ -74,8 +74,9 @@ def test_environment_files_are_those_that_the_mlmodel_names_inside_its_folder(tm
     env = "flavors: {python_function: {env: %s}}"
     root = written(tmp_path, other__yaml="dependencies: [numpy]\npython: 3.12", MLmodel=env % "other.yaml")
     assert read_conda(root, read_mlmodel(root))[1].conda == ["numpy"]
-    written(root, MLmodel=env % "{virtualenv: other.yaml}")
-    assert read_python_env(root, read_mlmodel(root)).python == "3.12"
+    written(root, other__yaml="dependencies: [numpy]\npython: 3.12", MLmodel=env % "{virtualenv: other.yaml}")
+    name, found = read_python_env(root, read_mlmodel(root))
+    assert (name, found.python) == ("other.yaml", "3.12")
     for named in ("/etc/hostname", "../conda.yaml"):
         written(root, MLmodel=env % f"{{conda: {named}, virtualenv: {named}}}")
         with pytest.raises(ModelError, match=r"python_function.env.conda names .* outside the model folder"):

@@ -19,6 +19,8 @@ from edgepack_assets.model_types.model_folder.model_file import (
 SUFFIXES = (".pkl", ".skops")
 MLMODEL = "flavors:\n  python_function: {code: code, python_version: 3.12.4}\n  sklearn: {pickled_model: model.pkl}\n"
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
+
 
 def entry(**values: Any) -> ModelTypeSettings:
     given = {"implementation": "state_identifier", "model_name": "m", "package_name": "p", "raw_data": {"name": "r"}}
@@ -53,6 +55,8 @@ def test_the_model_is_at_the_top_or_one_level_down(tmp_path: Path) -> None:
         ({"MLmodel": MLMODEL, "other__pkl": "x", "model__pkl": "x"}, "2 model files"),
         ({"MLmodel": MLMODEL.replace("model.pkl", "../model.pkl"), "model__pkl": "x"}, "outside the model folder"),
         ({"MLmodel": "- a list", "model__pkl": "x"}, "MLmodel: must be a mapping"),
+        ({"model__pkl": LFS}, r"model.pkl: is a Git LFS pointer, .*; run `git lfs pull`"),
+        ({"MLmodel": MLMODEL, "model__pkl": LFS}, r"model.pkl: is a Git LFS pointer"),
         ({"a_SLASH_MLmodel": MLMODEL, "b_SLASH_MLmodel": MLMODEL}, r"2 MLflow models \(a, b\)"),
     ],
 )

@@ -37,11 +37,11 @@ def of_version(caches: int) -> bytes:
 OTHER = of_version(4 if sys.version_info[:2] == (3, 11) else 5)
 
 
-def written(bytecode: bytes, arguments: int, builtin_type: bool = True) -> bytes:
+def written(bytecode: bytes, arguments: int, builtin_type: bool = True, protocol: int = 3) -> bytes:
     """A pickle with a code object, as cloudpickle writes it."""
 
     def inner(value: object) -> bytes:
-        return pickle.dumps(value, 3)[2:-1]
+        return pickle.dumps(value, protocol)[2 if protocol >= 2 else 0 : -1]
 
     named = b"ctypes\nCodeType\n"
     if builtin_type:
@@ -92,8 +92,13 @@ def test_nothing_of_a_pickle_runs(tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 def test_the_version_of_scikit_learn_is_read_at_every_protocol(tmp_path, protocol):
     state = {"x": 1, "_sklearn_version": "1.2.2", "inner": [{"_sklearn_version": "1.2.2"}]}
-    expected = "1.2.2" if protocol else None  # the protocol of 1989 is text of another form
-    assert told(tmp_path, pickle.dumps(state, protocol))["scikit_learn"] == expected
+    assert told(tmp_path, pickle.dumps(state, protocol))["scikit_learn"] == "1.2.2"
+
+
+@pytest.mark.parametrize("protocol", range(4))
+def test_bytecode_is_told_apart_at_every_protocol(tmp_path, protocol):
+    for bytecode, expected in ((OTHER, "other"), (scaled.__code__.co_code, "this")):
+        assert told(tmp_path, written(bytecode, 18, protocol=protocol))["bytecode"] == expected
 
 
 @settings(max_examples=100)

@@ -126,7 +126,7 @@ def test_the_configuration_replaces_any_line(tmp_path: Path) -> None:
     assert [part.name for part in plain.parts] == ["conda.yaml: libraries of the system", "requirements.txt: options"]
     replaced = read(tmp_path, entry(replace_requirements={
         "numpy": "numpy==1.26.0", "--extra-index-url https://a.b": None, "pytorch=2.1": "torch==2.2.0", "skops": None,
-        "libopenblas": None, "joblib == 1.3": None, "joblib==1.3": "joblib==1.4",
+        "libopenblas": None, "joblib==1.3": "joblib==1.4",
     }))  # fmt: skip
     assert replaced.requirements == ("numpy==1.26.0", "torch==2.2.0")
     assert replaced.constraints == ("joblib==1.4", "numpy==1.26.0")
@@ -135,6 +135,36 @@ def test_the_configuration_replaces_any_line(tmp_path: Path) -> None:
     assert (without.requirements, without.constraints) == (plain.requirements, ())
     # what the configuration requires is not bounded by what it replaces
     assert read(tmp_path, entry(requirements=["numpy==2.0"])).constraints == ("joblib==1.3",)
+
+
+def test_a_replacement_that_matches_nothing_is_a_row_that_warns(tmp_path: Path) -> None:
+    """Else a mistyped line is installed, and nobody hears of it."""
+    keys = {"numpy": "numpy==1.26.0", "joblib == 1.3": None, "scikit-lern": "scikit-learn==1.5.2", "mlflow": None}
+    found = read(tmp_path, entry(replace_requirements=keys), requirements__txt=PINNED)
+    (row,) = found.parts
+    assert (row.name, row.passed, row.warns) == ("replace_requirements", False, True)
+    assert row.found == "nothing in the model's files matches: joblib == 1.3, scikit-lern"
+    only = read(tmp_path, entry(replace_requirements={"numpy": None, "x": None}), only={"onnxruntime"})
+    assert [part.found for part in only.parts] == ["nothing in the model's files matches: x"]
+
+
+def test_python_env_dependencies_are_read_as_requirements(tmp_path: Path) -> None:
+    text = "python: 3.11.7\nbuild_dependencies: [pip==24, wheel]\ndependencies: [%s]\n"
+    usual = read(tmp_path, requirements__txt=PINNED, python_env__yaml=text % "-r requirements.txt")
+    assert usual == read(tmp_path, python_env__yaml=text % '"--requirement=./requirements.txt", numpy==1.25.2')
+    assert "numpy==1.25.2" in usual.requirements
+    more = read(
+        tmp_path, python_env__yaml=text % "-r requirements.txt, skops==0.10, -c bounds.txt", bounds__txt="joblib<2"
+    )
+    assert more.requirements == (*usual.requirements, "skops==0.10")
+    assert more.constraints == ("joblib<2",)
+    replaced = read(tmp_path, entry(replace_requirements={"skops": "skops==0.11"}))
+    assert "skops==0.11" in replaced.requirements
+    with pytest.raises(ModelError, match=r"python_env.yaml: dependencies: 'git\+https://a.b/c' is a URL") as refused:
+        read(tmp_path, python_env__yaml=text % "git+https://a.b/c")
+    assert read(tmp_path, entry(**advice(refused.value))) == usual
+    with pytest.raises(ModelError, match=r"python_env.yaml: dependencies.1: must be text"):
+        read(tmp_path, python_env__yaml=text % "numpy, {pip: [a]}")
 
 
 def test_an_index_of_the_model_is_passed_over_and_said_without_its_password(tmp_path: Path) -> None:
@@ -247,7 +277,7 @@ PIECES = (
 )  # fmt: skip
 
 
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=150)
 @given(
     name=st.sampled_from(sorted(SOUND)),
     changes=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(PIECES), st.integers(0, 20)), min_size=1, max_size=6),

@@ -9,14 +9,13 @@ import os
 import pickle
 import zipfile
 import zlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
 import sklearn
-import skops
-import skops.io
 from sklearn.cluster import KMeans
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,8 +24,17 @@ from edgepack_assets.checks import all_pass
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
 from edgepack_assets.model_types.model_folder import saved_versions
-from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows, versions_in_file
+from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, saved_version_rows, versions_in_file
 from edgepack_assets_tests.model_types.model_folder.test_saved_environment import entry
+
+SKOPS = metadata.version("skops")
+
+
+def write_skops(model: Any, path: Path, **options: Any) -> None:
+    """Importing skops.io takes a second: only the tests that write such a file pay for it."""
+    import skops.io
+
+    skops.io.dump(model, path, **options)
 
 
 def lock(python: str = "3.11", **versions: str) -> Lock:
@@ -72,7 +80,7 @@ def fitted() -> Any:
     return Pipeline([("scale", StandardScaler()), ("cluster", KMeans(2, n_init=1, random_state=0))]).fit(rows)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_says_its_scikit_learn_without_being_loaded(tmp_path: Path, fitted: Any, protocol: int) -> None:
     for file in (tmp_path / "m.pkl", tmp_path / "m.joblib"):
         if file.suffix == ".pkl":
@@ -98,6 +106,18 @@ def test_a_compressed_pickle_says_its_scikit_learn(
         assert versions_in_file(file) in ({}, {"scikit-learn": sklearn.__version__})
 
 
+def test_lz4_is_known_by_its_first_bytes(tmp_path: Path, fitted: Any) -> None:
+    """joblib needs the distribution lz4 to read it, which no requirements of the model name."""
+    for method, expected in (("zlib", False), ("lz4", True)):
+        file = tmp_path / f"m_{method}.joblib"
+        if expected:
+            file.write_bytes(b"\x04\x22\x4d\x18" + bytes(100))  # a frame's magic number, little-endian
+        else:
+            joblib.dump(fitted, file, compress=method)
+        assert is_lz4(file) is expected
+        assert (versions_in_file(file) == {}) is expected
+
+
 def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved_versions, "_MOST_BYTES", 2**20)
     monkeypatch.setattr(saved_versions, "_CHUNK", 2**14)
@@ -110,16 +130,16 @@ def test_a_compressed_file_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_skops_file_says_its_skops(tmp_path: Path, fitted: Any, compression: int) -> None:
-    skops.io.dump(fitted, tmp_path / "m.skops", compression=compression)
-    assert versions_in_file(tmp_path / "m.skops") == {"skops": skops.__version__}
+    write_skops(fitted, tmp_path / "m.skops", compression=compression)
+    assert versions_in_file(tmp_path / "m.skops") == {"skops": SKOPS}
 
 
 def test_a_damaged_file_says_nothing(tmp_path: Path, fitted: Any) -> None:
     path = tmp_path / "m.skops"
-    skops.io.dump(fitted, path)
+    write_skops(fitted, path)
     whole = path.read_bytes()
     for content in (b"", b"PK\5\6", whole[:100], whole[len(whole) // 2 :], whole[:-40], b"x" * 100_000):
         path.write_bytes(content)
-        assert versions_in_file(path) in ({}, {"skops": skops.__version__})
+        assert versions_in_file(path) in ({}, {"skops": SKOPS})
     (tmp_path / "m.pkl").write_bytes(b"_sklearn_version\x94\x8c\xff")
     assert versions_in_file(tmp_path / "m.pkl") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -64,11 +65,13 @@ def batch_of(model, rows):
     }
 
 
-MODELS = {
-    (size, step, how): models.fitted(size, step, how)
-    for size, step in [(1, 1), (6, 6), (6, 2), (4, 7), (5, 1)]
-    for how in ("ffill", 0.0)
-}
+MODELS = [(size, step, how) for size, step in [(1, 1), (6, 6), (6, 2), (4, 7), (5, 1)] for how in ("ffill", 0.0)]
+
+
+@functools.cache
+def fitted(size, step, how):
+    """The model, fitted when a test first asks for it."""
+    return models.fitted(size, step, how)
 
 
 @settings(max_examples=150)
@@ -78,7 +81,7 @@ MODELS = {
     holes=st.sets(st.tuples(st.integers(0, 39), st.integers(0, 2)), max_size=60),
 )
 def test_answers_equal_batch_predictions_wherever_values_are_missing(inference, key, levels, holes):
-    model = MODELS[key]
+    model = fitted(*key)
     rows = np.outer(levels, [1.0, 1.1, 0.9])
     for row, column in holes:
         rows[row, column] = np.nan
@@ -96,7 +99,7 @@ def test_features_keep_their_floating_type_which_the_clustering_was_fitted_on(in
 
 
 def test_a_window_that_nothing_can_fill_gets_no_answer_and_a_log_line(inference, caplog):
-    model = MODELS[(6, 6, "ffill")]
+    model = fitted(6, 6, "ffill")
     rows = models.recording(24)
     rows[:3, 1] = np.nan
     with caplog.at_level(logging.WARNING):
@@ -112,7 +115,7 @@ def test_a_window_that_nothing_can_fill_gets_no_answer_and_a_log_line(inference,
      {"ph1": [1.0], "ph2": 1.0, "ph3": 1.0}, {}],
 )  # fmt: skip
 def test_a_bad_record_is_refused_with_a_log_line_and_does_not_poison_the_window(inference, caplog, bad):
-    model, rows = MODELS[(6, 6, "ffill")], models.recording(12)
+    model, rows = fitted(6, 6, "ffill"), models.recording(12)
     component, answers = inference.StateIdentifier(model, {}), []
     for n, record in enumerate(records_of(rows)):
         if n in (2, 9):
@@ -124,7 +127,7 @@ def test_a_bad_record_is_refused_with_a_log_line_and_does_not_poison_the_window(
 
 
 def test_step_size_changes_while_running(inference):
-    model = MODELS[(6, 6, "ffill")]
+    model = fitted(6, 6, "ffill")
     component, answered = inference.StateIdentifier(model, {}), []
     component.update_parameters({"step_size": 6})
     for n, record in enumerate(records_of(models.recording(60))):
@@ -139,14 +142,14 @@ def test_step_size_changes_while_running(inference):
 
 @pytest.mark.parametrize("step", [0, -1, 2.5, "3", True, None])
 def test_a_step_size_that_is_none_stays_as_it_was(inference, caplog, step):
-    component = inference.StateIdentifier(MODELS[(6, 6, "ffill")], {})
+    component = inference.StateIdentifier(fitted(6, 6, "ffill"), {})
     component.update_parameters({"step_size": step})
     assert component.step_size == 6
     assert "refused" in caplog.text
 
 
 def test_the_answer_holds_exactly_what_the_package_declares(inference):
-    model, rows = MODELS[(6, 6, "ffill")], models.recording(6)
+    model, rows = fitted(6, 6, "ffill"), models.recording(6)
     rows[2, 0] = np.nan
     component = inference.StateIdentifier(model, {})
     answer = [component.process(record) for record in records_of(rows)][-1]
