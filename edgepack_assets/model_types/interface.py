@@ -291,7 +291,7 @@ class ModelType(ABC):
         """All states or classes that the model can answer; None where it does not tell."""
         return None
 
-    def category_labels(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """State or class, as text, -> what it is called in the payload or by the model, as far as that is known."""
         return {}
 

@@ -110,9 +110,9 @@ class Plugin:
         """See ModelType."""
         return self._call("categories", answers.categories, self._plugin.categories, inspection)
 
-    def category_labels(self, payload: Payload, inspection: Mapping[str, Any]) -> dict[str, str]:
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> dict[str, str]:
         """See ModelType."""
-        return self._call("category_labels", answers.texts, self._plugin.category_labels, payload, inspection)
+        return self._call("category_names", answers.texts, self._plugin.category_names, payload, inspection)
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path

@@ -23,8 +23,8 @@ from edgepack_assets.tasks.numbering import (
     contingency,
     contingency_table,
     listed,
-    match_clusters,
-    moved_labels,
+    match_numbers,
+    moved_classes,
     ordered,
 )
 from edgepack_assets.tasks.payload_data import open_payload
@@ -87,7 +87,7 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
     categories = shipped(implementation.categories(inspection), inspection)
-    match = match_clusters(found, earlier, categories, entry.numbering_agreement)
+    match = match_numbers(found, earlier, categories, entry.numbering_agreement)
     warns, where = entry.numbering == "warn", str(predecessor)
     if match.unclear:
         wanted = f"the states of the package before, in at least {entry.numbering_agreement:.4g} of the records"
@@ -112,33 +112,28 @@ def _rows_of_classes(  # noqa: PLR0917 - both packages, and what is known of the
     predecessor: Predecessor, context: TaskContext,
 ) -> list[CheckRow]:  # fmt: skip
     implementation, where = context.model_type(key), str(predecessor)
-    labels = implementation.category_labels(open_payload(payload_data, context), inspection)
+    names = implementation.category_names(open_payload(payload_data, context), inspection)
     earlier: Mapping[str, str] = {}
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
-        earlier = implementation.category_labels(open_payload(known.payload_data, context), there)
-    changed = {
-        now: (earlier[now], labels[now]) for now in labels.keys() & earlier.keys() if labels[now] != earlier[now]
-    }
+        earlier = implementation.category_names(open_payload(known.payload_data, context), there)
+    changed = {now: (earlier[now], names[now]) for now in names.keys() & earlier.keys() if names[now] != earlier[now]}
     wrong = [f"index {now} is {changed[now][1]} now, was {changed[now][0]}" for now in map(str, ordered(changed))]
-    moved = moved_labels(found)
+    moved = moved_classes(found)
     for now in ordered(moved):
-        names = f" ({earlier.get(str(moved[now]), '')})" if str(moved[now]) in earlier else ""
-        wrong.append(f"index {now} answers what index {moved[now]}{names} answered")
+        called = f" ({earlier[str(moved[now])]})" if str(moved[now]) in earlier else ""
+        wrong.append(f"index {now} answers what index {moved[now]}{called} answered")
     warns = context.entry(key).numbering == "warn"
     agreeing = sum(count for (old, new), count in found.counts.items() if old == new)
-    rows = [
-        CheckRow(
-            CLASSES, not wrong, "; ".join(wrong[:20]) or f"{agreeing} of {found.records} answers are the same",
-            "no index means another class than in the package before", where, warns=warns,
-        ) if found.records else
-        CheckRow(CLASSES, False, "no record is answered by both", "records that both answer", where, warns=warns)
-    ]  # fmt: skip
-    if labels and not earlier:
-        rows.append(
-            CheckRow(
-                "labels of the package before", False, "its payload is not in the artefact store, so only answers are "
-                "compared", "labels to compare with", where, warns=True,
-            )
-        )  # fmt: skip
+    if wrong or found.records:
+        same = f"{agreeing} of {found.records} answers are the same"
+        wanted = "no index means another class than in the package before"
+        rows = [CheckRow(CLASSES, not wrong, "; ".join(wrong[:20]) or same, wanted, where, warns=warns)]
+    else:
+        rows = [
+            CheckRow(CLASSES, False, "no record is answered by both", "records that both answer", where, warns=warns)
+        ]
+    if names and not earlier:
+        lost = "its payload is not in the artefact store: only answers are compared"
+        rows.append(CheckRow("classes before have names", False, lost, "names to compare with", where, warns=True))
     return rows

@@ -104,8 +104,8 @@ def _category(answer: Answer, output: str) -> Category:
     return value
 
 
-def match_clusters(found: Contingency, before: Iterable[Category], now: Iterable[Category], agreement: float) -> Match:
-    """The numbers of clusters mean nothing by themselves: find those under which most records agree.
+def match_numbers(found: Contingency, before: Iterable[Category], now: Iterable[Category], agreement: float) -> Match:
+    """Where numbers mean nothing by themselves, find those under which most records agree.
 
     `before` and `now` are the categories that the models know, which may be more than the payload shows. `agreement`
     is the share of records that must agree for the match to be clear."""
@@ -166,7 +166,7 @@ def _why_unclear(
     return ""
 
 
-def moved_labels(found: Contingency) -> dict[Category, Category]:
+def moved_classes(found: Contingency) -> dict[Category, Category]:
     """Class now -> the other class as which most of its records were answered before, and most of whose records are
     answered as this one now: its index has changed.
 

@@ -15,7 +15,7 @@ from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_clusters, ordered
+from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_numbers, ordered
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
 from edgepack_assets.tasks.predecessor import Predecessor, answers_to, find_predecessor, recorded
 
@@ -83,7 +83,7 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
-    match = match_clusters(found, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)
+    match = match_numbers(found, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)
     table = tuple(contingency_table(found))
     wanted = f"a clear match: at least {entry.numbering_agreement:.4g} of the records agree"
     if match.unclear:

@@ -19,8 +19,8 @@ from edgepack_assets.tasks.numbering import (
     Contingency,
     contingency,
     contingency_table,
-    match_clusters,
-    moved_labels,
+    match_numbers,
+    moved_classes,
 )
 
 
@@ -60,20 +60,20 @@ def retrained(draw: st.DrawFn) -> tuple[list[int], list[int], dict[int, int], in
 def test_a_new_numbering_is_found_and_undone_exactly(case: tuple[list[int], list[int], dict[int, int], int]) -> None:
     before, now, numbers, differing = case
     states = range(len(numbers))
-    match = match_clusters(pairs(before, now), states, states, 0.9)
+    match = match_numbers(pairs(before, now), states, states, 0.9)
     assert match.unclear == ""
     assert match.before == numbers
     assert (match.agreeing, match.records) == (len(before) - differing, len(before))
     # once it is undone, nothing is left to change
     shipped = [match.before[state] for state in now]
-    again = match_clusters(pairs(before, shipped), states, states, 0.9)
+    again = match_numbers(pairs(before, shipped), states, states, 0.9)
     assert again.unclear == "" and again.moved == {}
 
 
 @given(st.permutations(range(5)), st.integers(0, 4))
 def test_a_state_that_the_payload_does_not_show_keeps_the_numbers_one_to_one(anew: list[int], hidden: int) -> None:
     before = [state for state in range(5) if state != hidden for _ in range(9)]
-    match = match_clusters(pairs(before, [anew[state] for state in before]), range(5), range(5), 0.9)
+    match = match_numbers(pairs(before, [anew[state] for state in before]), range(5), range(5), 0.9)
     assert match.before == {number: state for state, number in enumerate(anew)}  # by elimination
     assert match.unproven == (hidden,)
 
@@ -97,7 +97,7 @@ SIX = [0] * 20 + [1] * 20 + [2] * 20
 )
 def test_what_is_no_clear_match(before: list[int], now: list[int], states: tuple[int, int], why: str) -> None:
     old, new = map(range, states)
-    assert why in match_clusters(pairs(before, now), old, new, 0.9).unclear
+    assert why in match_numbers(pairs(before, now), old, new, 0.9).unclear
 
 
 def test_answers_are_joined_by_record(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_answers_are_joined_by_record(tmp_path: Path) -> None:
 def test_packages_that_answer_other_records_are_not_compared(tmp_path: Path) -> None:
     before, now = [0, None] * 20 + [0, 1], [None, 0] * 20 + [0, 1]
     found = contingency(results(tmp_path / "b", before), results(tmp_path / "n", now), "prediction")
-    assert "only 2 records are answered by both" in match_clusters(found, (), (), 0.9).unclear
+    assert "only 2 records are answered by both" in match_numbers(found, (), (), 0.9).unclear
 
 
 @pytest.mark.parametrize("answer", [True, 1.5, {"a": 1}, [0]])
@@ -142,7 +142,7 @@ def better_classifier(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 
 @given(better_classifier())
 def test_other_answers_alone_move_no_class(case: tuple[list[str], list[str]]) -> None:
-    assert moved_labels(pairs(*case)) == {}
+    assert moved_classes(pairs(*case)) == {}
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,4 @@ def test_other_answers_alone_move_no_class(case: tuple[list[str], list[str]]) ->
 )
 def test_classes_that_moved_are_found(anew: Mapping[str, str], moved: Mapping[str, str]) -> None:
     before = [str(label) for label in range(3) for _ in range(20)]
-    assert moved_labels(pairs(before, [anew.get(label, label) for label in before])) == moved
+    assert moved_classes(pairs(before, [anew.get(label, label) for label in before])) == moved

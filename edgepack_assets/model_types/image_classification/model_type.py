@@ -87,7 +87,7 @@ class ImageClassification(ModelType):
         """How images enter the model, and whether scores come out."""
         return image_input.rows(inspection, entry)
 
-    def category_labels(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """Index of a class -> its folder in the raw data."""
         return {str(label): name for label, name in payloads.class_folders(payload).items()}
 
