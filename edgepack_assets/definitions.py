@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.loader import CONFIG_VARIABLE, load_settings, other_config_beside
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.assets import ALL_ASSETS
+from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.io_manager import artefact_io_manager
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.resources import edgepack_resource
@@ -23,9 +25,17 @@ from edgepack_assets.model_types import model_type
 from edgepack_assets.operations.config_check import unknown_metrics
 
 
-def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+def build_defs(
+    config_file: Path | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+) -> dg.Definitions:
     """The definitions for a configuration file (the one in force by default). Raises ConfigError."""
     settings = load_settings(config_file)
+    if config_file is None and (beside := other_config_beside()) is not None:
+        logging.getLogger(__name__).warning(f"using {settings.file}, which {CONFIG_VARIABLE} names, not {beside}")
+    if config_file is None and HOME_VARIABLE not in os.environ and (said := other_home(settings.file)) is not None:
+        logging.getLogger(__name__).warning(said)
     _check_gates(settings)
     return dg.Definitions(
         assets=ALL_ASSETS,
@@ -36,6 +46,7 @@ def build_defs(config_file: Path | None = None, resource_overrides: Mapping[str,
             "artefact_io": artefact_io_manager,
             **(resource_overrides or {}),
         },
+        loggers=loggers,
         # Steps are light: what is heavy runs in children. A process for each would cost seconds a step.
         executor=dg.in_process_executor,
     )

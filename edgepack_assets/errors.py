@@ -74,3 +74,7 @@ class ComponentError(EdgepackError):
 
 class PackageError(EdgepackError):
     """A package is not what the server, or this project, requires of it."""
+
+
+class CheckFailedError(EdgepackError):
+    """A blocking check of an asset does not hold."""

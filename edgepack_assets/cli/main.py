@@ -1,7 +1,7 @@
 """The `edgepack` command: its name, its help and how it shows errors. The commands are in the modules beside this one.
 
-Dagster does the packaging: `dagster asset materialize`, or the UI. Nothing heavy is imported at load, and Dagster only
-by commands that need its instance, so that every command answers at once.
+Nothing heavy is imported at load, and Dagster only by commands that need its instance, so that every command answers at
+once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from edgepack_assets.cli.config import config
 from edgepack_assets.cli.lock import lock
 from edgepack_assets.cli.model_type import model_type
 from edgepack_assets.cli.operations import doctor, env, gc, sensors
+from edgepack_assets.cli.package import package
 from edgepack_assets.cli.registry import data, model, sync
 from edgepack_assets.cli.ui import ui, webserver
+from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import EdgepackError
 
 
@@ -24,6 +26,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            if said := dagster_home.leave_other_project():
+                click.echo(said, err=True)
             return super().invoke(ctx)
         except EdgepackError as error:
             raise click.ClickException(str(error)) from error
@@ -37,5 +41,5 @@ def main() -> None:
     partition in Dagster, which packages it."""
 
 
-for _command in (config, data, doctor, env, gc, lock, model, model_type, sensors, sync, ui, webserver):
+for _command in (config, data, doctor, env, gc, lock, model, model_type, package, sensors, sync, ui, webserver):
     main.add_command(_command)

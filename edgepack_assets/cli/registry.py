@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,10 @@ def _group(kind: Kind, noun: str) -> click.Group:
         callback=_tags,
         help="A tag of the version; may be repeated.",
     )
-    def add(name: str, path: Path, tags: dict[str, str]) -> None:
+    @click.option("--force", is_flag=True, help="Register it although no model type of edgepack.yaml can use it.")
+    def add(name: str, path: Path, tags: dict[str, str], force: bool) -> None:
         settings = load_settings()
+        _check_use(kind, name, path, tags, settings, force)
         added = open_registry(settings).register(kind, name, path, tags)
         click.echo(added)
         if kind is Kind.MODEL:
@@ -161,12 +163,20 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
     click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
 
 
+def _check_use(  # noqa: PLR0917 - what is added, and how
+    kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings, force: bool
+) -> None:
+    from edgepack_assets.operations.added_files import using_types, why_useless
+
+    if not using_types(kind, name, settings):
+        key = "model_name" if kind is Kind.MODEL else "raw_data.name"
+        click.echo(f"no model type of {settings.file} has the {key} {name}: nothing will use it", err=True)
+    elif not force and path.exists() and (reason := why_useless(kind, name, path, tags, settings)) is not None:
+        raise EdgepackError(f"{path} is not registered, as it could not be used (--force registers it):\n{reason}")
+
+
 def _add_partitions_of(model_version: RegisteredVersion, settings: Settings) -> None:
     keys = _keys([model_version], settings)
-    if not keys:
-        click.echo(
-            f"no model type of {settings.file} has the model_name {model_version.name}: no partition added", err=True
-        )
     try:
         new = dagster_home.add_partitions(keys)
     except EdgepackError as error:

@@ -30,8 +30,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def _prepare(names: Sequence[str]) -> None:
     from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE
 
-    for name, value in instance.environment().items():
-        os.environ.setdefault(name, value)
+    instance.prepare_process()
     os.environ[ALLOWED_HOSTS_VARIABLE] = " ".join([os.environ.get(ALLOWED_HOSTS_VARIABLE, ""), *names])
 
 

@@ -45,6 +45,20 @@ _MUST_EXIST: dict[tuple[str, ...], str] = {
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
+def config_beside() -> Path | None:
+    """The edgepack.yaml here or in a folder above, if there is one."""
+    here = Path.cwd()
+    return next((folder / CONFIG_NAME for folder in (here, *here.parents) if (folder / CONFIG_NAME).is_file()), None)
+
+
+def other_config_beside() -> Path | None:
+    """The edgepack.yaml here or in a folder above, where $EDGEPACK_CONFIG names another file."""
+    named, beside = os.environ.get(CONFIG_VARIABLE), config_beside()
+    if not named or beside is None or Path(named).expanduser().resolve() == beside.resolve():
+        return None
+    return beside
+
+
 def find_config() -> Path:
     """The configuration file in force: $EDGEPACK_CONFIG, else edgepack.yaml here or in a folder above,
     else the one beside this package (a checkout installed with `pip install -e`)."""
@@ -54,11 +68,12 @@ def find_config() -> Path:
         if not path.is_file():
             raise ConfigError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
         return path
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).parents[2]):
-        if (folder / CONFIG_NAME).is_file():
-            return folder / CONFIG_NAME
-    raise ConfigError(f"no {CONFIG_NAME} in {here} or above it; create one, or name it in {CONFIG_VARIABLE}")
+    if (beside := config_beside()) is not None:
+        return beside
+    of_checkout = Path(__file__).parents[2] / CONFIG_NAME
+    if of_checkout.is_file():
+        return of_checkout
+    raise ConfigError(f"no {CONFIG_NAME} in {Path.cwd()} or above it; create one, or name it in {CONFIG_VARIABLE}")
 
 
 @dataclass(frozen=True)

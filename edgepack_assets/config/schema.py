@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -87,17 +88,21 @@ def _data_version(value: object) -> Version:
     raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
+STAGES = ("staging", "production")
+"""What a package is used for: tried, or at work."""
+
+
 def _by_environment(value: object) -> object:
     return {"default": value} if isinstance(value, str) else value
 
 
 def _reference(value: object) -> object:
-    if value in ("previous", "training"):
+    if value in ("previous", "training", *STAGES):
         return value
     try:
         return _model_version(value)
     except ValueError:
-        raise ValueError("a reference is previous, training or the number of a model version") from None
+        raise ValueError(f"a reference is {_REFERENCES}") from None
 
 
 def _python_version_in_json(schema: dict[str, Any]) -> None:
@@ -106,7 +111,10 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
     schema["enum"] = [*EDGE_PYTHONS, *map(float, EDGE_PYTHONS), None]
 
 
+_REFERENCES = "previous, training, staging, production or the number of a model version"
+_Reference = Literal["previous", "training", "staging", "production"]
 _Approval = Literal["auto", "required"]
+_LineName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,39}$")]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
 _Folders = Annotated[
     tuple[Path, ...],
@@ -171,12 +179,12 @@ class GateSettings(Section):
     min: Number | None = Field(default=None, description="Lowest value that passes.")
     max: Number | None = Field(default=None, description="Highest value that passes.")
     reference: Annotated[
-        Literal["previous", "training"] | int | None,
-        BeforeValidator(_reference, json_schema_input_type=Literal["previous", "training"] | int | None),
+        _Reference | int | None, BeforeValidator(_reference, json_schema_input_type=_Reference | int | None)
     ] = Field(
         default=None,
         description="previous: the package of the highest lower model version. training: the tag of the model version. "
-        "A number: the newest package of that model version.",
+        "staging, production: the package that was moved to that stage last, on whichever line. A number: the newest "
+        "package of that model version.",
     )
     tolerance: Annotated[
         Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
@@ -193,7 +201,7 @@ class GateSettings(Section):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
         if self.reference is None and "tolerance" in self.model_fields_set:
-            raise ValueError("a tolerance needs a reference: previous, training or the number of a model version")
+            raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
         return self
 
 
@@ -320,6 +328,9 @@ class Settings(Section):
     run: RunSettings = Field(default=RunSettings(), description="Where a run belongs, and where it may write files.")
     sensors: SensorSettings = Field(
         default=SensorSettings(), description="How the sensors look for new model versions."
+    )
+    lines: tuple[_LineName, ...] = Field(
+        default=(), description="The lines of the plant that have a package in each stage of their own."
     )
     model_types: dict[str, ModelTypeSettings] = Field(
         min_length=1, description="The kinds of models to package. Partition keys are <name>:<version>."

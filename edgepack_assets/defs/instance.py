@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config
+from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config, other_config_beside
 from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 HOME_VARIABLE = "DAGSTER_HOME"
+_EXPORTED_VARIABLE = "EDGEPACK_EXPORTED_CONFIG"
+"""What `edgepack env` set CONFIG_VARIABLE to, which a person who names a file by hand does not change."""
+_HOME = Path(".edgepack", "dagster")
 _FILE = "dagster.yaml"
 _MOST_FAILURES = 3
 _LONGEST = 1000
@@ -31,7 +34,7 @@ _LONGEST = 1000
 
 def default_home() -> Path:
     """The home of this project, which is ours to keep up to date."""
-    return find_config().parent / ".edgepack" / "dagster"
+    return find_config().parent / _HOME
 
 
 def home() -> Path:
@@ -46,6 +49,16 @@ def home() -> Path:
             f"every working directory. Set it to {folder.absolute()}, or unset it to use {default_home()}"
         )
     return folder
+
+
+def other_home(config_file: Path) -> str | None:
+    """A line that says which home is in use, where it is not the one of the configuration's project."""
+    named, ours = os.environ.get(HOME_VARIABLE), config_file.parent / _HOME
+    if named and Path(named).expanduser().resolve() == ours.resolve():
+        return None
+    if named:
+        return f"Dagster keeps its runs in {named}, which {HOME_VARIABLE} names, not in this project's {ours}"
+    return f'{HOME_VARIABLE} is not set: Dagster keeps no run. Prepare the shell with: eval "$(edgepack env)"'
 
 
 def ensure() -> Path:
@@ -70,6 +83,23 @@ def ensure() -> Path:
     return _writable(folder)
 
 
+def leave_other_project() -> str | None:
+    """In a shell that `edgepack env` has prepared for another folder, use the edgepack.yaml that is here.
+
+    What a person has named by hand stays. Returns a line that says which configuration is used, wherever another one
+    lies here."""
+    beside = other_config_beside()
+    if beside is None:
+        return None
+    named = os.environ[CONFIG_VARIABLE]
+    if os.environ.get(_EXPORTED_VARIABLE) != named:
+        return f"using {named}, which {CONFIG_VARIABLE} names, not {beside}"
+    if os.environ.get(HOME_VARIABLE) == str(Path(named).parent / _HOME):
+        del os.environ[HOME_VARIABLE]
+    os.environ[CONFIG_VARIABLE] = str(beside)
+    return f"using {beside}, not {named}, for which `edgepack env` has prepared this shell"
+
+
 def environment() -> dict[str, str]:
     """The environment variables that Dagster's own commands need to work on this project; makes the home ready."""
     return {
@@ -79,10 +109,18 @@ def environment() -> dict[str, str]:
         # children die without a word and the UI never comes up. In this mode it hands them the module itself.
         "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
         CONFIG_VARIABLE: str(find_config()),
+        _EXPORTED_VARIABLE: str(find_config()),
         # The SDK refuses to work without an answer to this; the user's own answer stands.
         "SIMATICAI_TELEMETRY": os.environ.get("SIMATICAI_TELEMETRY") or "deny",
         "DAGSTER_DISABLE_TELEMETRY": "yes",
     }
+
+
+def prepare_process() -> Path:
+    """Set those variables in this process, except where they are set, and return the home in use."""
+    for name, value in environment().items():
+        os.environ.setdefault(name, value)
+    return ensure()
 
 
 def _writable(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import dagster as dg
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.instance import other_home
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
@@ -83,6 +84,8 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
         # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of
         # a run.
         gc.freeze()
+        if context.log is not None and (said := other_home(config_file)) is not None:
+            context.log.info(said)
         opened = EdgepackResource(config_file)
         try:
             yield opened

@@ -12,9 +12,10 @@ from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance
 from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.operations.packages import Packaged, find_package, packaged, packages_table
+from edgepack_assets.partitions import ModelKey
 from edgepack_assets.quickstart.add_samples import SampleModel, add_samples
-from edgepack_assets.quickstart.materialize import is_materialized, materialize
-from edgepack_assets.quickstart.summary import Packaged, find_package, next_steps, summary
+from edgepack_assets.quickstart.next_steps import next_steps
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
 
@@ -33,25 +34,26 @@ def main() -> int:
                 "registry; run it with `registry: {type: local}` (EDGEPACK_CONFIG names another file)"
             )
         registry = open_registry(settings)
-        packaged, work_done = run(settings, registry)
+        samples, packages, work_done = run(settings, registry)
     except EdgepackError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. Run it again to continue: finished steps are kept.", file=sys.stderr)
         return 130
-    print(f"\n{summary(packaged)}\n")
+    print(f"\n{packages_table(packages)}\n")
     took = f"Done in {time.monotonic() - began:.0f} s."
     print(took if work_done else "Everything exists already: nothing to do.")
-    print(f"\n{next_steps(packaged[0].sample, registry)}")
+    print(f"\n{next_steps(samples[0], registry)}")
     return 0
 
 
-def run(settings: Settings, registry: Registry) -> tuple[list[Packaged], bool]:
-    """Add what is missing and package what is not packaged. Returns the packages, and whether there was work to do."""
+def run(settings: Settings, registry: Registry) -> tuple[list[SampleModel], list[Packaged], bool]:
+    """Add what is missing and package what is not packaged. Returns the samples, their packages, and whether there was
+    work to do."""
     print("\nSample data and models")
     samples = add_samples(settings, registry, _print_line)
-    home = instance.ensure()
+    home = instance.prepare_process()
     instance.add_partitions(sample.key for sample in samples)
 
     missing = [sample for sample in samples if not _is_packaged(sample, registry, home)]
@@ -60,19 +62,35 @@ def run(settings: Settings, registry: Registry) -> tuple[list[Packaged], bool]:
         if sample not in missing:
             _print_line(f"{sample.key!s:28} is packaged already")
     if missing:
-        materialize([sample.key for sample in missing], home, settings.file, _print_line)
-    packaged = []
+        _package([sample.key for sample in missing], home, settings)
+    packages = []
     for sample in samples:
-        package = find_package(sample, registry)
+        package = find_package(sample.entry, sample.model, registry)
         if package is None:
             raise EdgepackError(f"{sample.key} was materialized, but no package of it is registered")
-        packaged.append(Packaged(sample, package))
-    return packaged, bool(missing)
+        packages.append(packaged(sample.key, sample.entry, package))
+    return samples, packages, bool(missing)
+
+
+def _package(keys: list[ModelKey], home: Path, settings: Settings) -> None:
+    from edgepack_assets.definitions import build_defs
+    from edgepack_assets.defs.package_runs import PackageRequest, failures_in_words, run_requests
+
+    results = run_requests(
+        map(PackageRequest, keys), lambda console: build_defs(settings.file, loggers={"console": console}), home,
+        _print_line,
+    )  # fmt: skip
+    if failures := failures_in_words(results):
+        raise EdgepackError(failures)
 
 
 def _is_packaged(sample: SampleModel, registry: Registry, home: Path) -> bool:
+    from edgepack_assets.defs.package_runs import is_materialized
+
     # A package alone is not enough: with a new DAGSTER_HOME the UI would have nothing to show.
-    return find_package(sample, registry) is not None and is_materialized(PACKAGE_ASSET, sample.key, home)
+    return find_package(sample.entry, sample.model, registry) is not None and is_materialized(
+        PACKAGE_ASSET, sample.key, home
+    )
 
 
 def _print_line(line: str) -> None:

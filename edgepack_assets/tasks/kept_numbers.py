@@ -28,7 +28,14 @@ from edgepack_assets.tasks.numbering import (
     ordered,
 )
 from edgepack_assets.tasks.payload_data import open_payload
-from edgepack_assets.tasks.predecessor import Predecessor, Recorded, answers_to, find_predecessor, recorded
+from edgepack_assets.tasks.predecessor import (
+    NO_PREDECESSOR,
+    Predecessor,
+    Recorded,
+    answers_to,
+    find_predecessor,
+    recorded,
+)
 
 STATES, CLASSES = "states keep their numbers", "classes keep their numbers"
 
@@ -58,7 +65,7 @@ def numbers_report(
     try:
         predecessor = find_predecessor(key, context)
         if predecessor is None:
-            return NumbersReport(f"none: no package of a lower model version than {key.version}")
+            return NumbersReport(NO_PREDECESSOR)
         with answers_to(payload_data, predecessor, key, context) as before:
             found = contingency(before, now, output)
         known = recorded(predecessor, context)

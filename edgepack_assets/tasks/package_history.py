@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.config.schema import STAGES
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext
@@ -25,6 +26,7 @@ from edgepack_assets.tasks.package_tags import (
     RAW_DATA,
     is_dated_metrics,
 )
+from edgepack_assets.tasks.stages import moves
 
 _Package = TypeVar("_Package", bound=RegisteredVersion | DamagedVersion)
 """A package, of which the tags are read and nothing else: those of a damaged one hold as long as they can be read."""
@@ -72,13 +74,15 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     wanted = {name: gate.reference for name, gate in entry.gates.items() if gate.reference is not None}
     if not wanted:
         return {}
+    listed: list[RegisteredVersion | DamagedVersion] = []
     packages: dict[int, RegisteredVersion | DamagedVersion] = {}
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
         damaged = context.registry.damaged(Kind.MODEL, name)
         refuse_unread(damaged)
-        packages = by_model_version([*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name)
+        listed = [*context.registry.versions(Kind.MODEL, name), *damaged]
+        packages = by_model_version(listed, entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"
             context.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
@@ -88,7 +92,10 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     payload = metrics.made_from["payload_data"]
     by_metric = {}
     for name, reference in wanted.items():
-        if reference == "training":
+        if reference in STAGES:
+            compared = _stage_reference(name, str(reference), listed, payload)
+            by_metric[name] = replace(compared, source=compared.source + unreadable)
+        elif reference == "training":
             assert model is not None
             value = _number(model.tags.get(name))
             where = f"training, in the tags of {model}"
@@ -125,6 +132,17 @@ def _package_reference(
     value, where = _metric_of(package, name, payload)
     source = f"{package} of model version {version}, on {where}"
     return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
+
+
+def _stage_reference(
+    name: str, stage: str, packages: Sequence[RegisteredVersion | DamagedVersion], payload: str
+) -> Reference:
+    at_work = [move for move in moves(packages) if move.stage == stage]
+    if not at_work:
+        return Reference(f"no package of this model is in {stage}: edgepack package promote", None)
+    value, where = _metric_of(at_work[-1].package, name, payload)
+    source = f"{at_work[-1].package}, in {at_work[-1]}, on {where}"
+    return Reference(source if value is not None else f"{at_work[-1].package} has no {name}", value)
 
 
 def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:

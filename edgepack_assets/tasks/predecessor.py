@@ -5,7 +5,7 @@ How its answers are compared with those of a new package is in numbering.py, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,16 @@ from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.package_history import by_model_version
+from edgepack_assets.tasks.package_history import by_model_version, model_version_of
 from edgepack_assets.tasks.package_tags import CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
 from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.stages import current
 
+_Package = RegisteredVersion | DamagedVersion
+_PRODUCTION = "production"
+NO_PREDECESSOR = "none: no package in production, and none of a lower model version"
 _RECORDED = ("config_package", "payload_data", "validation_results")
 
 
@@ -49,27 +53,42 @@ class Recorded:
 def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
     """The package before that of this model version; None if there is none.
 
-    Raises EdgepackError if it cannot be read, or if it is not known which one it is."""
+    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if it
+    is of another model version, else that of the highest lower model version. Raises EdgepackError if it cannot be
+    read, or if it is not known which one it is; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
     damaged = context.registry.damaged(Kind.MODEL, name)
-    packages: dict[int, RegisteredVersion | DamagedVersion] = by_model_version(
-        [*context.registry.versions(Kind.MODEL, name), *damaged], entry.model_name
-    )
-    version = _version_before(packages, key)
-    if version is None:
+    refuse_unread(damaged)
+    listed: list[_Package] = [*context.registry.versions(Kind.MODEL, name), *damaged]
+    chosen = _at_work(listed, entry.model_name, key) or _version_before(listed, entry.model_name, key)
+    if chosen is None:
         if unknown := [package for package in damaged if not package.tags_are_known]:
             raise EdgepackError(f"the package before cannot be told: {damaged_in_words(unknown)}")
         return None
-    package = packages[version]
+    package, version = chosen
     if isinstance(package, DamagedVersion):
         raise EdgepackError(f"{package} of model version {version} cannot be read: {package.reason}")
     return Predecessor(package, version)
 
 
-def _version_before(packages: Mapping[int, RegisteredVersion | DamagedVersion], key: ModelKey) -> int | None:
-    """The model version whose package comes before: the highest lower one. What package a line uses is asked here."""
-    return max((version for version in packages if version < key.version), default=None)
+def _at_work(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
+    """The package of another model version that was moved to production last and still is there."""
+    in_production = {move.package.number: move for (stage, _), move in current(listed).items() if stage == _PRODUCTION}
+    by_number = {package.number: package for package in listed}
+    for move in sorted(in_production.values(), key=lambda move: move.at, reverse=True):
+        package = by_number[move.package.number]
+        version = model_version_of(package, model_name)
+        if version is not None and version != key.version:
+            return package, version
+    return None
+
+
+def _version_before(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
+    """The newest package of the highest lower model version."""
+    packages: dict[int, _Package] = by_model_version(listed, model_name)
+    version = max((version for version in packages if version < key.version), default=None)
+    return None if version is None else (packages[version], version)
 
 
 def recorded(predecessor: Predecessor, context: TaskContext) -> Recorded | None:

@@ -17,7 +17,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_numbers, ordered
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
-from edgepack_assets.tasks.predecessor import Predecessor, answers_to, find_predecessor, recorded
+from edgepack_assets.tasks.predecessor import NO_PREDECESSOR, Predecessor, answers_to, find_predecessor, recorded
 
 _ROW = "states get the numbers of the package before"
 
@@ -51,7 +51,7 @@ def plan_renumbering(  # noqa: PLR0917 - what is run, and where
     try:
         predecessor = find_predecessor(key, context)
         if predecessor is None:
-            return Renumbering(f"none: no package of a lower model version than {key.version}")
+            return Renumbering(NO_PREDECESSOR)
         return _compare(key, package, inspection, environment, work, predecessor, context)
     except TransientError:
         raise

@@ -66,6 +66,8 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str, exit_code: int = 0) -> Result:
+    if arguments[1:2] == ("add",):
+        arguments += ("--force",)  # the files here are no models
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == exit_code, result.output
     return result
@@ -280,7 +282,7 @@ def test_a_shell_takes_the_exports_and_dagster_sees_the_partition(plant: Path) -
     )
     script = f"""
         set -e
-        {edgepack} model add press_model model
+        {edgepack} model add press_model model --force
         eval "$({edgepack} env)"
         cd /
         echo "$EDGEPACK_CONFIG|$DAGSTER_HOME|$DAGSTER_MODULE_NAME"
@@ -453,7 +455,7 @@ def damage_tags(plant: Path, name: str, version: int) -> Path:
 
 def test_a_tag_of_a_latin_1_shell_is_refused_and_nothing_is_placed(plant: Path) -> None:
     edgepack = Path(sys.executable).with_name("edgepack")
-    command = [edgepack, "model", "add", "press_model", "model", "--tag", b"by=J\xe4ger"]
+    command = [edgepack, "model", "add", "press_model", "model", "--force", "--tag", b"by=J\xe4ger"]
     done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONUTF8": "1"})
     assert done.returncode == 1
     assert rb"tag 'by': 'J\udce4ger' cannot be kept: it is not UTF-8 text" in done.stderr

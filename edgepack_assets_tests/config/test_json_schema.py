@@ -19,6 +19,7 @@ SCHEMA = config_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 
 COMPLETE = """
+lines: [line-1, line-2]
 registry:
   type: azure_ml
   subscription_id: 0b1f

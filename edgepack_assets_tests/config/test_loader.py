@@ -167,7 +167,7 @@ FAULTS = {
     ),
     "a reference in words": (
         ENTRY + "    gates: {x: {reference: best}}\n",
-        r":7: .*gates.x.reference: a reference is previous, training or the number .*found 'best'",
+        r":7: .*gates.x.reference: a reference is previous, training, staging, production or the number .*found 'best'",
     ),
     "the latest as reference": (ENTRY + "    gates: {x: {reference: latest}}\n", r":7: .*reference: a reference is"),
     "a tolerance alone": (ENTRY + "    gates: {x: {min: 1, tolerance: 1}}\n", r":7: .*x: a tolerance needs a ref"),

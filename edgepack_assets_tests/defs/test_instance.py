@@ -190,8 +190,8 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(("command", "method"), [
-    (["model", "add", "press_model", "model"], "from_config"),
-    (["model", "add", "press_model", "model"], "add_dynamic_partitions"),
+    (["model", "add", "press_model", "model", "--force"], "from_config"),
+    (["model", "add", "press_model", "model", "--force"], "add_dynamic_partitions"),
     (["sync"], "get_dynamic_partitions"),
     (["sync"], "add_dynamic_partitions"),
     (["sensors"], "from_config"),
@@ -211,7 +211,7 @@ def test_whatever_dagster_raises_a_command_ends_with_a_sentence(  # noqa: PLR091
     if command[0] != "model":
         with monkeypatch.context() as patched:
             patched.setattr(dagster_home, "add_partitions", lambda keys: [])
-            assert CliRunner().invoke(main, ["model", "add", "press_model", "model"]).exit_code == 0
+            assert CliRunner().invoke(main, ["model", "add", "press_model", "model", "--force"]).exit_code == 0
     monkeypatch.setattr(dg.DagsterInstance, method, _failing(error))
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

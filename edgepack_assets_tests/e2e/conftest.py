@@ -55,9 +55,9 @@ class Plant:
         return done
 
     def add_model(self, name: str, path: Path, *options: str) -> int:
-        """`edgepack model add`; the version."""
-        return int(self.run("edgepack", "model", "add", name, str(path), *options).stdout.strip().splitlines()[0]
-                   .rpartition(":")[2])  # fmt: skip
+        """`edgepack model add` of whatever it is; the version."""
+        done = self.run("edgepack", "model", "add", name, str(path), "--force", *options)
+        return int(done.stdout.strip().splitlines()[0].rpartition(":")[2])
 
     def materialize(self, partition: str, select: str = "*", check: bool = True) -> subprocess.CompletedProcess[str]:
         """`dagster asset materialize`."""

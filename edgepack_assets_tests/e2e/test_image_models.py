@@ -140,7 +140,7 @@ def test_a_recording_that_cannot_be_used_is_named(
     for name, values in columns.items():
         frame = frame.drop(columns=name) if values is None else frame.assign(**{name: values})
     frame.to_parquet(tmp_path / "bad.parquet")
-    plant.run("edgepack", "data", "add", "bad_recording", str(tmp_path / "bad.parquet"))
+    plant.run("edgepack", "data", "add", "bad_recording", str(tmp_path / "bad.parquet"), "--force")
     entry = {"implementation": "state_identifier", "model_name": "state_identifier"}
     plant.configure(bad_recording={**entry, "package_name": "bad recording", "raw_data": {"name": "bad_recording"}})
     manifest = (

@@ -118,7 +118,7 @@ def test_a_key_that_overrides_a_merged_one_is_no_duplicate(file: Path) -> None:
 def test_the_command_says_which_file_it_read(file: Path) -> None:
     file.write_text(ENTRY)
     done = CliRunner().invoke(main, ["config", "check"])
-    assert (done.exit_code, done.output) == (0, f"{file} is valid; model types: press\n")
+    assert (done.exit_code, done.stdout) == (0, f"{file} is valid; model types: press\n")
 
 
 def test_the_command_fails_with_every_mistake(file: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.kept_numbers import NumbersReport, numbers_report
+from edgepack_assets.tasks.predecessor import NO_PREDECESSOR
+from edgepack_assets.tasks.stages import promote
 from edgepack_assets_tests.tasks.plant import PackagingHere
 
 CLUSTERS = {"clusters": 3}
@@ -128,7 +131,7 @@ def said(report: NumbersReport) -> str:
 
 def test_a_first_package_is_compared_with_none_and_has_no_row(plant: Plant) -> None:
     report = plant.report(1, STATES)
-    assert report.predecessor == "none: no package of a lower model version than 1"
+    assert report.predecessor == NO_PREDECESSOR
     assert report.rows == ()
     # one of a higher version is none before it
     plant.packaged(5, PERMUTED)
@@ -160,6 +163,24 @@ def test_the_package_before_is_the_newest_of_the_highest_lower_model_version(pla
     plant.packaged(2, STATES)
     assert not all_pass(plant.report(4, STATES).rows)
     assert all_pass(plant.report(4, PERMUTED).rows)
+
+
+def test_the_package_in_production_is_the_one_before(plant: Plant) -> None:
+    plant.packaged(1, STATES)
+    plant.packaged(2, PERMUTED)  # by a person's reason, say, and not on the line yet
+
+    def move(number: int, line: str, hour: int) -> None:
+        package = plant.registry.get(Kind.MODEL, "Press-edge", number)
+        at = datetime(2026, 3, 4, hour, tzinfo=UTC)
+        assert promote(plant.registry, package, "production", line, "me", "", at)
+
+    move(1, "", 8)
+    assert all_pass(plant.report(3, STATES).rows)
+    # what is made again is not compared with itself, though it is in production
+    assert plant.report(1, PERMUTED).rows == ()
+    # of several lines the one that was moved last
+    move(2, "line-4", 9)
+    assert all_pass(plant.report(3, PERMUTED).rows)
 
 
 def test_another_number_of_states_fails_with_the_table(plant: Plant) -> None:

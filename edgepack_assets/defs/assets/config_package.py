@@ -1,7 +1,10 @@
 """config_package: the pipeline configuration package, its lock, and what inspecting the model reported."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import REGISTERED_MODEL, data_version, input_tags
 from edgepack_assets.defs.resources import EdgepackResource
@@ -24,7 +27,7 @@ CHECK = "is_fit"
 )  # fmt: skip
 def config_package(
     context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[EdgepackResource]
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Make the config package of a partition."""
     with user_errors(context) as key:
         artefact, report = make_config_package(
@@ -37,7 +40,7 @@ def config_package(
             {"package": p.name, "version": p.version, "size": format_size(p.size), "sha256": p.digest}
             for p in report.lock.packages
         ]
-        return result(artefact, CHECK, report.rows, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "model": f"{model['name']}:{model['version']}",
             "size": format_size(artefact.parts["package"].size),
             "package_digest": artefact.parts["package"].digest,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, all_pass, in_words
-from edgepack_assets.defs.failures import as_dagster_failure
+from edgepack_assets.defs.failures import PlainFailure, as_dagster_failure
 from edgepack_assets.defs.io_manager import MADE_FROM
+from edgepack_assets.errors import CheckFailedError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
@@ -31,10 +34,10 @@ def asset_options(
     *,
     kinds: set[str],
     code_version: str,
-    warnings: Mapping[str, str] | None = None,
+    only_warn: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The arguments that all six assets give to `dg.asset`. `warnings` are further checks, which block nothing, and
-    what they assert."""
+    """The arguments that all six assets give to `dg.asset`. `only_warn` are further checks, which block nothing,
+    and what they assert."""
     return {
         "partitions_def": MODELS,
         "io_manager_key": IO_MANAGER,
@@ -45,10 +48,18 @@ def asset_options(
         "kinds": kinds,
         "code_version": code_version,
         "check_specs": [
-            dg.AssetCheckSpec(check, asset=asset, blocking=True, description=asserts),
-            *(dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in (warnings or {}).items()),
+            _check_spec(check, asset, asserts, blocking=True),
+            *(_check_spec(name, asset, text) for name, text in (only_warn or {}).items()),
         ],
     }
+
+
+def _check_spec(name: str, asset: str, asserts: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        # The UI shows a partitioned check for each model version, another one only as of the last run, whichever
+        # version that was of. Dagster calls the argument a preview; a test holds what is relied on.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=asserts, partitions_def=MODELS)
 
 
 def run_config_schema(**texts: str) -> dict[str, dg.Field]:
@@ -77,15 +88,18 @@ def user_errors(context: dg.AssetExecutionContext) -> Iterator[ModelKey]:
 
 
 def result(
+    context: dg.AssetExecutionContext,
     artefact: Artefact,
     check: str,
     rows: Iterable[CheckRow],
     metadata: Mapping[str, Any],
-    warnings: Mapping[str, Iterable[CheckRow]] | None = None,
+    only_warn: Mapping[str, Iterable[CheckRow]] | None = None,
     tags: Mapping[str, str] | None = None,
-) -> dg.MaterializeResult[Artefact]:
-    """The asset's value with its metadata, its data version, its check and those that only warn."""
-    return dg.MaterializeResult(
+) -> Iterator[dg.MaterializeResult[Artefact]]:
+    """Yield the asset's value with its metadata, its data version, its check and those that only warn. Then fail if
+    the check does not hold."""
+    rows = list(rows)
+    yield dg.MaterializeResult(
         value=artefact,
         metadata={
             **metadata,
@@ -97,11 +111,35 @@ def result(
         check_results=[
             _check(check, artefact.partition, rows, dg.AssetCheckSeverity.ERROR),
             *(
-                _check(name, artefact.partition, warning_rows, dg.AssetCheckSeverity.WARN)
-                for name, warning_rows in (warnings or {}).items()
+                _check(name, artefact.partition, warned, dg.AssetCheckSeverity.WARN)
+                for name, warned in (only_warn or {}).items()
             ),
         ],
     )
+    raise_if_failed(context, f"{artefact.asset}.{check} of {artefact.partition}", rows)
+
+
+def raise_if_failed(context: dg.AssetExecutionContext, what: str, rows: Sequence[CheckRow]) -> None:
+    """Raise a PlainFailure with the rows of a blocking check that do not hold, if the check does not.
+
+    Dagster itself would fail the step as well, but only with the check's name."""
+    if not all_pass(rows):
+        _show_as_failed(context)
+        reason = in_words(row for row in rows if not row.warns) or "the check has no rows"
+        raise PlainFailure(f"{what}: {reason}", CheckFailedError.__name__)
+
+
+def _show_as_failed(context: dg.AssetExecutionContext) -> None:
+    """Have the UI's list of partitions show this one as failed, not as materialized.
+
+    Dagster calls a partition failed if its run failed and did not materialize it after it was planned to. A value whose
+    check failed is materialized, for what it shows; so it is planned once more."""
+    planned = DagsterEvent.build_asset_materialization_planned_event(
+        context.run.job_name,
+        context.op_execution_context.get_step_execution_context().step.key,
+        AssetMaterializationPlannedData(context.asset_key, partition=context.partition_key),
+    )
+    context.instance.report_dagster_event(planned, context.run_id)
 
 
 def _check(name: str, partition: str, rows: Iterable[CheckRow], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
@@ -111,7 +149,6 @@ def _check(name: str, partition: str, rows: Iterable[CheckRow], severity: dg.Ass
         check_name=name,
         severity=severity,
         description=in_words(rows) or "every row holds",
-        # The check's page shows the last evaluation, and would not say of which partition that is.
         metadata={"partition": partition, "parts": rows_table(rows)},
     )
 

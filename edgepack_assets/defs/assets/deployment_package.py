@@ -1,5 +1,6 @@
 """deployment_package: the stamped package, executed and registered."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -43,7 +44,7 @@ def deployment_package(
     validation_results: Artefact,
     metrics: Artefact,
     edgepack: dg.ResourceParam[EdgepackResource],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Register the package of a partition."""
     with user_errors(context) as key:
         target = output_file(run_config(context, "output_file"), edgepack.settings)
@@ -63,12 +64,15 @@ def deployment_package(
             edgepack.task_context(context.log),
         )
         registered = report.registered
-        if report.was_registered_before:
-            context.log.info(f"this content of {key} is registered as {registered} already: nothing new is registered")
         if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
-        return result(artefact, CHECK, report.rows, {
+        context.log.info(
+            f"this content of {key} is registered as {registered} already, nothing new is registered: "
+            f"{registered.location}" if report.was_registered_before
+            else f"{key} is registered as {registered}: {registered.location}"
+        )  # fmt: skip
+        yield from result(context, artefact, CHECK, report.rows, {
             "package": str(registered),
             "name": registered.name,
             "version": registered.version,

@@ -1,5 +1,6 @@
 """metrics: the numbers, and the gates that they must pass."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -29,7 +30,7 @@ def metrics(
     prepped_data: Artefact,
     validation_results: Artefact,
     edgepack: dg.ResourceParam[EdgepackResource],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Score the answers of a partition."""
     with user_errors(context) as key:
         task_context = edgepack.task_context(context.log)
@@ -50,4 +51,4 @@ def metrics(
         rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)
         metadata = {**numbers, "predecessor": numbering.predecessor, **tables, **pictures}
-        return result(artefact, CHECK, rows, metadata, tags=tags)
+        yield from result(context, artefact, CHECK, rows, metadata, tags=tags)

@@ -1,7 +1,10 @@
 """payload_data: the records that the inference server would receive."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import (
     asset_options,
     result,
@@ -34,7 +37,7 @@ CHECK = "is_sound"
 )  # fmt: skip
 def payload_data(
     context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[EdgepackResource]
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Make the payload of a partition."""
     with user_errors(context) as key:
         task_context = edgepack.task_context(context.log)
@@ -52,7 +55,7 @@ def payload_data(
             for i, row in enumerate(report.preview)
         ]
         other = {k: v for k, v in artefact.facts.items() if k not in ("records", "raw_data", "columns")}
-        return result(artefact, CHECK, report.rows, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "dagster/row_count": artefact.facts["records"],
             "columns": ", ".join(report.preview[0]) if report.preview else "none",
             "raw_data": f"{raw['name']}:{raw['version']}",

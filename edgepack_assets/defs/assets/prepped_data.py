@@ -1,5 +1,6 @@
 """prepped_data: the packaged model's fitted preprocessing over the payload."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -28,7 +29,7 @@ def prepped_data(
     payload_data: Artefact,
     config_package: Artefact,
     edgepack: dg.ResourceParam[EdgepackResource],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Prepare the data of a partition."""
     with user_errors(context) as key:
         artefact, report = prepare_data(key, payload_data, config_package, edgepack.task_context(context.log))
@@ -39,4 +40,6 @@ def prepped_data(
         }  # fmt: skip
         if report.picture is not None:
             metadata["plot"] = picture(report.picture, "prepared data")
-        return result(artefact, CHECK, report.rows, metadata, tags=raw_data_tags(context.instance, key, payload_data))
+        yield from result(
+            context, artefact, CHECK, report.rows, metadata, tags=raw_data_tags(context.instance, key, payload_data)
+        )

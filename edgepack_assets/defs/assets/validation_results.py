@@ -1,5 +1,7 @@
 """validation_results: what the package answered to every payload record."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from edgepack_assets.artefacts.artefact import Artefact
@@ -19,7 +21,7 @@ PACE = "keep_up_with_cycle"
     **asset_options(
         CHECK, "Every payload record is accounted for, in order, and some are answered.",
         "validation_results", kinds={"python", "json"}, code_version="1",
-        warnings={PACE: "Records are done before the next one comes, by the cycle time that the package declares, "
+        only_warn={PACE: "Records are done before the next one comes, by the cycle time that the package declares, "
                   "measured on this machine: 99 % of them, so that one slow record on a busy machine does not warn."},
     ),
 )  # fmt: skip
@@ -28,12 +30,12 @@ def validation_results(
     payload_data: Artefact,
     config_package: Artefact,
     edgepack: dg.ResourceParam[EdgepackResource],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:
         artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
         records, answered = artefact.facts["records"], artefact.facts["answered"]
-        return result(artefact, CHECK, report.rows, {
+        yield from result(context, artefact, CHECK, report.rows, {
             "dagster/row_count": records,
             "answered": answered,
             "unanswered": records - answered,
@@ -45,4 +47,4 @@ def validation_results(
             "isolation": report.isolation,
             "preview": table(report.preview),
             **({"tried": table(report.tried)} if report.tried else {}),
-        }, warnings={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
+        }, only_warn={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

@@ -178,14 +178,11 @@ def _model(partition: str, settings: Settings) -> tuple[str | None, str | None, 
 
 
 def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRecord) -> tuple[list[str], str]:
-    """(assets that failed, reason): the checks that failed, else the messages of the steps, else those of the run."""
-    checks, assets, reasons = _failed_checks(instance, run), [], []
+    """(assets that failed, reason): the messages of the steps, else those of the run."""
+    assets, reasons = [], []
     for event in _events(instance, run, DagsterEventType.STEP_FAILURE):
         assets.append(str(event.step_key).replace("__", "/"))
         reasons.append(_failure_message(event.step_failure_data))
-    if checks:
-        assets += [asset for asset in checks if asset not in assets]
-        reasons = list(checks.values())
     if not reasons:
         event = record.event_log_entry.dagster_event
         data = event.job_failure_data if event is not None else None
@@ -193,18 +190,6 @@ def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun, record: EventLogRe
         reasons = [str(error.message) if error is not None else "", (event.message if event is not None else "") or ""]
         reasons += [event.message or "" for event in _events(instance, run, DagsterEventType.ENGINE_EVENT)[-1:]]
     return assets, "\n".join(dict.fromkeys(filter(None, (text.strip() for text in reasons))))
-
-
-def _failed_checks(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
-    """Asset -> its blocking check and the rows that fail."""
-    failed = {}
-    for event in _events(instance, run, DagsterEventType.ASSET_CHECK_EVALUATION):
-        evaluation = event.asset_check_evaluation_data
-        if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
-            asset = evaluation.asset_key.to_user_string()
-            reason = evaluation.description or "no reason given"
-            failed[asset] = f"{asset}.{evaluation.check_name} does not hold: {reason}"
-    return failed
 
 
 def _failure_message(failure: Any) -> str:

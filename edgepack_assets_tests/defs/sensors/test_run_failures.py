@@ -14,8 +14,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.defs.assets.declare import MODELS, user_errors
+from edgepack_assets.defs.assets.declare import MODELS, raise_if_failed, user_errors
 from edgepack_assets.defs.sensors import run_failures, webhook
 from edgepack_assets.defs.sensors.run_failures import failure_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError
@@ -36,12 +37,14 @@ def config_package(context: dg.AssetExecutionContext) -> None:
     partitions_def=MODELS, deps=[config_package],
     check_specs=[dg.AssetCheckSpec("pass_gates", asset="metrics", blocking=True)],
 )  # fmt: skip
-def metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    fails = context.partition_key == "press:4"
-    row = "gate on silhouette: 0.1, wanted at least 0.2; gate on inertia: 9, wanted at most 5"
-    return dg.MaterializeResult(
-        check_results=[dg.AssetCheckResult(passed=not fails, check_name="pass_gates", description=row)]
-    )
+def metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    holds = context.partition_key != "press:4"
+    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=holds, check_name="pass_gates")])
+    rows = [
+        CheckRow("gate on silhouette", holds, "0.1", "at least 0.2"),
+        CheckRow("gate on inertia", holds, "9", "at most 5"),
+    ]
+    raise_if_failed(context, f"metrics.pass_gates of {context.partition_key}", rows)
 
 
 @dataclass
@@ -159,7 +162,7 @@ def test_a_failed_run_is_told_of_once_with_its_reason(
     assert "disk quota exceeded" in unknown["reason"]
     assert (gate["fault"], gate["assets"]) == ("model", ["metrics"])
     assert gate["reason"] == (
-        "metrics.pass_gates does not hold: gate on silhouette: 0.1, wanted at least 0.2; "
+        "metrics.pass_gates of press:4: gate on silhouette: 0.1, wanted at least 0.2; "
         "gate on inertia: 9, wanted at most 5"
     )
 

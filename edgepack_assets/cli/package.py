@@ -1,0 +1,210 @@
+"""`edgepack package`: packages model versions, and lists, shows and moves what is registered.
+
+`edgepack package KEY...` has no word of its own: what is no command of this group is for package_models.py.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+from datetime import UTC, datetime
+
+import click
+
+from edgepack_assets.cli.package_models import package_models
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import STAGES, Settings
+from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.operations.packages import PackageEntry, list_packages
+from edgepack_assets.partitions import is_version
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words, resolve
+from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
+from edgepack_assets.text_format import format_size, format_table
+
+_DEFAULT = "models"
+_METRICS_WIDTH = 20
+
+
+class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What is no command of this group is given to package_models.py."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Without a name for that command, as it is written without one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return (None if name == _DEFAULT else name), command, rest
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both forms."""
+        formatter.write_usage("edgepack package", "[OPTIONS] KEY...")
+        formatter.write_usage("edgepack package", "COMMAND [OPTIONS] [ARGS]...")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options for model versions, then the commands."""
+        click.Command.format_options(package_models, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group("package", cls=_Group, help=package_models.help, context_settings={"help_option_names": ["-h", "--help"]})
+def package() -> None: ...
+
+
+package.add_command(package_models, _DEFAULT)
+
+
+@package.command("list")
+@click.argument("model_type", required=False)
+@click.option("--wide", is_flag=True, help="Show every column whole, however wide the terminal is.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything that is known.")
+def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
+    """List the registered packages, the newest last."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    types = [model_type] if model_type is not None else list(settings.model_types)
+    entries = [entry for name in types for entry in list_packages(name, settings.model_type(name), registry)]
+    for name in types:
+        damaged = registry.damaged(Kind.MODEL, settings.model_type(name).registered_package_name)
+        if damaged:
+            click.echo(damaged_in_words(damaged), err=True)
+    if as_json:
+        click.echo(json.dumps([entry.as_json() for entry in entries], indent=2, ensure_ascii=False))
+        return
+    heads = ("PACKAGE", "MODEL", "CREATED", "GATES", "STAGE", "SIZE", "METRICS")
+    rows = [heads, *map(_row, entries)]
+    if not wide:
+        used = sum(max(map(len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
+        room = max(shutil.get_terminal_size().columns - used, _METRICS_WIDTH)
+        rows = [(*row[:-1], _cut(row[-1], room)) for row in rows]
+    click.echo(format_table(rows))
+
+
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(package_version: str, as_json: bool) -> None:
+    """Show all that the registry knows about a package.
+
+    PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    model_type, found = _find(package_version, settings, registry)
+    entry = next(
+        each for each in list_packages(model_type, settings.model_type(model_type), registry)
+        if each.package.number == found.number
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
+        return
+    content = found.resolve()
+    pairs = [
+        ("package", str(found)), ("model", entry.model), ("registered", f"{found.created:%Y-%m-%d %H:%M:%S}Z"),
+        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
+        ("sha256", content.digest), ("location", found.location),
+        *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
+        *((f"tag {name}", value) for name, value in sorted(found.tags.items()) if name in PACKAGE_TAGS),
+    ]  # fmt: skip
+    click.echo(format_table(pairs))
+    history = stages.moves([found])
+    if history:
+        rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
+        rows += [
+            (str(move), f"{move.at:%Y-%m-%d %H:%M}Z", move.by, str(move.before or "-"),
+             ("rollback: " if move.is_rollback else "") + move.reason)
+            for move in history
+        ]  # fmt: skip
+        click.echo(f"\n{format_table(rows)}")
+
+
+_stage = click.option(
+    "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
+)
+_line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
+_by = click.option("--by", metavar="NAME", help="Who moves it; the user of this machine by default.")
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
+
+
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@_stage
+@_line
+@_by
+@_reason
+def promote(package_version: str, stage: str, line: str, by: str | None, reason: str) -> None:
+    """Move a stage to a package.
+
+    One package is in each stage of a line. The history of moves is kept in the packages' tags."""
+    settings = load_settings()
+    _check_line(line, settings)
+    registry = open_registry(settings)
+    _, found = _find(package_version, settings, registry)
+    move = stages.promote(registry, found, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    where = f"{stage} of {line}" if line else stage
+    if move is None:
+        click.echo(f"{found} is in {where} already")
+    else:
+        before = f", in the place of {found.name}:{move.before}" if move.before else ""
+        click.echo(f"{found} is in {where} now{before}")
+
+
+@package.command()
+@click.argument("model_type")
+@_stage
+@_line
+@_by
+@_reason
+def rollback(model_type: str, stage: str, line: str, by: str | None, reason: str) -> None:
+    """Move a stage back to the package that was there before.
+
+    Once more, and it goes on to the one before that."""
+    settings = load_settings()
+    _check_line(line, settings)
+    name = settings.model_type(model_type).registered_package_name
+    registry = open_registry(settings)
+    left, move = stages.roll_back(registry, name, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    click.echo(f"{move.package} is in {move} now, in the place of {left.package}")
+
+
+def _check_line(line: str, settings: Settings) -> None:
+    if line and line not in settings.lines:
+        known = ", ".join(settings.lines) or "none"
+        raise click.BadParameter(f"{line!r} is no line of {settings.file}; `lines` has: {known}", param_hint="--line")
+
+
+def _find(text: str, settings: Settings, registry: Registry) -> tuple[str, RegisteredVersion]:
+    """The model type and the package that PACKAGE:VERSION means. Raises click.BadParameter or NotFoundError."""
+    name, _, version = text.rpartition(":")
+    for model_type, entry in settings.model_types.items():
+        if name in {model_type, entry.registered_package_name}:
+            if version != "latest" and not is_version(version):
+                break
+            given = version if version == "latest" else int(version)
+            return model_type, resolve(registry, Kind.MODEL, entry.registered_package_name, given)
+    known = ", ".join(entry.registered_package_name for entry in settings.model_types.values())
+    raise click.BadParameter(
+        f"{text!r} is no package of {settings.file}: write NAME:VERSION or NAME:latest, with one of {known}",
+        param_hint="PACKAGE:VERSION",
+    )
+
+
+def _row(entry: PackageEntry) -> tuple[str, ...]:
+    try:
+        size = format_size(entry.package.resolve().size)
+    except TransientError:
+        raise
+    except EdgepackError:
+        size = "?"
+    metrics = " ".join(f"{name}={value:.4g}" for name, value in entry.metrics.items())
+    created = f"{entry.package.created:%Y-%m-%d %H:%M}Z"
+    return str(entry.package), entry.model, created, entry.gates, ", ".join(entry.stages) or "-", size, metrics
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"

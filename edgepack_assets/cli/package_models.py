@@ -1,0 +1,243 @@
+"""`edgepack package KEY...`: the everyday command, from a registered model to its registered deployment package.
+
+It materializes the assets of model versions on the Dagster instance in use, shows a line for each, and ends with what
+was registered. Dagster is imported only where a run is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.errors import ConfigError, EdgepackError, NotFoundError, PartitionKeyError
+from edgepack_assets.operations.packages import Packaged, metrics_of, missing_packages, packages_table
+from edgepack_assets.partitions import ModelKey, is_model_type_name
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind, Registry, damaged_above, damaged_in_words, latest
+from edgepack_assets.tasks.hand_over import OUTPUT_VARIABLE
+
+if TYPE_CHECKING:
+    from edgepack_assets.defs.package_runs import PackageRequest, PackageResult
+
+REFUSED, USAGE, INFRASTRUCTURE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes: the model was refused, the command or the configuration is wrong, something that it needs failed."""
+_LONGEST_REASON = 256
+
+
+class FailureError(click.ClickException):
+    """An error with an exit code of its own."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def show(self, file: Any = None) -> None:
+        """Print the message, and end with the code."""
+        super().show(file)
+        sys.exit(self.code)
+
+
+@click.command("models", hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("keys", metavar="KEY...", nargs=-1)
+@click.option("--all-missing", is_flag=True, help="Package every model version that has no package yet.")
+@click.option(
+    "--from",
+    "first",
+    metavar="ASSET",
+    help="Materialize only this asset and what is made from it, e.g. payload_data or metrics.",
+)
+@click.option(
+    "--override",
+    metavar="REASON",
+    help="Register although gates do not hold. The reason is kept in the package's tags.",
+)
+@click.option(
+    "--output-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write name, version and metrics of the package there: JSON, or KEY=VALUE lines if it ends in .env.",
+)
+@click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
+@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the results as one JSON list; the progress goes to stderr."
+)
+def package_models(  # noqa: PLR0917 - one for each option
+    keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
+    no_wait: bool, parallel: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Package model versions and register the packages.
+
+    KEY is MODEL_TYPE:VERSION, e.g. state_identifier:3, or MODEL_TYPE:latest. The runs are those of Dagster: the UI
+    shows them. Exits with 1 if a model was refused, 2 if the command or the configuration is wrong, and 3 if something
+    that a run needs failed, so that the same command may succeed later."""
+    if bool(keys) == all_missing:
+        raise click.UsageError("name model versions, e.g. state_identifier:3, or say --all-missing")
+    if override is not None and not 0 < len(override.strip()) <= _LONGEST_REASON:
+        raise click.BadParameter(f"give a reason of 1 to {_LONGEST_REASON} characters", param_hint="--override")
+    if no_wait and first is not None:
+        raise click.UsageError("--no-wait hands over whole runs: leave out --from, or wait")
+    try:
+        settings = load_settings()
+        registry = open_registry(settings)
+        wanted = _missing(settings, registry) if all_missing else [_key(text, settings, registry) for text in keys]
+        wanted = list(dict.fromkeys(wanted))
+        if output_file is not None and (len(wanted) != 1 or no_wait):
+            raise click.UsageError("--output-file takes one model version, and waits for its package")
+        if not wanted:
+            click.echo("[]" if as_json else "Every model version has a package: nothing to do.")
+            return
+        dagster_home.add_partitions(wanted)
+        requests = _requests(wanted, first, override)
+        if no_wait:
+            _hand_over(settings, requests, as_json)
+            return
+        if output_file is not None:
+            # As an absolute path: what the operator of this shell names is written wherever that is.
+            os.environ[OUTPUT_VARIABLE] = str(output_file.absolute())
+        results = _run(settings, requests, parallel, as_json)
+        if override is not None:
+            results = _register_anyway(settings, results, override, parallel, as_json)
+    except KeyboardInterrupt:
+        raise FailureError("interrupted: the runs are kept as canceled", INTERRUPTED) from None
+    except (ConfigError, NotFoundError, PartitionKeyError) as error:
+        raise FailureError(str(error), USAGE) from error
+    except EdgepackError as error:
+        raise FailureError(str(error), INFRASTRUCTURE) from error
+    _show(results, settings, as_json)
+
+
+def _key(text: str, settings: Settings, registry: Registry) -> ModelKey:
+    """The partition key of a model version that the registry has. Raises PartitionKeyError, ConfigError or
+    NotFoundError."""
+    name, _, version = text.rpartition(":")
+    if version != "latest" or not is_model_type_name(name):
+        key = ModelKey.parse(text)
+        registry.get(Kind.MODEL, settings.model_type(key.model_type).model_name, key.version)
+        return key
+    found = latest(registry, Kind.MODEL, settings.model_type(name).model_name)
+    if damaged := damaged_above(registry, found):
+        click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
+    return ModelKey(name, found.number)
+
+
+def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:
+    missing = missing_packages(settings, registry)
+    for key in missing.unapproved:
+        model = f"{settings.model_type(key.model_type).model_name}:{key.version}"
+        click.echo(f"{key} is passed over, it waits for approval: edgepack model approve {model}", err=True)
+    return list(missing.keys)
+
+
+def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None) -> list[PackageRequest]:
+    from edgepack_assets.defs.package_runs import ASSETS, PackageRequest, assets_from
+
+    try:
+        assets = ASSETS if first is None else assets_from(first)
+    except ValueError:
+        raise click.BadParameter(f"{first!r} is none of {', '.join(ASSETS)}", param_hint="--from") from None
+    config = {} if override is None else _override_config(override)
+    return [PackageRequest(key, assets, config) for key in keys]
+
+
+def _override_config(reason: str) -> dict[str, Any]:
+    return {"ops": {"deployment_package": {"config": {"override_gates_reason": reason.strip()}}}}
+
+
+def _register_anyway(
+    settings: Settings, results: list[PackageResult], reason: str, parallel: int, as_json: bool
+) -> list[PackageResult]:
+    """Launch deployment_package alone where nothing but gates stopped the run before it, and replace those results.
+
+    It computes the gates again, and refuses whatever else does not hold."""
+    from edgepack_assets.defs.package_runs import PackageRequest
+
+    stopped = [
+        result.key
+        for result in results
+        if result.reasons and all(text.startswith(f"metrics.pass_gates of {result.key}: ") for text in result.reasons)
+    ]
+    requests = [PackageRequest(key, ("deployment_package",), _override_config(reason)) for key in stopped]
+    again = {result.key: result for result in _run(settings, requests, parallel, as_json)} if requests else {}
+    return [again.get(result.key, result) for result in results]
+
+
+def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, as_json: bool) -> list[PackageResult]:
+    home = dagster_home.prepare_process()
+
+    from edgepack_assets.definitions import build_defs
+    from edgepack_assets.defs.package_runs import run_requests
+
+    return run_requests(
+        requests,
+        lambda console: build_defs(settings.file, loggers={"console": console}),
+        home,
+        lambda line: click.echo(line, err=as_json),
+        parallel=parallel,
+    )
+
+
+def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:
+    from edgepack_assets.defs.package_launch import launch
+    from edgepack_assets.defs.sensors.status import sensors_status
+
+    launched = {str(request.key): launch(request, dagster_home.environment()) for request in requests}
+    if as_json:
+        click.echo(json.dumps([{"key": key, "run_id": run_id} for key, run_id in launched.items()], indent=2))
+    else:
+        for key, run_id in launched.items():
+            click.echo(f"{key:28} run {run_id} is queued")
+    if not sensors_status(settings, str(dagster_home.ensure())).daemon_is_alive:
+        click.echo("no Dagster daemon is running: the runs wait until `edgepack ui` or `dagster-daemon run`", err=True)
+
+
+def _show(results: Sequence[PackageResult], settings: Settings, as_json: bool) -> None:
+    from edgepack_assets.defs.package_runs import failures_in_words
+    from edgepack_assets.new_models.run_requests import RunOutcome
+
+    failed = [result for result in results if not result.succeeded]
+    if as_json:
+        click.echo(json.dumps([_as_json(result, settings) for result in results], indent=2, ensure_ascii=False))
+    elif done := [_packaged(result, settings) for result in results if result.succeeded and result.package]:
+        click.echo(f"\n{packages_table(done)}")
+    if not failed:
+        return
+    refused = any(result.outcome in {RunOutcome.MODEL_FAILURE, RunOutcome.UNAPPROVED} for result in failed)
+    raise FailureError(failures_in_words(results), REFUSED if refused else INFRASTRUCTURE)
+
+
+def _packaged(result: PackageResult, settings: Settings) -> Packaged:
+    return Packaged(
+        result.key,
+        result.package["package"],
+        result.package["location"],
+        _metrics(result, settings),
+        " (registered before)" * bool(result.package["registered_before"]),
+    )
+
+
+def _metrics(result: PackageResult, settings: Settings) -> dict[str, float]:
+    return metrics_of(settings.model_type(result.key.model_type), result.package.get("tags", {}))
+
+
+def _as_json(result: PackageResult, settings: Settings) -> dict[str, Any]:
+    package = {name: result.package[name] for name in _PACKAGE_KEYS if name in result.package}
+    return {
+        "key": str(result.key),
+        "outcome": result.outcome.name.lower(),
+        "run_id": result.run_id,
+        **package,
+        "metrics": _metrics(result, settings),
+        "reasons": list(result.reasons),
+        "log": str(result.log),
+    }
+
+
+_PACKAGE_KEYS = ("package", "name", "version", "package_id", "content_digest", "location", "registered_before")

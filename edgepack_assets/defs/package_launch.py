@@ -1,0 +1,40 @@
+"""Handing a run over to Dagster's daemon: `edgepack package --no-wait`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.masking import without_credentials
+
+if TYPE_CHECKING:
+    from edgepack_assets.defs.package_runs import PackageRequest
+
+_MODULE = "edgepack_assets.definitions"
+_JOB = "package_model"
+_TIME_LIMIT = 300.0
+_LONGEST = 1000
+
+
+def launch(request: PackageRequest, environment: Mapping[str, str]) -> str:
+    """Queue a run of all assets, and return its id. Raises EdgepackError with what Dagster says."""
+    run_id = str(uuid.uuid4())
+    command = [
+        sys.executable, "-m", "dagster", "job", "launch", "--job", _JOB, "--module-name", _MODULE, "--run-id", run_id,
+        "--tags", json.dumps({"dagster/partition": str(request.key)}), "--config-json", json.dumps(request.run_config),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=dict(environment), check=False, timeout=_TIME_LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        raise EdgepackError(f"{request.key}: Dagster did not take the run within {_TIME_LIMIT:g} s") from None
+    if done.returncode != 0:
+        said = without_credentials(done.stderr.strip()[-_LONGEST:])
+        raise EdgepackError(f"{request.key}: Dagster did not take the run:\n{said}")
+    return run_id

@@ -1,0 +1,127 @@
+"""`edgepack package list`, `show`, `promote` and `rollback`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgepack_assets.cli.main import main
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+
+CONFIG = """
+registry: {type: local, path: registry}
+lines: [line-1, line-2]
+model_types:
+  press:
+    implementation: state_identifier
+    model_name: press_model
+    package_name: Press
+    raw_data: {name: raw}
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistry:
+    config = tmp_path / "edgepack.yaml"
+    config.write_text(CONFIG)
+    monkeypatch.setenv("EDGEPACK_CONFIG", str(config))
+    monkeypatch.chdir(tmp_path)
+    made = LocalRegistry(tmp_path / "registry")
+    file = tmp_path / "package.zip"
+    for number, silhouette in enumerate(("0.5", "0.7", "odd"), start=1):
+        file.write_bytes(b"zip" * number)
+        tags = {"model_name": "press_model", "model_version": str(number), "silhouette": silhouette, "run_id": "r"}
+        overridden = {"gates_overridden": "the line stands"} if number == 2 else {}
+        made.register(Kind.MODEL, "Press-edge", file, tags | overridden)
+    return made
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["package", *arguments], env={"COLUMNS": "200"})
+
+
+def test_the_list_shows_what_a_person_asks_first(registry: LocalRegistry) -> None:
+    assert run("promote", "press:2", "--by", "Ada").exit_code == 0
+    lines = [line.split() for line in run("list").output.splitlines()]
+    assert lines[0] == ["PACKAGE", "MODEL", "CREATED", "GATES", "STAGE", "SIZE", "METRICS"]
+    assert [line[:2] for line in lines[1:]] == [[f"Press-edge:{n}", f"press_model:{n}"] for n in (1, 2, 3)]
+    assert lines[1][4:] == ["passed", "-", "3", "B", "silhouette=0.5"]
+    assert lines[2][4:6] == ["overridden", "production"]
+    assert lines[3][-1] == "B", "a tag that is no number is no metric"
+
+
+def test_the_list_fits_the_terminal_or_is_wide(registry: LocalRegistry) -> None:
+    package = registry.get(Kind.MODEL, "Press-edge", 1)
+    registry.set_tags(package, {"dunn_index": "0.123456", "inertia": "12345.678"})
+    narrow = CliRunner().invoke(main, ["package", "list"], env={"COLUMNS": "110"}).output
+    assert max(map(len, narrow.splitlines())) <= 110
+    assert "…" in narrow
+    wide = CliRunner().invoke(main, ["package", "list", "--wide"], env={"COLUMNS": "110"}).output
+    assert "dunn_index=0.1235 inertia=1.235e+04 silhouette=0.5" in wide
+
+
+def test_json_holds_everything(registry: LocalRegistry) -> None:
+    first, *_ = json.loads(run("list", "press", "--json").output)
+    assert first["tags"]["run_id"] == "r"
+    assert first["metrics"] == {"silhouette": 0.5}
+    assert json.loads(run("show", "Press-edge:1", "--json").output) == first
+
+
+def test_show_has_the_history_of_stages(registry: LocalRegistry) -> None:
+    for arguments in (
+        ["promote", "press:1", "--line", "line-1", "--reason", "the first"],
+        ["promote", "press:latest", "--line", "line-1"],
+        ["rollback", "press", "--line", "line-1", "--by", "Bob", "--reason", "it stopped"],
+    ):
+        assert run(*arguments).exit_code == 0
+    shown = run("show", "press:1").output
+    assert "production of line-1" in shown
+    assert "rollback: it stopped" in shown
+    assert "the first" in shown
+    assert "stages                -" not in shown
+
+
+def test_promote_and_rollback_say_what_they_did(registry: LocalRegistry) -> None:
+    assert run("promote", "press:1").output == "Press-edge:1 is in production now\n"
+    assert run("promote", "press:1").output == "Press-edge:1 is in production already\n"
+    assert run("promote", "Press-edge:3").output == (
+        "Press-edge:3 is in production now, in the place of Press-edge:1\n"
+    )
+    assert run("rollback", "press").output == "Press-edge:1 is in production now, in the place of Press-edge:3\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["promote", "press:7"], 1, "has no version 7"),
+        (["promote", "other:1"], 2, "'other:1' is no package of"),
+        (["promote", "press"], 2, "'press' is no package of"),
+        (["promote", "press:1", "--line", "line-9"], 2, "`lines` has: line-1, line-2"),
+        (["promote", "press:1", "--stage", "test"], 2, "'test' is not one of 'staging', 'production'"),
+        (["rollback", "press"], 1, "no package Press-edge was ever moved to production"),
+        (["rollback", "other"], 1, "model_types has no entry 'other'"),
+        (["show", "press:0"], 2, "'press:0' is no package of"),
+        (["list", "other"], 1, "model_types has no entry 'other'"),
+        (["lst"], 2, "'lst' is not a partition key"),
+        ([], 2, "name model versions"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_changes_nothing(
+    registry: LocalRegistry, arguments: list[str], code: int, message: str
+) -> None:
+    before = [dict(version.tags) for version in registry.versions(Kind.MODEL, "Press-edge")]
+    done = run(*arguments)
+    assert done.exit_code == code
+    assert message in done.output
+    assert [dict(version.tags) for version in registry.versions(Kind.MODEL, "Press-edge")] == before
+
+
+def test_help_shows_both_forms() -> None:
+    shown = run("--help").output
+    assert "edgepack package [OPTIONS] KEY..." in shown
+    for word in ("--all-missing", "promote", "rollback", "show"):
+        assert word in shown

@@ -1,0 +1,92 @@
+"""`edgepack package`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets_tests.e2e.conftest import Plant
+
+TYPE = {"implementation": "state_identifier", "raw_data": {"name": "state_identifier_raw"}}
+
+
+def settings_of(name: str, **more: object) -> dict[str, object]:
+    return {**TYPE, "model_name": name, "package_name": name, **more}
+
+
+def test_the_latest_version_is_packaged_and_told_as_json(plant: Plant, variants: Path, tmp_path: Path) -> None:
+    plant.configure(command=settings_of("command"))
+    version = plant.add_model("command", variants / "sparse")
+    target = tmp_path / "package.env"
+    done = plant.run("edgepack", "package", "command:latest", "--json", "--output-file", str(target))
+    (result,) = json.loads(done.stdout)
+    (package,) = plant.packages("command-edge")
+    assert result["key"] == f"command:{version}"
+    assert result["outcome"] == "succeeded"
+    assert result["package"] == str(package)
+    assert result["run_id"] == package.tags["run_id"]
+    assert result["metrics"]["silhouette"] == pytest.approx(float(package.tags["silhouette"]))
+    assert "deployment_package" in done.stderr
+    assert "package_name=command-edge" in target.read_text()
+
+    again = plant.run("edgepack", "package", f"command:{version}", "--from", "metrics")
+    assert [line.split()[1] for line in again.stdout.splitlines()[:2]] == ["metrics", "deployment_package"]
+    assert "command-edge:1 (registered before)" in again.stdout
+
+
+def test_a_gate_that_fails_is_the_reason_and_can_be_overridden(plant: Plant, variants: Path) -> None:
+    plant.configure(overridden=settings_of("overridden", gates={"silhouette": {"min": 1.0}}))
+    key = f"overridden:{plant.add_model('overridden', variants / 'sparse')}"
+    done = plant.run("edgepack", "package", key, check=False)
+    assert done.returncode == 1
+    assert f"metrics.pass_gates of {key}: gate on silhouette: " in done.stderr
+    assert plant.packages("overridden-edge") == []
+    done = plant.run("edgepack", "package", key, "--override", "the line stands still")
+    assert [line.split()[1] for line in done.stdout.splitlines()[4:6]] == ["metrics", "deployment_package"]
+    (package,) = plant.packages("overridden-edge")
+    assert "the line stands still" in package.tags.values()
+
+
+def test_what_is_missing_is_packaged_and_nothing_else(plant: Plant, variants: Path) -> None:
+    plant.configure(missing=settings_of("missing"))
+    plant.add_model("missing", variants / "sparse")
+    done = plant.run("edgepack", "package", "--all-missing", "--json", check=False)
+    results = {result["key"]: result for result in json.loads(done.stdout)}
+    assert results["missing:1"]["outcome"] == "succeeded"
+    assert "state_identifier:1" not in results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name model versions"),
+        (["state_identifier:1", "--all-missing"], "name model versions"),
+        (["state_identifier"], "is not a partition key"),
+        (["unknown:1"], "model_types has no entry 'unknown'"),
+        (["state_identifier:77"], "has no version 77"),
+        (["unknown:latest"], "model_types has no entry 'unknown'"),
+        (["state_identifier:1", "--from", "raw_data"], "'raw_data' is none of payload_data, config_package"),
+        (["state_identifier:1", "--override", " "], "give a reason"),
+        (["state_identifier:1", "image_classification:1", "--output-file", "x.env"], "takes one model version"),
+        (["state_identifier:1", "--no-wait", "--from", "metrics"], "--no-wait hands over whole runs"),
+    ],
+)
+def test_a_mistake_is_a_sentence(plant: Plant, arguments: list[str], message: str) -> None:
+    done = plant.run("edgepack", "package", *arguments, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_run_is_handed_over_to_the_daemon(plant: Plant) -> None:
+    done = plant.run("edgepack", "package", "state_identifier:1", "--no-wait", "--json")
+    (launched,) = json.loads(done.stdout)
+    assert "no Dagster daemon is running" in done.stderr
+    listed = plant.run(
+        "python", "-c", "import dagster as dg, sys\nrun = dg.DagsterInstance.get().get_run_by_id(sys.argv[1])\n"
+        "print(run.status.value, run.job_name, run.tags['dagster/partition'])", launched["run_id"],
+    )  # fmt: skip
+    assert listed.stdout.split() == ["QUEUED", "package_model", "state_identifier:1"]
