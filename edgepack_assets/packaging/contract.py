@@ -36,6 +36,16 @@ class Contract:
     periodicity: int | None
     components: Mapping[str, str]
 
+    def as_table(self) -> list[tuple[str, str, str]]:
+        """Each part with its name and type, as a person reads it."""
+        parts = (("input", self.inputs), ("output", self.outputs), ("metric", self.metrics))
+        return [
+            *((part, name, kind) for part, variables in parts for name, kind in variables.items()),
+            *(("parameter", name, f"{kind}, {value!r}") for name, (kind, value) in self.parameters.items()),
+            *(("component", name, runs_on) for name, runs_on in self.components.items()),
+            ("periodicity", "", "none" if self.periodicity is None else f"{self.periodicity} ms"),
+        ]
+
 
 def read_contract(package: Path) -> Contract:
     """The contract of a config or deployment package. Raises PackageError if it is not one."""

@@ -71,7 +71,7 @@ def _contract_of(predecessor: Predecessor, context: TaskContext) -> Contract:
     if known is not None:
         return read_contract(context.store.fetch(known.config_package.parts["package"]))
     with context.work_folder() as work:
-        return read_contract(registered_zip(predecessor, work, context))
+        return read_contract(registered_zip(predecessor.package, work, context.registry))
 
 
 def compare(before: Contract, now: Contract, reference: str = "") -> list[CheckRow]:

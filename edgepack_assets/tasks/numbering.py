@@ -123,29 +123,17 @@ def match_numbers(found: Contingency, before: Iterable[Category], now: Iterable[
         weights[row[old], column[new]] += count
     pairs = zip(*linear_sum_assignment(weights, maximize=True), strict=True)
     matched = {news[j]: olds[i] for i, j in pairs}
-    records = found.records
     agreeing = sum(found.counts.get((old, new), 0) for new, old in matched.items())
-    seen = Counter[Category]()
-    for (old, _), count in found.counts.items():
-        seen[old] += count
-    unproven = tuple(old for new, old in matched.items() if not found.counts.get((old, new)))
-    return Match(
-        matched,
-        records,
-        agreeing,
-        _why_unclear(found, matched, seen, (olds, news), agreement),
-        tuple(ordered(unproven)),
-    )
+    unproven = ordered(old for new, old in matched.items() if not found.counts.get((old, new)))
+    unclear = _why_incomparable(found, olds, news) or _why_unclear(found, matched, agreement)
+    return Match(matched, found.records, agreeing, unclear, tuple(unproven))
 
 
-def _why_unclear(
-    found: Contingency,
-    matched: Mapping[Category, Category],
-    seen: Mapping[Category, int],
-    categories: tuple[Sequence[Category], Sequence[Category]],
-    agreement: float,
-) -> str:
-    olds, news = categories
+def _why_incomparable(found: Contingency, olds: Sequence[Category], news: Sequence[Category]) -> str:
+    """Why no match of these categories can be relied on, whatever the records show."""
+    kinds = [{"text" if isinstance(each, str) else "number" for each in side} for side in (news, olds)]
+    if kinds[0] != kinds[1]:
+        return f"answers are {' or '.join(sorted(kinds[0]))} now, and {' or '.join(sorted(kinds[1]))} before"
     if len(olds) != len(news):
         return f"{len(news)} states, and {len(olds)} before"
     if found.only_before + found.only_now > found.records:
@@ -153,15 +141,23 @@ def _why_unclear(
             f"only {found.records} records are answered by both, {found.only_before} by the package before alone and "
             f"{found.only_now} by this one alone"
         )
+    return ""
+
+
+def _why_unclear(found: Contingency, matched: Mapping[Category, Category], agreement: float) -> str:
+    """Why this match cannot be relied on."""
+    seen: Counter[Category] = Counter()
+    for (old, _), count in found.counts.items():
+        seen[old] += count
     agreeing = sum(found.counts.get((old, new), 0) for new, old in matched.items())
     if agreeing < agreement * found.records:
         return f"{agreeing} of {found.records} records agree at best, fewer than {agreement:.4g} of them"
     now = {old: new for new, old in matched.items()}
     # A state of few records counts as much on the line as any other.
-    torn = [old for old in olds if seen.get(old, 0) and 2 * found.counts.get((old, now[old]), 0) <= seen[old]]
+    torn = [old for old in seen if 2 * found.counts.get((old, now[old]), 0) <= seen[old]]
     if torn:
         return f"most records of state {listed(torn)} have no state of their own now"
-    if len(seen) == 1 and len(olds) > 1:
+    if len(seen) == 1 and len(matched) > 1:
         return f"the payload shows state {listed(seen)} alone"
     return ""
 

@@ -16,7 +16,14 @@ from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    Registry,
+    damaged_in_words,
+    refuse_unread,
+)
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
 from edgepack_assets.tasks.package_tags import CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
@@ -129,21 +136,21 @@ def answers_to(
     lock = _lock(predecessor, context)
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
     with context.work_folder() as work:
-        path = registered_zip(predecessor, work, context)
+        path = registered_zip(predecessor.package, work, context.registry)
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
         with PackageRunner(path, work, context.sandbox, environment) as runner:
             run = runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
         yield Results(run.results)
 
 
-def registered_zip(predecessor: Predecessor, work: Path, context: TaskContext) -> Path:
-    """The zip of the registered package, below `work`, held against its digest. Raises EdgepackError."""
-    path = context.registry.download(predecessor.package, work / "predecessor")
+def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
+    """The zip of a registered package, downloaded into `folder`, held against its digest. Raises EdgepackError."""
+    path = registry.download(package, folder / "registered")
     if path.is_file():
         return path
     files = [file for file in path.rglob("*.zip") if file.is_file()]
     if len(files) != 1:
-        raise PackageError(f"{predecessor} is registered with {len(files)} zips, not as one")
+        raise PackageError(f"{package} is registered with {len(files)} zips, not as one")
     return files[0]
 
 

@@ -100,6 +100,11 @@ def test_what_is_no_clear_match(before: list[int], now: list[int], states: tuple
     assert why in match_numbers(pairs(before, now), old, new, 0.9).unclear
 
 
+def test_texts_are_no_numbers() -> None:
+    found = pairs(SIX, [str(state) for state in SIX])
+    assert match_numbers(found, (), (), 0.9).unclear == "answers are text now, and number before"
+
+
 def test_answers_are_joined_by_record(tmp_path: Path) -> None:
     before = results(tmp_path / "before", [None, 0, None, 1, None, 2, 0, None])
     now = results(tmp_path / "now", [None, 0, 5, 2, None, None, 0, None, 1])
