@@ -51,6 +51,9 @@ class Backend(Protocol):
 
         Raises EdgepackError, and keeps nothing, if a file `source` changes while it is read."""
 
+    def move_blob(self, path: str, source: Path) -> bool:
+        """Make the file `source` itself the blob's. False where that is not possible: then it must be written."""
+
     def write(self, path: str, data: bytes) -> None:
         """Write a small file, or replace it in one step."""
 

@@ -54,6 +54,10 @@ class FsspecBackend:
                 stream.writelines(read_pieces(source, blob, 1 << 20))
             self._fs.put_file(str(copy), path)
 
+    def move_blob(self, path: str, source: Path) -> bool:
+        """No: the storage is not a folder of this machine."""
+        return False
+
     def write(self, path: str, data: bytes) -> None:
         """Write the object."""
         self._fs.pipe_file(path, data)

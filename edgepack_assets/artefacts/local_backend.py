@@ -6,6 +6,7 @@ modification is its last use.
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from edgepack_assets.artefacts.artefact import Blob
 from edgepack_assets.artefacts.backend import StoredFile, read_pieces
 from edgepack_assets.artefacts.blob_cache import remove_unused
-from edgepack_assets.filesystem.atomic_files import disk_errors, published
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, published, sync_folder
 
 _PIECE = 1 << 20
 
@@ -33,9 +34,26 @@ class LocalBackend:
     def put_blob(self, path: str, source: Path | bytes, blob: Blob) -> None:
         """Write the bytes to a file that is read-only."""
         with published(self._new_tmp_path(), Path(path)) as stream:
-            os.fchmod(stream.fileno(), 0o444)
+            os.fchmod(stream.fileno(), READ_ONLY)
             for piece in read_pieces(source, blob, _PIECE):
                 stream.write(piece)
+
+    def move_blob(self, path: str, source: Path) -> bool:
+        """Rename it, if it is on the store's file system."""
+        target = Path(path)
+        with disk_errors(target):
+            with source.open("rb") as stream:
+                os.fchmod(stream.fileno(), READ_ONLY)
+                os.fsync(stream.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                source.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return False
+            sync_folder(target.parent)
+        return True
 
     def write(self, path: str, data: bytes) -> None:
         """Rename the new file over the old one."""

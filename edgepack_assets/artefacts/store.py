@@ -23,6 +23,7 @@ from edgepack_assets.artefacts.backend import Backend, StoredFile
 from edgepack_assets.artefacts.blob_cache import BlobCache
 from edgepack_assets.artefacts.fsspec_backend import FsspecBackend
 from edgepack_assets.artefacts.local_backend import LocalBackend
+from edgepack_assets.artefacts.verified_files import VerifiedFiles
 from edgepack_assets.config.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import CorruptError, EdgepackError
@@ -64,12 +65,19 @@ class ArtefactStore:
         self.root_url = root
         self._backend = open_backend(root, credential, time_limit)
         self._cache = BlobCache(cache)
+        self._verified = VerifiedFiles()
 
     # blobs ------------------------------------------------------------------------------------------
 
-    def put_file(self, path: Path, media_type: str) -> Blob:
-        """Keep a copy of the file's bytes. Idempotent."""
-        return self._put(path, Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type))
+    def put_file(self, path: Path, media_type: str, move: bool = False) -> Blob:
+        """Keep the file's bytes. Idempotent. With `move` the file itself may become the blob: it may be gone
+        afterwards, and nobody may have it open for writing."""
+        blob = Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type)
+        stored = self._blob_path(blob.digest)
+        if move and not self._use(stored, blob.size) and self._backend.move_blob(stored, path):
+            self._verified.remember(stored)
+            return blob
+        return self._put(path, blob)
 
     def put_bytes(self, data: bytes, media_type: str) -> Blob:
         """Keep `data`. Idempotent."""
@@ -81,13 +89,18 @@ class ArtefactStore:
 
     def _put(self, source: Path | bytes, blob: Blob) -> Blob:
         path = self._blob_path(blob.digest)
-        if not self._backend.use(path, blob.size):
+        if not self._use(path, blob.size):
             self._backend.put_blob(path, source, blob)
         return blob
 
+    def _use(self, path: str, size: int | None = None) -> bool:
+        """Whether there is such a file. It counts as used, which does not make it another file."""
+        with self._verified.kept(path):
+            return self._backend.use(path, size)
+
     def has(self, digest: str) -> bool:
         """Whether the store holds these bytes."""
-        return self._backend.use(self._blob_path(digest))
+        return self._use(self._blob_path(digest))
 
     def fetch(self, blob: Blob) -> Path:
         """A local, read-only file with the blob's bytes, verified. Raises CorruptError."""
@@ -96,7 +109,9 @@ class ArtefactStore:
             path = Path(stored)
             if not path.is_file():
                 raise self._missing(blob)
-            self._verify(path, stored, blob)
+            if not self._verified.is_known(stored):
+                self._verify(path, stored, blob)
+                self._verified.remember(stored)
             return path
 
         def download(target: Path) -> None:
@@ -137,7 +152,7 @@ class ArtefactStore:
         Raises CorruptError if one of its blobs is missing: a manifest never names bytes that do not exist."""
         path = self._manifest_path(artefact.asset, ModelKey.parse(artefact.partition))
         for blob in artefact.blobs():
-            if not self._backend.use(self._blob_path(blob.digest), blob.size):
+            if not self._use(self._blob_path(blob.digest), blob.size):
                 raise self._missing(blob)
         self._backend.write(path, artefact.manifest())
 

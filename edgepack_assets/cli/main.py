@@ -34,6 +34,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgepack-assets", prog_name="edgepack", message="%(prog)s %(version)s")
 def main() -> None:
     """Package AI models for Siemens Industrial Edge.
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.environments.environment import idle_environments, remove_environment
+from edgepack_assets.errors import EdgepackError
 from edgepack_assets.operations.garbage import find_garbage
 from edgepack_assets.operations.lock_usage import damaged_models
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import damaged_in_words
 from edgepack_assets.text_format import format_age, format_size, format_table
+
+if TYPE_CHECKING:
+    from edgepack_assets.operations.doctor import Finding
 
 
 @click.command()
@@ -27,17 +37,24 @@ def env() -> None:
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list of all checks.")
+def doctor(as_json: bool) -> None:
     """Check what a run needs on this machine.
 
     Above all it tries the isolation of model code. Exits with 1 if something that every run needs fails."""
     settings = load_settings()
-    click.echo(f"configuration: {settings.file}")
+    if not as_json:
+        click.echo(f"configuration: {settings.file}")
     from edgepack_assets.operations.doctor import examine
 
     failed = 0
     section = ""
-    for finding in examine(settings):
+    findings = chain(examine(settings), _examine_dagster(settings))
+    if as_json:
+        listed = list(findings)
+        click.echo(json.dumps([asdict(finding) for finding in listed], indent=2, ensure_ascii=False))
+        failed, findings = sum(not each.holds and each.vital for each in listed), chain()
+    for finding in findings:
         if finding.section != section:
             section = finding.section
             click.echo(f"\n{section}")
@@ -46,6 +63,27 @@ def doctor() -> None:
         click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
         raise click.ClickException(f"{failed} vital checks failed")
+
+
+def _examine_dagster(settings: Settings) -> Iterator[Finding]:
+    """The instance must be usable. Its daemon and sensors need not run where runs are started by hand."""
+    from edgepack_assets.defs.sensors.status import sensors_status
+    from edgepack_assets.operations.doctor import Finding
+
+    try:
+        home = dagster_home.ensure()
+        status = sensors_status(settings, str(home))
+    except EdgepackError as error:
+        yield Finding("Dagster", "instance", False, str(error))
+        return
+    yield Finding("Dagster", "instance", True, str(home))
+    running = "is running" if status.daemon_is_alive else "is not running: `edgepack ui` starts it"
+    yield Finding("Dagster", "daemon", status.daemon_is_alive, running, vital=False)
+    for each in status.sensors:
+        message = each.state + (f", {each.fault}" if each.fault else "")
+        yield Finding(
+            "Dagster", f"sensor {each.name}", each.state.startswith("on") and not each.fault, message, vital=False
+        )
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,11 +28,12 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return allow_host(click.argument("arguments", nargs=-1, type=click.UNPROCESSED)(command))
 
 
-def _prepare(names: Sequence[str]) -> None:
+def _prepare(names: Sequence[str]) -> Path:
     from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE
 
-    instance.prepare_process()
+    home = instance.prepare_process()
     os.environ[ALLOWED_HOSTS_VARIABLE] = " ".join([os.environ.get(ALLOWED_HOSTS_VARIABLE, ""), *names])
+    return home
 
 
 @click.command("ui", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")
@@ -40,10 +42,19 @@ def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
     """Start Dagster's UI and daemon on this machine.
 
     ARGUMENTS are options of `dagster dev`, e.g. --port 3001."""
-    from edgepack_assets.defs.ui.webserver import run_dev
+    from edgepack_assets.defs.ui import start
+    from edgepack_assets.defs.ui.webserver import allowed_hosts, run_dev
 
-    _prepare(names)
-    run_dev(arguments)
+    home = _prepare(names)
+    if not {"--help", "--version"}.isdisjoint(arguments):
+        run_dev(arguments)
+        return
+    allowed_hosts()
+    host, port = start.address(arguments)
+    start.check_port(host, port)
+    with start.only_one(home):
+        click.echo(f"The asset graph: {start.show_asset_graph(host, port)}  (Ctrl-C ends the UI and the daemon)")
+        run_dev(arguments)
 
 
 @click.command("webserver", context_settings=_SETTINGS, options_metavar="[--allow-host NAME]...")

@@ -167,13 +167,14 @@ def png(answer: Any) -> bytes:
 def model_source(answer: Any) -> ModelSource:
     """a ModelSource: `files` from relative paths to existing files, `model` JSON, the rest text as it says."""
     source = _is(answer, ModelSource)
-    for name, file in _is(source.files, Mapping, "files").items():  # type: ignore[type-abstract]
-        path = PurePosixPath(_is(name, str, "files, a key"))
-        if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
-            raise UnfitAnswerError(f"files with {name!r}, which is no path inside the component")
-        if not _is(file, Path, f"files, {name}").is_file():
-            raise UnfitAnswerError(f"files with {name}: {file}, which is no file")
-    json_object(source.model)
+    for what in ("files", "component_files"):
+        for name, file in _is(getattr(source, what), Mapping, what).items():  # type: ignore[type-abstract]
+            path = PurePosixPath(_is(name, str, f"{what}, a key"))
+            if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
+                raise UnfitAnswerError(f"{what} with {name!r}, which is no path inside the component")
+            if not _is(file, Path, f"{what}, {name}").is_file():
+                raise UnfitAnswerError(f"{what} with {name}: {file}, which is no file")
+    json_object(source.model), json_object(source.arguments)
     for field in ("requirements", "constraints"):
         for line in _is(getattr(source, field), tuple, field):
             try:

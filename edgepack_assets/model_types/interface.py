@@ -122,6 +122,8 @@ class ModelSource:
     the `3.x` the model was saved with, or None where it does not say. `constraints`: PEP 508 lines that bound the
     packages which others need. `saved_versions`: distribution, or `python` -> the version that the model says it was
     saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
+    `component_files`: path inside the component -> file of the model type itself that ships in place of the one in
+    component/, or beside those. `arguments`: what `inspect_model` gets (JSON).
     """
 
     files: Mapping[str, Path]
@@ -131,6 +133,8 @@ class ModelSource:
     constraints: tuple[str, ...] = ()
     saved_versions: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[CheckRow, ...] = ()
+    component_files: Mapping[str, Path] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -264,9 +268,16 @@ class ModelType(ABC):
 
     @abstractmethod
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
-        """Find out what of the registered model (a file or folder) ships. Executes none of it.
+        """Find out what of the registered model (a file or folder) ships. Executes none of it, and writes nothing
+        there: the files may be the registry's own.
 
         Raises ModelError saying what the model lacks and what to do."""
+
+    def finish_component(self, component: Path, source: ModelSource) -> None:  # noqa: B027 - nothing by default
+        """Change the files of the component, which were laid out in the folder `component`, before it is inspected. A
+        file of the model may share its bytes with others: replace it, and never write into it.
+
+        Raises ModelError."""
 
     @abstractmethod
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:

@@ -87,6 +87,11 @@ class Plugin:
         except TransientError as error:
             raise TransientError(f"{what}: {error}") from error
 
+    def finish_component(self, component: Path, source: ModelSource) -> None:
+        """See ModelType."""
+        nothing = answers.instance_of(type(None))
+        self._call("finish_component", nothing, self._plugin.finish_component, component, source)
+
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """See ModelType."""
         return self._call("component_spec", answers.component_spec, self._plugin.component_spec, inspection)

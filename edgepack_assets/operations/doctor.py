@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.implementations import INTERFACE_VERSION, distribution, installed
@@ -17,9 +23,15 @@ from edgepack_assets.environments.uv import uv_command
 from edgepack_assets.errors import EdgepackError, PluginError, without_credentials
 from edgepack_assets.model_types import Plugin
 from edgepack_assets.operations.certificates import trusted_authorities
+from edgepack_assets.operations.config_check import check_config
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.self_test import try_protections
+from edgepack_assets.text_format import format_size
+
+_DISTRIBUTION = "edgepack-assets"
+_ENOUGH_SPACE = 5_000_000_000
+"""Bytes: what building an environment and packaging a large model take at once."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,10 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Try everything that a run needs. Takes about 15 s, most of it for the isolation of model code."""
+    yield _tried("configuration", "gates and what else is written there", lambda: _configuration(settings))
     yield from _pythons(settings)
+    yield from _disks(settings)
+    yield from _dependencies()
     yield _tried("machine", "uv, which locks and installs", lambda: uv_command()[0])
     yield from _index(settings)
     yield from _authorities(settings)
@@ -43,6 +58,44 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _registry(settings)
     yield from _model_types(settings)
     yield from _isolation(settings)
+
+
+def _configuration(settings: Settings) -> str:
+    check_config(settings.file)
+    return f"{len(settings.model_types)} model types, no mistake"
+
+
+def _disks(settings: Settings) -> Iterator[Finding]:
+    """Free space where environments, artefacts and temporary files are. A first packaging takes about a GB there."""
+    folders = {settings.runtime.environments, Path(tempfile.gettempdir())}
+    if "://" not in settings.artefacts.root:
+        folders.add(Path(settings.artefacts.root))
+    for folder in sorted(folders):
+        present = next(each for each in (folder, *folder.parents) if each.exists())
+        free = shutil.disk_usage(present).free
+        enough = free >= _ENOUGH_SPACE
+        message = f"{format_size(free)} free" + ("" if enough else f", a run may need {format_size(_ENOUGH_SPACE)}")
+        yield Finding("machine", f"disk space for {folder}", enough, message, vital=False)
+
+
+def _dependencies() -> Iterator[Finding]:
+    """The versions of what this project stands on, held against the bounds that it was tested with."""
+    shown = []
+    for text in metadata.requires(_DISTRIBUTION) or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding("machine", f"package {requirement.name}", False, f"is not installed, wanted {requirement}")
+            continue
+        shown.append(f"{requirement.name} {version}")
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield Finding(
+                "machine", f"package {requirement.name}", False, f"{version} is installed, wanted {requirement}"
+            )
+    yield Finding("machine", f"{_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}", True, ", ".join(shown))
 
 
 def _pythons(settings: Settings) -> Iterator[Finding]:

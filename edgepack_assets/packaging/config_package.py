@@ -7,6 +7,7 @@ are the zip format's epoch: a package is identified by its content, not by when 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ LOCK_FILE = "requirements.lock"
 
 _RESERVED = (REQUIREMENTS_TXT, LOCK_FILE, PYTHON_PACKAGES_ZIP)
 _TIMES = ("createdOn", "updatedOn")
+_LARGEST_FOR_SDK = 1 << 20
 
 
 def config_package_name(package_name: str) -> str:
@@ -51,11 +53,13 @@ def build_config_package(  # noqa: PLR0917 - six things, none a part of another
     shipped = _shipped_files(component_folder)
     with disk_errors(work):
         (component_folder / LOCK_FILE).write_text(lock.as_requirements(hashes=True), encoding="utf-8")
+        large = _large_files(component_folder, shipped)
+        given = _without_contents(component_folder, [*shipped, LOCK_FILE], large, work / "given")
         component = PythonComponent(name=COMPONENT, python_version=lock.python, desc=spec.description)
         try:
             pins = work / REQUIREMENTS_TXT
             pins.write_text(lock.as_requirements(), encoding="utf-8")
-            component.add_resources(component_folder, [*shipped, LOCK_FILE])
+            component.add_resources(given, [*shipped, LOCK_FILE])
             component.set_entrypoint("entrypoint.py")
             component.set_requirements(pins)
             pipeline = _pipeline(component, spec, package_name, description)
@@ -67,7 +71,25 @@ def build_config_package(  # noqa: PLR0917 - six things, none a part of another
             for folder in (dependencies.python_packages, dependencies.temp):  # the SDK never removes them
                 shutil.rmtree(folder)
         target = work / config_package_name(package_name)
-        write_zip(target, _files(saved.parent / saved.name.removesuffix(".zip")))
+        write_zip(target, _files(saved.parent / saved.name.removesuffix(".zip"), component_folder, large))
+    return target
+
+
+def _large_files(folder: Path, shipped: Iterable[str]) -> set[str]:
+    """The component's files that the SDK need not see. It reads Python code; what a model holds is nothing to it."""
+    return {name for name in shipped if not name.endswith(".py") and (folder / name).stat().st_size > _LARGEST_FOR_SDK}
+
+
+def _without_contents(folder: Path, names: Iterable[str], large: Collection[str], target: Path) -> Path:
+    """A copy of the component with empty files in place of large ones: `save` copies all files, and compresses them
+    into a zip that nobody needs. For a model of a gigabyte that takes a minute."""
+    for name in names:
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if name in large:
+            copy.touch()
+        else:
+            shutil.copyfile(folder / name, copy)
     return target
 
 
@@ -103,8 +125,8 @@ def _pipeline(component: Any, spec: ComponentSpec, package_name: str, descriptio
     return pipeline
 
 
-def _files(top: Path) -> dict[str, Content]:
-    """What the SDK saved, as it goes into our zip."""
+def _files(top: Path, component_folder: Path, large: Collection[str]) -> dict[str, Content]:
+    """What the SDK saved, as it goes into our zip, with the large files of the component."""
     # The SDK's runner takes the zip's first entry for the top folder.
     files: dict[str, Content] = {f"{top.name}/": b""}
     for path in top.rglob("*"):
@@ -120,7 +142,7 @@ def _files(top: Path) -> dict[str, Content]:
             files[f"{top.name}/{name}"] = path.read_text().encode()
         else:
             files[f"{top.name}/{name}"] = path
-    return files
+    return files | {f"{top.name}/{COMPONENT}/{name}": component_folder / name for name in large}
 
 
 def normalised(text: bytes) -> bytes:

@@ -26,11 +26,12 @@ from pydantic import Field
 
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, PackageError
-from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors
 from edgepack_assets.filesystem.canonical_yaml import load_yaml
 from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
 from edgepack_assets.sandbox.child_main import RecordError, result_line
 from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.sandbox.child_process import LARGE
 from edgepack_assets.sandbox.jobs import RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
@@ -181,7 +182,9 @@ class PackageRunner:
                 target = self.component_folder / name.removeprefix(top)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as source, target.open("wb") as stream:
-                    shutil.copyfileobj(source, stream)
+                    shutil.copyfileobj(source, stream, 1 << 20)
+                if target.stat().st_size >= LARGE:
+                    target.chmod(READ_ONLY)  # a child that is another user reads it in place
 
     @property
     def component_folder(self) -> Path:

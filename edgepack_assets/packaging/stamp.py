@@ -22,7 +22,7 @@ from edgepack_assets.artefacts.artefact import canonical_json
 from edgepack_assets.errors import PackageError
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
 from edgepack_assets.filesystem.reproducible_zip import Member, checked_names, opened_inside, opened_zip
-from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, FileEntry, pipeline_content
+from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT, ComponentEntry, FileEntry, pipeline_content
 
 COMPONENT = "inference"
 UNSTAMPED_VERSION = "0.0.0-unstamped"
@@ -158,17 +158,19 @@ def contents(package: Path, stamp: Stamp) -> dict[str, str]:
 
     pipeline_content.yml is no part of them: it must say what follows from the component, and nothing else."""
     digests: dict[str, str] = {}
-    components: dict[str, _Component] = {}
+    components: dict[str, ComponentEntry] = {}
     with opened_zip(package, package.name) as outer:
         names = _only_files(outer, package.name)
         pipeline = read_yaml(outer, CONFIG, package.name)
         project = project_of(pipeline, package.name)
+        named = components_of(pipeline, package.name)
         for name in names:
             if name.startswith(COMPONENTS):
                 what = f"{package.name}/{name}"
+                is_python = all(each.is_python for each in named if each.inside == name)
                 with opened_inside(outer, name, what) as component:
-                    components[name] = _read_component(component, outer.getinfo(name).file_size, what)
-                digests |= components[name].contents(name)
+                    components[name] = _read_component(component, outer.getinfo(name).file_size, what, is_python)
+                digests |= _contents(name, components[name])
             elif name in STAMPED_FILES or name in DATED_FILES:
                 digests[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
             elif name != PIPELINE_CONTENT:
@@ -176,46 +178,33 @@ def contents(package: Path, stamp: Stamp) -> dict[str, str]:
         if (PIPELINE_CONTENT in names) != stamp.lists_content:
             raise PackageError(f"{package.name}: {'holds no' if stamp.lists_content else 'holds a'} {PIPELINE_CONTENT}")
         if stamp.lists_content:
-            component_name, inside = component_of(pipeline, package.name)
-            if inside not in components:
-                raise PackageError(f"{package.name}: holds no {inside}")
-            if outer.read(PIPELINE_CONTENT) != components[inside].listed(component_name):
-                raise PackageError(f"{package.name}: {PIPELINE_CONTENT} lists other files than the component holds")
+            if missing := [each.inside for each in named if each.inside not in components]:
+                raise PackageError(f"{package.name}: holds no {' and no '.join(missing)}")
+            if outer.read(PIPELINE_CONTENT) != pipeline_content({c.name: components[c.inside] for c in named}):
+                raise PackageError(f"{package.name}: {PIPELINE_CONTENT} lists other files than its components hold")
     return digests
 
 
-@dataclass(frozen=True)
-class _Component:
-    """A component's zip: its bytes, its files and wheels, and its requirements.txt."""
-
-    size: int
-    files: dict[str, FileEntry]
-    wheels: dict[str, FileEntry]
-    requirements: bytes
-
-    def contents(self, name: str) -> dict[str, str]:
-        """Its part of a package's `contents`, where it lies under `name`. Wheels count one by one."""
-        files = {f"{name}/{file}": entry.digest for file, entry in self.files.items() if file != PACKAGES}
-        return files | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in self.wheels.items()}
-
-    def listed(self, name: str) -> bytes:
-        """pipeline_content.yml of the package of this component."""
-        return pipeline_content(name, self.size, self.files, self.wheels, self.requirements)
+def _contents(name: str, component: ComponentEntry) -> dict[str, str]:
+    """The part of a package's `contents` of the component that lies under `name`. Wheels count one by one."""
+    files = {f"{name}/{file}": entry.digest for file, entry in component.files.items() if file != PACKAGES}
+    return files | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in component.wheels.items()}
 
 
-def _read_component(component: zipfile.ZipFile, size: int, what: str) -> _Component:
+def _read_component(component: zipfile.ZipFile, size: int, what: str, is_python: bool = True) -> ComponentEntry:
     files = _entries(component, what)
     wheels = {}
     if PACKAGES in files:
         with opened_inside(component, PACKAGES, f"{what}/{PACKAGES}") as archive:
             wheels = _entries(archive, f"{what}/{PACKAGES}")
-    return _Component(size, files, wheels, component.read(REQUIREMENTS) if REQUIREMENTS in files else b"")
+    requirements = component.read(REQUIREMENTS) if REQUIREMENTS in files else b""
+    return ComponentEntry(size, files, wheels, requirements, is_python)
 
 
 def listed_content(name: str, component: Path) -> bytes:
-    """pipeline_content.yml of the package of a component, whose zip is at hand."""
+    """pipeline_content.yml of the package of one Python component, whose zip is at hand."""
     with opened_zip(component, component.name) as archive:
-        return _read_component(archive, component.stat().st_size, component.name).listed(name)
+        return pipeline_content({name: _read_component(archive, component.stat().st_size, component.name)})
 
 
 def _entries(archive: zipfile.ZipFile, what: str) -> dict[str, FileEntry]:
@@ -260,13 +249,41 @@ def project_of(pipeline: dict[str, Any], what: str) -> str:
         raise PackageError(f"{what}: {CONFIG} names no project") from None
 
 
-def component_of(pipeline: dict[str, Any], what: str) -> tuple[str, str]:
-    """(the name of the package's component, the name of its zip in the package)."""
+@dataclass(frozen=True)
+class ComponentName:
+    """A component that pipeline_config.yml names: its name, the name of its zip in the package (`inside`), and whether
+    it runs on Python, which is what ships wheels; a GPU runtime component does not."""
+
+    name: str
+    inside: str
+    is_python: bool
+
+
+def components_of(pipeline: dict[str, Any], what: str) -> list[ComponentName]:
+    """The package's components, at least one, in the order of the pipeline. Raises PackageError."""
     try:
-        component = pipeline["dataFlowPipeline"]["components"][0]
-        return str(component["name"]), f"{COMPONENTS}{component['name']}_{component['version']}.zip"
-    except (KeyError, IndexError, TypeError):
+        found = [
+            ComponentName(
+                str(each["name"]),
+                f"{COMPONENTS}{each['name']}_{each['version']}.zip",
+                each.get("runtime", {}).get("type", "python") == "python",
+            )
+            for each in pipeline["dataFlowPipeline"]["components"]
+        ]
+    except (KeyError, TypeError, AttributeError):
         raise PackageError(f"{what}: {CONFIG} names no component") from None
+    names = [each.name for each in found]
+    if not names:
+        raise PackageError(f"{what}: {CONFIG} names no component")
+    if len(set(names)) != len(names):
+        raise PackageError(f"{what}: {CONFIG} names two components of one name: {', '.join(names)}")
+    return found
+
+
+def component_of(pipeline: dict[str, Any], what: str) -> tuple[str, str]:
+    """(the name of the package's first component, the name of its zip in the package)."""
+    first = components_of(pipeline, what)[0]
+    return first.name, first.inside
 
 
 def _restamp(name: str, data: bytes, project: str, old: _Marks, new: _Marks) -> bytes:

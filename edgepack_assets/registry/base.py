@@ -155,6 +155,10 @@ class Registry(Protocol):
         `destination` (made if missing) and return its path. Nothing is overwritten. The bytes are verified
         against the digest of `version`: raises CorruptError, and leaves nothing behind then."""
 
+    def view(self, version: RegisteredVersion, destination: Path) -> Path:
+        """As `download`, verified as well, for a caller that only reads: the files may be the registry's own."""
+        return self.download(version, destination)
+
     def register(
         self,
         kind: Kind,
@@ -163,9 +167,11 @@ class Registry(Protocol):
         tags: Mapping[str, str],
         version: int | None = None,
         *,
+        is_final: bool = False,
         checksum: bool = False,
     ) -> ResolvedVersion:
-        """Register a file or folder, as the next integer version or as exactly `version`.
+        """Register a file or folder, as the next integer version or as exactly `version`. Nobody writes into files that
+        are `is_final` any more: a registry may keep them as they are, under a second name.
 
         With `checksum` a .sha256 file is kept beside a file, where the registry has a place for one. It is no part of
         the version. Empty folders in it are no content and are dropped. The next version is above every number that

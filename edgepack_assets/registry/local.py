@@ -35,7 +35,7 @@ import filelock
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy, sync_folder, write_checksum
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -156,6 +156,13 @@ class LocalRegistry(Registry):
 
     def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
+        return self._download(version, destination, link=False)
+
+    def view(self, version: RegisteredVersion, destination: Path) -> Path:
+        """As `download`, by hard links where `destination` is on the same file system."""
+        return self._download(version, destination, link=True)
+
+    def _download(self, version: RegisteredVersion, destination: Path, link: bool) -> Path:
         source = self._content(version.kind, version.name, version.number)
         target = destination / source.name
         if target.exists() or target.is_symlink():
@@ -164,7 +171,7 @@ class LocalRegistry(Registry):
             raise CorruptError(f"{source}: the content of {version} is gone; register it as a new version")
         made_here = not destination.exists()
         try:
-            self._copy_verified(source, target, version)
+            self._copy_verified(source, target, version, link)
         except BaseException:
             if made_here:
                 with contextlib.suppress(OSError):  # not made yet, or others have put something there
@@ -173,12 +180,12 @@ class LocalRegistry(Registry):
         return target
 
     @staticmethod
-    def _copy_verified(source: Path, target: Path, version: RegisteredVersion) -> None:
+    def _copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool) -> None:
         aside = target.parent / f".{uuid.uuid4().hex}.tmp"
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
-                copy = _copy(source, aside, sync=False)
+                copy = _copy(source, aside, sync=False, link=link)
                 digest = version.resolve().digest
                 if content_digest(copy)[0] != digest:
                     raise CorruptError(
@@ -197,6 +204,7 @@ class LocalRegistry(Registry):
         tags: Mapping[str, str],
         version: int | None = None,
         *,
+        is_final: bool = False,
         checksum: bool = False,
     ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`; with `checksum` a file gets
@@ -208,7 +216,7 @@ class LocalRegistry(Registry):
         with self._staging.new() as (staging, beat):
             with disk_errors(self.path):
                 (staging / "content").mkdir()
-                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat)
+                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat, link=is_final)
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
             digest, size = content_digest(content)
@@ -360,12 +368,14 @@ def _seal(path: Path) -> None:
     """Bring a file down to the disk, and make it read-only."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-        os.fchmod(stream.fileno(), 0o444)
+        os.fchmod(stream.fileno(), READ_ONLY)
 
 
-def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None) -> Path:
-    """Copy a file or folder into `folder`; with `sync`, down to the disk. Calls `copied` after each file. Returns the
-    copy."""
+def _copy(
+    source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None, link: bool = False
+) -> Path:
+    """Copy a file or folder into `folder`; with `sync`, down to the disk; with `link`, by second names. Calls `copied`
+    after each file. Returns the copy."""
     if not source.name:
         raise EdgepackError(f"{source}: a whole file system cannot be registered")
     copy = folder / utf8_name(source.name)
@@ -376,7 +386,7 @@ def _copy(source: Path, folder: Path, sync: bool, copied: Callable[[], None] = l
         subfolder.mkdir()
 
     def one(pair: tuple[Path, Path]) -> None:
-        shutil.copyfile(*pair)
+        (link_or_copy if link else shutil.copyfile)(*pair)
         if sync:
             _seal(pair[1])
         copied()

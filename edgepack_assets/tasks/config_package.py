@@ -14,6 +14,7 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
+from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types import Plugin
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
@@ -70,7 +71,7 @@ def make_config_package(
         check_still_approved(model)
     context.packaging.start()
     with context.work_folder() as work:
-        path, digest = context.registry.download(model, work / "model"), model.resolve().digest
+        path, digest = context.registry.view(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
@@ -83,7 +84,8 @@ def make_config_package(
         background_imports.start(implementation.host_imports)
         component = work / "component"
         with model_errors(f"reading {model}"):
-            _assemble(component, implementation, source)
+            _assemble(component, implementation, source, work)
+            implementation.finish_component(component, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
             model_json = {**source.model, **implementation.component_settings(inspection)}
@@ -102,7 +104,8 @@ def make_config_package(
             component, folder = work / "renumbered" / component.name, work / "renumbered"
             folder.mkdir()
             with model_errors(f"reading {model}"):
-                _assemble(component, implementation, source)
+                _assemble(component, implementation, source, work)
+                implementation.finish_component(component, source)
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
                 _write_model_json(component, {**model_json, **numbers})
@@ -116,7 +119,7 @@ def make_config_package(
             asset="config_package",
             partition=str(key),
             parts={
-                "package": context.store.put_file(package, ZIP),
+                "package": context.store.put_file(package, ZIP, move=True),
                 "lock": context.store.put_json(lock.model_dump(mode="json")),
                 "inspection": context.store.put_json(inspection),
             },
@@ -135,13 +138,15 @@ def make_config_package(
     return artefact, report
 
 
-def _assemble(component: Path, implementation: Plugin, source: ModelSource) -> None:
+def _assemble(component: Path, implementation: Plugin, source: ModelSource, work: Path) -> None:
+    """Lay out the component's files. Those of the model in the folder `work`, which is this run's alone, are linked."""
     own = implementation.folder / "component"
     component.mkdir()
     ours = {"model.json"}
-    for file in sorted(own.glob("*.py")):
-        shutil.copyfile(file, component / file.name)
-        ours.add(file.name)
+    own_files = {file.name: file for file in own.glob("*.py")} | dict(source.component_files)
+    for name, file in sorted(own_files.items()):
+        shutil.copyfile(file, component / name)
+        ours.add(name)
     for name, file in source.files.items():
         top = name.split("/")[0]
         hidden = top if top in ours else f"{_module(name)}.py"
@@ -152,7 +157,10 @@ def _assemble(component: Path, implementation: Plugin, source: ModelSource) -> N
             )
         target = component / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        if file.is_relative_to(work):
+            link_or_copy(file, target)
+        else:
+            shutil.copyfile(file, target)
     _write_model_json(component, source.model)
 
 
@@ -180,7 +188,7 @@ def _inspect(
             what,
             environment,
             child_imports,
-            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", {}),
+            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments)),
         )
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}

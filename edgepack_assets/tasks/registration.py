@@ -94,9 +94,10 @@ def register_package(
         built = build(stamp)
         stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
         try:
-            return Registration(
-                registry.register(Kind.MODEL, name, built, stamped, stamp.version, checksum=True), built
+            registered = registry.register(
+                Kind.MODEL, name, built, stamped, stamp.version, checksum=True, is_final=True
             )
+            return Registration(registered, built)
         except VersionTakenError:
             log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
         built.unlink()

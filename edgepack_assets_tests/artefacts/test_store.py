@@ -520,3 +520,64 @@ def test_every_storage_has_its_own_name_for_the_time(key: str) -> None:
     assert last_change({"created": 1.5}) == 1.5
     with pytest.raises(EdgepackError, match="x: its storage does not say"):
         last_change({"name": "x"})
+
+
+def test_a_file_that_is_moved_becomes_the_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtefactStore(str(tmp_path / "store"), tmp_path / "cache")
+    (tmp_path / "package").write_bytes(b"a package")
+    number = (tmp_path / "package").stat().st_ino
+    blob = store.put_file(tmp_path / "package", "x", move=True)
+    kept = store.fetch(blob)
+    assert (kept.stat().st_ino, kept.read_bytes()) == (number, b"a package")
+    assert kept.stat().st_mode & 0o777 == 0o444
+    assert not (tmp_path / "package").exists()
+
+    (tmp_path / "again").write_bytes(b"a package")
+    assert store.put_file(tmp_path / "again", "x", move=True) == blob
+    assert store.fetch(blob).stat().st_ino == number, "what is there already stays"
+
+    def elsewhere(*arguments: Any) -> NoReturn:
+        raise OSError(errno.EXDEV, "another file system")
+
+    (tmp_path / "far").write_bytes(b"another package")
+    with monkeypatch.context() as patched:
+        patched.setattr(artefact_store.LocalBackend, "move_blob", lambda *_: False)
+        far = store.put_file(tmp_path / "far", "x", move=True)
+    assert store.fetch(far).read_bytes() == b"another package"
+    monkeypatch.setattr(Path, "replace", elsewhere)
+    (tmp_path / "far").write_bytes(b"a third")
+    assert not store._backend.move_blob(str(tmp_path / "store" / "blobs" / "x"), tmp_path / "far")
+    assert (tmp_path / "far").read_bytes() == b"a third"
+
+
+def test_a_large_blob_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepack_assets.artefacts.verified_files.SMALLEST", 1000)
+    store = ArtefactStore(str(tmp_path / "store"), tmp_path / "cache")
+    read: list[Path] = []
+    digest = artefact_store.file_digest
+
+    def counting(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(artefact_store, "file_digest", counting)
+    (tmp_path / "package").write_bytes(b"p" * 1000)
+    blob = store.put_file(tmp_path / "package", "x", move=True)
+    assert len(read) == 1
+    assert store.has(blob.digest) and store.fetch(blob) and store.fetch(blob), "its use is noted, and it is known still"
+    assert len(read) == 1
+    small = store.put_bytes(b"s" * 999, "x")
+    assert store.fetch(small) and store.fetch(small) and len(read) == 3
+
+    kept = store.fetch(blob)
+    kept.chmod(0o644)
+    kept.write_bytes(b"q" * 1000)
+    os.utime(kept, ns=(0, 0))
+    for _ in range(2):
+        store.has(blob.digest)
+        with pytest.raises(CorruptError, match="bytes differ"):
+            store.fetch(blob)
+    kept.write_bytes(b"p" * 1000)
+    assert store.fetch(blob) and store.fetch(blob)
+    assert len(read) == 6
+    assert ArtefactStore(str(tmp_path / "store"), tmp_path / "cache").fetch(blob) and len(read) == 7

@@ -525,7 +525,24 @@ def test_the_doctor_says_what_holds(plant: Path) -> None:
     assert "ok     what is in it: local: 0 models and 0 data assets" in said
     assert "model code is isolated by" in said
     assert "ok     the network: refused" in said
+    assert "ok     edgepack-assets " in said
+    assert "dagster " in said
+    assert "no     daemon: is not running" in said
     assert "FAILS" not in said
+
+
+@pytest.mark.sandbox
+def test_the_doctor_finds_what_will_fail_and_says_it_as_json(plant: Path) -> None:
+    (plant / "edgepack.yaml").write_text(
+        CONFIG.replace("    model_name: parts_model", "    model_name: parts_model\n    gates: {acuracy: {min: 1}}")
+    )
+    findings = {each["name"]: each for each in json.loads(run("doctor", "--json", exit_code=1).stdout)}
+    written = findings["gates and what else is written there"]
+    assert not written["holds"]
+    assert written["vital"]
+    assert "edgepack.yaml:18: " in written["message"]
+    assert "acuracy is no metric of image_classification" in written["message"]
+    assert findings["artefact store"]["holds"]
 
 
 @pytest.mark.sandbox

@@ -101,6 +101,10 @@ model_types:
       resize: crop
       shorter_side: 256
       interpolation: bilinear
+      size: [224, 224]
+    output:
+      name: logits
+      scores: logits
   letters:
     implementation: image_classification
     model_name: letters

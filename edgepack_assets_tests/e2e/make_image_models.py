@@ -90,6 +90,25 @@ def write_onnx(path: Path, channels_first: bool, trained_otherwise: bool = False
     onnx.save(model, str(path))
 
 
+def write_open_onnx(folder: Path) -> None:
+    """A float16 model as exporters write it: batch and size open, logits beside features, weights in another file."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("MatMul", ["features", "sharpness"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean colour",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT16, ["n", 3, "height", "width"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["n", 3]) for name in ("features", "logits")],
+        [numpy_helper.from_array(np.eye(3, dtype=np.float16) * 8, "sharpness")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    folder.mkdir()
+    onnx.save(model, str(folder / "m.onnx"), save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+
+
 def main(out: Path) -> None:
     """Write every model."""
     Lite("float32", None, None).write(out / "float.tflite")
@@ -97,6 +116,7 @@ def main(out: Path) -> None:
     Lite("int8", (1 / 255, -128), (1 / 256, -128)).write(out / "int8.tflite")
     write_onnx(out / "nhwc.onnx", channels_first=False)
     write_onnx(out / "nchw.onnx", channels_first=True)
+    write_open_onnx(out / "open")
     write_onnx(out / "bgr.onnx", channels_first=True, trained_otherwise=True)
 
 

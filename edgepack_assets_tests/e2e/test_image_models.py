@@ -60,6 +60,27 @@ def test_models_of_every_kind_answer_photos_of_every_mode(
     assert float(package.tags["avg_f1_score_validation"]) == 1.0
 
 
+def test_an_open_float16_export_with_two_outputs_and_external_data(
+    plant: Plant, image_models: Path, photos: str
+) -> None:
+    entry = {"implementation": "image_classification", "raw_data": {"name": photos}, "model_name": "open",
+             "gates": {"accuracy_validation": {"min": 1.0}}}  # fmt: skip
+    plant.configure(
+        open_told={**entry, "package_name": "told", "output": {"name": "logits"},
+                   "input": {"range": [0, 1], "size": [12, 16]}},
+        open_untold={**entry, "package_name": "untold", "input": {"size": [12, 16]}},
+    )  # fmt: skip
+    version = plant.add_model("open", image_models / "open")
+
+    assert run_with_warnings(plant, f"open_told:{version}") == (True, "", "")
+    (package,) = plant.packages("told-edge")
+    assert float(package.tags["accuracy_validation"]) == 1.0
+
+    success, said = run_in_process(plant, f"open_untold:{version}")
+    assert not success and "has 2 outputs, 'features' (?x3), 'logits' (?x3)" in said
+    assert plant.packages("untold-edge") == []
+
+
 def test_a_model_trained_on_bgr_is_packaged_as_it_was_trained(plant: Plant, image_models: Path, photos: str) -> None:
     entry = {"implementation": "image_classification", "raw_data": {"name": photos}, "model_name": "bgr",
              "gates": {"accuracy_validation": {"min": 1.0}}}  # fmt: skip

@@ -174,7 +174,7 @@ def test_every_field_of_a_cursor_is_read_and_written_as_it_was() -> None:
 def test_the_commands_show_what_is_there(folder: Path) -> None:
     done = CliRunner().invoke(main, ["model", "list"])
     assert done.exit_code == 0, done.output
-    assert [line.split()[:2] for line in done.output.splitlines()[1:]] == [
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
         [PACKAGE, "1"], ["press_model", "1"], ["press_model", "2"],
     ]  # fmt: skip
     done = CliRunner().invoke(main, ["sensors"])  # the daemon of the sample is long gone

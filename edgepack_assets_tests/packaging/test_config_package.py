@@ -154,3 +154,20 @@ def test_a_full_disk_is_told(built: Built, tmp_path: Path) -> None:
     component = tiny.write_component(tmp_path / "component")
     with full_disk(100), pytest.raises(EdgepackError, match="cannot be written: File too large"):
         build_config_package(component, tiny.SPEC, built.lock, tiny.NAME, "", tmp_path)
+
+
+def test_files_that_the_sdk_does_not_see_ship_with_the_same_bytes(
+    tmp_path: Path, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large files the SDK gets empty ones: no byte of the package may tell."""
+    files = {**tiny.FILES, "model.bin": "weights" * 1000, "deep/more.bin": "w" * 5000, "helper.py": "X = 1\n" * 1000}
+    packages, seen = [], []
+    for name, largest in (("all", 1 << 30), ("small", 1000)):
+        monkeypatch.setattr("edgepack_assets.packaging.config_package._LARGEST_FOR_SDK", largest)
+        (tmp_path / name).mkdir()
+        packages.append(build(tmp_path / name, built, files).read_bytes())
+        saved = tmp_path / name / "saved" / TOP / "inference"
+        seen.append({each: (saved / each).stat().st_size for each in ("model.bin", "deep/more.bin", "helper.py")})
+    assert packages[0] == packages[1]
+    assert seen[1] == {"model.bin": 0, "deep/more.bin": 0, "helper.py": 6000}, "Python code is shown to the SDK"
+    assert seen[0] == {"model.bin": 7000, "deep/more.bin": 5000, "helper.py": 6000}

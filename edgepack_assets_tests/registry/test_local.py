@@ -560,3 +560,48 @@ def test_folders_that_are_too_deep_or_too_many_are_refused_and_leave_nothing(
     monkeypatch.setattr(base, "MOST_FILES", 3)
     with pytest.raises(EdgepackError, match=rf"{many}: holds more than 3 files and folders"):
         local.register(Kind.MODEL, "press", many, {})
+
+
+def test_a_view_is_verified_and_copies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = LocalRegistry(tmp_path / "registry")
+    model = tmp_path / "press"
+    (model / "deep").mkdir(parents=True)
+    (model / "deep" / "m.bin").write_bytes(b"weights")
+    made = registry.register(Kind.MODEL, "press", model, {})
+    kept = Path(made.location) / "deep" / "m.bin"
+
+    seen = registry.view(made, tmp_path / "view") / "deep" / "m.bin"
+    assert seen.samefile(kept)
+    copy = registry.download(made, tmp_path / "copy") / "deep" / "m.bin"
+    assert not copy.samefile(kept) and copy.read_bytes() == b"weights"
+
+    shutil.rmtree(tmp_path / "view")
+    assert kept.read_bytes() == b"weights"
+    kept.chmod(0o644)
+    kept.write_bytes(b"WEIGHTS")
+    with pytest.raises(CorruptError, match="bytes differ from the digest"):
+        registry.view(made, tmp_path / "damaged")
+    assert not (tmp_path / "damaged").exists()
+
+    kept.write_bytes(b"weights")
+
+    def elsewhere(*arguments: Any, **named: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr("os.link", elsewhere)
+    far = registry.view(made, tmp_path / "far") / "deep" / "m.bin"
+    assert far.read_bytes() == b"weights" and not far.samefile(kept)
+
+
+def test_a_final_file_is_kept_as_it_is(local: LocalRegistry, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"package")
+    (tmp_path / "b.zip").write_bytes(b"package")
+    kept = Path(local.register(Kind.MODEL, "press-edge", tmp_path / "a.zip", {}, is_final=True).location)
+    copied = Path(local.register(Kind.MODEL, "press-edge", tmp_path / "b.zip", {}).location)
+    assert kept.samefile(tmp_path / "a.zip") and not copied.samefile(tmp_path / "b.zip")
+    assert {each.stat().st_mode & 0o777 for each in (kept, copied)} == {0o444}
+    (tmp_path / "a.zip").unlink()
+    assert [each.resolve().digest for each in local.versions(Kind.MODEL, "press-edge")] == [
+        content_digest(copied)[0]
+    ] * 2
+    assert kept.read_bytes() == b"package"

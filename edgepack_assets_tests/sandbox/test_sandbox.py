@@ -164,6 +164,46 @@ def test_a_job_works_on_copies_and_its_outputs_are_moved_out(
                     outputs={"made": made, "other": tmp_path / "other"})  # fmt: skip
 
 
+def test_a_large_read_only_file_is_lent_and_cannot_be_changed(
+    sandbox: Sandbox, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the child is another user it gets the file itself, else a copy. In both cases it cannot change ours."""
+    monkeypatch.setattr("edgepack_assets.sandbox.child_process.LARGE", 1000)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, mode in (("lent", 0o444), ("writable", 0o644), ("private", 0o400)):
+        (folder / name).write_bytes(b"w" * 1000)
+        (folder / name).chmod(mode)
+    (folder / "small").write_bytes(b"w" * 999)
+    (folder / "small").chmod(0o444)
+    (tmp_path / "tasks.py").write_text(
+        PROLOGUE
+        + """
+    found = {}
+    for name in ("lent", "writable", "private", "small"):
+        file = pathlib.Path(name)
+        status = file.stat()
+        found[name] = [status.st_ino, file.read_bytes() == b"w" * status.st_size]
+        for change in (lambda: file.chmod(0o666), lambda: file.open("r+b").write(b"x"), lambda: os.truncate(file, 3)):
+            try:
+                change()
+            except PermissionError:
+                found[name].append("refused")
+        file.unlink()
+        file.write_bytes(b"its own")
+    return found
+"""
+    )
+    found = sandbox.run("the job", environment, [], CallJob(folder, tmp_path / "tasks.py", "go", None))
+    for name, (inode, was_read, *refused) in found.items():
+        file = folder / name
+        assert was_read and set(file.read_bytes()) == {ord("w")}
+        is_lent = name == "lent" and sandbox.isolation.user is not None
+        assert (inode == file.stat().st_ino) == is_lent, name
+        assert refused == (["refused"] * 3 if is_lent else [])
+    assert (folder / "lent").stat().st_mode & 0o777 == 0o444
+
+
 @ONE_BACKEND
 def test_a_job_larger_than_a_pipe_arrives(call: Call) -> None:
     assert call("return len(arguments)", "x" * 1_000_000) == 1_000_000

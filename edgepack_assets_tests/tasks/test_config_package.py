@@ -27,7 +27,7 @@ def assembled(folder: Path, *names: str) -> Path:
     file = folder / "file"
     file.write_bytes(b"x")
     source = ModelSource(dict.fromkeys(names, file), {"file": names[0]}, (), None)
-    _assemble(folder / "component", StateIdentifier(), source)
+    _assemble(folder / "component", StateIdentifier(), source, folder)
     return folder / "component"
 
 
@@ -64,6 +64,23 @@ def test_a_file_that_hides_no_module_ships(tmp_path: Path, names: tuple[str, ...
 def test_a_file_that_hides_a_module_is_refused(tmp_path: Path, name: str, hidden: str) -> None:
     with pytest.raises(ModelError, match=rf"ships {name}, which would hide the component's own {hidden}"):
         assembled(tmp_path, name)
+
+
+def test_files_of_the_model_type_take_the_place_of_component_files_and_hide_what_they_may(tmp_path: Path) -> None:
+    own, model = tmp_path / "own.py", tmp_path / "work" / "model.skops"
+    own.write_text("own = True")
+    model.parent.mkdir()
+    model.write_bytes(b"model")
+    files = {"entrypoint.py": own, "options.py": own}
+    source = ModelSource({"m.skops": model}, {"file": "m.skops"}, (), None, component_files=files)
+    _assemble(tmp_path / "component", StateIdentifier(), source, model.parent)
+    assert (tmp_path / "component" / "entrypoint.py").read_text() == "own = True"
+    assert (tmp_path / "component" / "inference.py").read_bytes() != own.read_bytes()
+    assert (tmp_path / "component" / "m.skops").samefile(model), "the run's own copy of the model is not copied again"
+    assert not (tmp_path / "component" / "options.py").samefile(own), "a file that may change is copied"
+    hidden = ModelSource({"options.py": model}, {"file": "options.py"}, (), None, component_files=files)
+    with pytest.raises(ModelError, match=r"would hide the component's own options\.py"):
+        _assemble(tmp_path / "hidden", StateIdentifier(), hidden, model.parent)
 
 
 class NoPackaging(PackagingWorker):

@@ -207,7 +207,7 @@ def test_the_operators_file_may_lie_anywhere_and_replaces_no_other_file_either(p
         write(operators_file("EDGEPACK_OUTPUT_FILE", str(plant / "secret")))
 
 
-HAND_OVER = dict.fromkeys(KEYS, "x")
+HAND_OVER = dict.fromkeys(sorted(KEYS), "x")
 LINES = "".join(f"{key}=x\n" for key in sorted(KEYS))
 
 

@@ -72,12 +72,13 @@ class Meeting(LocalRegistry):
         tags: Mapping[str, str],
         version: int | None = None,
         *,
+        is_final: bool = False,
         checksum: bool = False,
     ) -> ResolvedVersion:
         if self._barrier is not None:
             self._barrier.wait(120)
             self._barrier = None
-        return super().register(kind, name, path, tags, version, checksum=checksum)
+        return super().register(kind, name, path, tags, version, checksum=checksum, is_final=is_final)
 
 
 def _deploy_at_once(plant: Plant, model_version: int, barrier: Any, answers: Any) -> None:
@@ -156,9 +157,10 @@ def test_damaged_and_deleted_packages_keep_their_numbers_and_stop_nothing(plant:
             version: int | None = None,
             *,
             checksum: bool = False,
+            is_final: bool = False,
         ) -> ResolvedVersion:
             builds.append(version)
-            return super().register(kind, name, path, tags, version, checksum=checksum)
+            return super().register(kind, name, path, tags, version, checksum=checksum, is_final=is_final)
 
     registry = Counting(plant.folder / "registry")
     assert register(plant, registry, 1, tmp_path / "work").registered.version == 1
@@ -183,6 +185,7 @@ class Busy(LocalRegistry):
         tags: Mapping[str, str],
         version: int | None = None,
         *,
+        is_final: bool = False,
         checksum: bool = False,
     ) -> ResolvedVersion:
         raise VersionTakenError(f"{name}:{version} is registered already")

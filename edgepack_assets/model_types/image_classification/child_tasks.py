@@ -19,23 +19,38 @@ _PIXELS = ("range", "mean", "std")
 _RESIZE = ("resize", "shorter_side", "crop_fraction", "fill")
 _LONGEST_NOTE = 200
 _UNIT = 1e-3
+_SUM = 1e-2
+"""How far scores may be from a sum of 1: float16 and quantized ones are rounded."""
+_OLD_IR, _OLD_OPSET = 7, 13
+"""Of an .onnx file that every onnxruntime runs which runs on Python 3.11."""
+_MOST_VERSIONS = 100
+"""No version of ONNX is near this; a number in one byte."""
 
 
 def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     """What the packaged model takes and gives, in JSON. Raises ValueError where it classifies no images.
 
     The working directory is the component's folder, whose inference.py does the work: what is told here is
-    what the edge will do. `component` goes into model.json, so that the edge need not find it out again."""
-    inference = importlib.import_module("inference")
+    what the edge will do. `component` goes into model.json, so that the edge need not find it out again.
+    `arguments`: `ir_version` and `opset` of an .onnx file; `scores`, and `scores_are` how that is known."""
+    inference, loader = importlib.import_module("inference"), _loader()
     folder = Path.cwd()
-    settings, model = inference.read_settings(folder), inference.load_model(folder)
+    settings = inference.read_settings(folder)
+    try:
+        model = loader.load_model(folder)
+    except inference.UnfitModel as error:
+        if refused := _beyond_onnxruntime(settings, arguments):
+            raise inference.UnfitModel(refused) from error
+        raise
     source, target = model.input, model.output
     channels = inference.ImageInput(source, model.default_layout).channels
     metadata = read_metadata(folder / settings["file"], model.properties)
     given = _merged(settings.get("input", {}), metadata["input"], source.dtype, channels)
-    classifier = inference.Classifier(model, None, inference.Preprocessing.of(given))
+    classifier = inference.Classifier(model, arguments.get("scores"), inference.Preprocessing.of(given))
     entered = classifier.input
     probed = classifier.probe()
+    sums_to_one = all(abs(float(scores.astype(float).sum()) - 1) < _SUM for scores in probed)
+    scores_are = arguments.get("scores_are") or ("they sum to 1" if sums_to_one else "judged by test images")
     return {
         "runtime": settings["runtime"],
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
@@ -60,6 +75,9 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
             "classes": max(2, len(probed[0])),
             "quantization": _quantization(target.quantization),
             "scores": classifier.scores,
+            "scores_are": scores_are,
+            "sums_to_one": sums_to_one,
+            "within_one": inference.kind_of_scores(probed) == inference.PROBABILITIES,
             "never_negative": all(bool((scores >= 0).all()) for scores in probed),
             "unit_length": _have_unit_length(probed),
         },
@@ -71,7 +89,7 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
     """The class that the model in the working directory gives to each of the records, for each of the `inputs` (as in
     model.json); None where there is none. `records` is a file of JSON lines, gzipped."""
     inference, decoding = importlib.import_module("inference"), importlib.import_module("decoding")
-    classifier = inference.load(Path.cwd())
+    classifier = _loader().load(Path.cwd())
     model = classifier.model
     inputs = [
         inference.ImageInput(model.input, model.default_layout, inference.Preprocessing.of(given))
@@ -89,6 +107,68 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
                     with contextlib.suppress(decoding.NoAnswer):
                         classes[-1] = classifier.classify(image)[0]
     return {"classes": found}
+
+
+def _loader() -> Any:
+    """The component's module that loads the model."""
+    return importlib.import_module("onnx_options" if Path("onnx_options.py").is_file() else "inference")
+
+
+def _beyond_onnxruntime(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None:
+    """Why onnxruntime is too old for the model, with the newest that it runs; None where it is not too old.
+
+    That is found out with models of one operation: no table of versions has to be kept."""
+    if settings["runtime"] != "onnxruntime" or "ir_version" not in arguments:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+
+    def runs(ir_version: int, opset: int) -> bool:
+        try:
+            onnxruntime.InferenceSession(_smallest_onnx(ir_version, opset), options, providers=["CPUExecutionProvider"])
+        except Exception:  # noqa: BLE001 - its errors have no common base; the model itself is as simple as can be
+            return False
+        return True
+
+    def runs_ir(version: int) -> bool:
+        return runs(version, _OLD_OPSET)
+
+    def runs_opset(version: int) -> bool:
+        return runs(_OLD_IR, version)
+
+    found = []
+    for what, version, check in (
+        ("ONNX IR version", arguments["ir_version"], runs_ir),
+        ("opset", arguments["opset"], runs_opset),
+    ):
+        if not check(version):
+            newest = next((number for number in range(min(version, _MOST_VERSIONS), 0, -1) if check(number)), None)
+            if newest is not None:
+                found.append(f"it has {what} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}")
+    if not found:
+        return None
+    return (
+        f"{'; '.join(found)}: export the model for that, or allow a newer onnxruntime (requirements in edgepack.yaml, "
+        "or of the model)"
+    )
+
+
+def _smallest_onnx(ir_version: int, opset: int) -> bytes:
+    """A model of one Identity, in the protobuf of onnx.proto."""
+
+    def message(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    def number(field: int, value: int) -> bytes:
+        return bytes([field << 3, value])
+
+    tensor = message(1, number(1, 1) + message(2, message(1, number(1, 1))))
+    node = message(1, b"x") + message(2, b"y") + message(4, b"Identity")
+    graph = message(1, node) + message(2, b"g")
+    graph += message(11, message(1, b"x") + message(2, tensor)) + message(12, message(1, b"y") + message(2, tensor))
+    return number(1, ir_version) + message(7, graph) + message(8, number(2, opset))
 
 
 def _have_unit_length(probed: list[Any]) -> bool:

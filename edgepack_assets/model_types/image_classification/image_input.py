@@ -16,6 +16,8 @@ DEFAULTS: Mapping[str, Any] = {"channel_order": "rgb", "resize": "squeeze", "int
 """What the component does where nothing is known (component/preprocessing.py)."""
 FLOAT_RANGE = [0, 1]
 
+GUESSED = "judged by test images"
+"""As child_tasks.inspect_model says it."""
 _TOLERANCE = 0.01
 """Of the distance between black and white: a mean of 127 and one of 127.5 are the same."""
 _EMBEDDING = 16
@@ -25,7 +27,7 @@ _EMBEDDING = 16
 def rows(inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
     """What is assumed, what contradicts the model's metadata, and whether its output looks like scores."""
     entered = inspection["input"]
-    configured = entry.settings.input.given if entry.settings.input is not None else {}
+    configured = entry.settings.given
     metadata = entered["metadata"]
     table = [_input_row(entered, configured)]
     if metadata["input"]:
@@ -167,6 +169,8 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
             warns=True,
         )
     ]
+    if "scores_are" in output:  # else a config package of an earlier release
+        table.append(_softmax_row(output))
     if labels is not None:
         table.append(
             CheckRow(
@@ -175,3 +179,21 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
             )
         )  # fmt: skip
     return table
+
+
+def _softmax_row(output: Mapping[str, Any]) -> CheckRow:
+    """Whether the softmax is applied once: by the model or by the component."""
+    kind, known = output["scores"], output["scores_are"]
+    done = "applies the softmax" if kind == "logits" else "takes them as they are"
+    found = f"{kind} ({known}): the component {done}"
+    wanted = (
+        "logits, to which the component applies it, or probabilities; if not so, set output.scores in edgepack.yaml"
+    )
+    name = "the softmax is applied once"
+    if kind == "logits" and output["sums_to_one"]:
+        return CheckRow(name, False, f"{found}, but the scores of test images sum to 1 already", wanted)
+    if kind == "probabilities" and not output["within_one"]:
+        return CheckRow(name, False, f"{found}, but scores of test images are beyond 0 and 1", wanted)
+    is_guess = known == GUESSED and kind == "probabilities"
+    doubt = ", which are between 0 and 1 but do not sum to 1" if is_guess else ""
+    return CheckRow(name, not is_guess, f"{found}{doubt}", wanted, warns=True)

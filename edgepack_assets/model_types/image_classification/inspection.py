@@ -67,7 +67,10 @@ class _Output(UntrustedReport):
     type: Text
     classes: Annotated[int, Field(ge=2, le=1_000_000)]
     quantization: _Quantization | None
-    scores: Text
+    scores: Literal["probabilities", "logits"]
+    scores_are: Text = ""
+    sums_to_one: bool = False
+    within_one: bool = False
     never_negative: bool
     unit_length: bool = False
 

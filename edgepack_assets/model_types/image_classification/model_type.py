@@ -14,6 +14,7 @@ from edgepack_assets.model_types.image_classification import (
     image_input,
     input_trial,
     model_files,
+    onnx_model,
     scoring,
 )
 from edgepack_assets.model_types.image_classification import payload as payloads
@@ -39,7 +40,7 @@ class ImageClassification(ModelType):
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
-    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input"})
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "output"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
@@ -64,6 +65,10 @@ class ImageClassification(ModelType):
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
         """The .tflite or .onnx file and what runs it."""
         return model_files.read_model(model, entry)
+
+    def finish_component(self, component: Path, source: ModelSource) -> None:
+        """The weights of a large .onnx file are put beside it."""
+        onnx_model.split_large_weights(component, source.model)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """An image in, its class and the probability out."""
@@ -95,7 +100,7 @@ class ImageClassification(ModelType):
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
-        return None if entry.settings.input is not None else input_trial.plan(payload, results, inspection, work)
+        return None if entry.settings.given else input_trial.plan(payload, results, inspection, work)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]

@@ -1,6 +1,6 @@
-"""An image classifier's own settings: how an image becomes the model's input.
+"""An image classifier's own settings: how an image becomes the model's input, and which output holds the scores.
 
-component/preprocessing.py does what is configured here.
+component/preprocessing.py does what is configured of the input; component_onnx/ what else an .onnx file needs.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def _two(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _as_pair(value: object) -> object:
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _height_and_width(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(values) != 2:
+        raise ValueError("must be one number, or two: [height, width]")
+    return values
+
+
 def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
     if min(values) < 1e-6:
         raise ValueError("each must be above 0 (at least 0.000001)")
@@ -61,6 +71,12 @@ _Channels = Annotated[
     tuple[_Small, ...],
     BeforeValidator(_as_list, json_schema_input_type=_Small | list[_Small]),
     AfterValidator(_one_or_three),
+]
+_Side = Annotated[Count, Field(ge=1, le=20_000)]
+_Size = Annotated[
+    tuple[_Side, ...],
+    BeforeValidator(_as_pair, json_schema_input_type=_Side | list[_Side]),
+    AfterValidator(_height_and_width),
 ]
 _Level = Annotated[Count, Field(ge=0, le=255)]
 _Colour = Annotated[
@@ -100,6 +116,10 @@ class ImageInputSettings(Section):
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = Field(
         default=None, description="Pillow's filter for scaling."
     )
+    size: _Size | None = Field(
+        default=None,
+        description="Height and width in pixels, of an .onnx model whose input does not fix them: [224, 224].",
+    )
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> ImageInputSettings:
@@ -114,13 +134,16 @@ class ImageInputSettings(Section):
         if self.resize != "letterbox" and self.fill is not None:
             raise ValueError("fill goes with resize: letterbox")
         if not self.model_fields_set:
-            raise ValueError("is empty; name range or mean and std, channel_order, resize, interpolation, or a preset")
+            raise ValueError(
+                "is empty; name range or mean and std, channel_order, resize, interpolation, size, or a preset"
+            )
         return self
 
     @property
     def given(self) -> dict[str, Any]:
-        """What is configured, in JSON."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """What is configured of the way from an image to the model's input, in JSON. `size` is no part of it: the
+        model's input has one, or gets it (model_files.py)."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"size"})
 
 
 ImageInput = Annotated[
@@ -128,7 +151,39 @@ ImageInput = Annotated[
 ]
 
 
+class OutputSettings(Section):
+    """Which output holds the scores, and what kind they are."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="Of an .onnx model with several outputs: the one with a score for each class."
+    )
+    scores: Literal["probabilities", "logits"] | None = Field(
+        default=None,
+        description="probabilities: the model ends with a softmax or sigmoid. logits: the component does the softmax. "
+        "If not set, the model's last operation says it, else its answers to test images.",
+    )
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> OutputSettings:
+        if not self.model_fields_set:
+            raise ValueError("is empty; set name, scores, or both")
+        return self
+
+
 class ImageClassificationSettings(Section):
-    """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed."""
+    """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed. `output`:
+    what of the model's outputs is read, and how."""
 
     input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
+    output: OutputSettings | None = Field(default=None, description="Image classifier: which output holds the scores.")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that are configured."""
+        size = None if self.input is None else self.input.size
+        return None if size is None else (size[0], size[1])
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is configured under `input`, but for the size."""
+        return {} if self.input is None else self.input.given

@@ -218,6 +218,7 @@ class AzureMLRegistry(Registry):
         tags: Mapping[str, str],
         version: int | None = None,
         *,
+        is_final: bool = False,
         checksum: bool = False,
     ) -> ResolvedVersion:
         """Register a file or folder, as the next integer version or as exactly `version`. Its digest is a tag, in place

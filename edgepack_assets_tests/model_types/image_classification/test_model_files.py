@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.image_classification import MODEL_TYPE, model_files
+from edgepack_assets.model_types.image_classification import MODEL_TYPE, onnx_model
 from edgepack_assets_tests.model_types.image_classification.helpers import entry
 from edgepack_assets_tests.model_types.image_classification.onnx_models import build
 
@@ -100,12 +100,13 @@ def test_weights_beside_an_onnx_file_ship(tmp_path: Path, location: str) -> None
     assert found.files == {"model.onnx": folder / "model.onnx", location: folder / location}
 
 
-def test_weights_named_beyond_the_first_chunk_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_cut_short(tmp_path: Path) -> None:
     folder = _with_external_data(tmp_path / "m", "weights.bin")
-    monkeypatch.setattr(model_files, "_OVERLAP", 64)
-    for size in range(16, 48):
-        monkeypatch.setattr(model_files, "_CHUNK", size)
-        assert "weights.bin" in MODEL_TYPE.read_model(folder, entry()).files
+    (folder / "weights.bin").write_bytes((folder / "weights.bin").read_bytes()[:-1])
+    with pytest.raises(
+        ModelError, match=r"weights.bin: has 35 bytes, but model.onnx keeps weights there up to byte 36"
+    ):
+        MODEL_TYPE.read_model(folder, entry())
 
 
 def test_weights_that_are_missing(tmp_path: Path) -> None:
@@ -126,7 +127,9 @@ def test_weights_outside_the_model(tmp_path: Path, location: str) -> None:
         MODEL_TYPE.read_model(folder, entry())
 
 
-@pytest.mark.parametrize("location", ["entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json"])
+@pytest.mark.parametrize(
+    "location", ["entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "model.json", "onnx_options.py"]
+)
 def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> None:
     folder = _with_external_data(tmp_path / "m", location)
     with pytest.raises(ModelError, match="a name that the component itself uses"):
@@ -135,7 +138,8 @@ def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> 
 
 def test_the_names_of_the_component_are_known() -> None:
     shipped = {file.name for file in (MODEL_TYPE.folder / "component").iterdir() if file.suffix == ".py"}
-    assert shipped | {"model.json"} == set(model_files._COMPONENT_FILES)
+    shipped |= {file.name for file in onnx_model._OPTIONS_FOLDER.iterdir() if file.suffix == ".py"}
+    assert shipped | {"model.json"} == set(onnx_model._COMPONENT_FILES)
 
 
 def test_a_note_called_location_is_no_file(tmp_path: Path) -> None:

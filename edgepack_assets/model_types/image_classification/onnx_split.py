@@ -1,0 +1,88 @@
+"""Moves the large weights of an .onnx file into a file beside it.
+
+onnxruntime maps a file with external data into memory. Weights inside the .onnx file it reads: the whole file, and then
+each tensor once more. Only where weights lie changes; all else in the file is copied byte by byte.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile, Weights
+
+SMALLEST = 1 << 20
+"""Bytes from which on weights are moved."""
+_ALIGNMENT = 4096
+"""Of each tensor, as onnx aligns them: the size of a page, so that it can be mapped."""
+_PIECE = 1 << 20
+_INITIALIZER, _GRAPH = b"\x2a", b"\x3a"
+_NAME, _LOCATION_IS_EXTERNAL = b"\x42", b"\x70\x01"
+_FREE_INITIALIZERS = 4
+"""The IR version from which on an initializer need not be an input of the graph."""
+
+
+def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
+    """Write `source`, in which `found` was read, to `target` with its large weights in `data`, a file in the same
+    folder. Raises EdgepackError if it cannot be written."""
+    large = (w for w in found.weights if w.size >= SMALLEST)
+    if found.ir_version < _FREE_INITIALIZERS:
+        large = (w for w in large if not w.name)
+    moved = sorted(large, key=lambda weights: weights.start)
+    start, body, stop = found.graph
+    with (
+        disk_errors(target),
+        source.open("rb") as content,
+        target.open("wb") as model,
+        data.open("wb") as beside,
+    ):
+        fields = []
+        for weights in moved:
+            offset = beside.tell() + -beside.tell() % _ALIGNMENT
+            beside.write(bytes(offset - beside.tell()))
+            _copy(content, weights.data, weights.raw_stop, beside)
+            fields.append(_external(content, weights, data.name, offset))
+        saved = sum(weights.stop - weights.start for weights in moved) - sum(map(len, fields))
+        _copy(content, 0, start, model)
+        model.write(_GRAPH + _varint(stop - body - saved))
+        position = body
+        for weights, field in zip(moved, fields, strict=True):
+            _copy(content, position, weights.start, model)
+            model.write(field)
+            position = weights.stop
+        _copy(content, position, source.stat().st_size, model)
+
+
+def _external(content: IO[bytes], weights: Weights, name: str, offset: int) -> bytes:
+    """The initializer with its data elsewhere, as a field of the graph. A Constant becomes an initializer: what uses
+    its output finds it by the same name."""
+    entries = {"location": name, "offset": str(offset), "length": str(weights.size)}
+    tensor = _read(content, weights.body, weights.raw_start) + _read(content, weights.raw_stop, weights.body_stop)
+    if weights.name:
+        tensor += _bytes(_NAME, weights.name)  # of several, the last counts
+    for key, value in entries.items():
+        tensor += _bytes(b"\x6a", _bytes(b"\x0a", key.encode()) + _bytes(b"\x12", value.encode()))
+    return _bytes(_INITIALIZER, tensor + _LOCATION_IS_EXTERNAL)
+
+
+def _bytes(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _read(content: IO[bytes], start: int, stop: int) -> bytes:
+    content.seek(start)
+    return content.read(stop - start)
+
+
+def _copy(content: IO[bytes], start: int, stop: int, target: IO[bytes]) -> None:
+    for position in range(start, stop, _PIECE):
+        target.write(_read(content, position, min(position + _PIECE, stop)))
