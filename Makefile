@@ -58,7 +58,7 @@ lint: $(VENV)/dev-installed
 	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py examples/*/*/child_tasks.py)); do \
 		echo "mypy of $$folder: component/ and child_tasks.py"; \
 		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_tasks.py; \
+			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" $$(ls component/*.py 2>/dev/null) child_tasks.py; \
 			for more in $$(ls -d component_*/ 2>/dev/null); do \
 				"$$mypy" --config-file "$$top/mypy-components.ini" \
 					--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" "$$more"*.py; \

@@ -17,7 +17,10 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.model_types.interface import (
     SDK_TYPES,
     ArrayType,
+    Comparison,
     ComponentSpec,
+    Conversion,
+    Converted,
     ModelSource,
     Parameter,
     Preparation,
@@ -187,7 +190,32 @@ def model_source(answer: Any) -> ModelSource:
         _is(name, str, "saved_versions, a key"), _is(version, str, f"saved_versions, {name}")
     for row in _is(source.parts, tuple, "parts"):
         _row(row)
+    if source.conversion is not None:
+        _is(source.conversion, Conversion, "conversion")  # type: ignore[type-abstract]
     return source
+
+
+def converted(answer: Any) -> Converted:
+    """a Converted: a ModelSource, a record that is JSON, existing files or folders of the original."""
+    found = _is(answer, Converted)
+    model_source(found.source)
+    json_object(found.record)
+    for name, path in _is(found.original, Mapping, "original").items():  # type: ignore[type-abstract]
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", _is(name, str, "original, a key")):
+            raise UnfitAnswerError(f"original with {name!r}, which is no name of letters and digits")
+        if not _is(path, Path, f"original, {name}").exists():
+            raise UnfitAnswerError(f"original with {name}: {path}, which does not exist")
+    json_object(found.metadata)
+    return found
+
+
+def comparison(answer: Any) -> Comparison:
+    """a Comparison: rows, and a table of dicts with equal keys."""
+    found = _is(answer, Comparison)
+    for row in _is(found.rows, tuple, "rows"):
+        _row(row)
+    _table(list(_is(found.table, tuple, "table")), "the table")
+    return found
 
 
 def component_spec(answer: Any) -> ComponentSpec:

@@ -26,6 +26,15 @@ from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.conversion import (
+    Compared,
+    Comparison,
+    Conversion,
+    Converted,
+    SideJob,
+    SideJobs,
+    SideResult,
+)
 from edgepack_assets.model_types.records import (
     Answer,
     Label,
@@ -49,8 +58,12 @@ __all__ = [
     "Answer",
     "ArrayType",
     "CheckRow",
+    "Compared",
+    "Comparison",
     "ComponentError",
     "ComponentSpec",
+    "Conversion",
+    "Converted",
     "Label",
     "ModelError",
     "ModelSource",
@@ -68,6 +81,9 @@ __all__ = [
     "Results",
     "Score",
     "Section",
+    "SideJob",
+    "SideJobs",
+    "SideResult",
     "Text",
     "Trial",
     "UntrustedReport",
@@ -123,7 +139,8 @@ class ModelSource:
     packages which others need. `saved_versions`: distribution, or `python` -> the version that the model says it was
     saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
     `component_files`: path inside the component -> file of the model type itself that ships in place of the one in
-    component/, or beside those. `arguments`: what `inspect_model` gets (JSON).
+    component/, or beside those. `arguments`: what `inspect_model` gets (JSON). `conversion`: what makes of this
+    a model that the component can run; `files` and `model` are then those of `Converted.source`.
     """
 
     files: Mapping[str, Path]
@@ -135,6 +152,7 @@ class ModelSource:
     parts: tuple[CheckRow, ...] = ()
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    conversion: Conversion | None = None
 
 
 @dataclass(frozen=True)
@@ -311,6 +329,10 @@ class ModelType(ABC):
     ) -> Trial | None:
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
         return None
+
+    def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
+        """How far the answers of a converted model are those of the original. Only asked where there is one."""
+        return Comparison((), ())
 
     @abstractmethod
     def score(

@@ -19,7 +19,10 @@ from edgepack_assets.filesystem.atomic_files import is_transient
 from edgepack_assets.model_types import answers
 from edgepack_assets.model_types.interface import (
     ArrayType,
+    Compared,
+    Comparison,
     ComponentSpec,
+    Converted,
     ModelSource,
     ModelType,
     Payload,
@@ -29,6 +32,7 @@ from edgepack_assets.model_types.interface import (
     Prepped,
     Results,
     Score,
+    SideJobs,
     Trial,
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
@@ -86,6 +90,16 @@ class Plugin:
             raise ModelError(f"{what}: {error}") from error.__cause__
         except TransientError as error:
             raise TransientError(f"{what}: {error}") from error
+
+    def convert(self, source: ModelSource, jobs: SideJobs, work: Path) -> Converted:
+        """See Conversion.convert."""
+        assert source.conversion is not None
+        method, component = source.conversion.convert, self.folder / "component"
+        return self._call("conversion.convert", answers.converted, method, source, component, jobs, work)
+
+    def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
+        """See ModelType."""
+        return self._call("compare", answers.comparison, self._plugin.compare, compared, entry, jobs, work)
 
     def finish_component(self, component: Path, source: ModelSource) -> None:
         """See ModelType."""

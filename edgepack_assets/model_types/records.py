@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,14 @@ def gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
     """A gzip file without name and time, so that equal content gives equal bytes."""
     with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=1, mtime=0, fileobj=raw) as stream:
         yield stream
+
+
+def copy_records(records: Path, wanted: Collection[int], target: Path) -> None:
+    """Write the records of these numbers into the file `target`, in their order."""
+    with gzip.open(records, "rb") as lines, gzip_writer(target) as copy:
+        copy.writelines(
+            line for number, line in enumerate(itertools.islice(lines, max(wanted, default=-1) + 1)) if number in wanted
+        )
 
 
 def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int = 1) -> Iterator[Any]:

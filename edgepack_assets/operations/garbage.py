@@ -2,7 +2,7 @@
 
 A lock is needed with all its wheels, so that a registered package can be built again from them. The newest generation
 of a lock is in force, so it is needed while any generation is. An older one is needed only while something was made
-from it.
+from it. What a side job gave is needed while a config package was made from it (a conversion), or was used lately.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.lock import LOCKS, split_name
 from edgepack_assets.operations.lock_usage import LockUse, damaged_models, digest_of, lock_uses
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.tasks.conversion import PART as CONVERSION
+from edgepack_assets.tasks.side_jobs import KIND as SIDE_JOBS
 
 
 def find_garbage(
@@ -35,9 +37,17 @@ def find_garbage(
         needed |= _wheels(use.document or {})
     for name in kept:
         needed |= _wheels(locks[name])
+    needed_jobs = {
+        job for artefact in store.manifests() if CONVERSION in artefact.parts
+        for job in store.read_json(artefact.parts[CONVERSION])["jobs"]
+    }  # fmt: skip
+    idle_jobs = {n: file for n, file in store.idle_named(SIDE_JOBS, grace).items() if n not in needed_jobs}
+    for name, job in store.named(SIDE_JOBS).items():
+        if name not in idle_jobs:
+            needed |= {blob["digest"] for blob in job.get("outputs", {}).values()}
     # Oldest generation first: at no moment may an older one be in force.
     unneeded = [idle[name] for name in sorted(idle, key=split_name) if name not in kept]
-    return [*unneeded, *store.garbage(needed, grace)]
+    return [*unneeded, *idle_jobs.values(), *store.garbage(needed, grace)]
 
 
 def _needed_locks(locks: Mapping[str, Any], idle: set[str], uses: list[LockUse]) -> set[str]:

@@ -13,6 +13,7 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
+from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY
 
 
@@ -39,6 +40,10 @@ def lock_uses(
         if "lock" in artefact.parts:
             document = store.read_json(artefact.parts["lock"])
             uses.append(LockUse(str(artefact.partition), document["key"], digest_of(document), document))
+        if CONVERSION in artefact.parts:
+            for used in store.read_json(artefact.parts[CONVERSION])["locks"]:
+                lock = used["lock"]
+                uses.append(LockUse(str(artefact.partition), lock["key"], digest_of(lock), lock))
     for name in registry.names(Kind.MODEL):
         for version in registry.versions(Kind.MODEL, name):
             if LOCK_KEY in version.tags:

@@ -14,7 +14,8 @@ _threads: list[threading.Thread] = []
 def start(modules: Sequence[str]) -> None:
     """Begin to import `modules` and what draws pictures, a second of importing, unless that was done."""
     if not _threads:
-        thread = threading.Thread(target=_load, args=[modules], name="import ahead", daemon=True)
+        # No daemon: a process that ends while a library of C++ is imported is aborted, even if its run succeeded.
+        thread = threading.Thread(target=_load, args=[modules], name="import ahead")
         _threads.append(thread)
         thread.start()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
 from edgepack_assets.tasks.renumbering import Renumbering, plan_renumbering
@@ -42,7 +44,7 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how."""
 
     rows: list[CheckRow]
     files: list[dict[str, Any]]
@@ -51,6 +53,7 @@ class ConfigPackageReport:
     environment_was_kept: bool
     inspection: dict[str, Any]
     renumbering: Renumbering
+    conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
     def lock(self) -> Lock:
@@ -73,6 +76,8 @@ def make_config_package(
     with context.work_folder() as work:
         path, digest = context.registry.view(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
+        shipping = convert_model(key, source, context, work)
+        source = shipping.source
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
             source.requirements, python, context.store, context.settings.runtime, source.constraints
@@ -122,10 +127,12 @@ def make_config_package(
                 "package": context.store.put_file(package, ZIP, move=True),
                 "lock": context.store.put_json(lock.model_dump(mode="json")),
                 "inspection": context.store.put_json(inspection),
+                **shipping.parts,
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
                 **({NUMBERS_OF: renumbering.predecessor} if renumbering.numbers else {}),
+                **shipping.facts,
                 **failed_rows(rows),
             },
             made_from={"registered_model": digest},
@@ -134,7 +141,8 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(rows, files, generation, lock_was_kept, environment.kept, inspection, renumbering)
+    kept = lock_was_kept, environment.kept
+    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
     return artefact, report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
     the component keeps up with the cycle that its package declares; `isolation` how it was isolated; `tried` what else
-    was tried with the model."""
+    was tried with the model; `changed` answers that the conversion of the model has changed."""
 
     rows: list[CheckRow]
     preview: list[dict[str, Any]]
@@ -40,6 +41,7 @@ class ValidationReport:
     pace: list[CheckRow]
     isolation: str
     tried: list[dict[str, Any]]
+    changed: list[dict[str, Any]] = field(default_factory=list)
 
 
 def validate(
@@ -75,6 +77,13 @@ def validate(
             ),
             CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
         ]
+        results = Results(run.results)
+        inspection = context.store.read_json(config_package.parts["inspection"])
+        comparison = compare_answers(
+            key, config_package, context, work,
+            component=runner.component_folder, payload=payload, results=results, inspection=inspection,
+        )  # fmt: skip
+        parts += comparison.rows
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": context.store.put_file(run.results, JSON_LINES),
@@ -86,8 +95,6 @@ def validate(
             },
             made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
         )  # fmt: skip
-        results = Results(run.results)
-        inspection = context.store.read_json(config_package.parts["inspection"])
         background_imports.finish()
         picture = implementation.results_picture(payload, results, inspection)
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
@@ -95,7 +102,10 @@ def validate(
         trial = implementation.trial(payload, results, inspection, context.entry(key), work)
         warnings, tried = try_out(key, trial, runner.component_folder, environment, context) if trial else ([], [])
     isolation = context.sandbox.isolation.words
-    return artefact, ValidationReport([*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried)
+    report = ValidationReport(
+        [*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried, list(comparison.table)
+    )
+    return artefact, report
 
 
 def try_out(

@@ -111,12 +111,20 @@ model_types:
     package_name: Letters
     raw_data: {name: letters}
     input: {range: [-1, 1], resize: letterbox, fill: 114}
+    conversion:
+      to: full_integer
+      tolerance: 0.1
+      max_changed: 0.05
+      representative_records: 50
+      signature: serve
+      allow_lambda: true
   preset:
     implementation: image_classification
     model_name: preset
     package_name: Preset
     raw_data: {name: preset, version: latest}
     input: imagenet
+    conversion: float16
 """
 ELSEWHERE = {
     "registry.path": {"registry": {"path": "folder"}},
@@ -239,6 +247,8 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "images", "input", "resize"), "stretch"),
         (("model_types", "images", "input", "fill"), 256),
         (("model_types", "preset", "input"), "cifar"),
+        (("model_types", "preset", "conversion"), "int4"),
+        (("model_types", "letters", "conversion", "max_changed"), 2),
     ],
 )
 def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:

@@ -102,14 +102,14 @@ def test_a_model_trained_on_bgr_is_packaged_as_it_was_trained(plant: Plant, imag
     assert float(package.tags["accuracy_validation"]) == 1.0
 
 
-def test_keras_is_refused_until_it_can_be_converted(plant: Plant, tmp_path: Path, photos: str) -> None:
+def test_a_keras_file_that_was_not_copied_whole_is_refused(plant: Plant, tmp_path: Path, photos: str) -> None:
     (tmp_path / "model.keras").write_bytes(b"PK")
     entry = {"implementation": "image_classification", "raw_data": {"name": photos}}
     plant.configure(keras={**entry, "model_name": "keras", "package_name": "keras"})
     version = plant.add_model("keras", tmp_path / "model.keras")
     success, said = run_in_process(plant, f"keras:{version}")
     assert not success
-    assert ".tflite or .onnx" in said
+    assert "model.keras: is not a zip file that can be read" in said
     assert plant.packages("keras-edge") == []
 
 

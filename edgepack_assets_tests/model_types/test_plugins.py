@@ -238,6 +238,7 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "component_settings": lambda plugin, path: plugin.component_settings({}),
     "inspection_rows": lambda plugin, path: plugin.inspection_rows({}, entry()),
     "trial": lambda plugin, path: plugin.trial(_payload(path), Results(path), {}, entry(), path),
+    "compare": lambda plugin, path: plugin.compare(None, entry(), None, path),
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),
 }
@@ -317,11 +318,45 @@ WRONG = {
     "a requirement that is none": (
         "read_model", "def read_model(self, model, entry): return ModelSource({}, {}, ('a b c',), None)",
         "no requirement"),
+    "a conversion that is none": (
+        "read_model", "def read_model(self, model, entry): return ModelSource({}, {}, (), None, conversion=7)",
+        "conversion: 7"),
+    "a comparison without rows": (
+        "compare", "def compare(self, *_): return Comparison((1,), ())", "returned 1"),
+    "a comparison whose table has rows of differing keys": (
+        "compare", "def compare(self, *_): return Comparison((), ({'a': 1}, {'b': 1}))", "differing keys"),
     "other metrics": (
         "score", "def score(self, *_): return Score({'part': 1.0}, ())", "metrics part; it should .*metrics share"),
     "a metric that is text": ("score", "def score(self, *_): return Score({'share': 'much'}, ())", "metric share"),
     "no picture": ("results_picture", "def results_picture(self, *_): return b'GIF89a'", "no PNG"),
 }  # fmt: skip
+
+
+CONVERTED = {
+    "nothing": ("None", "a Converted"),
+    "a record that is no JSON": ("Converted(source, {'a': {1}}, {}, {})", "not JSON"),
+    "an original that does not exist": ("Converted(source, {}, {'m': work / 'none'}, {})", "which does not exist"),
+    "an original with a path as its name": ("Converted(source, {}, {'../m': work}, {})", "no name of letters"),
+    "a file that does not exist": (
+        "Converted(ModelSource({'m': work / 'none'}, {}, (), None), {}, {}, {})", "which is no file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_what_a_conversion_gives_against_the_interface_is_refused(kind: str, site: Path, tmp_path: Path) -> None:
+    text, words = CONVERTED[kind]
+    plugin = pump(
+        site,
+        f"""
+        def read_model(self, model, entry):
+            class Own(Conversion):
+                def convert(self, source, component, jobs, work): return {text}
+            return ModelSource({{}}, {{}}, (), None, conversion=Own())
+        """,
+    )
+    source = plugin.read_model(tmp_path, entry())
+    with pytest.raises(PluginError, match=TITLE + rf": conversion\.convert returned .*{words}"):
+        plugin.convert(source, None, tmp_path)
 
 
 def test_a_wrong_line_among_many_names_plug_in_and_method(site: Path, tmp_path: Path) -> None:

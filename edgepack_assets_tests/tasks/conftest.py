@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgepack_assets_tests.environments.plain import plain_settings
 from edgepack_assets_tests.packaging.conftest import Built, built
 from edgepack_assets_tests.tasks.plant import Plant
 
-__all__ = ["built"]
+__all__ = ["built", "plain_settings"]
 
 
 @pytest.fixture

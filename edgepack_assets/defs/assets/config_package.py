@@ -57,4 +57,5 @@ def config_package(
             "inspection": dg.MetadataValue.json(report.inspection),
             **({"predecessor": report.renumbering.predecessor} if report.renumbering.predecessor else {}),
             **({"answers_before_and_now": table(report.renumbering.table)} if report.renumbering.table else {}),
+            **report.conversion,
         }, tags=tags)  # fmt: skip

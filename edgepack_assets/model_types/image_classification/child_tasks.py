@@ -44,7 +44,8 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
         raise
     source, target = model.input, model.output
     channels = inference.ImageInput(source, model.default_layout).channels
-    metadata = read_metadata(folder / settings["file"], model.properties)
+    # A file that we converted holds none of its own; what the layers of the original tell is known instead.
+    metadata = settings.get("metadata") or read_metadata(folder / settings["file"], model.properties)
     given = _merged(settings.get("input", {}), metadata["input"], source.dtype, channels)
     classifier = inference.Classifier(model, arguments.get("scores"), inference.Preprocessing.of(given))
     entered = classifier.input

@@ -6,7 +6,6 @@ chosen here.
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from edgepack_assets.model_types.image_classification.image_input import DEFAULT
 from edgepack_assets.model_types.image_classification.scoring import Image, match
 from edgepack_assets.model_types.image_classification.settings import PRESETS
 from edgepack_assets.model_types.interface import Payload, Results, Trial
+from edgepack_assets.model_types.records import copy_records
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
 
 MOST_IMAGES, FEWEST_IMAGES = 64, 8
@@ -142,12 +142,5 @@ def plan(payload: Payload, results: Results, inspection: Mapping[str, Any], work
         return None
     tried = usual_inputs(entered)
     sample = work / "sample.gz"
-    _copy_records(payload.records, {image.record for image in images}, sample)
+    copy_records(payload.records, {image.record for image in images}, sample)
     return InputTrial(images, tried, {"inputs": tried}, {"records": sample})
-
-
-def _copy_records(records: Path, wanted: set[int], sample: Path) -> None:
-    with gzip.open(records, "rb") as lines, gzip.open(sample, "wb", compresslevel=1) as target:
-        target.writelines(
-            line for number, line in enumerate(itertools.islice(lines, max(wanted) + 1)) if number in wanted
-        )

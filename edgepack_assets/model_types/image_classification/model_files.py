@@ -1,4 +1,5 @@
-"""What of a registered model ships: the .tflite or .onnx file, and what goes with an .onnx file (onnx_model.py)."""
+"""What of a registered model ships: the .tflite or .onnx file, and what goes with an .onnx file (onnx_model.py); or the
+.tflite file that a Keras or TensorFlow model is converted into."""
 
 from __future__ import annotations
 
@@ -9,32 +10,33 @@ from packaging.utils import canonicalize_name
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.image_classification.keras_conversion import FILE, KerasConversion
 from edgepack_assets.model_types.image_classification.onnx_model import OnnxModel, read_onnx_model
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types.keras_models.original import Original, find_original
 from edgepack_assets.model_types.model_folder.model_file import (
     SavedEnvironment,
     find_model_file,
     merge_requirements,
-    mlflow_root,
-    read_mlmodel,
+    model_code,
+    refuse_pointer,
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
 
 _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "onnxruntime")}
-_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
-_KERAS_FLAVORS = ("tensorflow", "keras")
 
 
 def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     """Find what ships, without executing or loading it. Raises ModelError."""
+    if not _holds_ready_file(model) and (original := find_original(model)) is not None:
+        return _to_convert(original, entry)
     if entry.code_paths:
         raise ModelError(
             f"code_paths: {entry.code_paths[0]} would not be used, as a .tflite or .onnx file runs without code "
             "of its own; remove code_paths from this entry of edgepack.yaml"
         )
-    _refuse_keras(model)
     root, file = find_model_file(model, tuple(_RUNTIMES))
     suffix = file.suffix.lower()
     runtime, distribution = _RUNTIMES[suffix]
@@ -45,8 +47,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     else:
         _refuse_onnx_settings(file.name, settings)
         onnx = OnnxModel({}, {}, {}, {})
-    scores = settings.output.scores if settings.output is not None else None
-    arguments = {**onnx.arguments, **({"scores": scores, "scores_are": "configured"} if scores else {})}
+    arguments = {**onnx.arguments, **_scores(settings)}
     needed = (distribution, "numpy", "pillow")
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
@@ -65,6 +66,11 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     )
 
 
+def _scores(settings: ImageClassificationSettings) -> dict[str, str]:
+    scores = settings.output.scores if settings.output is not None else None
+    return {"scores": scores, "scores_are": "configured"} if scores else {}
+
+
 def _refuse_onnx_settings(name: str, settings: ImageClassificationSettings) -> None:
     if settings.size is not None:
         raise ModelError(f"{name}: input.size goes with an .onnx file; a .tflite file has a fixed size: remove it")
@@ -79,17 +85,29 @@ def _kept(needed: tuple[str, ...]) -> set[str]:
     return {canonicalize_name(name) for name in (*needed, "mlflow", "mlflow-skinny")}
 
 
-def _refuse_keras(model: Path) -> None:
-    files = [file for name, file in files_of(model) if not is_leftover(Path(name))]
-    if any(file.suffix.lower() in _RUNTIMES for file in files):
-        return
-    kinds = [file.name for file in files if file.suffix.lower() in _KERAS_SUFFIXES]
-    root = None if model.is_file() else mlflow_root(model)
-    if root is not None:
-        flavors = read_mlmodel(root).flavors
-        kinds += [f"MLflow flavor {name}" for name in _KERAS_FLAVORS if name in flavors]
-    if kinds:
-        raise ModelError(
-            f"{model.name}: a Keras or TensorFlow model ({kinds[0]}); its conversion comes later. "
-            "Until then export it as .tflite or .onnx and register that file"
-        )
+def _holds_ready_file(model: Path) -> bool:
+    return any(file.suffix.lower() in _RUNTIMES for name, file in files_of(model) if not is_leftover(Path(name)))
+
+
+def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
+    """A Keras or TensorFlow model, of which a .tflite file is made."""
+    for name, file in files_of(original.path):
+        refuse_pointer(file, name)
+    settings: ImageClassificationSettings = entry.settings
+    _refuse_onnx_settings(original.name, settings)
+    runtime, distribution = _RUNTIMES[".tflite"]
+    needed = (distribution, "numpy", "pillow")
+    saved = SavedEnvironment()
+    if original.root is not None:
+        saved = saved_environment(original.root, entry, only=_kept(needed))
+    return ModelSource(
+        files={},
+        model={"file": FILE, "runtime": runtime, **({"input": settings.given} if settings.given else {})},
+        requirements=merge_requirements(saved.requirements, entry, needed),
+        python_version=None,
+        constraints=saved.constraints,
+        saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
+        parts=saved.parts,
+        arguments=_scores(settings),
+        conversion=KerasConversion(original, model_code(original.root, entry), entry),
+    )

@@ -13,6 +13,7 @@ from edgepack_assets.model_types.image_classification import (
     contact_sheet,
     image_input,
     input_trial,
+    keras_comparison,
     model_files,
     onnx_model,
     scoring,
@@ -21,6 +22,8 @@ from edgepack_assets.model_types.image_classification import payload as payloads
 from edgepack_assets.model_types.image_classification.inspection import Inspection
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.interface import (
+    Compared,
+    Comparison,
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -29,6 +32,7 @@ from edgepack_assets.model_types.interface import (
     Prepped,
     Results,
     Score,
+    SideJobs,
     Trial,
     Variable,
 )
@@ -36,11 +40,11 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 
 class ImageClassification(ModelType):
-    """Photos in class folders, a .tflite or .onnx model, one class index per image."""
+    """Photos in class folders, a .tflite, .onnx, Keras or TensorFlow model, one class index per image."""
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
-    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "output"})
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "output", "conversion"})
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
@@ -63,7 +67,7 @@ class ImageClassification(ModelType):
         return payloads.payload_rows(facts)
 
     def read_model(self, model: Path, entry: ModelTypeSettings) -> ModelSource:
-        """The .tflite or .onnx file and what runs it."""
+        """The .tflite or .onnx file and what runs it, or what becomes a .tflite file."""
         return model_files.read_model(model, entry)
 
     def finish_component(self, component: Path, source: ModelSource) -> None:
@@ -101,6 +105,10 @@ class ImageClassification(ModelType):
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
         return None if entry.settings.given else input_trial.plan(payload, results, inspection, work)
+
+    def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
+        """The answers of a converted Keras or TensorFlow model, and the original's."""
+        return keras_comparison.compare(compared, entry, jobs, work)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]

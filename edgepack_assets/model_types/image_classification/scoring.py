@@ -83,10 +83,10 @@ def match(payload: Payload, results: Results, classes: int | None = None) -> Sco
         if answer.record in answers:
             scored.repeated.append(answer.record)
             continue
-        prediction = _prediction(answer.outputs.get("prediction"), classes)
+        prediction = read_prediction(answer.outputs.get("prediction"), classes)
         if prediction is None:
             scored.unreadable.append(f"record {answer.record}: {answer.outputs.get('prediction')!r:.60}")
-        probability = _probability(answer.outputs.get("ic_probability"))
+        probability = read_probability(answer.outputs.get("ic_probability"))
         if probability is None:
             scored.improbable.append(f"record {answer.record}: {answer.outputs.get('ic_probability')!r:.60}")
         answers[answer.record] = (NO_ANSWER if prediction is None else prediction, probability)
@@ -204,14 +204,14 @@ def _none(name: str, offenders: list[Any], wanted: str, what: str) -> CheckRow:
     return CheckRow(name, not offenders, f"{len(offenders)} {what}: {listed}" if offenders else "all", wanted)
 
 
-def _prediction(value: object, classes: int | None) -> int | None:
+def read_prediction(value: object, classes: int | None) -> int | None:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
         return None
     label = int(value)
     return label if classes is None or label < classes else None
 
 
-def _probability(value: object) -> float | None:
+def read_probability(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     try:

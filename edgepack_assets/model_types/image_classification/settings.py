@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgepack_assets.config.section import Count, Number, Section
+from edgepack_assets.model_types.keras_models.settings import Conversion
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # torchvision's and timm's usual evaluation transform: Resize(256), CenterCrop(224), Normalize for 224 pixels
@@ -172,10 +173,14 @@ class OutputSettings(Section):
 
 class ImageClassificationSettings(Section):
     """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed. `output`:
-    what of the model's outputs is read, and how."""
+    what of the model's outputs is read, and how. `conversion`: how a Keras or TensorFlow model becomes TensorFlow
+    Lite."""
 
     input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
     output: OutputSettings | None = Field(default=None, description="Image classifier: which output holds the scores.")
+    conversion: Conversion | None = Field(
+        default=None, description="Image classifier: how a Keras or TensorFlow model becomes TensorFlow Lite."
+    )
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.model_types.image_classification import MODEL_TYPE
+from edgepack_assets.model_types.image_classification.keras_conversion import CHILD_TASKS
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results, gzip_writer
 
 INSPECTION = {
@@ -52,6 +53,11 @@ def load_decoding() -> ModuleType:
 def load_child_tasks() -> ModuleType:
     """What runs in the component's environment while packaging."""
     return _load("image_child_tasks", MODEL_TYPE.folder / "child_tasks.py")
+
+
+def load_keras_child_tasks() -> ModuleType:
+    """What runs where Keras and TensorFlow models are converted."""
+    return _load("keras_child_tasks", CHILD_TASKS)
 
 
 def _load(name: str, file: Path) -> ModuleType:

@@ -151,23 +151,31 @@ def test_a_note_called_location_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["m.keras", "m.h5", "saved_model.pb"])
 @pytest.mark.parametrize("inside", ["", "model/", "data/model/"])
-def test_keras_is_refused(tmp_path: Path, name: str, inside: str) -> None:
+def test_keras_and_tensorflow_models_are_to_be_converted(tmp_path: Path, name: str, inside: str) -> None:
     file = tmp_path / "registered" / inside / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
-    for model in (tmp_path / "registered", file):
-        with pytest.raises(ModelError) as caught:
-            MODEL_TYPE.read_model(model, entry())
-        assert "conversion comes later" in str(caught.value)
-        assert ".tflite or .onnx" in str(caught.value)
-        assert name in str(caught.value)
+    found = MODEL_TYPE.read_model(tmp_path / "registered", entry())
+    assert found.conversion is not None
+    assert found.model == {"file": "model.tflite", "runtime": "litert"}
 
 
-@pytest.mark.parametrize("flavor", ["tensorflow", "keras"])
-def test_an_mlflow_keras_folder_is_refused(tmp_path: Path, flavor: str) -> None:
-    folder = _mlflow(tmp_path / "m", flavor, "tensorflow==2.15\n")
-    with pytest.raises(ModelError, match=f"MLflow flavor {flavor}"):
+@pytest.mark.parametrize("name", ["m.keras", "variables/variables.data-00000-of-00001"])
+def test_a_git_lfs_pointer_in_place_of_a_keras_model_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "m"
+    (folder / "variables").mkdir(parents=True)
+    if name != "m.keras":
+        (folder / "saved_model.pb").write_bytes(b"x")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(ModelError, match=rf"{name}: is a Git LFS pointer"):
         MODEL_TYPE.read_model(folder, entry())
+
+
+def test_an_mlflow_folder_s_tensorflow_does_not_ship(tmp_path: Path) -> None:
+    folder = _mlflow(tmp_path / "m", "tensorflow", "tensorflow==2.15\nnumpy==1.26.4\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "model.keras").write_bytes(b"x")
+    assert _names(MODEL_TYPE.read_model(folder, entry()).requirements) == ["ai-edge-litert", "numpy==1.26.4", "pillow"]
 
 
 def test_no_model_file(tmp_path: Path) -> None:
