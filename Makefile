@@ -56,13 +56,14 @@ lint: $(VENV)/dev-installed
 			--cache-dir "$$top/.mypy_cache/of_$$package" -p "$$package"); \
 	done; \
 	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py examples/*/*/child_tasks.py)); do \
-		echo "mypy of $$folder: component/ and child_tasks.py"; \
+		echo "mypy of $$folder: component/ and child_*.py"; \
 		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" $$(ls component/*.py 2>/dev/null) child_tasks.py; \
-			for more in $$(ls -d component_*/ 2>/dev/null); do \
-				"$$mypy" --config-file "$$top/mypy-components.ini" \
-					--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" "$$more"*.py; \
-			done); \
+			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_*.py); \
+		for more in $$(cd "$$folder" && ls -d component_*/ 2>/dev/null); do \
+			echo "mypy of $$folder$$more"; \
+			(cd "$$folder" && MYPYPATH="$$more" "$$mypy" --config-file "$$top/mypy-components.ini" \
+				--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")_$$(basename "$$more")" "$$more"*.py); \
+		done; \
 	done
 	@mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; echo "mypy of renumbering/component/"; \
 		cd edgepack_assets/model_types/renumbering && "$$mypy" --config-file "$$top/mypy-components.ini" \

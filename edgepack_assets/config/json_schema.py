@@ -17,7 +17,11 @@ VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\
 
 _NOTES = ("title", "description", "default")
 _LEFT_OUT = (*_NOTES, "format", "writeOnly", "discriminator")
-_DRAFT_7 = {"ge": "minimum", "le": "maximum"}  # pydantic's words for a bound that it takes for no number's
+_DRAFT_7 = {
+    "ge": "minimum",
+    "le": "maximum",
+    "gt": "exclusiveMinimum",
+}  # pydantic's words for a bound that it takes for no number's
 
 
 def config_schema() -> dict[str, Any]:

@@ -12,6 +12,11 @@ def registered_name(package_name: str) -> str:
     return package_name.replace(" ", "-") + "-edge"
 
 
+def delta_name(registered: str) -> str:
+    """The name under which the deltas of a deployment package are registered: `<Package-Name>-edge-delta`."""
+    return f"{registered}-delta"
+
+
 def name_conflicts(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
     """(keys, message) for names of model types that cannot be used, and for names that two of them share.
 
@@ -38,6 +43,13 @@ def name_conflicts(model_types: object) -> Iterator[tuple[Sequence[int | str], s
             owners.setdefault(registered, name)
     for name, entry in entries.items():
         model = entry.get("model_name") if isinstance(entry, Mapping) else None
+        of_delta = model.removesuffix("-delta") if isinstance(model, str) else ""
+        if isinstance(model, str) and model == delta_name(of_delta) and of_delta in owners:
+            yield (
+                ("model_types", name, "model_name"),
+                f"model type {name!r}: its model_name {model!r} is the name under which "
+                f"{owners[of_delta]!r} registers deltas of its packages",
+            )
         if isinstance(model, str) and model in owners:
             yield (
                 ("model_types", name, "model_name"),

@@ -245,6 +245,10 @@ class ModelTypeSettings(Section):
     run_whole_payload: bool = Field(
         default=False, description="Run the stamped package over the whole payload before it is registered."
     )
+    delta: bool = Field(
+        default=False,
+        description="Register also the delta from the version before, for servers that have that version.",
+    )
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
     numbering: Literal["map", "fail", "warn"] = Field(
         default="map",

@@ -296,12 +296,20 @@ def prepared(answer: Any) -> Prepared:
     return found
 
 
-def score_of(metric_names: frozenset[str]) -> Callable[[Any], Score]:
-    """A check for scores with these metrics."""
+def folders(answer: Any) -> tuple[Path, ...]:
+    """a tuple of existing folders."""
+    for folder in _is(answer, tuple):
+        if not _is(folder, Path).is_dir():
+            raise UnfitAnswerError(f"{folder}, which is no folder")
+    return answer  # type: ignore[no-any-return]
+
+
+def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset()) -> Callable[[Any], Score]:
+    """A check for scores with these metrics, of which the optional ones may be left out."""
 
     def check(answer: Any) -> Score:
         score = _is(answer, Score)
-        if mapping(score.metrics).keys() != metric_names:
+        if not metric_names - optional <= mapping(score.metrics).keys() <= metric_names:
             raise UnfitAnswerError(f"metrics {', '.join(sorted(score.metrics)) or 'none'}")
         for name, value in mapping(score.metrics).items():
             if not isinstance(value, float):

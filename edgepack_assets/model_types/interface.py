@@ -211,7 +211,8 @@ class Preparation(ABC, Generic[_Report]):
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics of a package, exactly the model type's `metric_names`; NaN where one is not defined. `parts` are what
+    """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
+    has; NaN where one is not defined. `parts` are what
     must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
     `pictures` a title to PNG bytes."""
 
@@ -237,7 +238,8 @@ class Trial(ABC):
 
 class ModelType(ABC):
     """A kind of model. The folder of the module that defines the subclass holds component/ (ships to the edge, with
-    entrypoint.py) and child_tasks.py (runs in the sandbox, beside the component's files).
+    entrypoint.py) and child_tasks.py (runs in the sandbox, beside the component's files; it can import modules named
+    child_*.py beside itself).
 
     child_tasks.py defines `inspect_model(arguments) -> dict`, where there is a `preparation` also
     `prepare(arguments) -> dict`, and the functions of its trials. They run with the component's folder as working
@@ -254,6 +256,10 @@ class ModelType(ABC):
     metric_names: ClassVar[frozenset[str]]
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of `metric_names` that are worse the higher they are."""
+    optional_metrics: ClassVar[frozenset[str]] = frozenset()
+    """Those of `metric_names` that not every model has, or only with certain settings."""
+    metric_settings: ClassVar[Mapping[str, str]] = {}
+    """Metric -> the setting without which no model has it."""
     inspection: ClassVar[type[UntrustedReport]]
     """The shape of what `inspect_model` returns."""
     preparation: ClassVar[Preparation[Any] | None] = None
@@ -270,6 +276,13 @@ class ModelType(ABC):
     def folder(self) -> Path:
         """The folder of this implementation."""
         return Path(inspect.getfile(type(self))).parent
+
+    def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
+        """Folders whose .py files ship, entrypoint.py among them; of files of one name that of the last folder.
+
+        `inspection` is what `inspect_model` returned, None for the inspection itself. A part that few models need is
+        better put into a folder of its own: what the others ship stays the same then."""
+        return (self.folder / "component",)
 
     @abstractmethod
     def write_payload(

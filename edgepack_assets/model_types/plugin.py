@@ -60,6 +60,8 @@ class Plugin:
             self._refuse("keys_beside_settings", f"holds {', '.join(clash)}: keys of edgepack's own")
         self.metric_names = frozenset(self._attribute("metric_names", answers.names))
         self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
+        self.optional_metrics = frozenset(self._attribute("optional_metrics", answers.names))
+        self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
         self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
@@ -71,6 +73,10 @@ class Plugin:
 
     def __str__(self) -> str:
         return self._title
+
+    def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
+        """See ModelType."""
+        return self._call("component_folders", answers.folders, self._plugin.component_folders, entry, inspection)
 
     def write_payload(
         self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
@@ -172,7 +178,7 @@ class Plugin:
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
         """See ModelType."""
-        check = answers.score_of(self.metric_names)
+        check = answers.score_of(self.metric_names, self.optional_metrics)
         return self._call("score", check, self._plugin.score, payload, results, prepped, inspection)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:

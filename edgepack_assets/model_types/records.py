@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,15 +68,19 @@ class PayloadWriter:
             self.sourced += 1
         self.count += 1
 
-    def add_lines(self, lines: list[str]) -> None:
-        """Append many records that are JSON text already, in one line each, and have no source. This is for recordings
-        of millions of records: only the first ones are looked at here, and all of them when the component gets them."""
+    def add_lines(self, lines: list[str], labels: Sequence[Label | None] | None = None) -> None:
+        """Append many records that are JSON text already, in one line each, without a source file. This is for
+        recordings of millions of records: only the first ones are looked at here, and all of them when the component
+        gets them. `labels` has one for each record, None where it is not known."""
         if not lines:
             return
+        if labels is not None and len(labels) != len(lines):
+            raise PluginError(f"{len(labels)} labels for {len(lines)} records from record {self.count} on")
         text = "\n".join(lines) + "\n"
         if text.count("\n") != len(lines):
             raise PluginError(f"records {self.count} to {self.count + len(lines) - 1} are not one line each")
         self._streams[0].write(text.encode())
+        self._add_labels(labels or ())
         for line in lines[: 10 - len(self.preview)]:
             try:
                 self.preview.append(from_json(line))
@@ -85,6 +89,23 @@ class PayloadWriter:
                     f"record {self.count} or one after it is not JSON: {error}; it is {line!r:.200}"
                 ) from None
         self.count += len(lines)
+
+    def _add_labels(self, labels: Sequence[Label | None]) -> None:
+        texts: dict[tuple[type, Label], str] = {}
+        lines = []
+        for number, label in enumerate(labels, self.count):
+            if label is None:
+                continue
+            kind = (type(label), label)  # True and 1 are equal
+            if kind not in texts:
+                if not isinstance(label, Label):
+                    raise PluginError(
+                        f"the label of record {number} is {label!r:.200}, not text, a number or a boolean"
+                    )
+                texts[kind] = json.dumps(label, allow_nan=False)
+            lines.append(f'{{"record": {number}, "file": null, "label": {texts[kind]}}}\n')
+        self._streams[1].write("".join(lines).encode())
+        self.sourced += len(lines)
 
 
 @contextmanager
@@ -123,6 +144,10 @@ class Payload:
     records: Path
     sources: Path
     count: int
+
+    def has_labels(self) -> bool:
+        """Whether any record has a label."""
+        return any(source["label"] is not None for source in read_lines(self.sources))
 
     def labels(self) -> dict[int, Label]:
         """Record -> its label, of the records that have one."""

@@ -3,7 +3,7 @@ any of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.checks import all_pass, in_words
@@ -11,7 +11,7 @@ from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import model_type
-from edgepack_assets.model_types.interface import PayloadWriter
+from edgepack_assets.model_types.interface import Label, PayloadWriter
 from edgepack_assets.registry.base import Kind
 
 _ENOUGH = 10_000
@@ -69,9 +69,9 @@ class _FirstRecords(PayloadWriter):
         super().add(*arguments, **named)  # type: ignore[arg-type]
         self._end()
 
-    def add_lines(self, lines: list[str]) -> None:
+    def add_lines(self, lines: list[str], labels: Sequence[Label | None] | None = None) -> None:
         """As the writer's, until there are enough."""
-        super().add_lines(lines)
+        super().add_lines(lines, labels)
         self._end()
 
     def _end(self) -> None:

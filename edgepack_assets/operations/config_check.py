@@ -23,7 +23,8 @@ def check_config(file: Path | None = None) -> Settings:
 
 
 def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
-    """(keys, message) for gates on a metric that the model type does not have: such a gate could never pass.
+    """(keys, message) for gates on a metric that the model type does not have, or not without a setting that is not
+    there: such a gate could never pass.
 
     It reads the entries of `model_types` as they are written, which may have other mistakes."""
     for name, entry in model_types.items() if isinstance(model_types, Mapping) else ():
@@ -33,10 +34,19 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
         if not isinstance(implementation, str) or not isinstance(gates, Mapping):
             continue
         try:
-            known = model_type(implementation).metric_names
+            plugin = model_type(implementation)
         except PluginError:
             continue  # reported where the implementation is used; other model types go on working
+        known, own = plugin.metric_names, entry.get("settings")
+        given = {*entry, *(own if isinstance(own, Mapping) else ())}
         for metric in gates:
+            setting = plugin.metric_settings.get(metric)
+            if setting is not None and setting not in given:
+                yield (
+                    ("model_types", name, "gates", metric),
+                    f"model_types.{name}.gates: {metric} is only there with the setting {setting}: set it, or remove "
+                    "the gate",
+                )
             if metric not in known:
                 yield (
                     ("model_types", name, "gates", metric),

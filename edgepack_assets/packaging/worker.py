@@ -2,8 +2,8 @@
 
 simaticai takes half a second to import (it compiles a grammar), and it changes the logging of the process that does.
 So a worker imports it while the model is inspected, and Dagster's own process never does. `PackagingWorker` has a
-method for each function of config_package.py and deployment_package.py that the tasks call, with the function's own
-signature. Both ends are this project's code: calls and answers cross as pickles.
+method for each function of config_package.py, deployment_package.py and delta_package.py that the tasks call, with the
+function's own signature. Both ends are this project's code: calls and answers cross as pickles.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgepack_assets.checks import CheckRow
     from edgepack_assets.environments.lock import Lock
     from edgepack_assets.model_types.interface import ComponentSpec
+    from edgepack_assets.packaging.delta_package import Delta
     from edgepack_assets.packaging.stamp import Stamp
 
 
@@ -75,6 +76,11 @@ class PackagingWorker:
         )
         return package
 
+    def build_delta_package(self, origin: Path, package: Path, work: Path) -> Delta:
+        """The delta of two deployment packages, in `work`: see delta_package.py."""
+        delta: Delta = self._call("build_delta_package", origin, package, work)
+        return delta
+
     def _call(self, function: str, *arguments: Any) -> Any:
         self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
@@ -106,13 +112,20 @@ class PackagingWorker:
 def served_functions() -> Mapping[str, Callable[..., Any]]:
     """The functions that PackagingWorker has methods for."""
     from edgepack_assets.packaging.config_package import build_config_package
+    from edgepack_assets.packaging.delta_package import build_delta_package
     from edgepack_assets.packaging.deployment_package import (
         build_deployment_package,
         config_package_rows,
         expected_contents,
     )
 
-    functions = (build_config_package, config_package_rows, expected_contents, build_deployment_package)
+    functions = (
+        build_config_package,
+        config_package_rows,
+        expected_contents,
+        build_deployment_package,
+        build_delta_package,
+    )
     return {function.__name__: function for function in functions}
 
 

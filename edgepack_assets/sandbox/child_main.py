@@ -66,7 +66,8 @@ class RecordError(Exception):
 
 
 def call(job: dict[str, Any]) -> object:
-    """Call a function of a file that does not ship with the component."""
+    """Call a function of a file that does not ship with the component, nor do the modules beside it."""
+    sys.path.append(str(Path(job["file"]).parent))  # the last one: the component's own modules come first
     module = _load("edgepack_child_tasks", Path(job["file"]))
     return getattr(module, job["function"])(job["arguments"] | job["paths"] if job["paths"] else job["arguments"])
 

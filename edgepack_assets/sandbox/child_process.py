@@ -12,7 +12,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,8 @@ class ChildProcess:
 
     @contextlib.contextmanager
     def job(self, job: SandboxJob, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[JobFolder]:
-        """Lay out a job: its `folder`, its `file` and the inputs are copied in. All of it is removed afterwards."""
+        """Lay out a job: its `folder`, its `file` and the inputs are copied in, with child_tasks.py also the modules
+        child_*.py beside it. All of it is removed afterwards."""
         self._jobs += 1
         home = self.work / str(self._jobs)
         given, written = home / "in", home / "out"
@@ -160,7 +161,9 @@ class ChildProcess:
                 folder.mkdir()
             for name in ("folder", "file"):
                 if name in message:
-                    message[name] = str(self._give(message[name], given / name / message[name].name))
+                    source = message[name]
+                    beside = source.parent.glob("child_*.py") if source.name == "child_tasks.py" else ()
+                    message[name] = str(self._give(source, given / name / source.name, sorted({*beside} - {source})))
             paths = {name: str(self._give(path, given / name / path.name)) for name, path in inputs.items()}
             laid_out = JobFolder(
                 home, home / "result.json", {name: written / path.name for name, path in outputs.items()}, file
@@ -187,12 +190,13 @@ class ChildProcess:
             remove_all(entry)
         self._is_spent = self._is_spent or _flags(self.work) != self._flags
 
-    def _give(self, source: Path, copy: Path) -> Path:
-        """A copy that the child owns and may change."""
+    def _give(self, source: Path, copy: Path, beside: Sequence[Path] = ()) -> Path:
+        """A copy that the child owns and may change. `beside`: files that go with a file."""
         copy.parent.mkdir()
         self._isolation.give_to_child(copy.parent)
         if not source.is_dir():
-            self._give_file(source, copy)
+            for file in (source, *beside):
+                self._give_file(file, copy.with_name(file.name))
             return copy
         shutil.copytree(source, copy, copy_function=self._give_file)
         self._isolation.give_to_child(copy)

@@ -14,7 +14,8 @@ from typing import Any
 @dataclass(frozen=True)
 class CallJob:
     """Import `file` and call its `function` with `arguments` (JSON). A copy of `folder` is the working directory and
-    first on sys.path. Where `arguments` is an object, the paths of inputs and outputs are added to it by name."""
+    first on sys.path. If `file` is a child_tasks.py, it can import the modules child_*.py beside it. Where `arguments`
+    is an object, the paths of inputs and outputs are added to it by name."""
 
     folder: Path
     file: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import link_or_copy
-from edgepack_assets.model_types import Plugin
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
@@ -61,7 +60,7 @@ class ConfigPackageReport:
         return self.generation.lock
 
 
-def make_config_package(
+def make_config_package(  # noqa: PLR0915 - one step after the other
     key: ModelKey, context: TaskContext, was_approved: bool = False
 ) -> tuple[Artefact, ConfigPackageReport]:
     """Package the key's model version. `was_approved`: an approval is why it is packaged, so it must still stand.
@@ -88,11 +87,17 @@ def make_config_package(
         context.sandbox.prepare(environment, context.child_imports(key, lock))
         background_imports.start(implementation.host_imports)
         component = work / "component"
+        folders = implementation.component_folders(entry, None)
         with model_errors(f"reading {model}"):
-            _assemble(component, implementation, source, work)
+            _assemble(component, folders, source, work)
             implementation.finish_component(component, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
+            shipped = implementation.component_folders(entry, inspection)
+            if shipped != folders:
+                shutil.rmtree(component)
+                _assemble(component, shipped, source, work)
+                implementation.finish_component(component, source)
             model_json = {**source.model, **implementation.component_settings(inspection)}
             _write_model_json(component, model_json)
         spec = implementation.component_spec(inspection)
@@ -109,7 +114,7 @@ def make_config_package(
             component, folder = work / "renumbered" / component.name, work / "renumbered"
             folder.mkdir()
             with model_errors(f"reading {model}"):
-                _assemble(component, implementation, source, work)
+                _assemble(component, shipped, source, work)
                 implementation.finish_component(component, source)
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
@@ -146,15 +151,17 @@ def make_config_package(
     return artefact, report
 
 
-def _assemble(component: Path, implementation: Plugin, source: ModelSource, work: Path) -> None:
-    """Lay out the component's files. Those of the model in the folder `work`, which is this run's alone, are linked."""
-    own = implementation.folder / "component"
+def _assemble(component: Path, folders: Sequence[Path], source: ModelSource, work: Path) -> None:
+    """Lay out the component's files. Of those of one name the last folder's ships, then the source's, then the first
+    folder's. Files of the model in the folder `work`, which is this run's alone, are linked."""
     component.mkdir()
-    ours = {"model.json"}
-    own_files = {file.name: file for file in own.glob("*.py")} | dict(source.component_files)
+    first, *further = ({file.name: file for file in folder.glob("*.py")} for folder in folders)
+    own_files = first | dict(source.component_files)
+    for files in further:
+        own_files |= files
     for name, file in sorted(own_files.items()):
         shutil.copyfile(file, component / name)
-        ours.add(name)
+    ours = {"model.json", *own_files}
     for name, file in source.files.items():
         top = name.split("/")[0]
         hidden = top if top in ours else f"{_module(name)}.py"

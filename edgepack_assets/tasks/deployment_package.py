@@ -21,6 +21,7 @@ from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.contract_changes import change_reason, contract_rows
+from edgepack_assets.tasks.delta import DeltaReport, register_delta
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
 from edgepack_assets.tasks.kept_numbers import numbers_report
@@ -56,6 +57,7 @@ class DeploymentReport:
     was_registered_before: bool
     metrics: Mapping[str, float | None]
     rows: list[CheckRow]
+    delta: DeltaReport | None = None
 
 
 def deploy(
@@ -104,6 +106,10 @@ def deploy(
         registration = register_package(context.registry, name, tags, build, context.log)
         registered, before = registration.registered.resolve(), registration.built is None
         rows = _registered_rows(registration, expected, work, context)
+        delta = None
+        if context.entry(key).delta:
+            delta = register_delta(registered, registration.built, work, context)
+            rows.append(delta.row)
         if before:
             dated, too_old = metrics_tag(registered, metrics.numbers, tags)
             if added := {**dated, **overridden}:
@@ -120,10 +126,11 @@ def deploy(
             "content_digest": content,
             "digest": registered.digest,
             "size": registered.size,
+            **({"delta": {"package": str(delta.registered or ""), "words": delta.words}} if delta else {}),
         },
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
-    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows)
+    return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows, delta)
 
 
 def _origin(validated: Validated, lock: Lock, context: TaskContext) -> Origin | None:

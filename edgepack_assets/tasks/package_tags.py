@@ -36,6 +36,21 @@ OLDER_THAN = "older_than_model_version"
 """The highest model version that was packaged before, where that is a higher one. Written by registration.py, for
 people."""
 
+# What a delta is, a version of its own name -----------------------------------------------------------------
+
+DELTA_OF = "delta_of"
+"""`name:version` of the full package. These are written by delta.py, for people unless it says otherwise."""
+DELTA_FROM = "delta_from"
+"""`name:version` of the package that a server must have. Read by delta.py."""
+DELTA_OF_DIGEST = "delta_of_digest"
+"""Digest of the full package. Read by delta.py: a delta that stands is of this very package."""
+DELTA_FROM_DIGEST = "delta_from_digest"
+"""Digest of the package that a server must have."""
+FULL_SIZE = "full_size"
+"""Bytes of the full package. Read by delta.py."""
+DELTA_SIZE = "delta_size"
+"""Bytes of the delta. Read by delta.py."""
+
 # What it was made from ------------------------------------------------------------------------------------
 
 LOCK_KEY = "lock_key"

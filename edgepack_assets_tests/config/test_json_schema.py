@@ -74,6 +74,7 @@ model_types:
     columns: {L1: ph1, L2: ph2, L3: ph3}
     state_names: {0: idle, 1: running}
     keep_mlflow: true
+    delta: true
     run_whole_payload: yes
     gates:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
@@ -82,6 +83,23 @@ model_types:
     numbering: fail
     numbering_agreement: 0.8
     approval: {default: auto, prod: required}
+  pump:
+    implementation: state_identifier
+    model_name: pump
+    package_name: Pump
+    raw_data: {name: pump}
+    channels: [vibration, current]
+    sampling_period_ms: 100
+    timestamp_column: time
+    label_column: state
+    windows: {seconds: 1.5, step_seconds: 0.5}
+  valve:
+    implementation: state_identifier
+    model_name: valve
+    package_name: Valve
+    raw_data: {name: valve}
+    channels: [pressure]
+    windows: {records: 15, step_records: 5}
   ordered:
     implementation: state_identifier
     model_name: ordered
@@ -110,6 +128,8 @@ model_types:
     model_name: letters
     package_name: Letters
     raw_data: {name: letters}
+    payload: image_set
+    image_format: BayerRG8
     input: {range: [-1, 1], resize: letterbox, fill: 114}
     conversion:
       to: full_integer
@@ -240,7 +260,10 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "press", "python_version"), 3.13),
         (("model_types", "press", "keep_mlflow"), "perhaps"),
         (("model_types", "press", "approval"), {"prod": "maybe"}),
-        (("model_types", "press", "columns"), ["ph4"]),
+        (("model_types", "press", "columns"), ["phase 4"]),
+        (("model_types", "press", "channels"), ["phase 4"]),
+        (("model_types", "press", "channels"), []),
+        (("model_types", "press", "windows"), {"seconds": 0}),
         (("model_types", "press", "gates", "silhouette", "reference"), "best"),
         (("model_types", "press", "gates", "silhouette", "low"), 1),
         (("model_types", "press", "raw_data"), "press_raw"),
@@ -249,6 +272,9 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "preset", "input"), "cifar"),
         (("model_types", "preset", "conversion"), "int4"),
         (("model_types", "letters", "conversion", "max_changed"), 2),
+        (("model_types", "preset", "payload"), "binary"),
+        (("model_types", "letters", "image_format"), "RGB"),
+        (("model_types", "preset", "delta"), "perhaps"),
     ],
 )
 def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:

@@ -60,7 +60,7 @@ EXPECTED = [
     (7, "sensors.interval: the environment variable UNSET_TWO is not set"),
     (13, "model_types.press.raw_data.version: a version is latest or a whole number"),
     (14, "model_types.press.gates.silhouette: min 2.0 is above max 1.0"),
-    (14, "model_types.press.gates: silhoutte is no metric of state_identifier; it has: dunn_index"),
+    (14, "model_types.press.gates: silhoutte is no metric of state_identifier; it has: accuracy, adjusted_rand"),
     (17, "model type 'other': its model_name 'Press-edge' is the name under which 'press' registers"),
     (18, "model types 'press' and 'other' both register 'Press-edge'"),
     (20, "model_types.other.requirements_file: no such file: "),

@@ -48,6 +48,7 @@ class Plant:
     folder: Path
     gates: dict[str, Any] = field(default_factory=dict)
     run_whole_payload: bool = False
+    delta: bool = False
     output_folders: tuple[str, ...] = ("outputs",)
     _results: dict[str, Path] = field(default_factory=dict)
 
@@ -62,7 +63,7 @@ class Plant:
         file = self.folder / "edgepack.yaml"
         entry = {"implementation": "state_identifier", "model_name": MODEL, "package_name": tiny.NAME,
                  "raw_data": {"name": "press_raw"}, "gates": self.gates,
-                 "run_whole_payload": self.run_whole_payload}  # fmt: skip
+                 "run_whole_payload": self.run_whole_payload, "delta": self.delta}  # fmt: skip
         text = yaml.safe_dump({
             "registry": {"path": "registry"},
             "artefacts": {"root": self.built.store.root_url},

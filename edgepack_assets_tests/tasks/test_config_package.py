@@ -27,7 +27,7 @@ def assembled(folder: Path, *names: str) -> Path:
     file = folder / "file"
     file.write_bytes(b"x")
     source = ModelSource(dict.fromkeys(names, file), {"file": names[0]}, (), None)
-    _assemble(folder / "component", StateIdentifier(), source, folder)
+    _assemble(folder / "component", [StateIdentifier().folder / "component"], source, folder)
     return folder / "component"
 
 

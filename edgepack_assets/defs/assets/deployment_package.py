@@ -82,6 +82,8 @@ def deployment_package(
             "size": format_size(registered.size),
             "location": registered.location,
             "registered_before": report.was_registered_before,
+            **({"delta": str(report.delta.registered or "none"), "delta_size": report.delta.words}
+               if report.delta else {}),
             "tags": dg.MetadataValue.json(dict(registered.tags)),
         }, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
 

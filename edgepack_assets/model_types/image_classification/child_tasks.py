@@ -4,6 +4,7 @@ it and by reading what its file says of its input; and trying other inputs on a 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import importlib
@@ -83,6 +84,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
             "unit_length": _have_unit_length(probed),
         },
         "component": {"scores": classifier.scores, "input": given},
+        **({"payload": settings["payload"]} if "payload" in settings else {}),
     }
 
 
@@ -101,7 +103,7 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
         for line in lines:
             image = None
             with contextlib.suppress(decoding.NoAnswer):
-                image = decoding.decode(json.loads(line).get("vision_payload"))
+                image = _image_of(json.loads(line, object_hook=_with_bytes).get("vision_payload"))
             for classes, classifier.input in zip(found, inputs, strict=True):
                 classes.append(None)
                 if image is not None:
@@ -170,6 +172,18 @@ def _smallest_onnx(ir_version: int, opset: int) -> bytes:
     graph = message(1, node) + message(2, b"g")
     graph += message(11, message(1, b"x") + message(2, tensor)) + message(12, message(1, b"y") + message(2, tensor))
     return number(1, ir_version) + message(7, graph) + message(8, number(2, opset))
+
+
+def _image_of(payload: Any) -> Any:
+    """The image of a record, the first one of an image set."""
+    if not isinstance(payload, dict):
+        return importlib.import_module("decoding").decode(payload)
+    return next(importlib.import_module("image_set_decoding").images_of(payload))
+
+
+def _with_bytes(value: dict[str, Any]) -> Any:
+    """Bytes are {"$bytes": base64} in a payload."""
+    return base64.b64decode(value["$bytes"]) if value.keys() == {"$bytes"} else value
 
 
 def _have_unit_length(probed: list[Any]) -> bool:

@@ -6,10 +6,11 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgepack_assets.model_types.figures import name_text, png
 from edgepack_assets.model_types.image_classification.figure_labels import airy_figure
+from edgepack_assets.model_types.image_classification.image_sets import first_image
 from edgepack_assets.model_types.image_classification.payload import INPUT
 from edgepack_assets.model_types.image_classification.scoring import NO_ANSWER, Image, match
 from edgepack_assets.model_types.interface import Payload, Results, read_lines
@@ -63,17 +64,21 @@ def _evenly(items: Sequence[_T], count: int) -> list[_T]:
 
 
 def _pixels(payload: Payload, wanted: set[int]) -> dict[int, Pixels]:
-    from PIL import Image as Pillow
-
     tiles: dict[int, Pixels] = {}
     for number, record in enumerate(read_lines(payload.records)):
         if number in wanted:
-            encoded = json.loads(record[INPUT])["image"].partition(",")[2]
-            with Pillow.open(io.BytesIO(base64.b64decode(encoded))) as image:
-                tiles[number] = _tile(image)
+            tiles[number] = _tile(_image_of(record[INPUT]))
         if len(tiles) == len(wanted):
             break
     return tiles
+
+
+def _image_of(value: Any) -> Pixels:
+    from PIL import Image as Pillow
+
+    if isinstance(value, dict):
+        return first_image(value)
+    return Pillow.open(io.BytesIO(base64.b64decode(json.loads(value)["image"].partition(",")[2])))
 
 
 def _tile(image: Pixels) -> Pixels:

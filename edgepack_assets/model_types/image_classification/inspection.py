@@ -90,3 +90,4 @@ class Inspection(UntrustedReport):
     input: _Input
     output: _Output
     component: _Component
+    payload: Literal["json", "image_set"] | None = None

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.image_classification import image_sets
 from edgepack_assets.model_types.image_classification.keras_conversion import FILE, KerasConversion
 from edgepack_assets.model_types.image_classification.onnx_model import OnnxModel, read_onnx_model
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
@@ -48,17 +52,19 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
         _refuse_onnx_settings(file.name, settings)
         onnx = OnnxModel({}, {}, {}, {})
     arguments = {**onnx.arguments, **_scores(settings)}
-    needed = (distribution, "numpy", "pillow")
+    image_set = _image_set(settings)
+    needed = (distribution, "numpy", "pillow", *image_set.needed)
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
     return ModelSource(
-        files={name: file, **onnx.external_data},
+        files={name: file, **onnx.external_data, **image_set.files},
         model={"file": name, "runtime": runtime}
         | ({"input": settings.given} if settings.given else {})
-        | ({"onnx": onnx.options} if onnx.options else {}),
+        | ({"onnx": onnx.options} if onnx.options else {})
+        | dict(image_set.model),
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
-        constraints=saved.constraints,
+        constraints=(*saved.constraints, *image_set.bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,
         component_files=onnx.component_files,
@@ -96,18 +102,40 @@ def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
     settings: ImageClassificationSettings = entry.settings
     _refuse_onnx_settings(original.name, settings)
     runtime, distribution = _RUNTIMES[".tflite"]
-    needed = (distribution, "numpy", "pillow")
+    image_set = _image_set(settings)
+    needed = (distribution, "numpy", "pillow", *image_set.needed)
     saved = SavedEnvironment()
     if original.root is not None:
         saved = saved_environment(original.root, entry, only=_kept(needed))
     return ModelSource(
-        files={},
-        model={"file": FILE, "runtime": runtime, **({"input": settings.given} if settings.given else {})},
+        files=image_set.files,
+        model={"file": FILE, "runtime": runtime, **({"input": settings.given} if settings.given else {})}
+        | dict(image_set.model),
         requirements=merge_requirements(saved.requirements, entry, needed),
         python_version=None,
-        constraints=saved.constraints,
+        constraints=(*saved.constraints, *image_set.bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,
         arguments=_scores(settings),
         conversion=KerasConversion(original, model_code(original.root, entry), entry),
     )
+
+
+@dataclass(frozen=True)
+class _ImageSet:
+    """What ships where images come as an ImageSet: the SDK's module, and what it needs."""
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    bounds: tuple[str, ...] = ()
+    model: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The names of the distributions."""
+        return tuple(Requirement(line).name for line in self.bounds)
+
+
+def _image_set(settings: ImageClassificationSettings) -> _ImageSet:
+    if settings.payload != "image_set":
+        return _ImageSet()
+    return _ImageSet({"imageset.py": image_sets.sdk_file()}, (image_sets.requirement(),), {"payload": "image_set"})

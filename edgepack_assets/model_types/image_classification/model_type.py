@@ -44,7 +44,9 @@ class ImageClassification(ModelType):
 
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
-    keys_beside_settings: ClassVar[frozenset[str]] = frozenset({"input", "output", "conversion"})
+    keys_beside_settings: ClassVar[frozenset[str]] = frozenset(
+        {"input", "output", "conversion", "payload", "image_format"}
+    )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
@@ -60,7 +62,12 @@ class ImageClassification(ModelType):
         self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
     ) -> dict[str, Any]:
         """One record per image."""
-        return payloads.write_payload(raw, tags, writer)
+        return payloads.write_payload(raw, tags, writer, entry.settings)
+
+    def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
+        """component/, and for image sets what takes these."""
+        base = self.folder / "component"
+        return (base, self.folder / "component_image_set") if entry.settings.payload == "image_set" else (base,)
 
     def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """There are images, each is a record, every class has some."""
@@ -82,7 +89,11 @@ class ImageClassification(ModelType):
                 f"Classifies an image into one of {inspection['output']['classes']} classes, "
                 f"scaled to {entered['width']}x{entered['height']}"
             ),
-            inputs=(Variable(payloads.INPUT, "String", "JSON with the image as a data URI of a PNG or JPEG"),),
+            inputs=(
+                Variable(payloads.INPUT, "ImageSet", "image set of a camera, in any format that the AI SDK converts")
+                if inspection.get("payload") == "image_set"
+                else Variable(payloads.INPUT, "String", "JSON with the image as a data URI of a PNG or JPEG"),
+            ),
             outputs=(Variable("prediction", "String", "index of the most probable class"),),
             metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
         )
@@ -94,7 +105,11 @@ class ImageClassification(ModelType):
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """How images enter the model, and whether scores come out."""
-        return image_input.rows(inspection, entry)
+        rows = image_input.rows(inspection, entry)
+        configured, found = entry.settings.payload, inspection.get("payload") or "json"
+        if (configured, found) != ("json", "json"):
+            rows.append(CheckRow("payload", configured == found, found, configured))
+        return rows
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """Index of a class -> its folder in the raw data."""

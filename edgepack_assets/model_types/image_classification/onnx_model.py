@@ -20,7 +20,11 @@ LARGE = 192 << 20
 """Bytes of a model from which on it is loaded with care: up to here it may be in memory three times."""
 HUGE_TENSOR = 256 << 20
 _MODEL = "model.onnx"
-_COMPONENT_FILES = ("entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "onnx_options.py", "model.json")
+_COMPONENT_FILES = (
+    "entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "onnx_options.py", "model.json",
+    "image_set_decoding.py", "imageset.py",
+)  # fmt: skip
+"""Of every form of the component: `payload` may change."""
 _OPTIONS_FOLDER = Path(__file__).with_name("component_onnx")
 _SCORES: Mapping[str, str] = {
     "Softmax": "probabilities",

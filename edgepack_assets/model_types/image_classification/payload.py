@@ -10,12 +10,17 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.atomic_files import is_leftover
+from edgepack_assets.model_types.image_classification import image_sets
+from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, read_lines
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 INPUT = "vision_payload"
@@ -27,8 +32,12 @@ MAX_PIXELS = 80_000_000
 _FIRST_TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)  # a fixed one: equal images must give equal records
 
 
-def write_payload(raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> dict[str, Any]:
+def write_payload(
+    raw: Path, tags: Mapping[str, str], writer: PayloadWriter, settings: ImageClassificationSettings | None = None
+) -> dict[str, Any]:
     """One record per image, in the order of class folder and file name. Raises RawDataError."""
+    if settings is not None and settings.payload == "image_set":
+        return _write_image_sets(raw, tags, writer, settings)
     classes = _classes(raw, tags)
     per_class: Counter[str] = Counter()
     formats: Counter[str] = Counter()
@@ -50,6 +59,40 @@ def write_payload(raw: Path, tags: Mapping[str, str], writer: PayloadWriter) -> 
     }
 
 
+def _write_image_sets(
+    raw: Path, tags: Mapping[str, str], writer: PayloadWriter, settings: ImageClassificationSettings
+) -> dict[str, Any]:
+    """One ImageSet per image, or per folder of images within a class folder."""
+    image_format = image_sets.chosen_format(settings.image_format, tags)
+    classes = _classes(raw, tags)
+    per_class: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    sets = 0
+    for name, label in classes.items():
+        for entry in _image_sets(raw / name):
+            files = _images(entry) if entry.is_dir() else [entry]
+            if len(files) > image_sets.MOST_IMAGES:
+                raise RawDataError(
+                    f"{name}/{entry.name}/: holds {len(files)} images; a record has at most {image_sets.MOST_IMAGES}"
+                )
+            images = [(file.relative_to(raw).as_posix(), _pixels(file)) for file in files]
+            at = _FIRST_TIMESTAMP + timedelta(seconds=writer.count)
+            record = image_sets.record(images, image_format, at, writer.count)
+            writer.add({INPUT: record}, f"{name}/{entry.name}", label)
+            per_class[name] += len(files)
+            modes.update(image.mode for _, image in images)
+            sets += 1
+    return {
+        "inputs": [INPUT],
+        "images": per_class.total(),
+        "image_sets": sets,
+        "classes": classes,
+        "images_per_class": dict(per_class),
+        "formats": {image_format: per_class.total()},
+        "modes": dict(sorted(modes.items())),
+    }
+
+
 def payload_rows(facts: Mapping[str, Any]) -> list[CheckRow]:
     """What must hold for a payload with these facts."""
     empty = [name for name in facts["classes"] if not facts["images_per_class"].get(name)]
@@ -61,6 +104,13 @@ def payload_rows(facts: Mapping[str, Any]) -> list[CheckRow]:
             facts["records"] == facts["images"],
             f"{facts['records']} records",
             f"{facts['images']} records, one for each image",
+        )
+        if "image_sets" not in facts
+        else CheckRow(
+            "every image set is a record",
+            facts["records"] == facts["image_sets"],
+            f"{facts['records']} records",
+            f"{facts['image_sets']} records of {facts['images']} images",
         ),
         CheckRow("the records hold", facts["inputs"] == [INPUT], ", ".join(facts["inputs"]), INPUT),
         CheckRow(
@@ -116,6 +166,19 @@ def _images(folder: Path) -> list[Path]:
     return entries
 
 
+def _image_sets(folder: Path) -> list[Path]:
+    """The images and the folders of images in a class folder."""
+    entries = _entries(folder)
+    if any(entry.is_dir() for entry in entries):
+        for entry in entries:
+            if not entry.is_dir() and entry.suffix.lower() not in SUFFIXES:
+                raise RawDataError(
+                    f"{folder.name}/{entry.name}: not one of {', '.join(SUFFIXES)}; convert or remove it"
+                )
+        return entries
+    return _images(folder)
+
+
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, but for what operating systems leave there."""
     found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
@@ -125,6 +188,15 @@ def _entries(folder: Path) -> list[Path]:
 def _read(path: Path) -> tuple[bytes, str, str]:
     """(content, media type, mode) of an image that decodes to its last pixel. The content says what it is,
     whatever the suffix. Raises RawDataError."""
+    content, image = _decoded(path)
+    return content, "image/png" if image.format == "PNG" else "image/jpeg", image.mode
+
+
+def _pixels(path: Path) -> Pixels:
+    return _decoded(path)[1]
+
+
+def _decoded(path: Path) -> tuple[bytes, Pixels]:
     from PIL import Image
 
     shown = f"{path.parent.name}/{path.name}"
@@ -139,7 +211,7 @@ def _read(path: Path) -> tuple[bytes, str, str]:
                     f"{shown}: is {image.width}x{image.height}; the component reads at most {MAX_PIXELS} pixels"
                 )
             image.load()
-            return content, "image/png" if image.format == "PNG" else "image/jpeg", image.mode
+            return content, image
     except RawDataError:
         raise
     except Exception as error:  # what Pillow raises on a broken file has no common base

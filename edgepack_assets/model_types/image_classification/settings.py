@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgepack_assets.config.section import Count, Number, Section
+from edgepack_assets.model_types.image_classification.image_sets import FORMATS
 from edgepack_assets.model_types.keras_models.settings import Conversion
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -181,6 +182,20 @@ class ImageClassificationSettings(Section):
     conversion: Conversion | None = Field(
         default=None, description="Image classifier: how a Keras or TensorFlow model becomes TensorFlow Lite."
     )
+    payload: Literal["json", "image_set"] = Field(
+        default="json",
+        description="Image classifier: how images reach the package. json: text with a PNG or JPEG. image_set: the AI "
+        "SDK's ImageSet, as the Vision Connector sends it; the package takes json as well.",
+    )
+    image_format: Literal[FORMATS] | None = Field(  # type: ignore[valid-type]
+        default=None, description="With image_set: the format of the camera. Default: the data asset's tag, else RGB8."
+    )
+
+    @model_validator(mode="after")
+    def _format_goes_with_image_sets(self) -> ImageClassificationSettings:
+        if self.image_format is not None and self.payload != "image_set":
+            raise ValueError("image_format goes with payload: image_set")
+        return self
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_figure, png
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
-from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS
+from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS, class_names
+from edgepack_assets.model_types.state_identifier.settings import PHASES
 from edgepack_assets.model_types.state_identifier.state_names import names_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _MOST_POINTS = 4_000
 _MOST_FEATURES = 40
 _MOST_STATES = 20
+_MOST_CHANNELS = 12
 _LONGEST_NAME = 40
 
 
@@ -44,21 +51,26 @@ def features(prepped: Prepped) -> bytes:
     return png(figure)
 
 
-def states(payload: Payload, results: Results, inspection: Mapping[str, Any], period_ms: int) -> bytes:
-    """Total power over time, on bands in the colour of the state that was answered."""
+def states(
+    payload: Payload, results: Results, inspection: Mapping[str, Any], channels: Sequence[str], period_ms: int
+) -> bytes:
+    """The channels over time, on bands in the colour of the state that was answered: the total of three phases of
+    power, and of other channels, which need not have one unit, each from its smallest to its largest value."""
     import numpy as np
     from matplotlib.patches import Patch
 
     every = max(1, payload.count // _MOST_POINTS)
-    total = np.array(
+    shown = list(channels)[:_MOST_CHANNELS]
+    values = np.array(
         [
-            np.nan
-            if None in (record["ph1"], record["ph2"], record["ph3"])
-            else record["ph1"] + record["ph2"] + record["ph3"]
+            [math.nan if record[name] is None else record[name] for name in shown]
             for record in read_lines(payload.records, every=every)
-        ]
+        ],
+        dtype=np.float64,
     )
-    minutes = np.arange(len(total)) * every * period_ms / 60_000
+    is_power = tuple(channels) == PHASES
+    lines = values.sum(axis=1)[:, None] if is_power else _scaled(values)
+    minutes = np.arange(len(lines)) * every * period_ms / 60_000
     figure = new_figure(10, 3.6)
     axes = figure.add_subplot()
     seen: dict[int, int] = {}
@@ -74,20 +86,49 @@ def states(payload: Payload, results: Results, inspection: Mapping[str, Any], pe
             bands.append([start, end, state])
     for start, end, band in bands:
         axes.axvspan(start, end, color=STATE_COLOURS[int(band) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
-    axes.plot(minutes, total, color="#222222", linewidth=0.7)
+    for at in range(lines.shape[1]):
+        axes.plot(minutes, lines[:, at], color="#222222", linewidth=0.7, alpha=1.0 if lines.shape[1] == 1 else 0.6)
     axes.set_xlim(0, payload.count * period_ms / 60_000)
     axes.set_xlabel("minutes")
-    axes.set_ylabel("ph1 + ph2 + ph3")
+    if is_power:
+        axes.set_ylabel("ph1 + ph2 + ph3")
+    elif len(channels) == 1:
+        axes.set_ylabel(name_text(channels[0], _LONGEST_NAME))
+    else:
+        # each channel has a strip of its own
+        names = [name_text(name, _LONGEST_NAME) for name in shown]
+        axes.set_yticks([at + 0.45 for at in range(len(shown))], names, fontsize=8)
+        if len(shown) < len(channels):
+            axes.set_ylabel(f"the first {len(shown)} of {len(channels)} channels")
     axes.set_title("Answered states over time", fontsize=10)
     if seen:
-        names = names_of(inspection)
+        shares = [(state, f"{_named(state, inspection)}: {n} windows") for state, n in sorted(seen.items())]
         handles = [
-            Patch(
-                color=STATE_COLOURS[s % len(STATE_COLOURS)],
-                alpha=0.45,
-                label=name_text(f"state {s}{f' {names[s]}' if s in names else ''}", _LONGEST_NAME) + f": {n} windows",
-            )
-            for s, n in sorted(seen.items())[:_MOST_STATES]
+            Patch(color=STATE_COLOURS[state % len(STATE_COLOURS)], alpha=0.45, label=label)
+            for state, label in shares[:_MOST_STATES]
         ]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     return png(figure)
+
+
+def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One channel as it is; several in strips above each other, each from its smallest to its largest value."""
+    import numpy as np
+
+    if values.shape[1] == 1:
+        return values
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min(axis=0)
+    high = np.where(known, values, -np.inf).max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    strips: NDArray[np.float64] = (values - low) / span * 0.9 + np.arange(values.shape[1])
+    return strips
+
+
+def _named(state: int, inspection: Mapping[str, Any]) -> str:
+    names = names_of(inspection) or class_names(inspection)
+    return (
+        f"state {state}"
+        if names is None or state not in names
+        else name_text(f"{state}: {names.get(state, '')}", _LONGEST_NAME)
+    )

@@ -33,25 +33,31 @@ from edgepack_assets.model_types.model_folder.model_file import (
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
-from edgepack_assets.model_types.state_identifier.inspection import Inspection, component_settings
+from edgepack_assets.model_types.state_identifier.inspection import (
+    Inspection,
+    channels_of,
+    component_settings,
+    inspection_rows,
+    period_of,
+    seconds_of,
+)
 from edgepack_assets.model_types.state_identifier.preparation import WindowFeatures
-from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
-
-PERIOD_MS = 250
-"""A record every 250 ms: the timeshifting periodicity, and the cycle the edge must keep up with."""
+from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, PHASES, StateIdentifierSettings
 
 _FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops": "skops"}
 # joblib reads plain pickles too, and a .pkl may well have been written by joblib
 
 
 class StateIdentifier(ModelType):
-    """Windows of three-phase power in, the number of the machine state out."""
+    """Windows of a recording's channels in, by default three phases of power; the number of the machine state out."""
 
     interface_version = 1
     settings = StateIdentifierSettings
-    keys_beside_settings = frozenset({"columns", "state_names"})
-    metric_names = frozenset({"silhouette", "dunn_index", "inertia"})
-    lower_is_better = frozenset({"inertia"})
+    keys_beside_settings = frozenset(StateIdentifierSettings.model_fields)
+    metric_names = scoring.ALWAYS | scoring.OPTIONAL
+    optional_metrics = scoring.OPTIONAL
+    metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
+    lower_is_better = frozenset({"inertia", "bic"})
     category_output = "prediction"
     inspection = Inspection
     preparation = WindowFeatures()
@@ -64,11 +70,18 @@ class StateIdentifier(ModelType):
         "skops": ("skops.io",),
     }
 
+    def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
+        """component/, and where the model needs it component_general/."""
+        base = self.folder / "component"
+        if inspection is not None and "estimator" not in inspection["component"]:
+            return (base,)
+        return (base, self.folder / "component_general")
+
     def write_payload(
         self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
     ) -> dict[str, Any]:
-        """One record per row of the Parquet file, holding exactly ph1, ph2 and ph3."""
-        return payload.write_payload(raw, writer)
+        """One record per row of the Parquet file, holding exactly the channels."""
+        return payload.write_payload(raw, writer, entry.settings)
 
     def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """The columns, and that each holds values."""
@@ -95,6 +108,7 @@ class StateIdentifier(ModelType):
                 **_signature(root, in_folder),
                 **_columns(entry.settings.columns),
                 **state_names.as_json(entry.settings.state_names),
+                **_recorded(entry.settings),
             },
             requirements=merge_requirements(saved.requirements, entry, needed),
             python_version=saved.python_version,
@@ -104,19 +118,31 @@ class StateIdentifier(ModelType):
         )
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
-        """Inputs ph1 to ph3, prediction and inertia, three metrics of the window, the parameter step_size."""
-        phases = tuple(
-            Variable(f"ph{i}", "Double", f"Power on phase {i}, one value every {PERIOD_MS} ms") for i in (1, 2, 3)
-        )
+        """The channels as inputs, the state and what the model tells with it, three metrics of the window, the
+        parameter step_size."""
+        channels, period = channels_of(inspection), period_of(inspection)
+        every = f"one value every {period} ms"
+        size, is_default = inspection["window_size"], channels == PHASES and period == PERIOD_MS
+        length = "" if is_default else f", {seconds_of(size, period)},"
+        kind = "Class" if "classes" in inspection else "Cluster"
+        outputs = [Variable("prediction", "Integer", f"{kind} of the window: the machine's state")]
+        if inspection.get("inertia") is not None:
+            outputs.append(Variable("inertia", "Double", "Inertia of the fitted clustering"))
+        if "classes" in inspection["component"]:
+            outputs.append(Variable("state_name", "String", "Name of the class"))
         return ComponentSpec(
             description=state_names.with_names(
-                f"Answers windows of {inspection['window_size']} records with the machine's state", inspection
+                f"Answers windows of {size} records{length} with the machine's state", inspection
             ),
-            inputs=phases,
-            outputs=(
-                Variable("prediction", "Integer", "Cluster of the window: the machine's state"),
-                Variable("inertia", "Double", "Inertia of the fitted clustering"),
+            inputs=tuple(
+                Variable(
+                    name,
+                    "Double",
+                    f"Power on phase {PHASES.index(name) + 1}, {every}" if channels == PHASES else f"{name}, {every}",
+                )
+                for name in channels
             ),
+            outputs=tuple(outputs),
             metrics=(
                 Variable("model_input_min", "String", "Smallest value in the window"),
                 Variable("model_input_max", "String", "Largest value in the window"),
@@ -125,7 +151,7 @@ class StateIdentifier(ModelType):
             parameters=(
                 Parameter("step_size", "Integer", inspection["window_step"], "Records from one answer to the next"),
             ),
-            periodicity=PERIOD_MS,
+            periodicity=period,
         )
 
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -137,23 +163,29 @@ class StateIdentifier(ModelType):
         return inspection.get("classes") is None and inspection.get("states") is None
 
     def categories(self, inspection: Mapping[str, Any]) -> Sequence[int] | None:
-        """The clusters, from 0 up."""
-        return range(inspection["clusters"]) if inspection.get("clusters") is not None else None
+        """The clusters from 0 up, a classifier's classes, or what else the model tells."""
+        return scoring.states_of(inspection)
+
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+        """State of a classifier -> its class."""
+        return {str(state): name for state, name in (scoring.class_names(inspection) or {}).items()}
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
-        """Whether the names of states are those of states that there are."""
-        return state_names.names_rows(inspection, shipped(self.categories(inspection), inspection))
+        """Whether the model is as configured, has the metrics that the gates name, and the states that have names."""
+        states = shipped(self.categories(inspection), inspection)
+        return [*inspection_rows(inspection, entry), *state_names.names_rows(inspection, states)]
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
-        """Silhouette and Dunn index of the answers over the prepped data, and the package's inertia."""
+        """How well the answers separate the prepped data, how well the model fits them, and where the recording has
+        labels, how well the answers agree with these."""
         assert prepped is not None
-        return scoring.score(results, prepped, inspection)
+        return scoring.score(results, prepped, inspection, payload)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
-        """Power over time with the answered states behind it."""
-        return figures.states(payload, results, inspection, PERIOD_MS)
+        """The channels over time with the answered states behind them."""
+        return figures.states(payload, results, inspection, channels_of(inspection), period_of(inspection))
 
 
 def _signature(root: Path, in_folder: bool) -> dict[str, Any]:
@@ -169,3 +201,14 @@ def _columns(configured: Mapping[str, str] | tuple[str, ...] | None) -> dict[str
     if isinstance(configured, Mapping):
         return {"columns": list(configured.values()), "names": list(configured)}
     return {"columns": list(configured)}
+
+
+def _recorded(settings: StateIdentifierSettings) -> dict[str, Any]:
+    """What model.json has of channels, period and windows: only what is not the default, so that other packages stay
+    as they are."""
+    windows = settings.windows
+    return {
+        **({"channels": list(settings.channels)} if settings.channels != PHASES else {}),
+        **({"period_ms": settings.sampling_period_ms} if settings.sampling_period_ms != PERIOD_MS else {}),
+        **({"windows_setting": windows.model_dump(exclude_none=True)} if windows is not None else {}),
+    }

@@ -1,9 +1,11 @@
-"""From a Parquet recording to payload records: exactly ph1, ph2 and ph3, one record a row, in row order.
+"""From a Parquet recording to payload records: exactly the configured channels, one record a row, in row order.
 
-Which files a folder's recording consists of, and in which order, is part_files.py's."""
+Which files a folder's recording consists of, and in which order, is part_files.py's; what else its rows say, the time
+and the true state of each, is row_notes.py's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,57 +17,81 @@ from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.parquet import to_numpy
 from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.model_types.state_identifier.part_files import ORDER, recording_files
-from edgepack_assets.model_types.state_identifier.settings import PHASES
+from edgepack_assets.model_types.state_identifier.row_notes import Clock, Labels
+from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
 
-COLUMNS = PHASES
 _BATCH = 65_536
 
 
-def write_payload(raw: Path, writer: PayloadWriter) -> dict[str, Any]:
+def write_payload(raw: Path, writer: PayloadWriter, settings: StateIdentifierSettings | None = None) -> dict[str, Any]:
     """Stream the rows of `raw` (a Parquet file, or a folder with one or with its part files) into `writer`; facts
     about them.
 
     A missing value (null or NaN) stays one (JSON null). Raises RawDataError naming file, column and row.
     """
+    settings = settings or StateIdentifierSettings()
     paths = recording_files(raw)
-    seen = _Seen()
+    found = _Found(settings)
     for path in paths:
-        seen.check(path)
-        _write_rows(path, writer, seen)
+        found.check(path)
+        _write_rows(path, writer, found)
     if writer.count == 0:
         raise RawDataError(f"{paths[0].name}: the recording has no rows")
-    some = {name: seen.missing[name] < writer.count for name in COLUMNS}
+    some = {name: found.missing[name] < writer.count for name in settings.channels}
     return {
-        "columns": list(COLUMNS),
-        "ignored_columns": seen.ignored,
-        "missing_values": seen.missing,
-        "smallest": {name: float(value) if some[name] else None for name, value in seen.low.items()},
-        "largest": {name: float(value) if some[name] else None for name, value in seen.high.items()},
+        "columns": list(settings.channels),
+        "ignored_columns": found.ignored,
+        "missing_values": found.missing,
+        "smallest": {name: float(value) if some[name] else None for name, value in found.low.items()},
+        "largest": {name: float(value) if some[name] else None for name, value in found.high.items()},
         **({"files": [path.name for path in paths], "file_order": ORDER} if len(paths) > 1 else {}),
+        **(found.clock.facts() if found.clock else {}),
+        **(found.labels.facts() if found.labels else {}),
     }
 
 
 @dataclass
-class _Seen:
+class _Found:
     """What the files hold, as far as they are read."""
 
-    missing: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
-    low: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, float("inf")))
-    high: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, float("-inf")))
+    settings: StateIdentifierSettings
+    missing: dict[str, int] = field(init=False)
+    low: dict[str, float] = field(init=False)
+    high: dict[str, float] = field(init=False)
     ignored: list[str] = field(default_factory=list)
     first: tuple[str, dict[str, str]] | None = None
     """Name of the first file, and what its columns hold."""
+    clock: Clock | None = None
+    labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.missing = dict.fromkeys(settings.channels, 0)
+        self.low = dict.fromkeys(settings.channels, float("inf"))
+        self.high = dict.fromkeys(settings.channels, float("-inf"))
+        if settings.timestamp_column is not None:
+            self.clock = Clock(settings.timestamp_column, settings.sampling_period_ms)
+        if settings.label_column is not None:
+            self.labels = Labels(settings.label_column)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is read."""
+        notes = [each.column for each in (self.clock, self.labels) if each]
+        return [*self.settings.channels, *notes]
 
     def check(self, path: Path) -> None:
         """Hold a file's columns to what is needed, and to those of the files before it. Raises RawDataError."""
         with _opened(path) as file:
             schema = file.schema_arrow
-            _check_schema(schema, path)
-            types = {name: str(schema.field(name).type) for name in COLUMNS}
-            self.ignored += [name for name in schema.names if name not in COLUMNS and name not in self.ignored]
+            _check_schema(schema, path, self.settings.channels, self.columns)
+            types = {name: str(schema.field(name).type) for name in self.columns}
+            self.ignored += [name for name in schema.names if name not in self.columns and name not in self.ignored]
         if self.first is None:
             self.first = (path.name, types)
-        differing = [name for name in COLUMNS if types[name] != self.first[1][name]]
+        # a part file without any label says nothing of their type
+        differing = [name for name in self.columns if "null" not in (types[name], self.first[1][name])]
+        differing = [name for name in differing if types[name] != self.first[1][name]]
         if differing:
             first = ", ".join(f"{name} {self.first[1][name]}" for name in differing)
             ours = ", ".join(f"{name} {types[name]}" for name in differing)
@@ -75,25 +101,28 @@ class _Seen:
             )
 
 
-def _write_rows(path: Path, writer: PayloadWriter, seen: _Seen) -> None:
+def _write_rows(path: Path, writer: PayloadWriter, found: _Found) -> None:
     import numpy as np
 
-    before = writer.count
+    before, channels = writer.count, found.settings.channels
+    line = "{{" + ", ".join(f"{json.dumps(name)}: {{}}" for name in channels) + "}}"
     with _opened(path) as file:
-        for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
-            columns = []
-            for name in COLUMNS:
+        for batch in file.iter_batches(_BATCH, columns=found.columns):
+            columns, row = [], writer.count - before
+            for name in channels:
                 values = to_numpy(_as_doubles(batch.column(name)))
                 if (infinite := np.flatnonzero(np.isinf(values))).size:
-                    row = writer.count - before + int(infinite[0])
-                    raise RawDataError(f"{path.name}: column {name} is infinite in row {row}")
+                    raise RawDataError(f"{path.name}: column {name} is infinite in row {row + int(infinite[0])}")
                 present = values[~np.isnan(values)]
-                seen.missing[name] += len(values) - len(present)
+                found.missing[name] += len(values) - len(present)
                 if len(present):
-                    seen.low[name] = min(seen.low[name], present.min())
-                    seen.high[name] = max(seen.high[name], present.max())
+                    found.low[name] = min(found.low[name], present.min())
+                    found.high[name] = max(found.high[name], present.max())
                 columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
-            writer.add_lines([f'{{"ph1": {a}, "ph2": {b}, "ph3": {c}}}' for a, b, c in zip(*columns, strict=True)])
+            if found.clock:
+                found.clock.read(batch.column(found.clock.column), path.name, row)
+            labels = found.labels.read(batch.column(found.labels.column), path.name, row) if found.labels else None
+            writer.add_lines([line.format(*values) for values in zip(*columns, strict=True)], labels)
 
 
 @contextmanager
@@ -120,22 +149,29 @@ def _as_doubles(column: Any) -> Any:
 
 def payload_rows(facts: Mapping[str, Any]) -> list[CheckRow]:
     """The rows of payload_data.is_sound."""
-    missing = facts["missing_values"]
-    return [
+    missing, columns = facts["missing_values"], facts["columns"]
+    rows = [
         CheckRow("records", facts["records"] > 0, str(facts["records"]), "at least 1"),
-        CheckRow("columns", facts["columns"] == list(COLUMNS), ", ".join(facts["columns"]), ", ".join(COLUMNS)),
+        CheckRow("columns", list(missing) == columns, ", ".join(columns), ", ".join(missing)),
         *(
             CheckRow(f"{name} holds values", missing[name] < facts["records"],
                  f"{facts['records'] - missing[name]} of {facts['records']} rows", "at least 1 row")
-            for name in COLUMNS
+            for name in columns
         ),
     ]  # fmt: skip
+    if "labelled" in facts:
+        labels = facts["labels"]
+        rows.append(
+            CheckRow("labelled rows", facts["labelled"] > 0, f"{facts['labelled']} of {facts['records']} rows", "some")
+        )
+        rows.append(CheckRow("labels", len(labels) > 1, str(len(labels)), "at least 2 different ones", warns=True))
+    return rows
 
 
-def _check_schema(schema: Any, path: Path) -> None:
+def _check_schema(schema: Any, path: Path, channels: tuple[str, ...], columns: list[str]) -> None:
     import pyarrow as pa
 
-    for name in COLUMNS:
+    for name in columns:
         count = schema.names.count(name)
         if count != 1:
             raise RawDataError(
@@ -143,5 +179,7 @@ def _check_schema(schema: Any, path: Path) -> None:
                 f"{', '.join(schema.names) or 'none'}"
             )
         kind = schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        if name in channels and not (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        ):
             raise RawDataError(f"{path.name}: column {name} holds {kind}, not numbers")

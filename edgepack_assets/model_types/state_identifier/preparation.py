@@ -12,6 +12,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import ArrayType, Preparation, Prepared, Prepped
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.model_types.state_identifier import figures
+from edgepack_assets.model_types.state_identifier.scoring import LIKELIHOOD, due_windows, states_of
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class WindowFeatures(Preparation[WindowReport]):
     part: ClassVar[str] = "features"
 
     def arrays(self, report: WindowReport, inspection: Mapping[str, Any], records: int) -> Mapping[str, ArrayType]:
-        """As many windows as the records hold, and as many features as the inspection found."""
+        """As many windows as the records hold, and as many features as the inspection found; of a mixture also the log
+        likelihood of each window, as a last column."""
         size, step = inspection["window_size"], inspection["window_step"]
         expected = max(0, (records - size) // step + 1)
         if report.windows != expected or report.unfilled > report.windows:
@@ -46,8 +48,9 @@ class WindowFeatures(Preparation[WindowReport]):
             raise ComponentError(
                 f"gave {report.features} features; the inspection found {len(inspection['feature_names'])}"
             )
+        columns = report.features + (1 if "mixture" in inspection else 0)
         return {
-            "features": ArrayType("float64", (report.windows, report.features)),
+            "features": ArrayType("float64", (report.windows, columns)),
             "windows": ArrayType("int64", (report.windows, 2)),
         }
 
@@ -59,12 +62,14 @@ class WindowFeatures(Preparation[WindowReport]):
         numbers, predictions = windows[:, 0], windows[:, 1]
         if (numbers[:1] < 0).any() or (numbers[-1:] >= records).any() or (numbers[1:] <= numbers[:-1]).any():
             raise ComponentError(f"the windows' record numbers do not rise from 0 to {records - 1}")
-        if (predictions < -1).any() or (predictions >= inspection["clusters"]).any():
-            raise ComponentError(f"predictions are not states from 0 to {inspection['clusters'] - 1}")
-        if int((predictions == -1).sum()) != report.unfilled:
+        due = due_windows(features, predictions, inspection)
+        _check_states(predictions[due], inspection)
+        if int((~due).sum()) != report.unfilled or (predictions[~due] != -1).any():
             raise ComponentError(f"not {report.unfilled} windows are without a prediction, as reported")
         columns = {"record": numbers, "model_prediction": _as_shipped(predictions, inspection)}
         columns |= {name: features[:, i] for i, name in enumerate(inspection["feature_names"])}
+        if "mixture" in inspection:
+            columns[LIKELIHOOD] = features[:, -1]
         return Prepared(
             columns=columns,
             facts={
@@ -87,6 +92,18 @@ def _as_shipped(predictions: NDArray[Any], inspection: Mapping[str, Any]) -> NDA
     import numpy as np
 
     return np.array(shipped(predictions.tolist(), inspection), dtype=predictions.dtype)
+
+
+def _check_states(predictions: NDArray[Any], inspection: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    known = states_of(inspection)
+    if known is not None and not np.isin(predictions, np.asarray(known)).all():
+        raise ComponentError(
+            f"predictions are not states from {known[0]} to {known[-1]}"
+            if list(known) == list(range(len(known)))
+            else f"predictions are not all among the states {', '.join(map(str, known[:20]))}"
+        )
 
 
 def _rows(report: WindowReport, inspection: Mapping[str, Any]) -> tuple[CheckRow, ...]:

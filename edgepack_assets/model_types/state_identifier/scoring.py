@@ -1,16 +1,19 @@
-"""Metrics of a state identifier's answers: silhouette, Dunn index, inertia."""
+"""Metrics of a state identifier's answers: how well they separate the windows, how well the model fits them, and how
+well they agree with labels (label_agreement.py). Which metrics there are depends on the model and the recording."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.filesystem.parquet import read_columns
-from edgepack_assets.model_types.interface import Prepped, Results, Score
+from edgepack_assets.model_types.interface import Payload, Prepped, Results, Score
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
+from edgepack_assets.model_types.state_identifier.label_agreement import agreement, window_labels
+from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
 from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
@@ -19,12 +22,49 @@ if TYPE_CHECKING:
 
 _MOST_STATES = 100
 """Rows of the table of states; a model may answer as many as it likes."""
-FIXED_COLUMNS = ("record", "model_prediction")
-"""Columns of prepped data that are no features: the record that completes the window, and what the model's own
-clustering says of the window in one pass over the recording (-1 where the window has values nobody can fill)."""
+LIKELIHOOD = "mixture_log_likelihood"
+FIXED_COLUMNS = ("record", "model_prediction", LIKELIHOOD)
+"""Columns of prepped data that are no features: the record that completes the window, what the model's own estimator
+says of the window in one pass over the recording (-1 where the window has values nobody can fill), and of a mixture the
+window's log likelihood."""
+ALWAYS = frozenset({"silhouette", "dunn_index"})
+LABELLED = frozenset({"accuracy", "adjusted_rand_index"})
+OPTIONAL = frozenset({"inertia", "mean_log_likelihood", "bic"}) | LABELLED
 
 
-def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any]) -> Score:
+def metrics_of(inspection: Mapping[str, Any], settings: StateIdentifierSettings) -> frozenset[str]:
+    """The metrics of a model on a recording, as far as is known before the recording is read."""
+    return ALWAYS | _of_model(inspection) | (LABELLED if settings.label_column is not None else frozenset())
+
+
+def _of_model(inspection: Mapping[str, Any]) -> frozenset[str]:
+    found = {"inertia"} if inspection.get("inertia") is not None else set()
+    mixture = inspection.get("mixture")
+    if mixture is not None:
+        found |= {"mean_log_likelihood"} | ({"bic"} if mixture.get("free_parameters") else set())
+    return frozenset(found)
+
+
+def states_of(inspection: Mapping[str, Any]) -> Sequence[int] | None:
+    """The states that the model can answer; None where it does not tell."""
+    if inspection.get("states") is not None:
+        return list(inspection["states"])
+    return range(inspection["clusters"]) if inspection.get("clusters") is not None else None
+
+
+def due_windows(
+    features: NDArray[np.float64], predictions: NDArray[np.int64], inspection: Mapping[str, Any]
+) -> NDArray[np.bool_]:
+    """Which windows are to be answered: not those with values nobody can fill, whose prediction is -1. Where -1 may be
+    a state too, as an outlier's, the features tell."""
+    import numpy as np
+
+    known = states_of(inspection)
+    tells = known is not None and -1 not in known
+    return np.asarray(predictions != -1 if tells else np.isfinite(features).all(axis=1))
+
+
+def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], payload: Payload) -> Score:
     """Join answers and windows by record number and score them.
 
     A metric that cannot be computed (one cluster only, say) is NaN, which passes no gate.
@@ -35,11 +75,11 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any]) -> 
     records, expected = columns["record"], columns["model_prediction"]
     features = np.column_stack([values for name, values in columns.items() if name not in FIXED_COLUMNS])
     answers = {answer.record: answer.outputs for answer in results.answers()}
-    due = expected >= 0
+    due = due_windows(features, expected, inspection)
     due_records = {int(record) for record in records[due]}
     stray = sorted(answers.keys() - due_records)
     unanswered = sorted(due_records - answers.keys())
-    rows = [
+    parts = [
         CheckRow(
             "answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"
         ),
@@ -47,35 +87,56 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any]) -> 
         CheckRow("answers to records that complete no window", not stray, _some(stray), "none"),
     ]
     joined = [i for i in range(len(records)) if due[i] and int(records[i]) in answers]
-    labels = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
-    differing = [int(records[i]) for i, label in zip(joined, labels, strict=True) if label != expected[i]]
-    inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
-    rows += [
-        CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
-        CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"),
-    ]
-    separated = separation(features[joined] if joined else features[:0], labels)
-    return Score(
-        metrics={
-            "silhouette": separated.silhouette,
-            "dunn_index": separated.dunn_index,
-            "inertia": inertias[-1] if len(inertias) == 1 else math.nan,
-        },
-        parts=tuple(rows),
-        tables={"States": _states(labels, names_of(inspection))},
+    states = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
+    differing = [int(records[i]) for i, state in zip(joined, states, strict=True) if state != expected[i]]
+    parts.append(
+        CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none")
     )
+    separated = separation(features[joined] if joined else features[:0], states)
+    metrics = {"silhouette": separated.silhouette, "dunn_index": separated.dunn_index}
+    if "inertia" in _of_model(inspection):
+        inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
+        parts.append(CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"))
+        metrics["inertia"] = inertias[-1] if len(inertias) == 1 else math.nan
+    if LIKELIHOOD in columns:
+        metrics |= _fit(columns[LIKELIHOOD][due], inspection["mixture"].get("free_parameters"))
+    tables = {"States": _states(states, inspection)}
+    if payload.has_labels():
+        labels = window_labels(payload, records[joined], inspection["window_size"])
+        agreed = agreement(states, labels, class_names(inspection))
+        metrics |= {"accuracy": agreed.accuracy, "adjusted_rand_index": agreed.adjusted_rand_index}
+        parts += agreed.rows
+        tables["Labels"] = agreed.table
+    return Score(metrics=metrics, parts=tuple(parts), tables=tables)
 
 
-def _states(labels: NDArray[np.int64], names: Mapping[int, str]) -> list[dict[str, Any]]:
-    counts = Counter(labels.tolist())
+def _fit(log_likelihoods: NDArray[np.float64], free_parameters: int | None) -> dict[str, float]:
+    """Mean log likelihood of the windows and, for a Gaussian mixture, its Bayesian information criterion."""
+    count = len(log_likelihoods)
+    total = float(log_likelihoods.sum()) if count else math.nan
+    found = {"mean_log_likelihood": total / count if count else math.nan}
+    if free_parameters:
+        found["bic"] = free_parameters * math.log(count) - 2 * total if count else math.nan
+    return found
+
+
+def class_names(inspection: Mapping[str, Any]) -> Mapping[int, str] | None:
+    """State of a classifier -> its class; None for other models."""
+    known, classes = states_of(inspection), inspection.get("classes")
+    return dict(zip(known, classes, strict=True)) if classes is not None and known is not None else None
+
+
+def _states(states: NDArray[np.int64], inspection: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found, names, called = Counter(states.tolist()), class_names(inspection), names_of(inspection)
     return [
         {
             "state": state,
-            **({"name": names.get(state, "")} if names else {}),
+            **({"name": called.get(state, "")} if called else {}),
+            **({"class": names.get(state, "")} if names is not None else {}),
             "windows": windows,
-            "share": round(windows / len(labels), 4),
+            "share": round(windows / len(states), 4),
         }
-        for state, windows in sorted(counts.most_common(_MOST_STATES))
+        for state, windows in sorted(found.most_common(_MOST_STATES))
     ]
 
 

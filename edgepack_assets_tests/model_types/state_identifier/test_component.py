@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,30 +14,6 @@ from hypothesis import strategies as st
 
 import edgepack_assets.model_types.state_identifier as package
 from edgepack_assets_tests.model_types.state_identifier import models
-
-_FOLDER = Path(package.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def inference():
-    sys.path.insert(0, str(_FOLDER / "component"))
-    try:
-        import inference as module
-
-        yield module
-    finally:
-        sys.path.remove(str(_FOLDER / "component"))
-        sys.modules.pop("inference", None)
-
-
-@pytest.fixture(scope="module")
-def child_tasks(inference):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("state_identifier_child_tasks", _FOLDER / "child_tasks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def records_of(rows):
@@ -153,7 +127,9 @@ def test_the_answer_holds_exactly_what_the_package_declares(inference):
     rows[2, 0] = np.nan
     component = inference.StateIdentifier(model, {})
     answer = [component.process(record) for record in records_of(rows)][-1]
-    spec = package.MODEL_TYPE.component_spec({"window_size": 6, "window_step": 6})
+    spec = package.MODEL_TYPE.component_spec(
+        {"window_size": 6, "window_step": 6, "inertia": 1.0, "component": {"input": "array"}}
+    )
     assert answer.keys() == {v.name for v in (*spec.outputs, *spec.metrics)}
     assert answer["inertia"] == model.named_steps["clustering"].inertia_
     assert json.loads(answer["model_input_min"]) == {"value": np.nanmin(rows)}
@@ -182,7 +158,7 @@ class TestInspection:
     """inspect_model refuses what could not run on the edge as it was trained."""
 
     def online(self, child_tasks, model, size, step):
-        component = child_tasks._input_of(model, {}, size, step)
+        component = child_tasks.child_columns.input_of(model, {}, size, step)
         return child_tasks._online_equals_batch(model, component, size, step)
 
     @pytest.mark.parametrize("how", ["bfill", "interpolate"])

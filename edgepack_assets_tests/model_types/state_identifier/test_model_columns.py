@@ -7,7 +7,6 @@ own order, which is made here from the recording by name.
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 
@@ -35,21 +34,6 @@ from edgepack_assets_tests.model_types.model_folder.test_saved_environment impor
 _FOLDER = Path(package.__file__).parent
 _PHASES = ("ph1", "ph2", "ph3")
 _SIZE, _STEP = 8, 5
-
-
-@pytest.fixture(scope="module")
-def child_tasks():
-    import importlib.util
-
-    sys.path.insert(0, str(_FOLDER / "component"))
-    spec = importlib.util.spec_from_file_location("state_identifier_child_tasks", _FOLDER / "child_tasks.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(_FOLDER / "component"))
-        sys.modules.pop("inference", None)
 
 
 class Weighted(TransformerMixin, BaseEstimator):

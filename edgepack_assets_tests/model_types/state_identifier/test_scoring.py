@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import silhouette_score
 
-from edgepack_assets.model_types.interface import Prepped, Results
+from edgepack_assets.model_types.interface import Payload, Prepped, Results
 from edgepack_assets.model_types.state_identifier import scoring
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 
@@ -37,7 +37,11 @@ def scored(tmp_path: Path):
         with gzip.open(tmp_path / "results", "wt") as stream:
             for record in range(80):
                 stream.write(json.dumps({"record": record, "outputs": answers.get(record)}) + "\n")
-        found = scoring.score(Results(tmp_path / "results"), Prepped(tmp_path / "features.parquet"), {})
+        with gzip.open(tmp_path / "sources", "wt"):
+            payload = Payload(tmp_path / "results", tmp_path / "sources", 80)
+        found = scoring.score(
+            Results(tmp_path / "results"), Prepped(tmp_path / "features.parquet"), {"inertia": 2.5}, payload
+        )
         return found, [part.name for part in found.parts if not part.passed]
 
     vars(score).update(features=features, labels=labels)
