@@ -73,14 +73,14 @@ def test_files_of_the_model_type_take_the_place_of_component_files_and_hide_what
     model.write_bytes(b"model")
     files = {"entrypoint.py": own, "options.py": own}
     source = ModelSource({"m.skops": model}, {"file": "m.skops"}, (), None, component_files=files)
-    _assemble(tmp_path / "component", StateIdentifier(), source, model.parent)
+    _assemble(tmp_path / "component", [StateIdentifier().folder / "component"], source, model.parent)
     assert (tmp_path / "component" / "entrypoint.py").read_text() == "own = True"
     assert (tmp_path / "component" / "inference.py").read_bytes() != own.read_bytes()
     assert (tmp_path / "component" / "m.skops").samefile(model), "the run's own copy of the model is not copied again"
     assert not (tmp_path / "component" / "options.py").samefile(own), "a file that may change is copied"
     hidden = ModelSource({"options.py": model}, {"file": "options.py"}, (), None, component_files=files)
     with pytest.raises(ModelError, match=r"would hide the component's own options\.py"):
-        _assemble(tmp_path / "hidden", StateIdentifier(), hidden, model.parent)
+        _assemble(tmp_path / "hidden", [StateIdentifier().folder / "component"], hidden, model.parent)
 
 
 class NoPackaging(PackagingWorker):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.model_types.state_identifier import MODEL_TYPE
 from edgepack_assets.model_types.state_identifier.state_names import as_json, names_rows
@@ -17,11 +18,15 @@ INSPECTION: dict[str, Any] = {"window_size": 300, "window_step": 300, "clusters"
 NAMED = {**INSPECTION, "state_names": {"0": "idle", "2": "overload"}}
 
 
-def settings(folder: Path, names: Any) -> Any:
-    entry = {"implementation": "state_identifier", "model_name": "m", "package_name": "P", "raw_data": {"name": "r"},
+def entry(folder: Path, names: Any) -> ModelTypeSettings:
+    keys = {"implementation": "state_identifier", "model_name": "m", "package_name": "P", "raw_data": {"name": "r"},
              "state_names": names}  # fmt: skip
-    (folder / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {"press": entry}}))
-    return load_settings(folder / "edgepack.yaml").model_type("press").settings
+    (folder / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {"press": keys}}))
+    return load_settings(folder / "edgepack.yaml").model_type("press")
+
+
+def settings(folder: Path, names: Any) -> Any:
+    return entry(folder, names).settings
 
 
 def test_names_travel_by_number(tmp_path: Path) -> None:
@@ -54,11 +59,12 @@ def test_names_stand_in_the_package_and_only_there_where_there_are_some() -> Non
     assert MODEL_TYPE.component_spec(INSPECTION).description.endswith("the machine's state")
 
 
-def test_a_name_of_no_state_fails_and_counts_the_shipped_numbers() -> None:
+def test_a_name_of_no_state_fails_and_counts_the_shipped_numbers(tmp_path: Path) -> None:
     assert names_rows(INSPECTION, range(3)) == []
     assert [row.passed for row in names_rows(NAMED, range(3))] == [True]
     (row,) = names_rows(NAMED, [0, 1])
     assert not row.passed and row.found == "no such state: 2 (overload)"
     # the package answers 5 to 7, as the one before it
-    (row,) = MODEL_TYPE.inspection_rows({**NAMED, "renumbering": [[0, 5], [1, 6], [2, 7]]}, None)  # type: ignore[arg-type]
-    assert not row.passed
+    given = {**NAMED, "clustering": "KMeans", "renumbering": [[0, 5], [1, 6], [2, 7]]}
+    rows = MODEL_TYPE.inspection_rows(given, entry(tmp_path, {}))
+    assert [row.found for row in rows if not row.passed] == ["no such state: 0 (idle), 2 (overload)"]
