@@ -65,6 +65,9 @@ lint: $(VENV)/dev-installed
 				--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")_$$(basename "$$more")" "$$more"*.py); \
 		done; \
 	done
+	@mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; echo "mypy of renumbering/component/"; \
+		cd edgepack_assets/model_types/renumbering && "$$mypy" --config-file "$$top/mypy-components.ini" \
+			--cache-dir "$$top/.mypy_cache/renumbering" component/*.py
 	"$(BIN)/lint-imports" --no-logo
 
 check: $(VENV)/dev-installed

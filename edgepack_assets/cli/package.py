@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import shutil
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
@@ -16,12 +17,15 @@ from edgepack_assets.cli.package_models import package_models
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import STAGES, Settings
 from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.operations.packages import PackageEntry, list_packages
+from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words, resolve
 from edgepack_assets.tasks import stages
 from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
+from edgepack_assets.tasks.predecessor import registered_zip
 from edgepack_assets.text_format import format_size, format_table
 
 _DEFAULT = "models"
@@ -89,13 +93,22 @@ def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
 @package.command()
 @click.argument("package_version", metavar="PACKAGE:VERSION")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def show(package_version: str, as_json: bool) -> None:
+@click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
+def show(package_version: str, as_json: bool, interface: bool) -> None:
     """Show all that the registry knows about a package.
 
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
     model_type, found = _find(package_version, settings, registry)
+    if interface:
+        with scratch_folder() as folder:
+            contract = read_contract(registered_zip(found, folder, registry))
+        if as_json:
+            click.echo(json.dumps(asdict(contract), indent=2, ensure_ascii=False))
+        else:
+            click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
+        return
     entry = next(
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
         if each.package.number == found.number

@@ -250,6 +250,14 @@ class ModelTypeSettings(Section):
         description="Register also the delta from the version before, for servers that have that version.",
     )
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
+    numbering: Literal["map", "fail", "warn"] = Field(
+        default="map",
+        description="If a new model version numbers its states otherwise than the package before. map: the package "
+        "gets the numbers of the one before. fail: the check metrics.pass_gates fails. warn: it only says so.",
+    )
+    numbering_agreement: Annotated[Number, Field(gt=0.5, le=1)] = Field(
+        default=0.9, description="Share of the records that must agree for states to be matched with those before."
+    )
     revalidate: bool = Field(default=False, description="Validate the latest package again on new raw data.")
     approval: Annotated[
         dict[str, _Approval],

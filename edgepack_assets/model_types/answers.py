@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -106,6 +106,28 @@ def json_object(answer: Any) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise UnfitAnswerError(f"what is not JSON ({error}): {_shown(answer)}") from None
     found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def categories(answer: Any) -> list[int | str] | None:
+    """None or a sequence of different numbers and texts."""
+    if answer is None:
+        return None
+    if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
+        raise UnfitAnswerError(_shown(answer))
+    listed = list(answer)
+    if not all(isinstance(each, (int, str)) and not isinstance(each, bool) for each in listed):
+        raise UnfitAnswerError(_shown(answer))
+    if len(set(listed)) != len(listed):
+        raise UnfitAnswerError(_shown(answer))
+    return listed
+
+
+def texts(answer: Any) -> dict[str, str]:
+    """a mapping of texts to texts."""
+    found = dict(mapping(answer))
+    if not all(isinstance(value, str) for value in found.values()):
+        raise UnfitAnswerError(_shown(answer))
     return found
 
 

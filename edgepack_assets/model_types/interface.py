@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -268,6 +268,9 @@ class ModelType(ABC):
     """Modules that payload, scoring and pictures import here, which a run may import in the background."""
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Distribution name -> modules that a child may import before its job when the lock holds it."""
+    category_output: ClassVar[str | None] = None
+    """The output that says which of several states or classes a record belongs to, as a number or a text. A new model
+    version is compared in it with the package before. None: it is not compared."""
 
     @property
     def folder(self) -> Path:
@@ -318,6 +321,21 @@ class ModelType(ABC):
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Rows of the config package's check on the inspection: what is only assumed, for example."""
         return []
+
+    def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
+        """Whether the numbers of `category_output` mean nothing by themselves, as those of clusters, which every
+        training numbers anew. Then a package may give them the numbers of the package before: the answers of the
+        component's entrypoint are changed. What else tells answers of the model, as a `preparation` may, must change
+        them in the same way: `renumbering.shipped` does, from the inspection."""
+        return False
+
+    def categories(self, inspection: Mapping[str, Any]) -> Sequence[int | str] | None:
+        """All states or classes that the model can answer; None where it does not tell."""
+        return None
+
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+        """State or class, as text, -> what it is called in the payload or by the model, as far as that is known."""
+        return {}
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path

@@ -64,6 +64,7 @@ class Plugin:
         self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
+        self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
         self.inspection: type[UntrustedReport] = self._attribute("inspection", answers.report_class)
         self.preparation: Preparation[Any] | None = self._attribute("preparation", answers.preparation)
         self.folder = self._attribute("folder", answers.instance_of(Path))
@@ -122,6 +123,21 @@ class Plugin:
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """See ModelType."""
         return self._call("inspection_rows", answers.rows, self._plugin.inspection_rows, inspection, entry)
+
+    def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
+        """See ModelType."""
+        free: bool = self._call(
+            "numbers_are_free", answers.instance_of(bool), self._plugin.numbers_are_free, inspection
+        )
+        return free
+
+    def categories(self, inspection: Mapping[str, Any]) -> list[int | str] | None:
+        """See ModelType."""
+        return self._call("categories", answers.categories, self._plugin.categories, inspection)
+
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> dict[str, str]:
+        """See ModelType."""
+        return self._call("category_names", answers.texts, self._plugin.category_names, payload, inspection)
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path

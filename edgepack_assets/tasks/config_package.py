@@ -20,6 +20,8 @@ from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
+from edgepack_assets.model_types.renumbering import KEY, put_in_front
+from edgepack_assets.model_types.renumbering import settings as renumbering_settings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
@@ -31,6 +33,8 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.package_tags import NUMBERS_OF
+from edgepack_assets.tasks.renumbering import Renumbering, plan_renumbering
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
@@ -47,6 +51,7 @@ class ConfigPackageReport:
     lock_was_kept: bool
     environment_was_kept: bool
     inspection: dict[str, Any]
+    renumbering: Renumbering
     conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
@@ -55,7 +60,7 @@ class ConfigPackageReport:
         return self.generation.lock
 
 
-def make_config_package(
+def make_config_package(  # noqa: PLR0915 - one step after the other
     key: ModelKey, context: TaskContext, was_approved: bool = False
 ) -> tuple[Artefact, ConfigPackageReport]:
     """Package the key's model version. `was_approved`: an approval is why it is packaged, so it must still stand.
@@ -88,18 +93,38 @@ def make_config_package(
             implementation.finish_component(component, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
-            if (shipped := implementation.component_folders(entry, inspection)) != folders:
+            shipped = implementation.component_folders(entry, inspection)
+            if shipped != folders:
                 shutil.rmtree(component)
                 _assemble(component, shipped, source, work)
                 implementation.finish_component(component, source)
-            _write_model_json(component, {**source.model, **implementation.component_settings(inspection)})
+            model_json = {**source.model, **implementation.component_settings(inspection)}
+            _write_model_json(component, model_json)
         spec = implementation.component_spec(inspection)
-        package = context.packaging.build_config_package(
-            component, spec, lock, entry.package_name, entry.description, work
-        )
+
+        def build(component: Path, folder: Path) -> Path:
+            return context.packaging.build_config_package(
+                component, spec, lock, entry.package_name, entry.description, folder
+            )
+
+        package = build(component, work)
+        renumbering = plan_renumbering(key, package, inspection, environment, work, context)
+        if renumbering.numbers:
+            assert implementation.category_output is not None
+            component, folder = work / "renumbered" / component.name, work / "renumbered"
+            folder.mkdir()
+            with model_errors(f"reading {model}"):
+                _assemble(component, shipped, source, work)
+                implementation.finish_component(component, source)
+                put_in_front(component)
+                numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
+                _write_model_json(component, {**model_json, **numbers})
+            package = build(component, folder)
+            inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
         rows = context.packaging.config_package_rows(package, lock)
         rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         rows += implementation.inspection_rows(inspection, entry)
+        rows += renumbering.rows
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -111,6 +136,7 @@ def make_config_package(
             },
             facts={
                 "model": {"name": model.name, "version": model.version, "digest": digest},
+                **({NUMBERS_OF: renumbering.predecessor} if renumbering.numbers else {}),
                 **shipping.facts,
                 **failed_rows(rows),
             },
@@ -120,9 +146,8 @@ def make_config_package(
             {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
-    report = ConfigPackageReport(
-        rows, files, generation, lock_was_kept, environment.kept, inspection, shipping.metadata
-    )
+    kept = lock_was_kept, environment.kept
+    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
     return artefact, report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,11 @@ from edgepack_assets.registry.base import Kind, ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.contract_changes import change_reason, contract_rows
 from edgepack_assets.tasks.delta import DeltaReport, register_delta
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
+from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
@@ -69,7 +71,11 @@ def deploy(
     check_chain("deployment_package", key, validated.inputs().values())
     refuse_failed_checks(key, validated.inputs().values())
     metrics = open_metrics(validated.metrics, context)
-    overridden = _refuse_failed_gates(metrics, key, override, context)
+    numbering = numbers_report(key, validated.payload_data, validated.validation_results, context)
+    interface = contract_rows(key, validated.config_package, context)
+    overridden = _refuse_failed_gates(metrics, [*numbering.rows, *interface], key, override, context)
+    if any(row.warns and not row.passed for row in interface) and (reason := change_reason(key, context)):
+        overridden[package_tags.INTERFACE_CHANGE] = reason
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
     expected = context.packaging.expected_contents(package, lock)
@@ -146,11 +152,13 @@ def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in files.keys() | expected.keys() if files.get(f) != expected.get(f))) or "none"
 
 
-def _refuse_failed_gates(metrics: Scored, key: ModelKey, override: str, context: TaskContext) -> dict[str, str]:
+def _refuse_failed_gates(
+    metrics: Scored, kept: Iterable[CheckRow], key: ModelKey, override: str, context: TaskContext
+) -> dict[str, str]:
     """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
     or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
     unsound = [row for row in metrics.consistency_rows if not (row.passed or row.warns)]
-    failed = [row for row in gate_rows(metrics, key, context) if not (row.passed or row.warns)]
+    failed = [row for row in [*gate_rows(metrics, key, context), *kept] if not (row.passed or row.warns)]
     if unsound or (failed and not override):
         raise EdgepackError(f"the gates of {key} do not hold, nothing is registered: {in_words([*unsound, *failed])}")
     if override and not failed:
@@ -184,8 +192,10 @@ def _tags(  # noqa: PLR0917 - what the tags are made from
         package_tags.PAYLOAD_DIGEST: validated.payload_data.digest,
         package_tags.EDGEPACK_VERSION: __version__,
         package_tags.CONFIG_DIGEST: config_digest(context.settings),
+        package_tags.NUMBERS_OF: validated.config_package.facts.get(package_tags.NUMBERS_OF, ""),
         **{name: value for name, value in run_tags.items() if value},
     }
+    tags = {name: value for name, value in tags.items() if value or name != package_tags.NUMBERS_OF}
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
 
 

@@ -88,6 +88,15 @@ GATES_OVERRIDDEN = "gates_overridden"
 GATES_OVERRIDDEN_FAILED = "gates_overridden_failed"
 """The gates that did not hold, in words. Written with GATES_OVERRIDDEN."""
 
+# What the line relies on ----------------------------------------------------------------------------------
+
+INTERFACE_CHANGE = "interface_change"
+"""A person's reason why the interface differs from that of the package before. A tag of the model version, which
+deployment_package.py copies where the reason was needed; for people."""
+NUMBERS_OF = "numbers_of"
+"""The package whose numbers the states have got (tasks/renumbering.py). Written by deployment_package.py, for people.
+Left out where the model has its own."""
+
 # Metrics on later raw data --------------------------------------------------------------------------------
 
 DATED_METRICS = "metrics_%Y%m%dT%H%M%SZ"
@@ -99,7 +108,7 @@ PACKAGE_TAGS = frozenset(
     {
         *IDENTITY, PACKAGE_ID, MODEL_TYPE, OLDER_THAN, LOCK_KEY, LOCK_DIGEST, RAW_DATA, RAW_DATA_DIGEST, PAYLOAD_DIGEST,
         EDGEPACK_VERSION, CONFIG_DIGEST, RUN_ID, ENVIRONMENT, BUILD_REFERENCE, EXPERIMENT_NAME, DISPLAY_NAME,
-        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED,
+        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED, INTERFACE_CHANGE, NUMBERS_OF,
     }
 )  # fmt: skip
 """Every name but those of metrics."""

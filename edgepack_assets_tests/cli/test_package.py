@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from edgepack_assets.cli.main import main
@@ -69,6 +71,29 @@ def test_json_holds_everything(registry: LocalRegistry) -> None:
     assert first["tags"]["run_id"] == "r"
     assert first["metrics"] == {"silhouette": 0.5}
     assert json.loads(run("show", "Press-edge:1", "--json").output) == first
+
+
+def test_show_prints_the_interface(registry: LocalRegistry, tmp_path: Path) -> None:
+    variable = {"type": "Double", "metric": False}
+    flow = {
+        "components": [{"name": "inference", "runtime": {"type": "python", "version": "3.11"}}],
+        "pipelineInputs": [{"name": "ph1", "type": "Double"}],
+        "pipelineOutputs": [{"name": "y", **variable}, {"name": "m_min", "type": "String", "metric": True}],
+        "pipelineParameters": [{"name": "step", "type": "Integer", "defaultValue": 300}],
+    }
+    with zipfile.ZipFile(tmp_path / "interface.zip", "w") as archive:
+        archive.writestr("pipeline_config.yml", yaml.safe_dump({"dataFlowPipeline": flow}))
+        archive.writestr("datalink_metadata.yml", "timeShifting: {enabled: true, periodicity: 250}\n")
+    registry.register(Kind.MODEL, "Press-edge", tmp_path / "interface.zip", {})
+    assert [line.split() for line in run("show", "press:latest", "--interface").output.splitlines()] == [
+        ["PART", "NAME", "TYPE"], ["input", "ph1", "Double"], ["output", "y", "Double"], ["metric", "m_min", "String"],
+        ["parameter", "step", "Integer,", "300"], ["component", "inference", "python", "3.11"],
+        ["periodicity", "250", "ms"],
+    ]  # fmt: skip
+    assert json.loads(run("show", "press:latest", "--interface", "--json").output)["periodicity"] == 250
+    # what was registered first is no package
+    refused = run("show", "press:1", "--interface")
+    assert refused.exit_code == 1 and "package.zip" in refused.output
 
 
 def test_show_has_the_history_of_stages(registry: LocalRegistry) -> None:

@@ -72,6 +72,7 @@ model_types:
     saved_versions: block
     python_version: 3.12
     columns: {L1: ph1, L2: ph2, L3: ph3}
+    state_names: {0: idle, 1: running}
     keep_mlflow: true
     delta: true
     run_whole_payload: yes
@@ -79,6 +80,8 @@ model_types:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
+    numbering: fail
+    numbering_agreement: 0.8
     approval: {default: auto, prod: required}
   pump:
     implementation: state_identifier

@@ -9,6 +9,8 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.tasks.contract_changes import config_package_of, contract_rows
+from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
 
 CHECK = "pass_gates"
@@ -39,8 +41,14 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        rows = [*gate_rows(scored, key, task_context), *scored.consistency_rows]
+        numbering = numbers_report(key, payload_data, validation_results, task_context)
+        if numbering.table:
+            tables["Answers before and now"] = table(numbering.table)
+        config_package = config_package_of(key, validation_results, task_context)
+        kept = [*numbering.rows, *contract_rows(key, config_package, task_context)]
+        rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
         rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)
-        yield from result(context, artefact, CHECK, rows, {**numbers, **tables, **pictures}, tags=tags)
+        metadata = {**numbers, "predecessor": numbering.predecessor, **tables, **pictures}
+        yield from result(context, artefact, CHECK, rows, metadata, tags=tags)

@@ -48,6 +48,7 @@ class ImageClassification(ModelType):
         {"input", "output", "conversion", "payload", "image_format"}
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
+    category_output: ClassVar[str | None] = "prediction"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -109,6 +110,10 @@ class ImageClassification(ModelType):
         if (configured, found) != ("json", "json"):
             rows.append(CheckRow("payload", configured == found, found, configured))
         return rows
+
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+        """Index of a class -> its folder in the raw data."""
+        return {str(label): name for label, name in payloads.class_folders(payload).items()}
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path

@@ -17,7 +17,7 @@ from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.atomic_files import is_leftover
 from edgepack_assets.model_types.image_classification import image_sets
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
-from edgepack_assets.model_types.interface import PayloadWriter
+from edgepack_assets.model_types.interface import Payload, PayloadWriter, read_lines
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -235,3 +235,12 @@ def _record(content: bytes, media_type: str, number: int) -> dict[str, str]:
         "status": {"genicam_signal": {"code": 3}},
     }
     return {INPUT: json.dumps(message)}
+
+
+def class_folders(payload: Payload) -> dict[int, str]:
+    """Label -> the class folder that has it in the raw data; of several folders, all."""
+    folders: dict[int, set[str]] = {}
+    for source in read_lines(payload.sources):
+        if isinstance(source["label"], int) and isinstance(source["file"], str):
+            folders.setdefault(source["label"], set()).add(source["file"].partition("/")[0])
+    return {label: ", ".join(sorted(names)) for label, names in sorted(folders.items())}

@@ -50,6 +50,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
         "clustering": type(estimator).__name__,
         "fills_missing_values": fills,
         "component": component,
+        **({"state_names": settings["state_names"]} if "state_names" in settings else {}),
         **({"inertia": float(estimator.inertia_)} if steps.has_inertia else {}),
         **({"period_ms": settings["period_ms"]} if "period_ms" in settings else {}),
         **({"states": found.states} if found.states is not None and not is_counted else {}),

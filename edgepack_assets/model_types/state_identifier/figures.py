@@ -11,6 +11,7 @@ from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_fi
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS, class_names
 from edgepack_assets.model_types.state_identifier.settings import PHASES
+from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,5 +126,9 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _named(state: int, inspection: Mapping[str, Any]) -> str:
-    names = class_names(inspection)
-    return f"state {state}" if names is None else name_text(f"{state}: {names.get(state, '')}", _LONGEST_NAME)
+    names = names_of(inspection) or class_names(inspection)
+    return (
+        f"state {state}"
+        if names is None or state not in names
+        else name_text(f"{state}: {names.get(state, '')}", _LONGEST_NAME)
+    )

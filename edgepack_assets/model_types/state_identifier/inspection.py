@@ -17,6 +17,7 @@ from edgepack_assets.model_types.state_identifier.settings import (
     PHASES,
     StateIdentifierSettings,
 )
+from edgepack_assets.model_types.state_identifier.state_names import MOST_NAMES, StateName
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 
@@ -98,6 +99,12 @@ class Inspection(UntrustedReport):
     classes: Annotated[list[_ColumnName], Field(max_length=10_000)] | None = None
     mixture: _Mixture | None = None
     component: _Component
+    state_names: (
+        Annotated[
+            dict[Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,9}$")], StateName], Field(max_length=MOST_NAMES)
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _names_are_columns(self) -> Inspection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +31,8 @@ from edgepack_assets.model_types.model_folder.model_file import (
     saved_environment,
 )
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
-from edgepack_assets.model_types.state_identifier import figures, payload, scoring
+from edgepack_assets.model_types.renumbering import shipped
+from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
 from edgepack_assets.model_types.state_identifier.inspection import (
     Inspection,
     channels_of,
@@ -57,6 +58,7 @@ class StateIdentifier(ModelType):
     optional_metrics = scoring.OPTIONAL
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
+    category_output = "prediction"
     inspection = Inspection
     preparation = WindowFeatures()
     host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
@@ -105,6 +107,7 @@ class StateIdentifier(ModelType):
                 "format": kind,
                 **_signature(root, in_folder),
                 **_columns(entry.settings.columns),
+                **state_names.as_json(entry.settings.state_names),
                 **_recorded(entry.settings),
             },
             requirements=merge_requirements(saved.requirements, entry, needed),
@@ -128,7 +131,9 @@ class StateIdentifier(ModelType):
         if "classes" in inspection["component"]:
             outputs.append(Variable("state_name", "String", "Name of the class"))
         return ComponentSpec(
-            description=f"Answers windows of {size} records{length} with the machine's state",
+            description=state_names.with_names(
+                f"Answers windows of {size} records{length} with the machine's state", inspection
+            ),
             inputs=tuple(
                 Variable(
                     name,
@@ -153,9 +158,22 @@ class StateIdentifier(ModelType):
         """How the component gives a window to the model."""
         return component_settings(inspection)
 
+    def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
+        """Those of clusters are; classes, and the 1 and -1 of a detector of outliers, mean something."""
+        return inspection.get("classes") is None and inspection.get("states") is None
+
+    def categories(self, inspection: Mapping[str, Any]) -> Sequence[int] | None:
+        """The clusters from 0 up, a classifier's classes, or what else the model tells."""
+        return scoring.states_of(inspection)
+
+    def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
+        """State of a classifier -> its class."""
+        return {str(state): name for state, name in (scoring.class_names(inspection) or {}).items()}
+
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
-        """Whether the model is as configured, and has the metrics that the gates name."""
-        return inspection_rows(inspection, entry)
+        """Whether the model is as configured, has the metrics that the gates name, and the states that have names."""
+        states = shipped(self.categories(inspection), inspection)
+        return [*inspection_rows(inspection, entry), *state_names.names_rows(inspection, states)]
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]

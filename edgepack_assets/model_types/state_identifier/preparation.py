@@ -10,6 +10,7 @@ from pydantic import Field
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import ArrayType, Preparation, Prepared, Prepped
+from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.model_types.state_identifier import figures
 from edgepack_assets.model_types.state_identifier.scoring import LIKELIHOOD, due_windows, states_of
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
@@ -65,7 +66,7 @@ class WindowFeatures(Preparation[WindowReport]):
         _check_states(predictions[due], inspection)
         if int((~due).sum()) != report.unfilled or (predictions[~due] != -1).any():
             raise ComponentError(f"not {report.unfilled} windows are without a prediction, as reported")
-        columns = {"record": numbers, "model_prediction": predictions}
+        columns = {"record": numbers, "model_prediction": _as_shipped(predictions, inspection)}
         columns |= {name: features[:, i] for i, name in enumerate(inspection["feature_names"])}
         if "mixture" in inspection:
             columns[LIKELIHOOD] = features[:, -1]
@@ -84,6 +85,13 @@ class WindowFeatures(Preparation[WindowReport]):
     def picture(self, prepped: Prepped) -> bytes:
         """The features of every window, as a map."""
         return figures.features(prepped)
+
+
+def _as_shipped(predictions: NDArray[Any], inspection: Mapping[str, Any]) -> NDArray[Any]:
+    """The model's states with the numbers under which the package answers them."""
+    import numpy as np
+
+    return np.array(shipped(predictions.tolist(), inspection), dtype=predictions.dtype)
 
 
 def _check_states(predictions: NDArray[Any], inspection: Mapping[str, Any]) -> None:

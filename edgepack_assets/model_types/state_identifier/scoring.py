@@ -14,6 +14,7 @@ from edgepack_assets.model_types.interface import Payload, Prepped, Results, Sco
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 from edgepack_assets.model_types.state_identifier.label_agreement import agreement, window_labels
 from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
+from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,10 +127,11 @@ def class_names(inspection: Mapping[str, Any]) -> Mapping[int, str] | None:
 
 
 def _states(states: NDArray[np.int64], inspection: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found, names = Counter(states.tolist()), class_names(inspection)
+    found, names, called = Counter(states.tolist()), class_names(inspection), names_of(inspection)
     return [
         {
             "state": state,
+            **({"name": called.get(state, "")} if called else {}),
             **({"class": names.get(state, "")} if names is not None else {}),
             "windows": windows,
             "share": round(windows / len(states), 4),

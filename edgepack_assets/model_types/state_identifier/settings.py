@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from edgepack_assets.config.section import Count, Number, OptionalText, Section
+from edgepack_assets.model_types.state_identifier.state_names import StateNames
 
 PHASES = ("ph1", "ph2", "ph3")
 """The channels where the configuration names no others."""
@@ -108,6 +109,9 @@ class StateIdentifierSettings(Section):
     ] = Field(
         default=None,
         description="State identifier: which column of the model is which channel, or their order.",
+    )
+    state_names: StateNames = Field(
+        default_factory=dict, description="State identifier: number of a state and its name, such as {0: idle}."
     )
     sampling_period_ms: Annotated[Count, Field(ge=1, le=86_400_000)] = Field(
         default=PERIOD_MS, description="State identifier: milliseconds from one record to the next."

@@ -1,0 +1,165 @@
+"""The package before: which one that is, and what it answers to a payload.
+
+How its answers are compared with those of a new package is in numbering.py, and what it declares in contract.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, split_name
+from edgepack_assets.errors import EdgepackError, PackageError, TransientError
+from edgepack_assets.model_types.interface import Results
+from edgepack_assets.packaging.runner import PackageRunner
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import (
+    DamagedVersion,
+    Kind,
+    RegisteredVersion,
+    Registry,
+    damaged_in_words,
+    refuse_unread,
+)
+from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.package_history import by_model_version, model_version_of
+from edgepack_assets.tasks.package_tags import CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
+from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.stages import current
+
+_Package = RegisteredVersion | DamagedVersion
+_PRODUCTION = "production"
+NO_PREDECESSOR = "none: no package in production, and none of a lower model version"
+_RECORDED = ("config_package", "payload_data", "validation_results")
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The registered package of an earlier model version, whose numbers and interface a new one keeps."""
+
+    package: RegisteredVersion
+    model_version: int
+
+    def __str__(self) -> str:
+        return f"{self.package} of model version {self.model_version}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the artefact store has of the run that registered the predecessor. The artefacts were made from each
+    other."""
+
+    config_package: Artefact
+    payload_data: Artefact
+    validation_results: Artefact
+
+
+def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
+    """The package before that of this model version; None if there is none.
+
+    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if it
+    is of another model version, else that of the highest lower model version. Raises EdgepackError if it cannot be
+    read, or if it is not known which one it is; TransientError if that may pass."""
+    entry = context.entry(key)
+    name = entry.registered_package_name
+    damaged = context.registry.damaged(Kind.MODEL, name)
+    refuse_unread(damaged)
+    listed: list[_Package] = [*context.registry.versions(Kind.MODEL, name), *damaged]
+    chosen = _at_work(listed, entry.model_name, key) or _version_before(listed, entry.model_name, key)
+    if chosen is None:
+        if unknown := [package for package in damaged if not package.tags_are_known]:
+            raise EdgepackError(f"the package before cannot be told: {damaged_in_words(unknown)}")
+        return None
+    package, version = chosen
+    if isinstance(package, DamagedVersion):
+        raise EdgepackError(f"{package} of model version {version} cannot be read: {package.reason}")
+    return Predecessor(package, version)
+
+
+def _at_work(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
+    """The package of another model version that was moved to production last and still is there."""
+    in_production = {move.package.number: move for (stage, _), move in current(listed).items() if stage == _PRODUCTION}
+    by_number = {package.number: package for package in listed}
+    for move in sorted(in_production.values(), key=lambda move: move.at, reverse=True):
+        package = by_number[move.package.number]
+        version = model_version_of(package, model_name)
+        if version is not None and version != key.version:
+            return package, version
+    return None
+
+
+def _version_before(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
+    """The newest package of the highest lower model version."""
+    packages: dict[int, _Package] = by_model_version(listed, model_name)
+    version = max((version for version in packages if version < key.version), default=None)
+    return None if version is None else (packages[version], version)
+
+
+def recorded(predecessor: Predecessor, context: TaskContext) -> Recorded | None:
+    """The artefacts of the predecessor, if the store still has all of them as they were when it was registered."""
+    package = predecessor.package
+    # Its model type may have had another name in edgepack.yaml then.
+    partition = f"{package.tags.get(MODEL_TYPE, '')}:{predecessor.model_version}"
+    try:
+        deployed = context.store.load("deployment_package", partition)
+        artefacts = {asset: context.store.load(asset, partition) for asset in _RECORDED}
+    except TransientError:
+        raise
+    except EdgepackError as error:
+        context.log.info(f"the run that made {predecessor} is not in the artefact store: {error}")
+        return None
+    facts = (deployed.facts.get("name"), deployed.facts.get("version"), deployed.facts.get("content_digest"))
+    if facts != (package.name, package.version, package.tags.get(CONTENT_DIGEST)):
+        return None
+    if any(deployed.made_from.get(asset) != artefact.digest for asset, artefact in artefacts.items()):
+        return None
+    if not all(context.store.has(blob.digest) for artefact in artefacts.values() for blob in artefact.parts.values()):
+        return None
+    return Recorded(**artefacts)
+
+
+@contextmanager
+def answers_to(
+    payload_data: Artefact, predecessor: Predecessor, key: ModelKey, context: TaskContext
+) -> Iterator[Results]:
+    """What the predecessor answers to a payload: as it was recorded, else from a run of the registered package.
+
+    The results may be gone after the block. Raises EdgepackError if it cannot be run."""
+    known = recorded(predecessor, context)
+    if known is not None and known.payload_data.parts["records"] == payload_data.parts["records"]:
+        yield Results(context.store.fetch(known.validation_results.parts["results"]))
+        return
+    payload = open_payload(payload_data, context)
+    lock = _lock(predecessor, context)
+    context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
+    with context.work_folder() as work:
+        path = registered_zip(predecessor.package, work, context.registry)
+        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
+        with PackageRunner(path, work, context.sandbox, environment) as runner:
+            run = runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
+        yield Results(run.results)
+
+
+def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
+    """The zip of a registered package, downloaded into `folder`, held against its digest. Raises EdgepackError."""
+    path = registry.download(package, folder / "registered")
+    if path.is_file():
+        return path
+    files = [file for file in path.rglob("*.zip") if file.is_file()]
+    if len(files) != 1:
+        raise PackageError(f"{package} is registered with {len(files)} zips, not as one")
+    return files[0]
+
+
+def _lock(predecessor: Predecessor, context: TaskContext) -> Lock:
+    key, digest = (predecessor.package.tags.get(tag, "") for tag in (LOCK_KEY, LOCK_DIGEST))
+    for name in context.store.names(LOCKS, key) if key else ():
+        document = context.store.get_named(LOCKS, name) if split_name(name)[0] == key else None
+        if document is not None and (lock := read_generation(name, document).lock).digest == digest:
+            return lock
+    raise PackageError(
+        f"{predecessor} cannot be run: its lock {digest[:12] or '(its tags name none)'} is not in the artefact store"
+    )
