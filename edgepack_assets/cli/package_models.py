@@ -5,6 +5,7 @@ was registered. Dagster is imported only where a run is started."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -84,6 +85,8 @@ def package_models(  # noqa: PLR0917 - one for each option
         raise click.BadParameter(f"give a reason of 1 to {_LONGEST_REASON} characters", param_hint="--override")
     if no_wait and first is not None:
         raise click.UsageError("--no-wait hands over whole runs: leave out --from, or wait")
+    # What is loaded before the runs is no garbage: looking through it again and again takes a fifth of the start.
+    gc.disable()
     try:
         settings = load_settings()
         registry = open_registry(settings)

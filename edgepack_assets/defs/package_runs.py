@@ -7,6 +7,7 @@ print goes to a log file for each partition; the command gets a line for each as
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -79,6 +80,8 @@ def run_requests(
     instance; its partition keys must have been added. Whatever ends a process early is the result of its request
     alone. Raises what `load` raises, and KeyboardInterrupt after all runs have ended."""
     definitions = load(_progress_logger)
+    gc.freeze()
+    gc.enable()
     waiting = list(reversed(list(requests)))
     running: list[_Process] = []
     results: dict[ModelKey, PackageResult] = {}
