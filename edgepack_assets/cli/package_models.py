@@ -114,6 +114,8 @@ def package_models(  # noqa: PLR0917 - one for each option
         raise FailureError(str(error), USAGE) from error
     except EdgepackError as error:
         raise FailureError(str(error), INFRASTRUCTURE) from error
+    finally:
+        gc.enable()
     _show(results, settings, as_json)
 
 
