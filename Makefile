@@ -58,7 +58,7 @@ lint: $(VENV)/dev-installed
 	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py examples/*/*/child_tasks.py)); do \
 		echo "mypy of $$folder: component/ and child_*.py"; \
 		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" component/*.py child_*.py); \
+			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" $$(ls component/*.py 2>/dev/null) child_*.py); \
 		for more in $$(cd "$$folder" && ls -d component_*/ 2>/dev/null); do \
 			echo "mypy of $$folder$$more"; \
 			(cd "$$folder" && MYPYPATH="$$more" "$$mypy" --config-file "$$top/mypy-components.ini" \

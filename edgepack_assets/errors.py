@@ -32,6 +32,10 @@ class ApprovalError(EdgepackError):
     """A model version whose approval started a run is no longer approved."""
 
 
+class OvertakenError(EdgepackError):
+    """Another package was registered or promoted meanwhile, and this one has to be made like it: package it again."""
+
+
 class NotFoundError(EdgepackError):
     """The registry has no such model, data asset or version."""
 

@@ -34,7 +34,7 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
-from edgepack_assets.tasks.renumbering import Renumbering, plan_renumbering
+from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
@@ -121,6 +121,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 _write_model_json(component, {**model_json, **numbers})
             package = build(component, folder)
             inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
+        if renumbering.is_compared:
+            inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
         rows = context.packaging.config_package_rows(package, lock)
         rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
         rows += implementation.inspection_rows(inspection, entry)

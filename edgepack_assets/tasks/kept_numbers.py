@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import CheckRow
-from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.checks import CheckRow, all_pass
+from edgepack_assets.errors import EdgepackError, OvertakenError, TransientError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.partitions import ModelKey
@@ -36,6 +36,7 @@ from edgepack_assets.tasks.predecessor import (
     find_predecessor,
     recorded,
 )
+from edgepack_assets.tasks.renumbering import NUMBERED_LIKE
 
 STATES, CLASSES = "states keep their numbers", "classes keep their numbers"
 
@@ -52,7 +53,8 @@ class NumbersReport:
 def numbers_report(
     key: ModelKey, payload_data: Artefact, validation_results: Artefact, context: TaskContext
 ) -> NumbersReport:
-    """Compare validation results with the answers of the package before to the same payload. Raises TransientError."""
+    """Compare validation results with the answers of the package before to the same payload. Raises TransientError, and
+    OvertakenError if the numbers are not those of the package before, but config_package knew another one or none."""
     implementation, entry = context.model_type(key), context.entry(key)
     output = implementation.category_output
     now = Results(context.store.fetch(validation_results.parts["results"]))
@@ -80,6 +82,12 @@ def numbers_report(
         wanted = "answers of the package before to compare with, or `numbering: warn`"
         return NumbersReport(
             named, (CheckRow(name, False, f"cannot be compared: {error}", wanted, named, warns=warns),)
+        )
+    seen = inspection.get(NUMBERED_LIKE)
+    if name == STATES and entry.numbering == "map" and seen != str(predecessor) and not all_pass(rows):
+        raise OvertakenError(
+            f"the states of {key} are not numbered like those of {predecessor}, which has become the package before "
+            f"since config_package was made (it knew {seen or 'none'}): package {key} again"
         )
     return NumbersReport(str(predecessor), tuple(rows), tuple(contingency_table(found)))
 

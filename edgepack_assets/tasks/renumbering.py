@@ -19,6 +19,8 @@ from edgepack_assets.tasks.numbering import Category, contingency, contingency_t
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
 from edgepack_assets.tasks.predecessor import NO_PREDECESSOR, Predecessor, answers_to, find_predecessor, recorded
 
+NUMBERED_LIKE = "numbered_like"
+"""In the inspection of a config package: the package before, in words, that its numbers were compared with."""
 _ROW = "states get the numbers of the package before"
 
 
@@ -32,6 +34,11 @@ class Renumbering:
     numbers: Mapping[Category, Category] = field(default_factory=dict)
     rows: tuple[CheckRow, ...] = ()
     table: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a package before, whatever comparing gave."""
+        return bool(self.rows)
 
 
 def plan_renumbering(  # noqa: PLR0917 - what is run, and where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
@@ -19,13 +20,15 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.checks import all_pass
 from edgepack_assets.config.loader import load_settings
+from edgepack_assets.errors import EdgepackError, OvertakenError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.kept_numbers import NumbersReport, numbers_report
-from edgepack_assets.tasks.predecessor import NO_PREDECESSOR
+from edgepack_assets.tasks.predecessor import NO_PREDECESSOR, find_predecessor
+from edgepack_assets.tasks.renumbering import NUMBERED_LIKE
 from edgepack_assets.tasks.stages import promote
 from edgepack_assets_tests.tasks.plant import PackagingHere
 
@@ -116,8 +119,12 @@ class Plant:
         self, version: int, answers: Sequence[Any], folders: Mapping[str, str] = {}, raw: str = "1",
         inspection: Mapping[str, Any] = CLUSTERS, **keys: Any,
     ) -> NumbersReport:  # fmt: skip
+        """What is said of a version whose config package was compared with the package before, as it is now."""
+        key, context = ModelKey(self.entry_name, version), self.context(**keys)
+        with contextlib.suppress(EdgepackError):
+            inspection = {NUMBERED_LIKE: str(find_predecessor(key, context)), **inspection}
         _, payload, results = self.ran(version, answers, folders, inspection, raw)
-        return numbers_report(ModelKey(self.entry_name, version), payload, results, self.context(**keys))
+        return numbers_report(key, payload, results, context)
 
 
 @pytest.fixture
@@ -155,6 +162,16 @@ def test_other_numbers_fail_unless_they_only_warn(plant: Plant, numbering: str, 
     assert all_pass(report.rows) == passes
     assert said(report) == "state 0 was 1, 1 was 2, 2 was 0; 30 of 30 records agree then"
     assert ("materialize config_package of press:2 again" in report.rows[0].wanted) == (numbering == "map")
+
+
+def test_a_package_that_came_in_between_is_a_reason_to_package_again(plant: Plant) -> None:
+    plant.packaged(1, STATES)
+    for knew in ({}, {NUMBERED_LIKE: "Press-edge:7 of model version 7"}):
+        overtaken = {**CLUSTERS, NUMBERED_LIKE: "", **knew}
+        with pytest.raises(OvertakenError, match=r"Press-edge:1 of model version 1, .* package press:2 again"):
+            plant.report(2, PERMUTED, inspection=overtaken)
+        assert all_pass(plant.report(2, STATES, inspection=overtaken).rows), "the numbers are right all the same"
+        assert not all_pass(plant.report(2, PERMUTED, inspection=overtaken, numbering="fail").rows)
 
 
 def test_the_package_before_is_the_newest_of_the_highest_lower_model_version(plant: Plant) -> None:

@@ -1,9 +1,9 @@
 """The outcome of the runs of partitions: whether one failed on the model, or because of infrastructure.
 
 A run failed on the model if one of its steps failed in a way that would repeat itself: with an EdgepackError that is
-no TransientError and no NotFoundError, with a check, or with any other `dg.Failure`. Everything else is infrastructure:
-the run never started, its process died, a restart interrupted it, or it ended with an error that this project does not
-raise on purpose. Such a run is requested again a bounded number of times, so an unknown error may count as one of them.
+none of those below, with a check, or with any other `dg.Failure`. Everything else is infrastructure: the run never
+started, its process died, a restart interrupted it, or it ended with an error that this project does not raise on
+purpose. Such a run is requested again a bounded number of times, so an unknown error may count as one of them.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ RUN_KEY_TAG = "dagster/run_key"
 PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
-_NOT_OF_THE_MODEL = (errors.TransientError, errors.NotFoundError)
+_NOT_OF_THE_MODEL = (errors.TransientError, errors.NotFoundError, errors.OvertakenError)
 """NotFoundError as well: the sensor has seen the version, so the registry has probably become empty for another reason,
-such as a share that is not mounted."""
+such as a share that is not mounted. OvertakenError as well: the next run knows the package that came in between."""
 
 
 def runs_of(instance: dg.DagsterInstance, job: str, model_type: str, versions: Sequence[int]) -> list[SeenRun]:
