@@ -212,7 +212,7 @@ def test_the_command_lists_what_it_cannot_read_and_the_quickstart_keeps_out(
     mine = azure_ml(azure, "workspace").register(Kind.DATA, "raw", model, {})
     done = CliRunner().invoke(main, ["data", "list", "raw", "--json"])
     assert done.exit_code == 0, done.output
-    assert [(found["version"], found["digest"]) for found in json.loads(done.output)] == [(1, None), (2, mine.digest)]
+    assert [(found["version"], found["digest"]) for found in json.loads(done.stdout)] == [(1, None), (2, mine.digest)]
     assert "?" in CliRunner().invoke(main, ["data", "list"]).output
     assert quickstart.main() == 1
     assert "do not belong in a shared registry; run" in capsys.readouterr().err

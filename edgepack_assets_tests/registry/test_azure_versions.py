@@ -157,11 +157,11 @@ def test_a_configured_version_is_found_and_named_everywhere(
     raw = current_raw_data("press", load_settings(), registry).resolve()
     assert data_version(raw.name, raw.version, raw.digest) == f"raw:2024-06-01@{raw.digest}"
     listed = CliRunner().invoke(main, ["data", "list", "raw", "--json"])
-    assert [found["version"] for found in json.loads(listed.output)] == [1, "2024-06-01", "2024-07-01"]
+    assert [found["version"] for found in json.loads(listed.stdout)] == [1, "2024-06-01", "2024-07-01"]
     assert "2024-06-01" in CliRunner().invoke(main, ["data", "list"]).output
     done = CliRunner().invoke(main, ["data", "download", "raw:2024-06-01", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
-    assert (Path(done.output.strip()) / "MLmodel").read_bytes() == (model / "MLmodel").read_bytes()
+    assert (Path(done.stdout.strip()) / "MLmodel").read_bytes() == (model / "MLmodel").read_bytes()
     for group, asked in (("model", "press:2024-06-01"), ("data", "raw:"), ("data", "2024-06-01")):
         refused = CliRunner().invoke(main, [group, "download", asked, str(tmp_path / "out")])
         assert refused.exit_code == 2

@@ -76,7 +76,7 @@ def test_sensors_that_look_are_well_and_say_what_waits(home: Path) -> None:
     tick(home, "raw_data_versions", TickStatus.SKIPPED, 5, reason="press: nothing new")
     done = sensors()
     assert done.exit_code == 0, done.output
-    lines = done.output.splitlines()
+    lines = done.stdout.splitlines()
     assert lines[1].split()[:2] == ["press_models", "on"]
     assert re.search(r" \d+ (s|min) ago +nothing new$", lines[1])
     assert lines[3].split()[:2] == ["run_failures", "off"]
