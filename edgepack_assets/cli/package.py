@@ -30,6 +30,8 @@ from edgepack_assets.text_format import format_size, format_table
 
 _DEFAULT = "models"
 _METRICS_WIDTH = 20
+_NO_TERMINAL = 10_000
+"""Columns where the output goes to a file or another program: nothing is cut there."""
 
 
 class _Group(click.Group):
@@ -85,7 +87,7 @@ def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
     rows = [heads, *map(_row, entries)]
     if not wide:
         used = sum(max(map(len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
-        room = max(shutil.get_terminal_size().columns - used, _METRICS_WIDTH)
+        room = max(shutil.get_terminal_size((_NO_TERMINAL, 0)).columns - used, _METRICS_WIDTH)
         rows = [(*row[:-1], _cut(row[-1], room)) for row in rows]
     click.echo(format_table(rows))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +37,7 @@ class FailureError(click.ClickException):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.code = code
-
-    def show(self, file: Any = None) -> None:
-        """Print the message, and end with the code."""
-        super().show(file)
-        sys.exit(self.code)
+        self.exit_code = code  # type: ignore[misc] # click reads it from the error that it caught
 
 
 @click.command("models", hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,7 +136,8 @@ def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:
 
 
 def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None) -> list[PackageRequest]:
-    from edgepack_assets.defs.package_runs import ASSETS, PackageRequest, assets_from
+    from edgepack_assets.defs.jobs import ASSETS
+    from edgepack_assets.defs.package_runs import PackageRequest, assets_from
 
     try:
         assets = ASSETS if first is None else assets_from(first)

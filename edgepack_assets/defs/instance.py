@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 HOME_VARIABLE = "DAGSTER_HOME"
+MODULE = "edgepack_assets.definitions"
+"""What Dagster loads."""
 _EXPORTED_VARIABLE = "EDGEPACK_EXPORTED_CONFIG"
 """What `edgepack env` set CONFIG_VARIABLE to, which a person who names a file by hand does not change."""
 _HOME = Path(".edgepack", "dagster")
@@ -104,7 +106,7 @@ def environment() -> dict[str, str]:
     """The environment variables that Dagster's own commands need to work on this project; makes the home ready."""
     return {
         HOME_VARIABLE: str(ensure()),
-        "DAGSTER_MODULE_NAME": "edgepack_assets.definitions",
+        "DAGSTER_MODULE_NAME": MODULE,
         # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
         # children die without a word and the UI never comes up. In this mode it hands them the module itself.
         "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",

@@ -4,11 +4,13 @@ import dagster as dg
 
 from edgepack_assets.defs.assets.declare import MODELS
 
+JOB = "package_model"
+ASSETS = ("payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package")
+"""Of the job, in an order in which they can be made."""
+
 package_model = dg.define_asset_job(
-    "package_model",
-    selection=dg.AssetSelection.assets(
-        "payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package"
-    ),
+    JOB,
+    selection=dg.AssetSelection.assets(*ASSETS),
     partitions_def=MODELS,
     description="Payload, config package, validation, metrics and the registered deployment package of one model "
     "version.",

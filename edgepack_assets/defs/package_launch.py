@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgepack_assets.defs.instance import MODULE
+from edgepack_assets.defs.jobs import JOB
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.masking import without_credentials
 
 if TYPE_CHECKING:
     from edgepack_assets.defs.package_runs import PackageRequest
 
-_MODULE = "edgepack_assets.definitions"
-_JOB = "package_model"
 _TIME_LIMIT = 300.0
 _LONGEST = 1000
 
@@ -25,7 +25,7 @@ def launch(request: PackageRequest, environment: Mapping[str, str]) -> str:
     """Queue a run of all assets, and return its id. Raises EdgepackError with what Dagster says."""
     run_id = str(uuid.uuid4())
     command = [
-        sys.executable, "-m", "dagster", "job", "launch", "--job", _JOB, "--module-name", _MODULE, "--run-id", run_id,
+        sys.executable, "-m", "dagster", "job", "launch", "--job", JOB, "--module-name", MODULE, "--run-id", run_id,
         "--tags", json.dumps({"dagster/partition": str(request.key)}), "--config-json", json.dumps(request.run_config),
     ]  # fmt: skip
     try:

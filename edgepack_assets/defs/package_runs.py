@@ -25,13 +25,11 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.defs.instance import opened
+from edgepack_assets.defs.jobs import ASSETS, JOB
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
 
-JOB = "package_model"
-ASSETS = ("payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package")
-"""Of the job, in an order in which they can be made."""
 PATIENCE = 10.0
 """Seconds after which a step that still runs is reported; twice as many each time."""
 _POLL_SECONDS = 1.0
@@ -87,8 +85,7 @@ def run_requests(
     results: dict[ModelKey, PackageResult] = {}
     order = [request.key for request in reversed(waiting)]
     # A closed terminal and a service that is stopped cancel the runs, as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    earlier = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
@@ -111,6 +108,8 @@ def run_requests(
     finally:
         for process in running:
             process.stop()
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
     return [results[key] for key in order]
 
 

@@ -13,6 +13,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_history import by_model_version
 from edgepack_assets.tasks.package_tags import GATES_OVERRIDDEN, MODEL_NAME, MODEL_VERSION
 from edgepack_assets.text_format import format_table
 
@@ -81,11 +82,8 @@ def list_packages(model_type: str, entry: ModelTypeSettings, registry: Registry)
 
 def find_package(entry: ModelTypeSettings, model: RegisteredVersion, registry: Registry) -> RegisteredVersion | None:
     """The latest registered deployment package of a model version, if there is one."""
-    wanted = {MODEL_NAME: model.name, MODEL_VERSION: str(model.version)}
-    for package in reversed(registry.versions(Kind.MODEL, entry.registered_package_name)):
-        if wanted.items() <= package.tags.items():
-            return package
-    return None
+    packages = registry.versions(Kind.MODEL, entry.registered_package_name)
+    return by_model_version(packages, model.name).get(model.number)
 
 
 def packaged(key: ModelKey, entry: ModelTypeSettings, package: RegisteredVersion) -> Packaged:
@@ -112,10 +110,10 @@ def missing_packages(settings: Settings, registry: Registry) -> Missing:
     unapproved: list[ModelKey] = []
     for name, entry in settings.model_types.items():
         packages = registry.versions(Kind.MODEL, entry.registered_package_name)
-        done = {(package.tags.get(MODEL_NAME), package.tags.get(MODEL_VERSION)) for package in packages}
+        done = by_model_version(packages, entry.model_name)
         needs_approval = entry.needs_approval(settings.run.environment)
         for version in registry.versions(Kind.MODEL, entry.model_name):
-            if (version.name, str(version.version)) not in done:
+            if version.number not in done:
                 waits = needs_approval and approval.approval_of(version.tags) is None
                 (unapproved if waits else keys).append(ModelKey(name, version.number))
     return Missing(tuple(keys), tuple(unapproved))
