@@ -128,7 +128,7 @@ def packaged(folder: Path, model: Path) -> None:
         ("MLmodel", "flavors: {python_function: {code: /etc}}\n", "outside the model folder"),
         ("MLmodel", "a: &a [x]\nb: [*a, *a]\n", "anchors and aliases"),
         ("conda.yaml", "dependencies: numpy\n", "conda.yaml: dependencies: must be a list"),
-        ("conda.yaml", "dependencies:\n- pip:\n", "says nothing of the packages it needs"),
+        ("conda.yaml", "dependencies:\n- pip:\n", r"says nothing of the packages it needs \(conda.yaml names none\)"),
         ("requirements.txt", "-r ../../../version.json\n", "replace_requirements"),
     ],
 )
