@@ -204,7 +204,9 @@ def _lock_of(source: ModelSource, entry: ModelTypeSettings, context: TaskContext
 
     def lock(version: str | None) -> tuple[Generation, bool]:
         python, _ = find_python(version, settings.pythons)
-        return generation_for(source.requirements, python, context.store, settings, source.constraints)
+        return generation_for(
+            source.requirements, python, context.store, settings, source.constraints, tell=context.log.info
+        )
 
     try:
         return lock(wanted)

@@ -183,7 +183,7 @@ def test_versions_that_only_the_model_s_own_python_has_are_taken_with_that_pytho
     """An .onnx file runs with any Python, but MLflow pinned numpy for the one that saved it."""
     found: list[str | None] = []
 
-    def lock(requirements: object, python: str | None, *_: object) -> None:
+    def lock(requirements: object, python: str | None, *_: object, **__: object) -> None:
         found.append(python)
         raise (first, second)[len(found) - 1]
 
