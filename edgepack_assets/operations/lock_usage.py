@@ -42,7 +42,7 @@ def lock_uses(
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not
     count. A manifest, or its lock, that cannot be read raises CorruptError; with a list `damaged` the error is put
     there, and the others follow."""
-    uses = []
+    uses: list[LockUse] = []
     for artefact in store.manifests(damaged):
         try:
             uses += _uses_of(artefact, store)
