@@ -21,9 +21,9 @@ _MARGIN = "\n| "
 class ChildOutput:
     """What a child prints: written to the log about once a second, up to a limit; its end is kept for errors."""
 
-    def __init__(self, what: str, log: Any, folder: Path) -> None:
+    def __init__(self, subject: str, log: Any, folder: Path) -> None:
         """`folder` is where the child works."""
-        self._what = what
+        self._what = subject
         self._folder = folder
         self._log = log
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
