@@ -120,7 +120,8 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
         return
     content = registered.resolve()
     pairs = [
-        ("package", str(registered)), ("model", entry.model), ("registered", f"{registered.created:%Y-%m-%d %H:%M:%S}Z"),
+        ("package", str(registered)), ("model", entry.model),
+        ("registered", f"{registered.created:%Y-%m-%d %H:%M:%S}Z"),
         ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
         ("sha256", content.digest), ("location", registered.location),
         *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
