@@ -44,13 +44,14 @@ class UnfitAnswerError(Exception):
 
 def _is(answer: Any, kind: type[_T], subject: str = "") -> _T:
     if not isinstance(answer, kind) or (kind in (int, float) and isinstance(answer, bool)):
-        raise UnfitAnswerError(f"{subject}{': ' if subject else ''}{_shown(answer)} ({type(answer).__name__})")
+        raise UnfitAnswerError(f"{subject}{': ' if subject else ''}{shown(answer)} ({type(answer).__name__})")
     return answer
 
 
-def _shown(value: object) -> str:
+def shown(value: object, form: Callable[[object], str] = repr, length: int = 200) -> str:
+    """The beginning of it as text, whatever its own methods do."""
     try:
-        return f"{value!r:.200}"
+        return form(value)[:length]
     except Exception as error:  # noqa: BLE001 - a class of the plug-in's
         return f"what cannot be shown, {type(error).__name__}"
 
@@ -86,7 +87,7 @@ def mapping(answer: Any) -> Mapping[str, Any]:
 def report_class(answer: Any) -> type[UntrustedReport]:
     """a subclass of UntrustedReport."""
     if not (isinstance(answer, type) and issubclass(answer, UntrustedReport)):
-        _is(None, UntrustedReport, _shown(answer))
+        _is(None, UntrustedReport, shown(answer))
     return answer  # type: ignore[no-any-return]
 
 
@@ -104,7 +105,7 @@ def json_object(answer: Any) -> dict[str, Any]:
     try:
         text = json.dumps(dict(_is(answer, Mapping)), allow_nan=False)  # type: ignore[type-abstract]
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnfitAnswerError(f"what is not JSON ({error}): {_shown(answer)}") from None
+        raise UnfitAnswerError(f"what is not JSON ({error}): {shown(answer)}") from None
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -113,13 +114,13 @@ def categories(answer: Any) -> list[int | str] | None:
     """None or a sequence of different numbers and texts."""
     if answer is None:
         return None
-    if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
-        raise UnfitAnswerError(_shown(answer))
-    listed = list(answer)
+    if isinstance(answer, (str, bytes)):
+        raise UnfitAnswerError(shown(answer))
+    listed = list(_is(answer, Sequence))  # type: ignore[type-abstract]
     if not all(isinstance(each, (int, str)) and not isinstance(each, bool) for each in listed):
-        raise UnfitAnswerError(_shown(answer))
+        raise UnfitAnswerError(shown(answer))
     if len(set(listed)) != len(listed):
-        raise UnfitAnswerError(_shown(answer))
+        raise UnfitAnswerError(shown(answer))
     return listed
 
 
@@ -127,7 +128,7 @@ def texts(answer: Any) -> dict[str, str]:
     """a mapping of texts to texts."""
     names = dict(mapping(answer))
     if not all(isinstance(value, str) for value in names.values()):
-        raise UnfitAnswerError(_shown(answer))
+        raise UnfitAnswerError(shown(answer))
     return names
 
 
@@ -156,7 +157,7 @@ def _table(answer: Any, subject: str) -> None:
     for row in _is(answer, list, subject):
         if _is(row, dict, f"{subject}, a row").keys() != answer[0].keys():
             raise UnfitAnswerError(
-                f"{subject} with rows of differing keys: {_shown(list(row))}, {_shown(list(answer[0]))}"
+                f"{subject} with rows of differing keys: {shown(list(row))}, {shown(list(answer[0]))}"
             )
 
 
@@ -224,7 +225,7 @@ def component_spec(answer: Any) -> ComponentSpec:
     _is(spec.description, str, "description")
     for field in ("inputs", "outputs", "metrics"):
         for variable in _is(getattr(spec, field), tuple, field):
-            kind = _is(_is(variable, Variable, field).type, str, f"{field}: type of {_shown(variable.name)}")
+            kind = _is(_is(variable, Variable, field).type, str, f"{field}: type of {shown(variable.name)}")
             _is(variable.name, str, f"{field}: name"), _is(variable.description, str, f"{field}: description")
             sized = _ARRAY.fullmatch(kind)
             if (sized["type"] if sized else kind) not in SDK_TYPES:
@@ -242,7 +243,7 @@ def component_spec(answer: Any) -> ComponentSpec:
         ):
             raise UnfitAnswerError(
                 f"parameters with {parameter.name!r} of type {parameter.type!r} and the default "
-                f"{_shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
+                f"{shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
             )
     if not spec.inputs or not spec.outputs:
         raise UnfitAnswerError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
@@ -286,7 +287,7 @@ def prepared(answer: Any) -> Prepared:
     columns: Mapping[str, Any] = mapping(result.columns)
     for name, column in columns.items():
         if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biufU":
-            shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else _shown(column)
+            shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else shown(column)
             raise UnfitAnswerError(f"a column {name!r} of {shape}")
         lengths.add(len(column))
     if len(lengths) != 1:

@@ -212,9 +212,8 @@ class Preparation(ABC, Generic[_Report]):
 @dataclass(frozen=True)
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
-    has; NaN where one is not defined. `parts` are what
-    must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
-    `pictures` a title to PNG bytes."""
+    has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]

@@ -206,14 +206,20 @@ class Plugin:
             frames = traceback.extract_tb(error.__traceback__)
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
             raise _UnforeseenError(
-                f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: {error!s:.500}. Either its "
-                "input is not as it expects, or it has a defect: report it to those who made it. It should return "
-                f"{_wanted(check)}, or raise an EdgepackError with words for the user"
+                f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: "
+                f"{answers.shown(error, str, 500)}. Either its input is not as it expects, or it has a defect: report "
+                f"it to those who made it. It should return {_wanted(check)}, or raise an EdgepackError with words for "
+                "the user"
             ) from error
         try:
             return check(answer)
         except answers.UnfitAnswerError as error:
             raise PluginError(f"{self}: {method} returned {error}; it should return {_wanted(check)}") from None
+        except Exception as error:  # of a method that the answer itself has
+            raise PluginError(
+                f"{self}: {method} returned {answers.shown(answer)} ({type(answer).__name__}), which raises "
+                f"{type(error).__name__}: {answers.shown(error, str)}; it should return {_wanted(check)}"
+            ) from error
 
     def _refuse(self, subject: str, why: str) -> NoReturn:
         raise PluginError(f"{self._title}: {subject} {why}")
@@ -223,13 +229,13 @@ class _named:  # noqa: N801 - used as a function
     """Puts what was done before the words of a ComponentError."""
 
     def __init__(self, subject: str) -> None:
-        self._what = subject
+        self._subject = subject
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if type(error) is ComponentError:
-            raise ComponentError(f"{self._what}: {error}") from None
+            raise ComponentError(f"{self._subject}: {error}") from None
 
 
 def _wanted(check: Callable[[Any], Any]) -> str:
