@@ -107,7 +107,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs."""
+    """A pipeline parameter that can be changed while the pipeline runs.
+
+    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
 
     name: str
     type: str

@@ -15,7 +15,8 @@ Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printabl
 
 
 class UntrustedReport(BaseModel):
-    """A value that a child returns: these fields and no others."""
+    """A value that a child returns: these fields and no others. It comes as JSON and is not converted, so fields are
+    list, dict, str, int, float, bool or None: a field of the type tuple is never right."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
