@@ -142,16 +142,14 @@ def _beyond_onnxruntime(settings: Mapping[str, Any], arguments: Mapping[str, Any
         return runs(_OLD_IR, version)
 
     newer = []
-    for subject, version, check in (
+    for part, version, check in (
         ("ONNX IR version", arguments["ir_version"], runs_ir),
         ("opset", arguments["opset"], runs_opset),
     ):
         if not check(version):
             newest = next((number for number in range(min(version, _MOST_VERSIONS), 0, -1) if check(number)), None)
             if newest is not None:
-                newer.append(
-                    f"it has {subject} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}"
-                )
+                newer.append(f"it has {part} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}")
     if not newer:
         return None
     return (
