@@ -1,4 +1,4 @@
-"""Errors as Dagster shall take them: what may pass is tried again, a bounded number of times; nothing else is.
+"""Maps errors to Dagster's: transient ones are retried a bounded number of times, others fail at once.
 
 A retry policy on an asset would do the opposite: it retries whatever it does not know, an error in code included.
 """
