@@ -50,11 +50,12 @@ def read_onnx_model(file: Path, root: Path, settings: ImageClassificationSetting
     """Find out without loading it. `root` is the folder of the model's files. Raises ModelError."""
     found = read_onnx(file)
     external = _external_data(file, root, found)
+    size = _size(file.name, found, settings)
     output = _output(file.name, found, settings)
     options: dict[str, Any] = {}
     if len(found.outputs) > 1:
         options["output"] = output
-    if (size := _size(file.name, found, settings)) is not None:
+    if size is not None:
         options["size"] = list(size)
     with disk_errors(file, "read"):
         total = sum(each.stat().st_size for each in {file, *external.values()})
@@ -119,8 +120,13 @@ def _size(name: str, found: OnnxFile, settings: ImageClassificationSettings) -> 
         inputs = ", ".join(f"{each.name!r} ({each.shape_text})" for each in found.inputs[:20]) or "none"
         raise ModelError(f"{name}: an image classifier has one input, this has {inputs}; export it with that one alone")
     [entered] = found.inputs
-    if entered.shape is None or len(entered.shape) != 4:
-        return None  # refused when the model is inspected
+    if entered.shape is None:
+        return None  # what it is shows when the model is inspected
+    if len(entered.shape) != 4:
+        raise ModelError(
+            f"{name}: its input {entered.name!r} is {entered.shape_text}, not batch, height, width and channels: it "
+            "takes no images"
+        )
     channels_last = entered.shape[3] in (1, 3) and entered.shape[1] not in (1, 3)
     fixed = entered.shape[1:3] if channels_last else entered.shape[2:4]
     if settings.size is None:
