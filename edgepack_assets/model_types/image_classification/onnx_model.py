@@ -25,6 +25,7 @@ _COMPONENT_FILES = (
     "image_set_decoding.py", "imageset.py",
 )  # fmt: skip
 """Of every form of the component: `payload` may change."""
+_NAMES_OF_SCORES = ("logit", "prob", "score", "class")
 _OPTIONS_FOLDER = Path(__file__).with_name("component_onnx")
 _SCORES: Mapping[str, str] = {
     "Softmax": "probabilities",
@@ -105,9 +106,10 @@ def _output(name: str, found: OnnxFile, settings: ImageClassificationSettings) -
     if not outputs:
         raise ModelError(f"{name}: its graph has no output; register the exported model again")
     if wanted is None and len(outputs) > 1:
+        likely = next((each for each in outputs if any(word in each.lower() for word in _NAMES_OF_SCORES)), outputs[0])
         raise ModelError(
             f"{name}: has {len(outputs)} outputs, {shown}; set the one with a score for each class in edgepack.yaml, "
-            f"as output: {{name: {outputs[0]}}}"
+            f"as output: {{name: {likely}}}"
         )
     if wanted is not None and wanted not in outputs:
         raise ModelError(f"{name}: has no output {wanted!r}, which output.name says; its outputs: {shown}")
