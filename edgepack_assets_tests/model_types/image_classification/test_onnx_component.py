@@ -150,7 +150,9 @@ def test_one_of_several_outputs_must_be_named(tmp_path: Path) -> None:
 
 
 def test_a_model_that_takes_no_images_is_refused_for_that(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"m.onnx: its input 'image' is \?x16000x1, not batch, height.* takes no images"):
+    with pytest.raises(
+        ModelError, match=r"m.onnx: its input 'image' is \?x16000x1, not batch, height.* takes no images"
+    ):
         MODEL_TYPE.read_model(_two_outputs(tmp_path / "m.onnx", ["n", 16000, 1]), entry())
 
 
