@@ -100,3 +100,12 @@ def test_a_model_that_was_not_copied_whole_is_refused_before_it_is_registered(
         assert reason is not None
         assert reason.startswith(f"{file}: ")
         assert "was it copied whole?" in reason
+
+
+def test_a_pointer_to_git_lfs_is_called_that(settings: Settings, tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
+    for name, file in (("parts_model", "model.tflite"), ("press_model", "model.pkl")):
+        (tmp_path / file).write_text(pointer)
+        reason = why_useless(Kind.MODEL, name, tmp_path / file, {}, settings)
+        assert reason is not None
+        assert "is a Git LFS pointer" in reason

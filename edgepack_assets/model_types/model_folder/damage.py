@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgepack_assets.errors import PackageError
-from edgepack_assets.filesystem.atomic_files import disk_errors, is_leftover
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_leftover, is_lfs_pointer
 from edgepack_assets.filesystem.reproducible_zip import opened_zip
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, unpacked
 from edgepack_assets.registry.base import files_of
@@ -46,8 +46,8 @@ def why_damaged(model: Path) -> str | None:
     Raises EdgepackError if a file cannot be read."""
     for name, file in files_of(model):
         check = _CHECKS.get(file.suffix.lower()) or _CHECKS_BY_NAME.get(file.name)
-        if check is None or is_leftover(Path(name)):
-            continue
+        if check is None or is_leftover(Path(name)) or is_lfs_pointer(file):
+            continue  # of a pointer to Git LFS, whoever reads the model says what to do
         with disk_errors(file, "read"):
             try:
                 if not file.stat().st_size:
