@@ -46,6 +46,7 @@ from edgepack_assets.model_types.records import (
     gzip_writer,
     read_lines,
 )
+from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 from edgepack_assets.sandbox.value_types import TYPES
 
@@ -79,6 +80,7 @@ __all__ = [
     "RawDataError",
     "Record",
     "Results",
+    "Samples",
     "Score",
     "Section",
     "SideJob",
@@ -214,12 +216,14 @@ class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
     has; NaN where one is not defined. `parts` are what
     must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
-    `pictures` a title to PNG bytes."""
+    `pictures` a title to PNG bytes. `samples` are the records of which metrics are means, for gates with a
+    confidence."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Samples | None = None
 
 
 class Trial(ABC):
