@@ -2,11 +2,10 @@
 
     python -m benchmarks.gate_errors [--trials 1000] [--records 2000] [--json FILE]
 
-Each trial draws two models' answers to the same records, and holds the later one to the earlier one at 95 %. Two models
-that were trained alike are wrong on many of the same records. `shared` is the share of the earlier model's mistakes that
-the later one makes too; at `chance` both are wrong independently, the hardest case. A trial is an alarm if the gate does
-not hold, and told if it holds or does not, without "too few samples to tell". Processor seconds are those of all
-intervals of a run and its reference.
+Each trial draws two models' answers to the same records, and holds the later one to the earlier one at 95 %. Models
+that were trained alike are wrong on many of the same records. `shared` is the share of the earlier model's mistakes
+that the later one makes too; at `chance` both are wrong independently, the hardest case. A trial is an alarm if the
+gate does not hold. Processor seconds are those of all intervals of a run and its reference.
 """
 
 from __future__ import annotations
@@ -37,9 +36,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = []
-    for metric, shared in (("accuracy", 0.6), ("accuracy", None), ("f1", 0.6), ("f1", None), ("windows", None)):
+    cases = [("accuracy", 0.6, 0.05), ("accuracy", None, 0.05), ("accuracy", 0.6, 0.2), ("accuracy", None, 0.2)]
+    cases += [("f1", 0.6, 0.05), ("f1", None, 0.05), ("windows", None, 0.0)]
+    for metric, shared, wrong in cases:
         for drop in (0.0, 0.03):
-            found.append(_trials(metric, shared, drop, options.trials, options.records))
+            found.append(_trials(metric, shared, wrong, drop, options))
             print(json.dumps(found[-1]), flush=True)
     cost = _cost(options.records)
     print(json.dumps(cost))
@@ -48,13 +49,16 @@ def main() -> int:
     return 0
 
 
-def _trials(metric: str, shared: float | None, drop: float, trials: int, records: int) -> dict[str, Any]:
+def _trials(metric: str, shared: float | None, wrong: float, drop: float, options: Any) -> dict[str, Any]:
+    trials, records = options.trials, options.records
     random = np.random.default_rng(0)
     alarms = undecided = passed_worse = 0
     gate = {"m": GateSettings.model_validate({"reference": "previous", "confidence": "95%"})}
     for _ in range(trials):
         before, now = (
-            _windows(random, records, drop) if metric == "windows" else _images(random, records, shared, drop, metric)
+            _windows(random, records, drop)
+            if metric == "windows"
+            else _images(random, records, shared, (wrong, drop), metric)
         )
         value = intervals(now, 0.95)["m"]
         old = intervals(before, 0.95)["m"]
@@ -68,26 +72,27 @@ def _trials(metric: str, shared: float | None, drop: float, trials: int, records
         undecided += row.warns
         passed_worse += row.passed
     return {
-        "metric": metric, "mistakes shared": "by chance" if shared is None else shared, "drop": drop,
-        "trials": trials, "alarms in 100": 100 * alarms / trials, "too few in 100": 100 * undecided / trials,
+        "metric": metric, "mistakes shared": "by chance" if shared is None else shared, "wrong before": wrong,
+        "drop": drop, "trials": trials, "alarms in 100": 100 * alarms / trials,
+        "too few in 100": 100 * undecided / trials,
         "passed in 100": 100 * passed_worse / trials,
     }  # fmt: skip
 
 
 def _images(
-    random: np.random.Generator, records: int, shared: float | None, drop: float, metric: str
+    random: np.random.Generator, records: int, shared: float | None, mistakes: tuple[float, float], metric: str
 ) -> tuple[Samples, Samples]:
-    """Two classifiers, of which the earlier one is right on 95 % of all such images."""
-    wrong = 0.05
+    """Two classifiers, of which the earlier one is wrong on a share of all such images and the later one on more."""
+    wrong, drop = mistakes
     truth = random.integers(0, _CLASSES, records)
     before = random.random(records) < wrong
     again = wrong + drop if shared is None else shared
     new = wrong + drop if shared is None else (wrong + drop - wrong * shared) / (1 - wrong)
     now = random.random(records) < np.where(before, again, new)
     found = []
-    for mistakes in (before, now):
-        predicted = np.where(mistakes, (truth + random.integers(1, _CLASSES, records)) % _CLASSES, truth)
-        right = (~mistakes).astype(float)
+    for missed in (before, now):
+        predicted = np.where(missed, (truth + random.integers(1, _CLASSES, records)) % _CLASSES, truth)
+        right = (~missed).astype(float)
         if metric == "f1":
             found.append(Samples(range(records), {}, truth, predicted, {"m": "f1"}))
         else:
@@ -112,7 +117,7 @@ def _windows(random: np.random.Generator, records: int, drop: float) -> tuple[Sa
 
 
 def _cost(records: int) -> dict[str, float]:
-    before, now = _images(np.random.default_rng(0), records, None, 0.0, "f1")
+    before, now = _images(np.random.default_rng(0), records, None, (0.05, 0.0), "f1")
     windows = _windows(np.random.default_rng(0), records, 0.0)
     intervals(now, 0.95), intervals(windows[0], 0.95)  # imports what it needs
     seconds = {}

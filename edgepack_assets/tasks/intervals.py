@@ -246,7 +246,7 @@ def _stretch(values: Floats, samples: Samples) -> int:
             break
         left = means - means.mean()
         alike = float((left[:-1] * left[1:]).sum() / (left * left).sum())
-        if alike < 2 / math.sqrt(count):
+        if alike < 1 / math.sqrt(count):
             break
         length *= 2
     return length
