@@ -44,17 +44,16 @@ def main() -> int:
         assert isinstance(change, Difference)
         told = "fails" if change.interval.high < 0 else "too few to tell"
         _bar(right, place, change.interval, "#c44e52" if told == "fails" else "#777777", None)
-        right.annotate(
-            f"{told}\n{len(change.worse)} worse, {len(change.better)} better", (place + 0.08, change.interval.value),
-            fontsize=8, va="center",
-        )  # fmt: skip
+        text = f"{told}\n{len(change.worse)} worse\n{len(change.better)} better"
+        right.text(place, 0.07, text, fontsize=8, ha="center")
     left.set_title("accuracy with its 95 % interval", fontsize=10)
     right.set_title("version 2 less version 1, on the same images", fontsize=10)
+    right.set_ylim(top=0.105)
     right.axhline(0, color="black", linewidth=0.8)
     left.legend(fontsize=8, loc="lower right")
     for axes in (left, right):
         axes.set_xticks(range(len(_COUNTS)), [f"{count} images" for count in _COUNTS], fontsize=8)
-        axes.set_xlim(-0.4, len(_COUNTS) - 0.2)
+        axes.set_xlim(-0.5, len(_COUNTS) - 0.5)
         axes.tick_params(axis="y", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, dpi=110, metadata={"Software": None})
