@@ -265,6 +265,16 @@ class ModelTypeSettings(Section):
         default=False,
         description="Show how sure each metric is, and where it is worst. Gates with a confidence do so as well.",
     )
+    envelope: bool = Field(
+        default=False,
+        description="The package learns from the payload what it is proven on, and tells with each answer how far from "
+        "that its input is.",
+    )
+    fault_probes: Literal["warn", "fail"] | None = Field(
+        default=None,
+        description="Try faults of sensors and small changes on the package. warn: say what changes answers "
+        "unnoticed. fail: the check validation_results.are_complete fails then.",
+    )
     numbering: Literal["map", "fail", "warn"] = Field(
         default="map",
         description="If a new model version numbers its states otherwise than the package before. map: the package "

@@ -275,6 +275,14 @@ class ModelType(ABC):
     category_output: ClassVar[str | None] = None
     """The output that says which of several states or classes a record belongs to, as a number or a text. A new model
     version is compared in it with the package before. None: it is not compared."""
+    envelope_per: ClassVar[str | None] = None
+    """What gives a value of the envelope's metrics: a window, an image. None: there is no envelope. Else, where the
+    entry sets `envelope`, envelope/component/ and the folder component_envelope/ are laid over the component's others,
+    `learn_envelope(arguments)` of child_tasks.py gets `records` and `count` as `prepare` does and returns what
+    envelope.LearnedEnvelope says. That goes into model.json and the inspection, under `envelope`, and `component_spec`
+    declares the metrics then."""
+    envelope_tasks: ClassVar[str] = "child_tasks.py"
+    """The file that defines `learn_envelope` and `probe_faults`. One of another name is alone in the sandbox."""
 
     @property
     def folder(self) -> Path:
@@ -345,6 +353,13 @@ class ModelType(ABC):
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
+        return None
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What faults to try on the packaged model, where `fault_probes` is set; None where there are none. Rows that
+        do more than warn fail validation_results.are_complete."""
         return None
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:

@@ -98,14 +98,14 @@ def differences(
         if name not in before.macro:
             found[name] = "the package before has no such values"
             continue
-        truth, new, old = (
-            np.asarray(v, dtype=np.int64)[at]
-            for v, at in ((now.truth, at_now), (now.predicted, at_now), (before.predicted, at_before))
-        )
+        truth = np.asarray(now.truth, dtype=np.int64)[at_now]
+        answered = [
+            np.asarray(b, dtype=np.int64)[at] for b, at in ((before.predicted, at_before), (now.predicted, at_now))
+        ]
         if not np.array_equal(truth, np.asarray(before.truth, dtype=np.int64)[at_before]):
             found[name] = "the records have other labels now"
             continue
-        found[name] = _macro_difference(truth, old, new, records, kind, level)
+        found[name] = _macro_difference(truth, *answered, records, kind, level)
     return found
 
 
@@ -161,7 +161,7 @@ def _of_mean(values: Floats, samples: Samples, level: float) -> Interval | str:
 def _difference(  # noqa: PLR0917 - both packages, and what is known of them
     old: Floats, new: Floats, records: Integers, samples: Samples, level: float, lower_is_better: bool
 ) -> Difference | str:
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]  # scipy has no types
 
     change = new - old
     loss = change if lower_is_better else -change

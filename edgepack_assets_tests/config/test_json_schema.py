@@ -81,6 +81,8 @@ model_types:
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
     intervals: true
+    envelope: true
+    fault_probes: warn
     numbering: fail
     numbering_agreement: 0.8
     approval: {default: auto, prod: required}
