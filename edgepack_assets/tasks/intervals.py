@@ -99,13 +99,12 @@ def differences(
             found[name] = "the package before has no such values"
             continue
         truth = np.asarray(now.truth, dtype=np.int64)[at_now]
-        answered = [
-            np.asarray(b, dtype=np.int64)[at] for b, at in ((before.predicted, at_before), (now.predicted, at_now))
-        ]
+        then = np.asarray(before.predicted, dtype=np.int64)[at_before]
+        answered = np.asarray(now.predicted, dtype=np.int64)[at_now]
         if not np.array_equal(truth, np.asarray(before.truth, dtype=np.int64)[at_before]):
             found[name] = "the records have other labels now"
             continue
-        found[name] = _macro_difference(truth, *answered, records, kind, level)
+        found[name] = _macro_difference(truth, then, answered, records, kind, level)
     return found
 
 

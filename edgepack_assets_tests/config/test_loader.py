@@ -175,7 +175,10 @@ FAULTS = {
         ENTRY + "    gates: {x: {min: 1, confidence: 1}}\n",
         r":7: .*confidence: a confidence is from 50% to 99.9%, written 95% or 0.95",
     ),
-    "a confidence of yes": (ENTRY + "    gates: {x: {min: 1, confidence: yes}}\n", r":7: .*confidence: a confidence is"),
+    "a confidence of yes": (
+        ENTRY + "    gates: {x: {min: 1, confidence: yes}}\n",
+        r":7: .*confidence: a confidence is",
+    ),
     "too_few alone": (ENTRY + "    gates: {x: {min: 1, too_few: warn}}\n", r":7: .*x: too_few needs a confidence"),
     "a tolerance below zero": (
         ENTRY + "    gates: {x: {reference: previous, tolerance: -1%}}\n",
