@@ -122,13 +122,15 @@ def _faults(rows: np.ndarray, channels: Sequence[str]) -> list[tuple[str, str, A
         return part
 
     def noisy(part: np.ndarray, random: Any) -> np.ndarray:
-        return part + random.normal(size=part.shape) * spread / 2
+        part += random.normal(size=part.shape) * spread / 2
+        return part
 
     def shifted(part: np.ndarray, _: Any) -> np.ndarray:
         return np.concatenate([part[1:], part[-1:]])
 
     def a_little_noisy(part: np.ndarray, random: Any) -> np.ndarray:
-        return part * (1 + 0.001 * random.normal(size=part.shape))
+        part *= 1 + 0.001 * random.normal(size=part.shape)
+        return part
 
     def holed(part: np.ndarray, random: Any) -> np.ndarray:
         part[random.uniform(size=part.shape) < 0.01] = np.nan

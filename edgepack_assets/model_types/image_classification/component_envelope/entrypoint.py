@@ -26,7 +26,7 @@ def process_input(data: dict[str, Any]) -> dict[str, str] | None:
     """The answer to one record; None, with a line in the log, where it holds no image that can be classified.
 
     Of several images, the answer is that to the image which the model is most sure of."""
-    answers = []
+    answers: list[tuple[float, int, int, float]] = []
     try:
         for image in _images(data.get("vision_payload") if isinstance(data, dict) else None):
             label, probability = _classifier.classify(image)
