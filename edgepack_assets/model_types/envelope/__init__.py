@@ -60,6 +60,7 @@ _RULES = {
     "envelope_distance": "above 1 in 3 of the last 10 | {per}s unlike all that the package was proven on; above 3 "
     "by far: look at the sensors before anything is done with the answer",
     "envelope_outside": "above 0.02 in 3 of the last 10 | share of values beyond the range of their input",
+    "envelope_repeated": "above 1 | so many {per}s before this one were the same: the camera or what it sends is stuck",
     "envelope_missing": "above 0.02 in 3 of the last 10 | share of missing values",
 }
 _QUANTILES = """

@@ -34,17 +34,18 @@ def learn_envelope(arguments: dict[str, Any]) -> dict[str, Any]:
 def probe_faults(arguments: dict[str, Any]) -> dict[str, Any]:
     """How many answers change under each fault, and how many images are noticed."""
     settings = json.loads(Path("model.json").read_text(encoding="utf-8"))
-    classifier, distance = _load(), _distance(settings)
+    classifier = _load()
     wanted = _evenly(arguments["count"], _MOST_IMAGES)
     images = [image for image in _images(Path(arguments["records"]), wanted) if image is not None]
     plain = [_answer(classifier, image) for image in images]
     found = []
     for name, kind, fault in _faults():
         answers = changed = noticed = unnoticed = 0
+        is_noticed = _notices(settings)
         for number, (image, before) in enumerate(zip(images, plain, strict=True)):
             given = fault(image, np.random.default_rng(_SEED + number))
             now = _answer(classifier, given)
-            is_seen, is_other = now is None or distance(given) > 1, now != before
+            is_seen, is_other = now is None or is_noticed(given), now != before
             answers += now is not None
             changed += is_other
             noticed += is_seen
@@ -85,12 +86,18 @@ def _with_bytes(value: dict[str, Any]) -> Any:
     return base64.b64decode(value["$bytes"]) if value.keys() == {"$bytes"} else value
 
 
-def _distance(settings: dict[str, Any]) -> Callable[[Any], float]:
+def _notices(settings: dict[str, Any]) -> Callable[[Any], bool]:
+    """Whether the envelope of a component that has seen no image notices one after the other."""
     if "envelope" not in settings:
-        return lambda _: 0.0
+        return lambda _: False
     envelope = importlib.import_module("envelope").Envelope(settings["envelope"])
-    features = importlib.import_module("image_features").image_features
-    return lambda image: float(envelope.distance(features(image)))
+    features_of = importlib.import_module("image_features").image_features
+
+    def notices(image: Any) -> bool:
+        features = features_of(image)
+        return bool(envelope.repeated(features) > 1) | bool(envelope.distance(features) > 1)
+
+    return notices
 
 
 def _answer(classifier: Any, image: Any) -> int | None:

@@ -40,6 +40,11 @@ from edgepack_assets.model_types.interface import (
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
+_ENVELOPE_METRICS = (
+    envelope.DISTANCE,
+    Variable("envelope_repeated", "String", "How many images in a row before this one were the same"),
+)
+
 
 class ImageClassification(ModelType):
     """Photos in class folders, a .tflite, .onnx, Keras or TensorFlow model, one class index per image."""
@@ -101,7 +106,7 @@ class ImageClassification(ModelType):
             outputs=(Variable("prediction", "String", "index of the most probable class"),),
             metrics=(
                 Variable("ic_probability", "String", "probability of the prediction"),
-                *((envelope.DISTANCE,) if envelope.is_in(inspection) else ()),
+                *(_ENVELOPE_METRICS if envelope.is_in(inspection) else ()),
             ),
         )
 

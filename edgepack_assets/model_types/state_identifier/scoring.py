@@ -119,7 +119,7 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
         values=values,
         follow_each_other=True,
         overlap=-(-inspection.get("window_size", 1) // inspection.get("window_step", 1)),
-        slices=slices | {"state": [names_of(inspection).get(int(state), str(state)) for state in states]},
+        slices=slices,
     )
     return Score(metrics=metrics, parts=tuple(parts), tables=tables, samples=samples)
 

@@ -101,10 +101,14 @@ def test_what_is_learned_notices_faults_and_no_other_images_of_the_kind(componen
     by_name = {probe["name"]: probe for probe in noticed["probes"]}
     for name in ("dark: brightness times 0.3", "noise of 25 of 255", "a quarter of the rows black"):
         assert by_name[name]["noticed"] >= 0.9 * by_name[name]["records"], by_name[name]
+    stuck = by_name["one image for all: the camera is stuck"]
+    assert stuck["unnoticed"] <= 2 < stuck["changed"]
     later = cuttings(2, 60)
     records(component / "later", [*later, *(image.point(lambda value: value // 4) for image in later)])
     answers = in_child(component, ANSWER, "later")
-    assert {tuple(answer) for answer in answers} == {("prediction", "ic_probability", "envelope_distance")}
+    assert {tuple(answer) for answer in answers} == {
+        ("prediction", "ic_probability", "envelope_distance", "envelope_repeated")
+    }
     far = np.array([json.loads(answer["envelope_distance"])["value"] for answer in answers]) > 1
     assert far[:60].mean() <= 0.1
     assert far[60:].mean() >= 0.9

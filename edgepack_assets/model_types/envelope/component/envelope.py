@@ -58,11 +58,20 @@ class Envelope:
         self._scale = np.asarray(settings["scale"], dtype=np.float64)
         self._reference = np.asarray(settings["reference"], dtype=np.float64) / self._scale
         self._limit = float(settings["limit"])
+        self._last: Any = None
+        self._repeated = 0
 
     def distance(self, features: "np.ndarray") -> float:
         """How far the features are from the nearest ones that were learned: from 1 up they lie outside."""
         far = np.abs(self._reference - features / self._scale).max(axis=1).min() / self._limit
         return float(far) if math.isfinite(far) else 1e9
+
+    def repeated(self, features: "np.ndarray") -> int:
+        """How often in a row the features were exactly these before: what is alive never gives the same twice."""
+        is_same = self._last is not None and np.array_equal(features, self._last)
+        self._repeated = self._repeated + 1 if is_same else 0
+        self._last = features
+        return self._repeated
 
 
 def metric(value: float) -> str:

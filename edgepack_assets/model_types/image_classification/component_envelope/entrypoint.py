@@ -27,18 +27,22 @@ def process_input(data: dict[str, Any]) -> dict[str, str] | None:
 
     Of several images, the answer is that to the image which the model is most sure of."""
     answers: list[tuple[float, int, int, float]] = []
+    features = None
     try:
         for image in _images(data.get("vision_payload") if isinstance(data, dict) else None):
             label, probability = _classifier.classify(image)
-            answers.append((probability, -len(answers), label, _envelope.distance(image_features(image))))
+            features = image_features(image)
+            answers.append((probability, -len(answers), label, _envelope.distance(features)))
     except NoAnswer as reason:
         _log.warning("no answer to this record: %s", reason)
         return None
     probability, _, label, distance = max(answers)
+    assert features is not None
     return {
         "prediction": str(label),
         "ic_probability": json.dumps({"value": probability}),
         "envelope_distance": metric(distance),
+        "envelope_repeated": metric(_envelope.repeated(features)),
     }
 
 
