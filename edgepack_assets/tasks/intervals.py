@@ -47,8 +47,8 @@ class Interval:
 @dataclass(frozen=True)
 class Difference:
     """An interval of the value now less the one before, on the same records. `worse` and `better` are the records, by
-    number, whose values got worse or better, as far as there are values of records; `chance` is the probability that
-    so uneven numbers come from equal packages (McNemar's exact test), None where it is not known."""
+    number, whose values got worse or better, most first, as far as there are values of records; `chance` is the
+    probability that so uneven numbers come from equal packages (McNemar's exact test), None where it is not known."""
 
     interval: Interval
     worse: Sequence[int] = ()
@@ -160,11 +160,13 @@ def _of_mean(values: Floats, samples: Samples, level: float) -> Interval | str:
 def _difference(  # noqa: PLR0917 - both packages, and what is known of them
     old: Floats, new: Floats, records: Integers, samples: Samples, level: float, lower_is_better: bool
 ) -> Difference | str:
+    import numpy as np
     from scipy import stats  # type: ignore[import-untyped]  # scipy has no types
 
     change = new - old
     loss = change if lower_is_better else -change
-    worse, better = records[loss > 0].tolist(), records[loss < 0].tolist()
+    order = np.argsort(-np.abs(loss), kind="stable")  # what changed most comes first
+    worse, better = records[order][loss[order] > 0].tolist(), records[order][loss[order] < 0].tolist()
     if not (_is_share(old) and _is_share(new)):
         found = _bootstrapped(change, samples, level)
         return Difference(found, worse, better) if isinstance(found, Interval) else found
