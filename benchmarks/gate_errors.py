@@ -123,7 +123,7 @@ def _cost(records: int) -> dict[str, float]:
     seconds = {}
     for name, pair in (("averages over classes", (before, now)), ("windows", windows)):
         start = time.process_time()
-        intervals(pair[1], 0.95), differences(*pair, 0.95)
+        intervals(pair[1], 0.95), differences(pair[0], pair[1], 0.95)
         seconds[f"processor seconds, {name}"] = time.process_time() - start
     return seconds
 

@@ -40,7 +40,7 @@ def main() -> int:
             found = intervals(samples, 0.95)["accuracy"]
             assert isinstance(found, Interval)
             _bar(left, place + 0.2 * at - 0.1, found, _COLOURS[at], _NAMES[at] if not place else None)
-        change = differences(*pair, 0.95)["accuracy"]
+        change = differences(pair[0], pair[1], 0.95)["accuracy"]
         assert isinstance(change, Difference)
         told = "fails" if change.interval.high < 0 else "too few to tell"
         _bar(right, place, change.interval, "#c44e52" if told == "fails" else "#777777", None)
