@@ -109,7 +109,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs."""
+    """A pipeline parameter that can be changed while the pipeline runs.
+
+    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
 
     name: str
     type: str
@@ -214,10 +216,9 @@ class Preparation(ABC, Generic[_Report]):
 @dataclass(frozen=True)
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
-    has; NaN where one is not defined. `parts` are what
-    must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
-    `pictures` a title to PNG bytes. `samples` are the records of which metrics are means, for gates with a
-    confidence."""
+    has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes. `samples` are the records of which
+    metrics are means, for gates with a confidence."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
