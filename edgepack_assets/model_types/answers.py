@@ -345,6 +345,6 @@ def _samples(found: Samples, metric_names: frozenset[str]) -> None:
     for name, numbers in {"records": found.records, **found.values, **labels}.items():
         for number in numbers:
             if not math.isfinite(number):
-                raise UnfitAnswerError(f"samples of {name} with {_shown(number)}")
+                raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
     if any(one >= other for one, other in pairwise(found.records)):
         raise UnfitAnswerError("samples whose records do not ascend")

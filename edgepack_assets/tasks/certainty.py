@@ -214,7 +214,6 @@ def _changed_records(
             "change": change,
             "metrics": ", ".join(metrics),
             "file": sources.get(record, {}).get("file") or "",
-            "label": sources.get(record, {}).get("label") if record in sources else "",
         }
         for (record, change), metrics in sorted(named.items())[: 2 * _SHOWN]
     ]

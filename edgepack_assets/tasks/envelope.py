@@ -50,7 +50,7 @@ def learn_envelope(
     with model_errors(what):
         learned = parse_report(what, envelope.LearnedEnvelope, answer)
     if any(len(row) != len(learned.scale) for row in learned.reference) or min(learned.scale) <= 0:
-        raise ComponentError(f"{what} gave features of differing number, or of no scale")
+        raise ComponentError(f"{what} gave references of differing lengths, or no scale")
     return {**inspection, envelope.KEY: learned.model_dump(exclude_unset=True)}
 
 

@@ -102,7 +102,7 @@ def differences(
         then = np.asarray(before.predicted, dtype=np.int64)[at_before]
         answered = np.asarray(now.predicted, dtype=np.int64)[at_now]
         if not np.array_equal(truth, np.asarray(before.truth, dtype=np.int64)[at_before]):
-            found[name] = "the records have other labels now"
+            found[name] = "the records have another truth now"
             continue
         found[name] = _macro_difference(truth, then, answered, records, kind, level)
     return found
@@ -276,7 +276,7 @@ def _resamples(level: float) -> int:
 def _of_macro(samples: Samples, kind: Macro, level: float) -> Interval | str:
     import numpy as np
 
-    truth, predicted = (np.asarray(labels, dtype=np.int64) for labels in (samples.truth, samples.predicted))
+    truth, predicted = (np.asarray(answers, dtype=np.int64) for answers in (samples.truth, samples.predicted))
     if not len(truth):
         return "no record was scored"
     right = (truth == predicted).astype(np.float64)
@@ -341,14 +341,14 @@ def _macro(truth: Integers, predicted: Integers, weights: Integers, kind: Macro)
     return averages
 
 
-def _sums(labels: Integers, weights: Integers, classes: Integers) -> Floats:
+def _sums(answers: Integers, weights: Integers, classes: Integers) -> Floats:
     """The weights of each class: resamples x classes."""
     import numpy as np
 
     found = np.zeros((len(weights), len(classes)))
-    order = np.argsort(labels, kind="stable")
-    order = order[labels[order] >= 0]
+    order = np.argsort(answers, kind="stable")
+    order = order[answers[order] >= 0]
     if len(order):
-        names, starts = np.unique(labels[order], return_index=True)
+        names, starts = np.unique(answers[order], return_index=True)
         found[:, np.searchsorted(classes, names)] = np.add.reduceat(weights[:, order], starts, axis=1)
     return found
