@@ -47,5 +47,6 @@ def validation_results(
             "isolation": report.isolation,
             "preview": table(report.preview),
             **({"tried": table(report.tried)} if report.tried else {}),
+            **({"faults": table(report.faults)} if report.faults else {}),
             **({"changed_by_conversion": table(report.changed)} if report.changed else {}),
         }, only_warn={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

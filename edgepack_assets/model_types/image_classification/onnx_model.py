@@ -22,7 +22,7 @@ HUGE_TENSOR = 256 << 20
 _MODEL = "model.onnx"
 _COMPONENT_FILES = (
     "entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "onnx_options.py", "model.json",
-    "image_set_decoding.py", "imageset.py",
+    "image_set_decoding.py", "imageset.py", "envelope.py", "image_features.py",
 )  # fmt: skip
 """Of every form of the component: `payload` may change."""
 _NAMES_OF_SCORES = ("logit", "prob", "score", "class")
