@@ -13,16 +13,17 @@ from datetime import UTC, datetime
 
 import click
 
+from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
+from edgepack_assets.cli.package_names import find_package
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import STAGES, Settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.operations.packages import PackageEntry, list_packages
 from edgepack_assets.packaging.contract import read_contract
-from edgepack_assets.partitions import is_version
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words, resolve
+from edgepack_assets.registry.base import Kind, damaged_in_words
 from edgepack_assets.tasks import stages
 from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
 from edgepack_assets.tasks.predecessor import registered_zip
@@ -64,6 +65,8 @@ def package() -> None: ...
 
 
 package.add_command(package_models, _DEFAULT)
+for _command in (compare, run_package, verify_run):
+    package.add_command(_command)
 
 
 @package.command("list")
@@ -102,7 +105,7 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
-    model_type, found = _find(package_version, settings, registry)
+    model_type, found = find_package(package_version, settings, registry)
     if interface:
         with scratch_folder() as folder:
             contract = read_contract(registered_zip(found, folder, registry))
@@ -159,7 +162,7 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
     settings = load_settings()
     _check_line(line, settings)
     registry = open_registry(settings)
-    _, found = _find(package_version, settings, registry)
+    _, found = find_package(package_version, settings, registry)
     move = stages.promote(registry, found, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
     where = f"{stage} of {line}" if line else stage
     if move is None:
@@ -191,22 +194,6 @@ def _check_line(line: str, settings: Settings) -> None:
     if line and line not in settings.lines:
         known = ", ".join(settings.lines) or "none"
         raise click.BadParameter(f"{line!r} is no line of {settings.file}; `lines` has: {known}", param_hint="--line")
-
-
-def _find(text: str, settings: Settings, registry: Registry) -> tuple[str, RegisteredVersion]:
-    """The model type and the package that PACKAGE:VERSION means. Raises click.BadParameter or NotFoundError."""
-    name, _, version = text.rpartition(":")
-    for model_type, entry in settings.model_types.items():
-        if name in {model_type, entry.registered_package_name}:
-            if version != "latest" and not is_version(version):
-                break
-            given = version if version == "latest" else int(version)
-            return model_type, resolve(registry, Kind.MODEL, entry.registered_package_name, given)
-    known = ", ".join(entry.registered_package_name for entry in settings.model_types.values())
-    raise click.BadParameter(
-        f"{text!r} is no package of {settings.file}: write NAME:VERSION or NAME:latest, with one of {known}",
-        param_hint="PACKAGE:VERSION",
-    )
 
 
 def _row(entry: PackageEntry) -> tuple[str, ...]:

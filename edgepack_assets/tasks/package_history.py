@@ -129,7 +129,7 @@ def _package_reference(
                 return Reference(f"none: model version {version} is the reference itself", None, nothing_yet=True)
             return Reference(f"no package of model version {version} is registered: package it first", None)
     package = packages[version]
-    value, where = _metric_of(package, name, payload)
+    value, where = metric_of(package, name, payload)
     source = f"{package} of model version {version}, on {where}"
     return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
 
@@ -140,12 +140,12 @@ def _stage_reference(
     at_work = [move for move in moves(packages) if move.stage == stage]
     if not at_work:
         return Reference(f"no package of this model is in {stage}: edgepack package promote", None)
-    value, where = _metric_of(at_work[-1].package, name, payload)
+    value, where = metric_of(at_work[-1].package, name, payload)
     source = f"{at_work[-1].package}, in {at_work[-1]}, on {where}"
     return Reference(source if value is not None else f"{at_work[-1].package} has no {name}", value)
 
 
-def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
+def metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
     """A metric of a package, on the same payload if it was ever validated on that, and the raw data it is on."""
     if package.tags.get(PAYLOAD_DIGEST) != payload:
         for entry in reversed(dated_metrics(package).values()):

@@ -13,8 +13,8 @@ from pathlib import Path
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, split_name
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.model_types.interface import Results
-from edgepack_assets.packaging.runner import PackageRunner
+from edgepack_assets.model_types.interface import Payload, Results
+from edgepack_assets.packaging.runner import PackageRun, PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -132,15 +132,24 @@ def answers_to(
     if known is not None and known.payload_data.parts["records"] == payload_data.parts["records"]:
         yield Results(context.store.fetch(known.validation_results.parts["results"]))
         return
-    payload = open_payload(payload_data, context)
-    lock = _lock(predecessor, context)
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
+    with run_registered(predecessor, open_payload(payload_data, context), key, context) as run:
+        yield Results(run.results)
+
+
+@contextmanager
+def run_registered(
+    predecessor: Predecessor, payload: Payload, key: ModelKey, context: TaskContext
+) -> Iterator[PackageRun]:
+    """Run a registered package over a payload, in its own environment; `key` names its model type.
+
+    The files of the run are gone after the block. Raises EdgepackError if it cannot be run."""
+    lock = _lock(predecessor, context)
     with context.work_folder() as work:
         path = registered_zip(predecessor.package, work, context.registry)
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
         with PackageRunner(path, work, context.sandbox, environment) as runner:
-            run = runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
-        yield Results(run.results)
+            yield runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
 
 
 def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
