@@ -24,6 +24,7 @@ from edgepack_assets.operations.packages import PackageEntry, list_packages
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, damaged_in_words
+from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks import stages
 from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
 from edgepack_assets.tasks.predecessor import registered_zip
@@ -72,13 +73,15 @@ for _command in (compare, run_package, verify_run):
 @package.command("list")
 @click.argument("model_type", required=False)
 @click.option("--wide", is_flag=True, help="Show every column whole, however wide the terminal is.")
+@click.option("--all", "with_archived", is_flag=True, help="Show archived packages too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything that is known.")
-def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
+def list_(model_type: str | None, wide: bool, with_archived: bool, as_json: bool) -> None:
     """List the registered packages, the newest last."""
     settings = load_settings()
     registry = open_registry(settings)
     types = [model_type] if model_type is not None else list(settings.model_types)
     entries = [entry for name in types for entry in list_packages(name, settings.model_type(name), registry)]
+    entries = [entry for entry in entries if with_archived or entry.archived is None]
     for name in types:
         damaged = registry.damaged(Kind.MODEL, settings.model_type(name).registered_package_name)
         if damaged:
@@ -124,7 +127,8 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
     content = found.resolve()
     pairs = [
         ("package", str(found)), ("model", entry.model), ("registered", f"{found.created:%Y-%m-%d %H:%M:%S}Z"),
-        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
+        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"),
+        *([("archived", str(entry.archived))] if entry.archived else []), ("size", format_size(content.size)),
         ("sha256", content.digest), ("location", found.location),
         *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
         *((f"tag {name}", value) for name, value in sorted(found.tags.items()) if name in PACKAGE_TAGS),
@@ -145,7 +149,7 @@ _stage = click.option(
     "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
 )
 _line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
-_by = click.option("--by", metavar="NAME", help="Who moves it; the user of this machine by default.")
+_by = click.option("--by", metavar="NAME", help="Who does it; the user of this machine by default.")
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
 
 
@@ -190,6 +194,27 @@ def rollback(model_type: str, stage: str, line: str, by: str | None, reason: str
     click.echo(f"{move.package} is in {move} now, in the place of {left.package}")
 
 
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@click.option("--undo", is_flag=True, help="Take it out of the archive.")
+@click.option("--force", is_flag=True, help="Archive it although a stage is in use.")
+@_by
+@_reason
+def archive(package_version: str, undo: bool, force: bool, by: str | None, reason: str) -> None:
+    """Hide a package from list, promote and rollback.
+
+    It stays registered with its number and can be downloaded. A package that is in a stage is not archived."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    _, found = find_package(package_version, settings, registry)
+    if undo:
+        done = archives.restore(registry, found)
+        click.echo(f"{found} is {'no longer archived' if done else 'not archived'}")
+        return
+    done = archives.archive(registry, found, by or getpass.getuser(), reason, datetime.now(UTC), force)
+    click.echo(f"{found} is {'archived' if done else 'archived already'}")
+
+
 def _check_line(line: str, settings: Settings) -> None:
     if line and line not in settings.lines:
         known = ", ".join(settings.lines) or "none"
@@ -205,7 +230,8 @@ def _row(entry: PackageEntry) -> tuple[str, ...]:
         size = "?"
     metrics = " ".join(f"{name}={value:.4g}" for name, value in entry.metrics.items())
     created = f"{entry.package.created:%Y-%m-%d %H:%M}Z"
-    return str(entry.package), entry.model, created, entry.gates, ", ".join(entry.stages) or "-", size, metrics
+    stage = ", ".join([*entry.stages, *["archived"] * (entry.archived is not None)])
+    return str(entry.package), entry.model, created, entry.gates, stage or "-", size, metrics
 
 
 def _cut(text: str, room: int) -> str:

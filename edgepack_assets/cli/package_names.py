@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.errors import NotFoundError
 from edgepack_assets.operations.compare_packages import candidate_of_model, package_key
 from edgepack_assets.partitions import is_version
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, latest
+from edgepack_assets.tasks.archive import archived
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_facts import Candidate, registered_candidate
 from edgepack_assets.tasks.package_history import model_version_of
@@ -25,10 +27,12 @@ def find_package(text: str, settings: Settings, registry: Registry) -> tuple[str
         if name in {model_type, entry.registered_package_name}:
             if version != "latest" and not is_version(version):
                 break
-            given = version if version == "latest" else int(version)
-            found = resolve(registry, Kind.MODEL, entry.registered_package_name, given)
+            if version == "latest":
+                return model_type, _latest(entry.registered_package_name, registry)
+            given = int(version)
+            found = registry.get(Kind.MODEL, entry.registered_package_name, given)
             of_model = model_version_of(found, entry.model_name)
-            if name == model_type and of_model not in {None, given} and version != "latest":
+            if name == model_type and of_model not in {None, given}:
                 click.echo(f"{text} is the package {found}, of model version {of_model}", err=True)
             return model_type, found
     known = ", ".join(entry.registered_package_name for entry in settings.model_types.values())
@@ -36,6 +40,17 @@ def find_package(text: str, settings: Settings, registry: Registry) -> tuple[str
         f"{text!r} is no package of {settings.file}: write NAME:VERSION or NAME:latest, with one of {known}",
         param_hint=_HINT,
     )
+
+
+def _latest(name: str, registry: Registry) -> RegisteredVersion:
+    """The newest package that is not archived. Raises NotFoundError."""
+    newest = latest(registry, Kind.MODEL, name)
+    if archived(newest) is None:
+        return newest
+    offered = [each for each in registry.versions(Kind.MODEL, name) if archived(each) is None]
+    if not offered:
+        raise NotFoundError(f"every package {name} is archived: edgepack package list --all")
+    return offered[-1]
 
 
 def find_candidate(text: str, context: TaskContext) -> Candidate:

@@ -20,7 +20,7 @@ from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.sensors import registry_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, PluginError, RawDataError, TransientError
 from edgepack_assets.model_types import Plugin, model_type
-from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results
+from edgepack_assets.model_types.interface import Answered, Payload, PayloadWriter, Results
 from edgepack_assets.operations.doctor import _model_types
 from edgepack_assets_tests.model_types.fakes import SOUND, install
 
@@ -224,6 +224,10 @@ def _payload(path: Path) -> Payload:
     return Payload(path, path, 0)
 
 
+def _answered(path: Path) -> Answered:
+    return Answered("Press-edge:1", Results(path))
+
+
 def _written(plugin: Plugin, path: Path) -> dict[str, Any]:
     writer = PayloadWriter(path / "records", path / "sources")
     with writer.open():
@@ -241,6 +245,8 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "compare": lambda plugin, path: plugin.compare(None, entry(), None, path),
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),
+    "comparison_picture": lambda plugin, path: plugin.comparison_picture(_payload(path), *[_answered(path)] * 2),
+    "write_recording": lambda plugin, path: plugin.write_recording(path, None, entry(), path),
 }
 
 
