@@ -142,7 +142,7 @@ def _number(value: float | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return _NONE if seconds is None else f"{seconds * 1000:.3g} ms"
+    return _NONE if seconds is None else f"{seconds * 1e6:.3g} µs" if abs(seconds) < 1e-4 else f"{seconds * 1e3:.3g} ms"
 
 
 def _size(count: int | None) -> str:
@@ -150,7 +150,7 @@ def _size(count: int | None) -> str:
 
 
 def _signed_time(seconds: float) -> str:
-    return f"{seconds * 1000:+.3g} ms"
+    return f"{'-' if seconds < 0 else '+'}{_time(abs(seconds))}"
 
 
 def _signed_size(count: float) -> str:
