@@ -52,7 +52,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON."
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with a picture there."
 )
 def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
-    """Compare two packages: metrics, latency, requirements, files, answers.
+    """Compare two packages or model versions.
+
+    It shows metrics, latency, sizes, requirements, files, and how the answers differ.
 
     A and B are model versions (state_identifier:3, state_identifier:latest) or packages (State-Identifier-edge:2). A
     model version stands for its newest package, or for what was validated last if it has none. Answers are compared on
@@ -141,7 +143,7 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
 @click.argument("package_version", metavar="PACKAGE:VERSION")
 @_json
 def verify_run(package_version: str, as_json: bool) -> None:
-    """Run a registered package once more and compare its answers.
+    """Run a package again and compare its answers.
 
     It is run on the payload that it was validated with, and must answer as it did then. If the artefact store does not
     have that any more, it is run on the raw data that edgepack.yaml names now. Exits with 1 if answers differ, or if

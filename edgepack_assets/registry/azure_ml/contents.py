@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
 from edgepack_assets.azure.blob_container import Blob
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.registry.azure_ml.client import Asset
-from edgepack_assets.registry.base import DEEPEST_FOLDER, files_of
+from edgepack_assets.registry.base import DEEPEST_FOLDER, RegisteredVersion, ResolvedVersion, files_of
 
 DIGEST, SIZE, FILE, CONTENT, ATTEMPT = (
     "edgepack_digest",
@@ -58,3 +60,19 @@ def signature(path: Path) -> dict[str, tuple[int, int]]:
     """(size, time of change) of every file, to see whether one changed."""
     with disk_errors(path, "read"):
         return {name: ((stat := file.stat()).st_size, stat.st_mtime_ns) for name, file in files_of(path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LazyVersion(RegisteredVersion):
+    """A version registered by somebody else, of which only its files tell digest and size.
+
+    A listing of hundreds of such versions would otherwise list the files of every one."""
+
+    look: Callable[[], tuple[bool, int, str]] = field(compare=False, repr=False)
+    """Asks storage for (whether it is a folder, size, digest), and keeps the answer."""
+
+    def resolve(self) -> ResolvedVersion:
+        """The version with digest and size, from a listing of its files at the first call that succeeds."""
+        is_folder, size, digest = self.look()
+        known = {each.name: getattr(self, each.name) for each in fields(RegisteredVersion)}
+        return ResolvedVersion(**known, digest=digest, size=size, is_folder=is_folder)

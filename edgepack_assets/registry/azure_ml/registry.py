@@ -19,8 +19,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from edgepack_assets.registry.azure_ml.contents import (
     FILE,
     OWN_TAGS,
     SIZE,
+    LazyVersion,
     below,
     file_name,
     is_folder_by_tags,
@@ -69,22 +69,6 @@ _LOOKS = 5
 _LONGEST_WAIT = 5.0
 """Seconds between two attempts at putting a version or its tags."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LazyVersion(RegisteredVersion):
-    """A version registered by somebody else, of which only its files tell digest and size.
-
-    A listing of hundreds of such versions would otherwise list the files of every one."""
-
-    look: Callable[[], tuple[bool, int, str]] = field(compare=False, repr=False)
-    """Asks storage for (whether it is a folder, size, digest), and keeps the answer."""
-
-    def resolve(self) -> ResolvedVersion:
-        """The version with digest and size, from a listing of its files at the first call that succeeds."""
-        is_folder, size, digest = self.look()
-        known = {each.name: getattr(self, each.name) for each in fields(RegisteredVersion)}
-        return ResolvedVersion(**known, digest=digest, size=size, is_folder=is_folder)
 
 
 class AzureMLRegistry(Registry):
@@ -135,7 +119,8 @@ class AzureMLRegistry(Registry):
             )
         if asset is None or asset.archived:
             known = [each.version for each in self.versions(kind, name)]
-            raise not_found(kind, name, version, known, [] if known else self.names(kind))
+            names = [] if known else self.names(kind)
+            raise not_found(kind, name, version, known, names, archived=asset is not None)
         return self._registered(asset)
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
@@ -353,6 +338,22 @@ class AzureMLRegistry(Registry):
                 return now
             if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
                 raise failure or TransientError(f"{version}: others keep replacing its tags; try again")
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool:
+        """Azure ML's own archive, which the studio shows too."""
+        check_name(kind, name)
+        changed = self._assets.set_archived(kind, name, version, archived)
+        if changed is None:
+            self.get(kind, name, version)  # says what there is
+        return bool(changed)
+
+    def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        """The archived versions of a name, oldest first."""
+        check_name(kind, name)
+        is_sound = is_version if kind is Kind.MODEL else is_version_text
+        assets = [asset for asset in self._assets.archived(kind, name) if is_sound(asset.version)]
+        in_order = sorted(assets, key=lambda asset: (int(asset.version) if kind is Kind.MODEL else 0, asset.created))
+        return [self._registered(asset) for asset in in_order]
 
     # versions ---------------------------------------------------------------------------------------------
 
