@@ -10,22 +10,27 @@ import json
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
+from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
 from edgepack_assets.cli.package_names import find_package
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import STAGES, Settings
 from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.operations.compare_packages import package_key
 from edgepack_assets.operations.packages import PackageEntry, list_packages
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, damaged_in_words
 from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_report import read_report
 from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
 from edgepack_assets.tasks.predecessor import registered_zip
 from edgepack_assets.text_format import format_size, format_table
@@ -102,13 +107,26 @@ def list_(model_type: str | None, wide: bool, with_archived: bool, as_json: bool
 @click.argument("package_version", metavar="PACKAGE:VERSION")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
-def show(package_version: str, as_json: bool, interface: bool) -> None:
+@click.option(
+    "--html", is_flag=False, flag_value="-", type=click.Path(path_type=Path, dir_okay=False), metavar="[FILE]",
+    help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
+)  # fmt: skip
+def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:
     """Show all that the registry knows about a package.
 
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
     model_type, found = find_package(package_version, settings, registry)
+    if html is not None:
+        if as_json or interface:
+            raise click.UsageError("--html goes alone")
+        page = read_report(found.resolve(), package_key(model_type, found, settings).version, open_store(settings))
+        target = Path(f"{found.name}_{found.version}.html") if str(html) == "-" else html
+        with writing(target) as stream:
+            stream.write(page)
+        click.echo(target)
+        return
     if interface:
         with scratch_folder() as folder:
             contract = read_contract(registered_zip(found, folder, registry))

@@ -6,11 +6,14 @@ Jinja2 is imported only where a page is written.
 from __future__ import annotations
 
 import base64
+import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgepack_assets import __version__
+from edgepack_assets.tasks.answer_differences import plain
 from edgepack_assets.tasks.comparison import Comparison
 
 
@@ -35,5 +38,22 @@ def render(template: str, **values: Any) -> bytes:
     return page.encode("utf-8", "replace")
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data_uri(png: bytes | str) -> str:
+    """Of bytes, or of what is base64 already."""
+    text = png if isinstance(png, str) else base64.b64encode(png).decode()
+    return f"data:image/png;base64,{text}"
+
+
+def as_shown(value: Any) -> Any:
+    """A value as JSON, with numpy's numbers as numbers, and floats to six digits; what JSON does not know as text."""
+    if isinstance(value, Mapping):
+        return {str(name): as_shown(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_shown(each) for each in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.6g}")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return plain(value)

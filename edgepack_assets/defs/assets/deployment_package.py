@@ -14,6 +14,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
+from edgepack_assets.tasks.package_report import REPORT, with_report
 from edgepack_assets.text_format import format_size
 
 CHECK = "is_registered_as_built"
@@ -56,14 +57,13 @@ def deployment_package(
             package_tags.EXPERIMENT_NAME: run.experiment_name,
             package_tags.DISPLAY_NAME: run.display_name,
         }
+        task_context = edgepack.task_context(context.log)
+        validated = Validated(config_package, payload_data, validation_results, metrics)
         artefact, report = deploy(
-            key,
-            Validated(config_package, payload_data, validation_results, metrics),
-            run_tags,
-            run_config(context, "override_gates_reason"),
-            edgepack.task_context(context.log),
-        )
+            key, validated, run_tags, run_config(context, "override_gates_reason"), task_context
+        )  # fmt: skip
         registered = report.registered
+        artefact = with_report(artefact, registered, key, validated, task_context)
         if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
@@ -84,6 +84,8 @@ def deployment_package(
             "registered_before": report.was_registered_before,
             **({"delta": str(report.delta.registered or "none"), "delta_size": report.delta.words}
                if report.delta else {}),
+            **({"report": f"edgepack package show {registered} --html report.html"}
+               if REPORT in artefact.observations else {}),
             "tags": dg.MetadataValue.json(dict(registered.tags)),
         }, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
 

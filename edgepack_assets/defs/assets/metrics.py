@@ -9,10 +9,11 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
-from edgepack_assets.tasks.comparison import as_cells
+from edgepack_assets.tasks.comparison import Comparison, as_cells
 from edgepack_assets.tasks.contract_changes import config_package_of, contract_rows
 from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
+from edgepack_assets.tasks.package_report import with_shown
 from edgepack_assets.tasks.predecessor import Recorded
 from edgepack_assets.tasks.side_by_side import PredecessorComparison
 
@@ -50,19 +51,23 @@ def metrics(
         numbering = numbers_report(key, payload_data, validation_results, task_context, before.add_answers)
         if numbering.table:
             tables["Answers before and now"] = table(numbering.table)
-        compared = _compared(before)
+        comparison = before.comparison()
+        compared = _compared(comparison)
         kept = [*numbering.rows, *contract_rows(key, config_package, task_context)]
         rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
         rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
+        artefact = with_shown(
+            artefact, task_context.store, rows={"gates": rows}, tables=score.tables, pictures=score.pictures,
+            comparison=comparison,
+        )  # fmt: skip
         tags = raw_data_tags(context.instance, key, payload_data)
         metadata = {**numbers, "predecessor": numbering.predecessor, **compared, **tables, **pictures}
         yield from result(context, artefact, CHECK, rows, metadata, tags=tags)
 
 
-def _compared(before: PredecessorComparison) -> dict[str, Any]:
+def _compared(comparison: Comparison | None) -> dict[str, Any]:
     """The comparison with the package before, as metadata; nothing where there is none."""
-    comparison = before.comparison()
     if comparison is None:
         return {}
     name = comparison.before.name
