@@ -161,7 +161,8 @@ def _change(old: float | None, new: float | None, words: Callable[[float], str] 
     """`+0.01 (+1.2 %)`; empty if nothing changed, or if one of them is not known."""
     if old is None or new is None or old == new or not (math.isfinite(old) and math.isfinite(new)):
         return ""
-    share = f" ({100 * (new - old) / abs(old):+.2g} %)" if old else ""
+    percent = 100 * (new - old) / abs(old) if old else 0.0
+    share = f" ({percent:+.0f} %)" if abs(percent) >= 10 else f" ({percent:+.2g} %)" if old else ""
     return f"{words(new - old)}{share}"
 
 

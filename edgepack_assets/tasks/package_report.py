@@ -7,6 +7,7 @@ nothing is computed or run again for the page. Neither they nor the page are par
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -49,7 +50,9 @@ def with_shown(
         "comparison": _compared(comparison),
         "isolation": isolation,
     }
-    return _with_observation(artefact, store.put_json(as_shown(shown)))
+    # Not `put_json`, which sorts: columns and pictures have an order.
+    text = json.dumps(as_shown(shown), allow_nan=False)
+    return _with_observation(artefact, store.put_bytes(text.encode(), "application/json"))
 
 
 def _with_observation(artefact: Artefact, blob: Any) -> Artefact:

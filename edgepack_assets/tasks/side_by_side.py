@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.errors import EdgepackError, TransientError
@@ -112,6 +112,7 @@ class PredecessorComparison:
         digest = self.recorded.payload_data.digest
         try:
             facts = facts_of(before, digest, self._latency, context), facts_of(now, digest, latency, context)
+            facts = facts[0], replace(facts[1], name=str(self.key))  # it may get its package yet
         except TransientError:
             raise
         except EdgepackError as error:
