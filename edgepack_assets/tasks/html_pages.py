@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets import __version__
+from edgepack_assets.errors import EdgepackError
 from edgepack_assets.tasks.answer_differences import plain
 from edgepack_assets.tasks.comparison import Comparison
 
@@ -25,8 +26,10 @@ def comparison_page(comparison: Comparison) -> bytes:
 
 
 def render(template: str, **values: Any) -> bytes:
-    """The page of a template, as UTF-8. Text that is no text, as halves of characters in a file's name, is marked."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    """The page of a template, as UTF-8. Text that is no text, as halves of characters in a file's name, is marked.
+
+    Raises EdgepackError if the values are not what the template shows."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
@@ -34,7 +37,10 @@ def render(template: str, **values: Any) -> bytes:
     )  # fmt: skip
     environment.filters["data_uri"] = _data_uri
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"
-    page = environment.get_template(f"{template}.html.j2").render(version=__version__, at=now, **values)
+    try:
+        page = environment.get_template(f"{template}.html.j2").render(version=__version__, at=now, **values)
+    except TemplateError as error:
+        raise EdgepackError(f"the page {template!r} cannot be written: {error}") from error
     return page.encode("utf-8", "replace")
 
 

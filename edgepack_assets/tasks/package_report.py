@@ -164,7 +164,6 @@ def _approval(key: ModelKey, context: TaskContext) -> str:
 def read_report(registered: ResolvedVersion, model_version: int, store: ArtefactStore) -> bytes:
     """The report that is kept of a registered package. Raises EdgepackError if there is none."""
     partition = f"{registered.tags.get(package_tags.MODEL_TYPE, '')}:{model_version}"
-    again = f"edgepack package {partition} --from validation_results makes it"
     try:
         artefact = store.load("deployment_package", partition)
     except TransientError:
@@ -176,7 +175,15 @@ def read_report(registered: ResolvedVersion, model_version: int, store: Artefact
             f"{registered} has no report in the artefact store: {partition} was packaged again as "
             f"{artefact.facts.get('name')}:{artefact.facts.get('version')}"
         )
-    blob = artefact.observations.get(REPORT)
+    return report_of(artefact, store)
+
+
+def report_of(deployed: Artefact, store: ArtefactStore) -> bytes:
+    """The report that is kept with a package's artefact. Raises EdgepackError if there is none."""
+    blob = deployed.observations.get(REPORT)
     if blob is None or not store.has(blob.digest):
-        raise EdgepackError(f"{registered} has no report in the artefact store: {again}")
+        raise EdgepackError(
+            f"the package of {deployed.partition} has no report in the artefact store: "
+            f"edgepack package {deployed.partition} --from validation_results makes it"
+        )
     return store.read_bytes(blob)

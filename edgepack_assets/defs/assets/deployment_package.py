@@ -11,6 +11,7 @@ from edgepack_assets.defs.assets.declare import asset_options, result, run_confi
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
@@ -84,10 +85,19 @@ def deployment_package(
             "registered_before": report.was_registered_before,
             **({"delta": str(report.delta.registered or "none"), "delta_size": report.delta.words}
                if report.delta else {}),
-            **({"report": f"edgepack package show {registered} --html report.html"}
-               if REPORT in artefact.observations else {}),
+            **_report_link(registered, key, artefact),
             "tags": dg.MetadataValue.json(dict(registered.tags)),
         }, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
+
+
+def _report_link(registered: ResolvedVersion, key: ModelKey, artefact: Artefact) -> dict[str, Any]:
+    """Where the report is: in `edgepack ui` at a link, everywhere by a command."""
+    if REPORT not in artefact.observations:
+        return {}
+    return {
+        "report": dg.MetadataValue.url(f"/edgepack/report/{key}"),
+        "report_command": f"edgepack package show {registered} --html",
+    }
 
 
 def _told(key: ModelKey, artefact: Artefact, report: DeploymentReport) -> dict[str, Any]:
