@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.filesystem.parquet import read_columns
-from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_figure, png
+from edgepack_assets.model_types.figures import STATE_COLOURS, WIDTH, name_text, new_figure, png
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS, class_names
 from edgepack_assets.model_types.state_identifier.settings import PHASES
@@ -16,6 +16,7 @@ from edgepack_assets.model_types.state_identifier.state_names import names_of
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _MOST_POINTS = 4_000
@@ -35,7 +36,7 @@ def features(prepped: Prepped) -> bytes:
     # These pass over missing values like nanmin and nanmax, but don't warn of a feature that has no value at all.
     low, high = np.fmin.reduce(values, axis=1, keepdims=True), np.fmax.reduce(values, axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
-    figure = new_figure(9, 1.4 + 0.24 * len(values))
+    figure = new_figure(WIDTH, 1.4 + 0.24 * len(values))
     axes = figure.add_subplot()
     image = axes.imshow((values - low) / span, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
     shown = [name_text(name, _LONGEST_NAME) for name in names[:_MOST_FEATURES]]
@@ -60,7 +61,7 @@ def states(
     minutes, lines = recorded_lines(payload, channels, period_ms)
     shown = list(channels)[:_MOST_CHANNELS]
     is_power = tuple(channels) == PHASES
-    figure = new_figure(10, 3.6)
+    figure = new_figure(WIDTH, 3.8)
     axes = figure.add_subplot()
     bands, seen = state_bands(results, inspection["window_size"], period_ms)
     draw(axes, bands, minutes, lines)
@@ -77,7 +78,7 @@ def states(
         if len(shown) < len(channels):
             axes.set_ylabel(f"the first {len(shown)} of {len(channels)} channels")
     axes.set_title("Answered states over time", fontsize=10)
-    add_legend(axes, seen, inspection)
+    add_legend(figure, {state: f"{state_name(state, inspection)}: {n} windows" for state, n in seen.items()})
     return png(figure)
 
 
@@ -126,18 +127,17 @@ def draw(
         axes.plot(minutes, lines[:, at], color="#222222", linewidth=0.7, alpha=1.0 if lines.shape[1] == 1 else 0.6)
 
 
-def add_legend(axes: Axes, seen: Mapping[int, int], inspection: Mapping[str, Any]) -> None:
-    """The states and how many windows each has, beside the axes."""
+def add_legend(figure: Figure, labels: Mapping[int, str]) -> None:
+    """State -> its label, below the axes; of many states the first."""
     from matplotlib.patches import Patch
 
-    if not seen:
+    if not labels:
         return
-    shares = [(state, f"{_named(state, inspection)}: {n} windows") for state, n in sorted(seen.items())]
     handles = [
         Patch(color=STATE_COLOURS[state % len(STATE_COLOURS)], alpha=0.45, label=label)
-        for state, label in shares[:_MOST_STATES]
+        for state, label in sorted(labels.items())[:_MOST_STATES]
     ]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,7 +154,8 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return strips
 
 
-def _named(state: int, inspection: Mapping[str, Any]) -> str:
+def state_name(state: int, inspection: Mapping[str, Any]) -> str:
+    """`state 2`, or its number with its name."""
     names = names_of(inspection) or class_names(inspection)
     return (
         f"state {state}"
