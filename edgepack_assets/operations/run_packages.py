@@ -131,7 +131,8 @@ def verify_run(key: ModelKey, package: RegisteredVersion, context: TaskContext) 
     with one_sentence(package, named), run_registered(predecessor, payload, key, context) as run:
         if known is None:
             return Verified(named, run.records, run.answered, recorded=False)
-        differing, first = 0, []
+        differing = 0
+        first: list[str] = []
         theirs = read_lines(context.store.fetch(known.validation_results.parts["results"]))
         for number, (ours, other) in enumerate(zip_longest(read_lines(run.results), theirs)):
             if not equal(ours, other):

@@ -43,7 +43,8 @@ def states_of_both(payload: Payload, before: Answered, now: Answered, channels: 
     strip.set_xlim(0, payload.count * period_ms / 60_000)
     strip.set_xlabel("minutes")
     add_legend(
-        figure, {state: f"{state_name(state, known)}: {old}, then {new}" for state, (old, new) in windows.items()}
+        figure,
+        {state: f"{state_name(state, known)}: {old}, then {new} windows" for state, (old, new) in windows.items()},
     )
     return png(figure)
 
