@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import ComponentError, EdgepackError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, resolve
+from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks.comparison import Comparison
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_facts import Candidate, registered_candidate, validated_candidate
@@ -49,4 +50,9 @@ def compare_two(before: Candidate, now: Candidate, context: TaskContext) -> Comp
         )
     if before.package is not None and before.package == now.package:
         raise EdgepackError(f"{before} is both of them: name two different packages")
-    return compare_candidates(before, now, context)
+    try:
+        return compare_candidates(before, now, context)
+    except TaskFailedError as error:  # without its traceback
+        raise ComponentError(
+            f"{before} and {now} cannot be compared on the same payload: {str(error).splitlines()[0]}"
+        ) from error

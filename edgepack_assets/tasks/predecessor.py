@@ -26,7 +26,7 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
-from edgepack_assets.tasks.package_tags import CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
+from edgepack_assets.tasks.package_tags import ARCHIVED, CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.stages import current
 
@@ -60,9 +60,9 @@ class Recorded:
 def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
     """The package before that of this model version; None if there is none.
 
-    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if it
-    is of another model version, else that of the highest lower model version. Raises EdgepackError if it cannot be
-    read, or if it is not known which one it is; TransientError if that may pass."""
+    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if
+    it is of another model version, else that of the highest lower model version that is not archived. Raises
+    EdgepackError if it cannot be read, or if it is not known which one it is; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
     damaged = context.registry.damaged(Kind.MODEL, name)
@@ -92,8 +92,9 @@ def _at_work(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tupl
 
 
 def _version_before(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
-    """The newest package of the highest lower model version."""
-    packages: dict[int, _Package] = by_model_version(listed, model_name)
+    """The newest package of the highest lower model version, archived ones left out."""
+    offered = [package for package in listed if ARCHIVED not in package.tags]
+    packages: dict[int, _Package] = by_model_version(offered, model_name)
     version = max((version for version in packages if version < key.version), default=None)
     return None if version is None else (packages[version], version)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,22 @@ import yaml
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.errors import EdgepackError, PluginError, RawDataError
+from edgepack_assets.errors import ComponentError, EdgepackError, PluginError, RawDataError
 from edgepack_assets.filesystem.parquet import write_columns
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
+from edgepack_assets.operations import compare_packages
 from edgepack_assets.operations.compare_packages import candidate_of_model, compare_two, package_key
 from edgepack_assets.operations.run_packages import run_recording, verify_run
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
-from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
+from edgepack_assets.tasks.archive import archive
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import Validated, deploy
 from edgepack_assets.tasks.html_pages import comparison_page
 from edgepack_assets.tasks.package_facts import registered_candidate, validated_candidate
-from edgepack_assets.tasks.predecessor import Predecessor, Recorded, answers_to
+from edgepack_assets.tasks.package_history import references
+from edgepack_assets.tasks.predecessor import Predecessor, Recorded, answers_to, find_predecessor
 from edgepack_assets.tasks.side_by_side import PredecessorComparison
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
@@ -311,3 +315,34 @@ def _gzipped(lines: list[dict[str, object]]) -> bytes:
     import gzip
 
     return gzip.compress("".join(json.dumps(each) + "\n" for each in lines).encode(), mtime=0)
+
+
+def test_an_archived_package_is_not_the_one_before(line: Plant, context: TaskContext) -> None:
+    for version in (1, 2):
+        package(line, context, version, silhouette=0.5 * version)
+    gate = {"silhouette": {"reference": "previous", "tolerance": "5 %"}}
+    gated = replace(line, gates=gate).task_context(context.sandbox)
+    third = line.validated(3)
+    assert str(find_predecessor(ModelKey("press", 3), context)) == "Tiny-Echo-edge:2 of model version 2"
+    assert "Tiny-Echo-edge:2" in references(third.metrics, ModelKey("press", 3), gated)["silhouette"].source
+    archive(line.registry, registered(line, 2), "Ada", "", datetime.now(UTC))
+    assert str(find_predecessor(ModelKey("press", 3), context)) == "Tiny-Echo-edge:1 of model version 1"
+    assert "Tiny-Echo-edge:1" in references(third.metrics, ModelKey("press", 3), gated)["silhouette"].source
+
+
+def test_a_package_that_fails_on_the_payload_of_the_other_is_one_sentence(
+    line: Plant, context: TaskContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        failure = ChildFailure("KeyError", "'ph4'", None, 3, "Traceback ...\n  line 1")
+        raise TaskFailedError("running it", failure)
+
+    package(line, context, 1), package(line, context, 2)
+    monkeypatch.setattr(compare_packages, "compare_candidates", failing)
+    before, now = (
+        registered_candidate(ModelKey("press", version), registered(line, version), context) for version in (1, 2)
+    )
+    with pytest.raises(ComponentError) as refused:
+        compare_two(before, now, context)
+    assert str(refused.value).endswith("on the same payload: running it failed at record 3: 'ph4'")
+    assert "\n" not in str(refused.value)

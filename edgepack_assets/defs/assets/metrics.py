@@ -70,12 +70,11 @@ def _compared(comparison: Comparison | None) -> dict[str, Any]:
     """The comparison with the package before, as metadata; nothing where there is none."""
     if comparison is None:
         return {}
-    name = comparison.before.name
     shown: dict[str, Any] = {
         "answers that differ from before": comparison.answers_in_words,
-        f"Compared with {name}": table(as_cells(comparison.rows)),
+        "Compared with the package before": table(as_cells(comparison.rows)),
     }
     if comparison.picture is not None:
-        title = f"Answers of {name} and now"
+        title = "Answers of the package before and now"
         shown[title] = picture(comparison.picture, title)
     return shown
