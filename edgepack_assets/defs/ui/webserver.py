@@ -40,7 +40,7 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's web server; foreign hosts and origins are refused, GraphQL is served as JSON by POST only."""
 
     def build_routes(self) -> Any:
-        return [REPORT_ROUTE, *super().build_routes()]
+        return [REPORT_ROUTE, *super().build_routes()]  # type: ignore[no-untyped-call]
 
     def build_middleware(self) -> list[Middleware]:
         return [Middleware(RequestGuard, allowed_hosts=allowed_hosts()), *super().build_middleware()]
