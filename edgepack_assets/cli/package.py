@@ -117,19 +117,21 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
-    model_type, found = find_package(package_version, settings, registry)
+    model_type, registered = find_package(package_version, settings, registry)
     if html is not None:
         if as_json or interface:
             raise click.UsageError("--html goes alone")
-        page = read_report(found.resolve(), package_key(model_type, found, settings).version, open_store(settings))
-        target = Path(f"{found.name}_{found.version}.html") if str(html) == "-" else html
+        page = read_report(
+            registered.resolve(), package_key(model_type, registered, settings).version, open_store(settings)
+        )
+        target = Path(f"{registered.name}_{registered.version}.html") if str(html) == "-" else html
         with writing(target) as stream:
             stream.write(page)
         click.echo(target)
         return
     if interface:
         with scratch_folder() as folder:
-            contract = read_contract(registered_zip(found, folder, registry))
+            contract = read_contract(registered_zip(registered, folder, registry))
         if as_json:
             click.echo(json.dumps(asdict(contract), indent=2, ensure_ascii=False))
         else:
@@ -137,22 +139,23 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         return
     entry = next(
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
-        if each.package.number == found.number
+        if each.package.number == registered.number
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
         return
-    content = found.resolve()
+    content = registered.resolve()
     pairs = [
-        ("package", str(found)), ("model", entry.model), ("registered", f"{found.created:%Y-%m-%d %H:%M:%S}Z"),
+        ("package", str(registered)), ("model", entry.model),
+        ("registered", f"{registered.created:%Y-%m-%d %H:%M:%S}Z"),
         ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"),
         *([("archived", str(entry.archived))] if entry.archived else []), ("size", format_size(content.size)),
-        ("sha256", content.digest), ("location", found.location),
+        ("sha256", content.digest), ("location", registered.location),
         *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
-        *((f"tag {name}", value) for name, value in sorted(found.tags.items()) if name in PACKAGE_TAGS),
+        *((f"tag {name}", value) for name, value in sorted(registered.tags.items()) if name in PACKAGE_TAGS),
     ]  # fmt: skip
     click.echo(format_table(pairs))
-    history = stages.moves([found])
+    history = stages.moves([registered])
     if history:
         rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
         rows += [
@@ -184,14 +187,14 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
     settings = load_settings()
     _check_line(line, settings)
     registry = open_registry(settings)
-    _, found = find_package(package_version, settings, registry)
-    move = stages.promote(registry, found, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    _, registered = find_package(package_version, settings, registry)
+    move = stages.promote(registry, registered, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
     where = f"{stage} of {line}" if line else stage
     if move is None:
-        click.echo(f"{found} is in {where} already")
+        click.echo(f"{registered} is in {where} already")
     else:
-        before = f", in the place of {found.name}:{move.before}" if move.before else ""
-        click.echo(f"{found} is in {where} now{before}")
+        before = f", in the place of {registered.name}:{move.before}" if move.before else ""
+        click.echo(f"{registered} is in {where} now{before}")
 
 
 @package.command()

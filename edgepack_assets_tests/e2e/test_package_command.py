@@ -109,7 +109,7 @@ def test_packages_are_looked_at_compared_and_run_again(plant: Plant, variants: P
     ],
 )
 def test_a_mistake_is_a_sentence(plant: Plant, arguments: list[str], message: str) -> None:
-    done = plant.run("edgepack", "package", *arguments, check=False)
+    done = plant.edgepack("package", *arguments, check=False)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

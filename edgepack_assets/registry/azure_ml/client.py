@@ -19,7 +19,7 @@ from edgepack_assets.azure.clouds import current_cloud
 from edgepack_assets.azure.credential import make_credential
 from edgepack_assets.azure.errors import AbsentError, RefusedError, where
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.config.versions import Version
+from edgepack_assets.config.versions import Version, is_version_text
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import DONE_STATES, AssetApi
@@ -140,7 +140,7 @@ class Assets:
         return assets if archived else [asset for asset in assets if not asset.archived]
 
     def archived(self, kind: Kind, name: str) -> list[Asset]:
-        """The archived versions of a name.
+        """The archived versions of a name, oldest first.
 
         The SDK lists only models in force of a registry, whatever it is asked for: there the numbers that the list
         leaves out are looked up one by one."""
@@ -149,7 +149,9 @@ class Assets:
             for number in range(1, (self.newest(kind, name) or 0) + 1):
                 if str(number) not in assets and (asset := self.get(kind, name, number)) is not None:
                     assets[asset.version] = asset
-        return [asset for asset in assets.values() if asset.archived]
+        is_sound = is_version if kind is Kind.MODEL else is_version_text
+        found = [asset for asset in assets.values() if asset.archived and is_sound(asset.version)]
+        return sorted(found, key=lambda asset: (int(asset.version) if kind is Kind.MODEL else 0, asset.created))
 
     def get(self, kind: Kind, name: str, version: Version) -> Asset | None:
         """A version as it is now, archived or not; None if there is none."""

@@ -16,13 +16,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import shutil
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgepack_assets.azure.blob_container import Blob, Container
 from edgepack_assets.azure.calls import Backoff, Remote
@@ -44,14 +42,17 @@ from edgepack_assets.registry.azure_ml.contents import (
     SIZE,
     LazyVersion,
     below,
+    described,
     file_name,
     is_folder_by_tags,
     leaf_of,
+    own_digest,
     signature,
 )
-from edgepack_assets.registry.azure_ml.datastores import Places, Target
+from edgepack_assets.registry.azure_ml.datastores import Places, Target, upload
 from edgepack_assets.registry.base import (
     MOST_FILES,
+    DamagedVersion,
     Kind,
     RegisteredVersion,
     Registry,
@@ -59,7 +60,6 @@ from edgepack_assets.registry.base import (
     check_name,
     check_tags,
     content_digest,
-    files_of,
     not_found,
     utf8_name,
 )
@@ -92,7 +92,7 @@ class AzureMLRegistry(Registry):
         check_name(kind, name)
         assets = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
         if kind is Kind.MODEL:
-            return [self._registered(assets[number]) for number in sorted(assets, key=int)]
+            return self._sound(assets[number] for number in sorted(assets, key=int))
         # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
         label = self._assets.labelled_latest(kind, name)
         if label is not None and label not in assets and is_version_text(label):
@@ -100,7 +100,31 @@ class AzureMLRegistry(Registry):
             if newest is not None and self._is_shown(newest):
                 assets[label] = newest
         ordered = sorted(assets.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
-        return [self._registered(asset) for asset in ordered]
+        return self._sound(ordered)
+
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
+        """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
+        check_name(kind, name)
+        found = []
+        for asset in self._assets.versions(kind, name):
+            if self._is_shown(asset) and is_version(asset.version) and int(asset.version) > above:
+                try:
+                    self._registered(asset)
+                except CorruptError as error:
+                    tags = described(asset)["tags"]
+                    found.append(DamagedVersion(kind, name, int(asset.version), str(error), tags, tags_are_known=True))
+        return sorted(found, key=lambda each: each.version)
+
+    def _sound(self, assets: Iterable[Asset]) -> list[RegisteredVersion]:
+        """The versions without the damaged ones, in their order."""
+        found = []
+        for asset in assets:
+            try:
+                found.append(self._registered(asset))
+            except CorruptError:
+                if not is_version(asset.version):  # `damaged` could not tell of it
+                    raise
+        return found
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
@@ -235,7 +259,7 @@ class AzureMLRegistry(Registry):
             try:
                 if place is None or self._places.is_registry:
                     place = self._places.target(kind, name, number)
-                    self._upload(path, place, before, f"{name}:{number}")
+                    upload(path, place, before, f"{name}:{number}")
                 registered = self._put(kind, name, number, place.uri(leaf_of(path)), whole)
             except VersionTakenError:
                 if version is not None:
@@ -248,18 +272,6 @@ class AzureMLRegistry(Registry):
         """A number above every one that is known to be taken, archived versions included."""
         listed = (int(a.version) for a in self._assets.versions(kind, name, archived=True) if is_version(a.version))
         return max(max(listed, default=0), self._assets.newest(kind, name) or 0) + 1
-
-    @staticmethod
-    def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], what: str) -> None:
-        leaf = leaf_of(path)
-        base = f"{place.folder}/{leaf}"
-        files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
-        place.container.upload(files, what)
-        _, there = place.container.find(base, path.is_dir())
-        if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
-            raise TransientError(f"{base}: storage does not list what was uploaded; try again")
-        if signature(path) != before:
-            raise EdgepackError(f"{path}: changed while it was uploaded; register it again")
 
     def _put(self, kind: Kind, name: str, number: int, uri: str, tags: Mapping[str, str]) -> Asset:
         """Create the version, and make sure that it is ours and whole. Raises VersionTakenError.
@@ -348,29 +360,17 @@ class AzureMLRegistry(Registry):
         return bool(changed)
 
     def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
-        """The archived versions of a name, oldest first."""
+        """The archived versions of a name, oldest first, without the damaged ones."""
         check_name(kind, name)
-        is_sound = is_version if kind is Kind.MODEL else is_version_text
-        assets = [asset for asset in self._assets.archived(kind, name) if is_sound(asset.version)]
-        in_order = sorted(assets, key=lambda asset: (int(asset.version) if kind is Kind.MODEL else 0, asset.created))
-        return [self._registered(asset) for asset in in_order]
+        return self._sound(self._assets.archived(kind, name))
 
     # versions ---------------------------------------------------------------------------------------------
 
     def _registered(self, asset: Asset) -> RegisteredVersion:
-        listed: dict[str, Any] = {
-            "kind": asset.kind,
-            "name": asset.name,
-            "version": read_version(asset.version),
-            "created": asset.created,
-            "location": asset.uri,
-            "tags": {key: value for key, value in asset.tags.items() if key not in OWN_TAGS},
-        }
+        listed = described(asset)
         if DIGEST in asset.tags:
-            digest, size = asset.tags[DIGEST], asset.tags.get(SIZE, "")
-            if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
-                raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
-            return ResolvedVersion(**listed, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
+            digest, size = own_digest(asset)
+            return ResolvedVersion(**listed, digest=digest, size=size, is_folder=bool(is_folder_by_tags(asset)))
         return LazyVersion(**listed, look=cache(lambda: self._looked_up(asset)))
 
     def _looked_up(self, asset: Asset) -> tuple[bool, int, str]:
