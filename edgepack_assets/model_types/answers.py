@@ -171,6 +171,11 @@ def png(answer: Any) -> bytes:
     return answer  # type: ignore[no-any-return]
 
 
+def optional_png(answer: Any) -> bytes | None:
+    """None or the bytes of a PNG."""
+    return None if answer is None else png(answer)
+
+
 def model_source(answer: Any) -> ModelSource:
     """a ModelSource: `files` from relative paths to existing files, `model` JSON, the rest text as it says."""
     source = _is(answer, ModelSource)

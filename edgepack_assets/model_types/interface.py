@@ -57,6 +57,7 @@ __all__ = [
     "INTERFACE_VERSION",
     "SDK_TYPES",
     "Answer",
+    "Answered",
     "ArrayType",
     "CheckRow",
     "Compared",
@@ -244,6 +245,16 @@ class Trial(ABC):
         function returns."""
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a package, called `name`, answered to a payload. `inspection` is what `inspect_model` returned for its
+    model, None where that is not at hand any more."""
+
+    name: str
+    results: Results
+    inspection: Mapping[str, Any] | None = None
+
+
 class ModelType(ABC):
     """A kind of model. The folder of the module that defines the subclass holds component/ (ships to the edge, with
     entrypoint.py) and child_tasks.py (runs in the sandbox, beside the component's files; it can import modules named
@@ -379,3 +390,14 @@ class ModelType(ABC):
     @abstractmethod
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """A PNG of the answers."""
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """A PNG of what two packages answer to the same payload; None where a table says it as well."""
+        return None
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """As `write_payload`, of a file or folder of a user's: without tags, and without what is there for scoring
+        alone, such as labels. `work` is an empty folder. Raises RawDataError."""
+        return self.write_payload(recording, {}, writer, entry)

@@ -18,6 +18,7 @@ from edgepack_assets.errors import ComponentError, EdgepackError, ModelError, Pl
 from edgepack_assets.filesystem.atomic_files import is_transient
 from edgepack_assets.model_types import answers
 from edgepack_assets.model_types.interface import (
+    Answered,
     ArrayType,
     Compared,
     Comparison,
@@ -201,6 +202,19 @@ class Plugin:
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """See ModelType."""
         return self._call("results_picture", answers.png, self._plugin.results_picture, payload, results, inspection)
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """See ModelType."""
+        return self._call(
+            "comparison_picture", answers.optional_png, self._plugin.comparison_picture, payload, before, now
+        )
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """See ModelType."""
+        method = self._plugin.write_recording
+        return self._call("write_recording", answers.json_object, method, recording, writer, entry, work)
 
     def _attribute(self, name: str, check: Callable[[Any], _T]) -> _T:
         return self._call(name, check, lambda: getattr(self._plugin, name))

@@ -73,6 +73,12 @@ class ImageClassification(ModelType):
         """One record per image."""
         return payloads.write_payload(raw, tags, writer, entry.settings)
 
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """An image, a folder of images, or one of class folders."""
+        return payloads.write_recording(recording, writer, entry.settings, work)
+
     def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
         """component/, and for image sets what takes these."""
         base = self.folder / "component"

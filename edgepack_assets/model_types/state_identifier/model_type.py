@@ -12,6 +12,7 @@ from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types import envelope
 from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.interface import (
+    Answered,
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -35,7 +36,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
 )
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
-from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
+from edgepack_assets.model_types.state_identifier import comparison_figure, figures, payload, scoring, state_names
 from edgepack_assets.model_types.state_identifier.inspection import (
     Inspection,
     channels_of,
@@ -207,6 +208,20 @@ class StateIdentifier(ModelType):
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """The channels over time with the answered states behind them."""
         return figures.states(payload, results, inspection, channels_of(inspection), period_of(inspection))
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """The states that both answered, above each other over the same time."""
+        known = now.inspection or before.inspection
+        if known is None:
+            return None
+        return comparison_figure.states_of_both(payload, before, now, channels_of(known), period_of(known))
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """A recording of the channels; it needs no labels."""
+        settings = entry.settings.model_copy(update={"label_column": None})
+        return payload.write_payload(recording, writer, settings)
 
 
 def _signature(root: Path, in_folder: bool) -> dict[str, Any]:
