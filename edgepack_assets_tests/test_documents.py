@@ -132,6 +132,8 @@ def schemas() -> dict[str, list[dict[str, Any]]]:
     for key, schema in keys(config_schema()):
         if key.startswith("model_types.<name>.settings."):
             continue  # described where they usually stand, directly under the entry
+        if key.startswith("model_types.<name>.compute."):
+            continue  # the keys of the section compute, described there
         found.setdefault(key, []).append(schema)
     return found
 
