@@ -70,6 +70,14 @@ class Clusters:
             return None
         return _cluster(self._name, found or {})
 
+    def node_of(self, job_name: str) -> str:
+        """The node that runs a job; empty if none is known. (What the SDK makes of this answer has no run ids, 1.35.)"""
+        path = f"computes/{self._name}/listNodes"
+        answer = self._assets.api.ask_workspace("listing the nodes", "POST", path, _API_VERSION) or {}
+        return next(
+            (str(node.get("nodeId")) for node in answer.get("nodes") or () if node.get("runId") == job_name), ""
+        )
+
     def obtain(self, log: Log) -> Cluster:
         """The cluster: as it is, or created. Raises EdgepackError if it cannot be used or created."""
         cluster = self.find()

@@ -234,16 +234,12 @@ class AzureMlJobs:
     def _node(self, name: str) -> str:
         """The node that runs the job, asked for until the service knows it."""
         if name not in self._nodes:
-            client = self._assets.client
             try:
-                nodes = self._assets.remote.call(
-                    "listing the nodes", lambda: list(client.compute.list_nodes(str(self._compute.cluster_name)))
-                )
+                node = self._clusters.node_of(name)
             except (AbsentError, RefusedError, MissingRoleError):
                 return ""  # a name for the metadata is worth no failure
-            found = next((node for node in nodes if name in (node.run_id, node.current_job_name)), None)
-            if found is not None:
-                self._nodes[name] = str(found.node_id)
+            if node:
+                self._nodes[name] = node
         return self._nodes.get(name, "")
 
 
