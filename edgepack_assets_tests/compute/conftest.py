@@ -78,8 +78,8 @@ def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """Pauses between attempts take a thousandth of their time; the clock that limits are measured by moves on as if they
-    had been waited. The result says how many seconds they were."""
+    """Pauses between attempts take a thousandth of their time, and the clock that limits are measured by moves on as
+    if they had been waited. The result says how many seconds they were."""
     pauses: list[float] = []
     lock = threading.Lock()
 

@@ -71,7 +71,7 @@ class Clusters:
         return _cluster(self._name, found or {})
 
     def node_of(self, job_name: str) -> str:
-        """The node that runs a job; empty if none is known. (What the SDK makes of this answer has no run ids, 1.35.)"""
+        """The node that runs a job; empty if none is known. What the SDK makes of this answer has no run ids (1.35)."""
         path = f"computes/{self._name}/listNodes"
         answer = self._assets.api.ask_workspace("listing the nodes", "POST", path, _API_VERSION) or {}
         return next(

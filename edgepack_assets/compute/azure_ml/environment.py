@@ -9,6 +9,7 @@ import platform
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,7 +67,7 @@ def job_environment(compute: ComputeSettings) -> JobEnvironment:
     conda: Any = None
     lock: tuple[str, ...] = ()
     if compute.conda_path is not None:
-        conda = _read_conda(compute)
+        conda = read_conda(compute.conda_path)
     elif compute.environment_image is None:
         lock = installed_versions()
         conda = {
@@ -105,9 +106,8 @@ def installed_versions(distribution: str = _DISTRIBUTION) -> tuple[str, ...]:
     return tuple(sorted(found.values()))
 
 
-def _read_conda(compute: ComputeSettings) -> Any:
-    path = compute.conda_path
-    assert path is not None
+def read_conda(path: Path) -> Any:
+    """A conda file of the user's (compute.conda_path). Raises ConfigError for a file that is none."""
     with disk_errors(path, "read"):
         text = path.read_bytes()
     try:
