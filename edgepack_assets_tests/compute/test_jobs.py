@@ -222,6 +222,8 @@ def test_a_job_that_stops_answering_is_not_over_and_may_answer_again(plant: Plan
 
 def test_a_job_in_the_queue_says_what_it_waits_for_and_can_be_cancelled(plant: Plant) -> None:
     jobs = plant.ready()
+    quota = [{"error": {"code": "ClusterCoreQuotaReached", "message": "Operation results in exceeding quota limits"}}]
+    plant.azure.azure_ml.compute.add_cluster("edge-cpu", errors=quota)
     plant.azure.jobs.holds_queue = True
     jobs.start(plant.request("true"), plant.log)
     plant.azure.jobs.wait("press-1", "Queued")
@@ -229,6 +231,7 @@ def test_a_job_in_the_queue_says_what_it_waits_for_and_can_be_cancelled(plant: P
     assert waiting is not None
     assert waiting.phase is JobPhase.WAITING
     assert "AllocationState resizing" in waiting.details["queue"]
+    assert "exceeding quota limits" in waiting.details["cluster reports"]
     assert jobs.log_tail("press-1", 10) == ""
     jobs.cancel("press-1")
     plant.azure.jobs.wait("press-1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,8 @@ _DISTRIBUTION = "edgepack-assets"
 _DIGITS = 32
 """Of the digest's hexadecimal digits in a version."""
 _CHANNELS = ["conda-forge"]
+_NODE = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
+"""What requirements may depend on, as it is on a node, whatever this machine is."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def job_environment(compute: ComputeSettings) -> JobEnvironment:
         conda = {
             "name": "edgepack",
             "channels": _CHANNELS,
-            "dependencies": [f"python={platform.python_version()}", "pip", {"pip": list(lock)}],
+            "dependencies": [f"python={sys.version_info.major}.{sys.version_info.minor}", "pip", {"pip": list(lock)}],
         }
     return JobEnvironment(compute.environment_name, compute.image, conda, lock, compute.env_description)
 
@@ -99,7 +101,7 @@ def installed_versions(distribution: str = _DISTRIBUTION) -> tuple[str, ...]:
         found[name] = f"{name}=={installed.version.partition('+')[0]}"
         for text in installed.requires or []:
             requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            if requirement.marker is None or requirement.marker.evaluate({**_NODE, "extra": extra}):
                 wanted = canonicalize_name(requirement.name)
                 waiting += [(wanted, each) for each in ("", *requirement.extras)]
     del found[distribution]

@@ -185,6 +185,8 @@ class AzureMlJobs:
         if phase is JobPhase.WAITING:
             if queue := queue_state(job.tags or {}):
                 facts["queue"] = queue
+            if status == "Queued" and (errors := self._cluster_errors()):
+                facts["cluster reports"] = errors
             return JobStatus(phase, status, details=facts)
         if phase is JobPhase.RUNNING:
             if node := self._node(name):
@@ -230,6 +232,14 @@ class AzureMlJobs:
             "created": str(created.isoformat() if hasattr(created, "isoformat") else created or ""),
         }
         return {key: value for key, value in facts.items() if value}
+
+    def _cluster_errors(self) -> str:
+        """Why the cluster gives no node, such as a missing quota; the service says so there and not at the job."""
+        try:
+            cluster = self._clusters.find()
+        except (MissingRoleError, RefusedError):
+            return ""  # a reason for the log is worth no failure
+        return cluster.errors if cluster is not None else "the compute cluster is not there any more"
 
     def _node(self, name: str) -> str:
         """The node that runs the job, asked for until the service knows it."""
