@@ -157,13 +157,13 @@ class Compute:
     def _keep(self, name: str, body: dict[str, Any], state: str) -> dict[str, Any]:
         own = dict(body["properties"].get("properties") or {})
         now = _now()
-        nodes = {"allocationState": "Steady", "currentNodeCount": 0, "targetNodeCount": 0}
+        own = {"errors": None, **own, "allocationState": "Steady", "currentNodeCount": 0, "targetNodeCount": 0}
         self.computes[name] = {
             "location": body.get("location") or self.location,
             "identity": body.get("identity"),
             "tags": body.get("tags"),
             "properties": {
-                **body["properties"], "properties": {"errors": None, **own, **nodes}, "computeLocation": body.get("location"),
+                **body["properties"], "properties": own, "computeLocation": body.get("location"),
                 "provisioningState": state, "provisioningErrors": None, "createdOn": now, "modifiedOn": now,
                 "isAttachedCompute": False, "resourceId": None,
             },

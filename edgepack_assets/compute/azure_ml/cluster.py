@@ -258,7 +258,7 @@ def _cluster(name: str, body: dict[str, Any]) -> Cluster:
 def _errors(errors: list[Any]) -> str:
     inner = [each.get("error", each) for each in errors if isinstance(each, dict)]
     told = [f"{each.get('code', '')}: {each.get('message', '')}" for each in inner]
-    return without_secrets("; ".join(told))[:800]
+    return without_secrets("; ".join(dict.fromkeys(told)))[:800]
 
 
 def _seconds(duration: object) -> float | None:
