@@ -237,6 +237,8 @@ class Compute:
                 return answer(200, self._place(name))
             key = f"{name}/versions/{version}"
             if request.method == "PUT":
+                if key in self.codes:
+                    return arm_error(400, "UserError", "A code version cannot be changed", inner="Immutable")
                 properties = request.json["properties"]
                 self.codes[key] = {**properties, "properties": properties.get("properties") or {}}
                 return answer(201, self._code_body(key))
