@@ -78,6 +78,7 @@ class Compute:
         properties = {"vmSize": "STANDARD_DS3_V2", "vmPriority": "Dedicated", "osType": "Linux", "scaleSettings": scale}
         body = {
             "location": self.location,
+            "identity": {"type": "SystemAssigned", "principalId": str(uuid.uuid4())},
             "properties": {"computeType": kind, "disableLocalAuth": True, "properties": {**properties, **own}},
         }
         return self._keep(name, body, state)
