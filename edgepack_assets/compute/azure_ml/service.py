@@ -155,10 +155,9 @@ class AzureMlJobs:
         if path is None:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with writing(path) as stream:
                 stream.write(f"{name}\n".encode())
-        except (OSError, EdgepackError) as error:  # the job runs; nothing of it depends on this file
+        except EdgepackError as error:  # the job runs; nothing of it depends on this file
             log(f"compute.output_file: {error}")
 
     # what is answered -------------------------------------------------------------------------------------
