@@ -107,7 +107,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs."""
+    """A pipeline parameter that can be changed while the pipeline runs.
+
+    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
 
     name: str
     type: str
@@ -140,7 +142,9 @@ class ModelSource:
     saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
     `component_files`: path inside the component -> file of the model type itself that ships in place of the one in
     component/, or beside those. `arguments`: what `inspect_model` gets (JSON). `conversion`: what makes of this
-    a model that the component can run; `files` and `model` are then those of `Converted.source`.
+    a model that the component can run; `files` and `model` are then those of `Converted.source`. `pinned_with`: the
+    `3.x` that `requirements` were written with, where `python_version` is None as another runs the model too: it is
+    taken if the usual one lacks some of them.
     """
 
     files: Mapping[str, Path]
@@ -153,6 +157,7 @@ class ModelSource:
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion | None = None
+    pinned_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,9 +217,8 @@ class Preparation(ABC, Generic[_Report]):
 @dataclass(frozen=True)
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
-    has; NaN where one is not defined. `parts` are what
-    must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
-    `pictures` a title to PNG bytes."""
+    has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
