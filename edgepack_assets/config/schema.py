@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from edgepack_assets.config.compute_settings import ComputeSettings, as_experiment_name, compute_workspace
 from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts, registered_name
-from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.sensor_settings import SensorSettings
 from edgepack_assets.config.tolerance import Tolerance, read_confidence, read_tolerance
@@ -293,6 +294,9 @@ class ModelTypeSettings(Section):
         "(default: all others).",
         json_schema_extra={"default": "auto"},
     )
+    compute: ComputeSettings | None = Field(
+        default=None, description="Keys of the section compute that are others for this model type."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -355,6 +359,9 @@ class Settings(Section):
         default=RuntimeSettings(), description="How environments are built, and the limits of model code."
     )
     run: RunSettings = Field(default=RunSettings(), description="Where a run belongs, and where it may write files.")
+    compute: ComputeSettings = Field(
+        default=ComputeSettings(), description="Where a run's work is done: here, or as a job of Azure ML."
+    )
     sensors: SensorSettings = Field(
         default=SensorSettings(), description="How the sensors look for new model versions."
     )
@@ -390,3 +397,22 @@ class Settings(Section):
             known = ", ".join(sorted(self.model_types))
             raise ConfigError(f"{self.file}: model_types has no entry {name!r}; it has: {known}")
         return self.model_types[name]
+
+    def compute_of(self, model_type: str) -> ComputeSettings:
+        """The compute of a model type: its own keys, else those of the top level. Names and tags of the jobs come from
+        the section run where neither has any."""
+        compute = self.compute.with_keys_of(self.model_type(model_type).compute)
+        named = {
+            "experiment_name": compute.experiment_name or as_experiment_name(self.run.experiment_name),
+            "display_name": compute.display_name or self.run.display_name or None,
+            "build_reference": compute.build_reference or self.run.build_reference or None,
+            "deploy_environment": compute.deploy_environment or self.run.environment or None,
+        }
+        return compute.model_copy(update=named)
+
+    def compute_workspace_of(self, model_type: str) -> AzureMLRegistrySettings:
+        """The workspace that runs the jobs of a model type. Raises ConfigError if none is named."""
+        workspace = compute_workspace(self.compute_of(model_type), self.registry)
+        if workspace is None:
+            raise ConfigError(f"{self.file}: compute names no workspace, and registry is none")
+        return workspace

@@ -49,6 +49,34 @@ run:
   experiment_name: e
   display_name: d
   output_folders: [outputs]
+compute: &compute
+  type: azure_ml
+  subscription_id: 0b1f
+  resource_group: group
+  workspace_name: workspace
+  cluster_name: edgepack
+  cluster_size: Standard_DS3_v2
+  cluster_region: westeurope
+  min_instances: 0
+  max_instances: 2
+  idle_time_before_scale_down: 15
+  low_priority: true
+  identity:
+    client_id: "1"
+    resource_id: /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u
+  environment_name: edgepack
+  environment_image: mcr.microsoft.com/azureml/base:1
+  conda_path: conda.yml
+  env_description: d
+  docker_args: [--cap-add=SYS_ADMIN]
+  experiment_name: e
+  display_name: d
+  build_reference: "0012"
+  deploy_environment: prod
+  wait_for_completion: false
+  output_file: job.txt
+  start_time_limit: 1800
+  time_limit: 7200
 sensors:
   interval: 60
   sweep_interval: 600
@@ -86,6 +114,7 @@ model_types:
     numbering: fail
     numbering_agreement: 0.8
     approval: {default: auto, prod: required}
+    compute: *compute
   pump:
     implementation: state_identifier
     model_name: pump
@@ -213,7 +242,7 @@ def test_every_key_has_a_title_and_a_description() -> None:
 
 
 def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_path: Path) -> None:
-    for name in ("code", "python", "requirements.txt", "secrets.pem"):
+    for name in ("code", "python", "requirements.txt", "secrets.pem", "conda.yml"):
         (tmp_path / name).touch()
     file = tmp_path / "edgepack.yaml"
     file.write_text(COMPLETE)
