@@ -95,7 +95,7 @@ class LocalBackend:
 
     def list_files(self, folder: str) -> Iterator[StoredFile]:
         """Every file below the folder that can be seen."""
-        for path in sorted(_walk(folder, lambda error: None)):
+        for path in _walk(folder, lambda error: None):
             try:
                 status = Path(path).stat()
             except OSError:
@@ -114,8 +114,10 @@ class LocalBackend:
 
 
 def _walk(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
-    for parent, _, names in os.walk(folder, onerror=on_error):
-        yield from (f"{parent}/{name}" for name in names)
+    """Every file below a folder, each folder's files in order: there may be a million, and no list of all is made."""
+    for parent, folders, names in os.walk(folder, onerror=on_error):
+        folders.sort()
+        yield from (f"{parent}/{name}" for name in sorted(names))
 
 
 def _raise(error: OSError) -> None:

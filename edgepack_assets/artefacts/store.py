@@ -13,6 +13,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -217,10 +218,10 @@ class ArtefactStore:
 
     # garbage ----------------------------------------------------------------------------------------
 
-    def garbage(self, needed: Iterable[str], grace: float) -> list[StoredFile]:
+    def garbage(self, needed: Collection[str], grace: float) -> list[StoredFile]:
         """Blobs whose digest is not in `needed`, their local copies, and temporary files that a crash left behind, if
         they were not used for `grace` seconds: a run in progress may not have written its manifest yet."""
-        keep = set(needed)
+        keep = needed if isinstance(needed, AbstractSet) else set(needed)  # of a million, one copy is enough
         unneeded = (file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep)
         return [*unneeded, *self.replaceable(grace, keep)]
 
@@ -228,7 +229,7 @@ class ArtefactStore:
         """What is garbage whatever the manifests say: temporary files that a crash left behind, and local copies of
         blobs that are not in `needed`, if they were not used for `grace` seconds."""
         is_remote = self._backend.local_folder is None
-        return [*self._idle("tmp", grace), *(self._cache.garbage(set(needed), grace) if is_remote else ())]
+        return [*self._idle("tmp", grace), *(self._cache.garbage(needed, grace) if is_remote else ())]
 
     def idle_named(self, kind: str, grace: float) -> dict[str, StoredFile]:
         """Documents of a kind, by key, that were not used for `grace` seconds."""
