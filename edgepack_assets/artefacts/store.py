@@ -70,13 +70,16 @@ class ArtefactStore:
 
     # blobs ------------------------------------------------------------------------------------------
 
-    def put_file(self, path: Path, media_type: str, move: bool = False) -> Blob:
+    def put_file(self, path: Path, media_type: str, move: bool = False, is_final: bool = False) -> Blob:
         """Keep the file's bytes. Idempotent. With `move` the file itself may become the blob: it may be gone
-        afterwards, and nobody may have it open for writing."""
+        afterwards, and nobody may have it open for writing. Nobody writes into one that `is_final` any more: the blob
+        may be a second name of it."""
         blob = Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type)
         stored = self._blob_path(blob.digest)
         if move and not self._use(stored, blob.size) and self._backend.move_blob(stored, path):
             self._verified.remember(stored)
+            return blob
+        if is_final and not self._use(stored, blob.size) and self._backend.link_blob(stored, path):
             return blob
         return self._put(path, blob)
 
