@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
-from edgepack_assets.errors import ModelError
+from edgepack_assets.errors import EnvironmentBuildError, ModelError
 from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
@@ -22,6 +25,7 @@ from edgepack_assets.model_types.model_folder.model_failures import Loading, exp
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
 from edgepack_assets.model_types.renumbering import KEY, put_in_front
 from edgepack_assets.model_types.renumbering import settings as renumbering_settings
+from edgepack_assets.packaging.stamp import COMPONENT
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
@@ -30,7 +34,7 @@ from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
@@ -79,12 +83,15 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         source = shipping.source
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
-            source.requirements, python, context.store, context.settings.runtime, source.constraints
-        )
-        lock = generation.lock
-        environment = context.environment(lock)
+            source.requirements if source.packaged_requirements is None else source.packaged_requirements,
+            python, context.store, context.settings.runtime, source.constraints,
+        )  # fmt: skip
+        lock = inspected = generation.lock
+        if source.packaged_requirements is not None:
+            inspected = server_lock(source, python, context)
+        environment = context.environment(inspected)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
-        context.sandbox.prepare(environment, context.child_imports(key, lock))
+        context.sandbox.prepare(environment, context.child_imports(key, inspected))
         background_imports.start(implementation.host_imports)
         component = work / "component"
         folders = implementation.component_folders(entry, None)
@@ -100,9 +107,14 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 implementation.finish_component(component, source)
             model_json = {**source.model, **implementation.component_settings(inspection)}
             _write_model_json(component, model_json)
+            several = implementation.pipeline(component, source, inspection, work / "pipeline")
         spec = implementation.component_spec(inspection)
 
         def build(component: Path, folder: Path) -> Path:
+            if several:
+                return context.packaging.build_pipeline_package(
+                    several, lock, entry.package_name, entry.description, folder
+                )
             return context.packaging.build_config_package(
                 component, spec, lock, entry.package_name, entry.description, folder
             )
@@ -123,8 +135,9 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
         if renumbering.is_compared:
             inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
-        rows = context.packaging.config_package_rows(package, lock)
-        rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
+        names = [each.name for each in several] or [COMPONENT]
+        rows = context.packaging.config_package_rows(package, lock, names)
+        rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
         rows += implementation.inspection_rows(inspection, entry)
         rows += renumbering.rows
         artefact = Artefact(
@@ -134,6 +147,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 "package": context.store.put_file(package, ZIP, move=True),
                 "lock": context.store.put_json(lock.model_dump(mode="json")),
                 "inspection": context.store.put_json(inspection),
+                **({SERVER_LOCK: context.store.put_json(inspected.model_dump(mode="json"))} if several else {}),
                 **shipping.parts,
             },
             facts={
@@ -144,13 +158,26 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             },
             made_from={"registered_model": digest},
         )
+        folders_shown = {each.name: each.folder for each in several} or {"": component}
         files = [
-            {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
-            for file in sorted(component.rglob("*")) if file.is_file()
+            {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
+            for name, folder in folders_shown.items() for file in sorted(folder.rglob("*")) if file.is_file()
         ]  # fmt: skip
     kept = lock_was_kept, environment.kept
     report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
     return artefact, report
+
+
+def server_lock(source: ModelSource, python: str, context: TaskContext) -> Lock:
+    """The lock that stands for the server's GPU runtime. Raises EnvironmentBuildError saying that it is that one."""
+    pinned = {canonicalize_name(Requirement(line).name) for line in source.requirements if "==" in line}
+    # what the model was saved with says nothing of the server's own runtime
+    bounds = tuple(line for line in source.constraints if canonicalize_name(Requirement(line).name) not in pinned)
+    try:
+        generation, _ = generation_for(source.requirements, python, context.store, context.settings.runtime, bounds)
+    except EnvironmentBuildError as error:
+        raise EnvironmentBuildError(f"what stands for the server's GPU runtime cannot be locked: {error}") from error
+    return generation.lock
 
 
 def _assemble(component: Path, folders: Sequence[Path], source: ModelSource, work: Path) -> None:

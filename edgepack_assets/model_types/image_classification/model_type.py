@@ -11,6 +11,7 @@ from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.model_types.image_classification import (
     contact_sheet,
+    gpu,
     image_input,
     input_trial,
     keras_comparison,
@@ -29,6 +30,7 @@ from edgepack_assets.model_types.interface import (
     ModelType,
     Payload,
     PayloadWriter,
+    PipelineComponent,
     Prepped,
     Results,
     Score,
@@ -45,7 +47,7 @@ class ImageClassification(ModelType):
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
     keys_beside_settings: ClassVar[frozenset[str]] = frozenset(
-        {"input", "output", "conversion", "payload", "image_format"}
+        {"input", "output", "conversion", "payload", "image_format", "runtime", "gpu"}
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
@@ -98,6 +100,12 @@ class ImageClassification(ModelType):
             metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
         )
 
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """Three where the model runs on the GPU runtime."""
+        return gpu.pipeline(component, source, inspection, self.component_spec(inspection), work)
+
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component need not find out again of the model."""
         found: Mapping[str, Any] = inspection["component"]
@@ -109,7 +117,7 @@ class ImageClassification(ModelType):
         configured, found = entry.settings.payload, inspection.get("payload") or "json"
         if (configured, found) != ("json", "json"):
             rows.append(CheckRow("payload", configured == found, found, configured))
-        return rows
+        return rows + gpu.rows(entry.settings)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """Index of a class -> its folder in the raw data."""
