@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.sandbox import child_main
 from edgepack_assets.sandbox.child_main import RecordError, result_line
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.untrusted_files import open_output
@@ -111,7 +112,7 @@ def check_results(what: str, results: Path, records: int, outputs: dict[str, str
     """The records that were answered, if there is one line for each, in order, with what the component declares:
     whatever ran in the child may have written another one. `tensors`: as in `result_line`."""
     lines, characters, answered = 0, 0, array("Q")
-    longest, tensor = (_LONGEST_TENSORS, _as_it_is) if tensors else (_LONGEST_LINE, None)
+    longest, tensor = (_LONGEST_TENSORS, _as_the_child_s) if tensors else (_LONGEST_LINE, None)
     try:
         with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(longest):
@@ -136,8 +137,9 @@ def check_results(what: str, results: Path, records: int, outputs: dict[str, str
     return answered
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+def _as_the_child_s(tensor: Tensor) -> object:
+    """The array as `result_line` knows it: child_main.py has loaded value_types.py by its path, as in the child."""
+    return child_main.value_types.Tensor(tensor.dtype, tensor.shape, tensor.data)
 
 
 class SeveralRuns:

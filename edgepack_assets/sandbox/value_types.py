@@ -13,7 +13,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 _BYTES, _TENSOR = "$bytes", "$tensor"
 """Keys under which base64 text stands for bytes in JSON: {"$bytes": "AAE="}, and a numpy type for an array, with its
@@ -124,12 +124,11 @@ def wanted(kind: str) -> str:
     return f" ({_WANTED[kind]})" if kind in _WANTED else ""
 
 
-class Tensor(NamedTuple):
+class Tensor:
     """An array as it crosses the process border: the name of its numpy type, its shape, its bytes in C order."""
 
-    dtype: str
-    shape: "tuple[int, ...]"
-    data: bytes
+    def __init__(self, dtype: str, shape: "tuple[int, ...]", data: bytes) -> None:
+        self.dtype, self.shape, self.data = dtype, shape, data
 
     def tobytes(self) -> bytes:
         """As an array of numpy has it."""

@@ -1,0 +1,175 @@
+"""A classifier on the server's GPU runtime, from the registered .onnx file to the registered package of three
+components, with the real libraries in environments of their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import ArtefactStore
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.errors import EdgepackError, EnvironmentBuildError, ModelError
+from edgepack_assets.model_types.interface import Results
+from edgepack_assets.packaging.contract import read_contract
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.config_package import ConfigPackageReport, make_config_package
+from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
+from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
+from edgepack_assets.tasks.metrics import make_metrics
+from edgepack_assets.tasks.payload_data import make_payload
+from edgepack_assets.tasks.prepped_data import prepare_data
+from edgepack_assets.tasks.validation_results import ValidationReport, validate
+from edgepack_assets_tests.environments.installed import installed_wheel
+from edgepack_assets_tests.environments.wheels import Index
+from edgepack_assets_tests.model_types.image_classification.onnx_models import build
+from edgepack_assets_tests.tasks.plant import PackagingHere
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the server's runtime is not part of this environment")
+
+COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
+NAMES = ["preprocessing", "inference", "postprocessing"]
+
+
+@dataclass
+class Made:
+    """What a chain of tasks gave."""
+
+    payload: Artefact
+    config: Artefact
+    packaging: ConfigPackageReport
+    results: Artefact
+    validation: ValidationReport
+    answers: list[tuple[int, str, float]]
+    package: Path
+
+    def component(self, name: str) -> dict[str, bytes]:
+        """The files of a component of the config package."""
+        with zipfile.ZipFile(self.package) as archive:
+            top = f"{archive.namelist()[0]}{name}/"
+            return {each.removeprefix(top): archive.read(each) for each in archive.namelist() if each.startswith(top)}
+
+
+class GpuPlant:
+    """A plant with photos of three colours; its environments are built of what is installed here."""
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder, self.index = folder, index
+        self.store = ArtefactStore(str(folder / "artefacts"), folder / "cache")
+        self.registry = LocalRegistry(folder / "registry")
+        photos = folder / "photos"
+        for name, colour in COLOURS.items():
+            (photos / name).mkdir(parents=True)
+            for number, size in enumerate(((37, 21), (8, 8), (40, 90))):
+                Image.new("RGB", size, colour).save(photos / name / f"{number}.png")
+        tags = {name: str(label) for label, name in enumerate(COLOURS)}
+        self.registry.register(Kind.DATA, "photos", photos, tags)
+        self._models = 0
+
+    def context(self, sandbox: Sandbox | None = None, **entry: Any) -> TaskContext:
+        file = self.folder / "edgepack.yaml"
+        settings = {
+            "registry": {"path": "registry"}, "artefacts": {"root": str(self.folder / "artefacts")},
+            "runtime": {"environments": str(self.folder / "environments"), "index_url": self.index.url,
+                        "time_limit": 120},
+            "model_types": {"colours": {
+                "implementation": "image_classification", "model_name": "colours", "package_name": "Colours",
+                "raw_data": {"name": "photos"}, "requirements": [f"onnxruntime=={onnxruntime.__version__}"],
+                "gates": {"accuracy_validation": {"min": 1.0}}, **entry,
+            }},
+        }  # fmt: skip
+        file.write_text(yaml.safe_dump(settings))
+        loaded = load_settings(file)
+        sandbox = sandbox or Sandbox(loaded.runtime)
+        return TaskContext(loaded, self.registry, self.store, sandbox, PackagingHere(), logging.getLogger(__name__))
+
+    def register(self, model: Path) -> ModelKey:
+        return ModelKey("colours", self.registry.register(Kind.MODEL, "colours", model, {}).number)
+
+    def make(self, key: ModelKey, context: TaskContext) -> Made:
+        with context.sandbox:
+            payload, _ = make_payload(key, context)
+            config, packaging = make_config_package(key, context)
+            results, validation = validate(key, payload, config, context)
+        read = Results(context.store.fetch(results.parts["results"])).answers()
+        answers = [
+            (each.record, str(each.outputs["prediction"]), json.loads(each.outputs["ic_probability"])["value"])
+            for each in read
+        ]
+        package = context.store.fetch(config.parts["package"])
+        return Made(payload, config, packaging, results, validation, answers, package)
+
+    def deploy(self, key: ModelKey, made: Made, context: TaskContext) -> DeploymentReport:
+        with context.sandbox:
+            prepped, _ = prepare_data(key, made.payload, made.config, context)
+            metrics, _ = make_metrics(key, made.payload, prepped, made.results, context)
+            validated = Validated(made.config, made.payload, made.results, metrics)
+            for artefact in (*vars(validated).values(), prepped):
+                context.store.save(artefact)
+            artefact, report = deploy(key, validated, {}, "", context)
+            context.store.save(artefact)
+        return report
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuPlant]:
+    folder = tmp_path_factory.mktemp("gpu")
+    with Index() as index, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_CACHE_DIR", str(folder / "uv-cache"))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        for name, requires in {
+            "numpy": (), "pillow": (), "protobuf": (), "onnxruntime": ("numpy", "protobuf", "flatbuffers", "packaging"),
+            "flatbuffers": (), "packaging": (),
+        }.items():  # fmt: skip
+            index.add(installed_wheel(name, requires))
+        yield GpuPlant(folder, index)
+
+
+def test_a_package_of_three_components_answers_as_one_of_one(plant: GpuPlant, tmp_path: Path) -> None:
+    key = plant.register(build(tmp_path / "colours.onnx", (1, 3, 12, 16), weights=np.eye(3) * 8, last="Softmax"))
+    gpu = {"warmup": True, "tensorrt": {"precision_mode": "FP16", "max_cached_engines": 2}}
+    alone = plant.make(key, plant.context())
+    context = plant.context(runtime="gpu", gpu=gpu)
+    made = plant.make(key, context)
+
+    assert made.answers == alone.answers and len(made.answers) == 9
+    failed = [row.name for row in (*made.packaging.rows, *made.validation.rows) if not row.passed]
+    assert failed == ["how images enter the model is known", "the answers are those of the GPU"]
+    assert [row["component"] for row in made.validation.components] == NAMES
+    total = made.validation.latency["sum"]
+    kept = context.store.read_json(made.results.observations["latency"])["components"]
+    assert total == pytest.approx(sum(kept[name]["sum"] for name in NAMES))
+    contract, before = read_contract(made.package), read_contract(alone.package)
+    assert list(contract.components) == NAMES
+    assert contract.components["inference"].startswith("gpuruntime")
+    assert (contract.inputs, contract.outputs, contract.metrics) == (before.inputs, before.outputs, before.metrics)
+
+    assert set(made.component("inference")) == {"config.pbtxt", "1/model.onnx"}
+    settings = made.component("inference")["config.pbtxt"].decode()
+    for words in ("dims: [1, 3, 12, 16]", "zero_data: true", 'key: "precision_mode" value: "FP16"',
+                  'key: "max_cached_engines" value: "2"'):  # fmt: skip
+        assert words in settings
+    shipped = {package.name for package in context.lock_of(made.config).packages}
+    assert shipped == {"numpy", "pillow"}, "the server brings its own onnxruntime"
+    assert "onnxruntime" in context.store.read_json(made.config.parts[SERVER_LOCK])["requirements"][0]
+
+    report = plant.deploy(key, made, plant.context(runtime="gpu", gpu=gpu))
+    assert report.rows and all(row.passed for row in report.rows)
+    again = plant.make(key, plant.context(runtime="gpu", gpu=gpu))
+    assert again.config.digest == made.config.digest
+    assert plant.deploy(key, again, plant.context(runtime="gpu", gpu=gpu)).was_registered_before
