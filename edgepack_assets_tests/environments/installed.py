@@ -18,7 +18,8 @@ def installed_wheel(name: str, requires: Sequence[str] = ()) -> tuple[str, bytes
     """(file name, bytes) of a wheel with the files of an installed distribution. `requires` is what it asks for."""
     found = distribution(name)
     top = Path(str(found.locate_file("")))
-    info = f"{name}-{found.version}.dist-info"
+    plain = name.replace("-", "_")
+    info = f"{plain}-{found.version}.dist-info"
     buffer, record = io.BytesIO(), []
     with zipfile.ZipFile(buffer, "w") as archive:
 
@@ -38,4 +39,4 @@ def installed_wheel(name: str, requires: Sequence[str] = ()) -> tuple[str, bytes
         add(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {found.version}\n{needs}".encode())
         add(f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", f"{''.join(record)}{info}/RECORD,,\n")
-    return f"{name}-{found.version}-py3-none-any.whl", buffer.getvalue()
+    return f"{plain}-{found.version}-py3-none-any.whl", buffer.getvalue()

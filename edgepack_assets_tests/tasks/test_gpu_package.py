@@ -21,7 +21,7 @@ from PIL import Image
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.errors import EdgepackError, EnvironmentBuildError, ModelError
+from edgepack_assets.errors import EdgepackError, EnvironmentBuildError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.partitions import ModelKey
@@ -134,7 +134,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuPlant]:
         patch.setenv("NO_PROXY", "127.0.0.1")
         for name, requires in {
             "numpy": (), "pillow": (), "protobuf": (), "onnxruntime": ("numpy", "protobuf", "flatbuffers", "packaging"),
-            "flatbuffers": (), "packaging": (),
+            "flatbuffers": (), "packaging": (), "opencv-python-headless": ("numpy",),
         }.items():  # fmt: skip
             index.add(installed_wheel(name, requires))
         yield GpuPlant(folder, index)
@@ -166,10 +166,88 @@ def test_a_package_of_three_components_answers_as_one_of_one(plant: GpuPlant, tm
         assert words in settings
     shipped = {package.name for package in context.lock_of(made.config).packages}
     assert shipped == {"numpy", "pillow"}, "the server brings its own onnxruntime"
-    assert "onnxruntime" in context.store.read_json(made.config.parts[SERVER_LOCK])["requirements"][0]
+    server = {package["name"] for package in context.store.read_json(made.config.parts[SERVER_LOCK])["packages"]}
+    assert {"onnxruntime", "protobuf"} <= server
 
     report = plant.deploy(key, made, plant.context(runtime="gpu", gpu=gpu))
     assert report.rows and all(row.passed for row in report.rows)
     again = plant.make(key, plant.context(runtime="gpu", gpu=gpu))
     assert again.config.digest == made.config.digest
     assert plant.deploy(key, again, plant.context(runtime="gpu", gpu=gpu)).was_registered_before
+
+
+def _open_float16(folder: Path) -> Path:
+    """An export with an open batch and size, two outputs, and its weights in another file."""
+    sharp = numpy_helper.from_array((np.eye(3) * 8).astype(np.float16), "sharp")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("MatMul", ["features", "sharp"], ["logits"]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["n", 3]) for name in ("features", "logits")]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT16, ["n", 3, "h", "w"])
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", [image], outputs, [sharp]),
+        opset_imports=[helper.make_opsetid("", 13)], ir_version=8,
+    )  # fmt: skip
+    onnx.external_data_helper.convert_model_to_external_data(made, location="weights.bin", size_threshold=0)
+    folder.mkdir()
+    onnx.save(made, folder / "model.onnx")
+    return folder
+
+
+def test_an_open_float16_export_with_image_sets_in_batches(plant: GpuPlant, tmp_path: Path) -> None:
+    """Several images of a part are one record, and one batch. The same model without the GPU runtime needs options of
+    an .onnx file beside image sets."""
+    parts = tmp_path / "parts"
+    for name, colour in COLOURS.items():
+        (parts / name / "part").mkdir(parents=True)
+        for number, shade in enumerate((0.7, 1.0)):
+            pixels = tuple(round(shade * level) for level in colour)
+            Image.new("RGB", (20, 14), pixels).save(parts / name / "part" / f"{number}.png")
+        Image.new("RGB", (20, 14), colour).save(parts / name / "single.png")
+    tags = {name: str(label) for label, name in enumerate(COLOURS)}
+    plant.registry.register(Kind.DATA, "parts", parts, tags)
+    key = plant.register(_open_float16(tmp_path / "export"))
+    entry = {
+        "raw_data": {"name": "parts"}, "payload": "image_set", "output": {"name": "logits"},
+        "input": {"range": [0, 1], "size": [12, 16]},
+    }  # fmt: skip
+    alone = plant.make(key, plant.context(**entry))
+    assert {"onnx_options.py", "image_set_decoding.py", "imageset.py"} <= set(alone.component("inference"))
+    assert len(alone.answers) == 6
+
+    made = plant.make(key, plant.context(**entry, runtime="gpu", gpu={"max_batch_size": 2}))
+    assert [answer[:2] for answer in made.answers] == [answer[:2] for answer in alone.answers]
+    for (_, _, ours), (_, _, theirs) in zip(made.answers, alone.answers, strict=True):
+        assert ours == pytest.approx(theirs, rel=5e-3)
+    settings = made.component("inference")["config.pbtxt"].decode()
+    assert "max_batch_size: 2" in settings and "dims: [3, 12, 16]" in settings and "dims: [3]" in settings
+    report = plant.deploy(key, made, plant.context(**entry, runtime="gpu", gpu={"max_batch_size": 2}))
+    assert all(row.passed for row in report.rows)
+
+    single = plant.make(key, plant.context(**entry, runtime="gpu"))
+    assert len(single.answers) == 3, "a record of two images has no answer where one image is the most"
+
+
+def test_no_onnxruntime_for_the_plant_s_python_is_said(plant: GpuPlant, tmp_path: Path) -> None:
+    key = plant.register(build(tmp_path / "colours.onnx", (1, 3, 8, 8)))
+    context = plant.context(runtime="gpu", requirements=["onnxruntime==0.9"])
+    with pytest.raises(EnvironmentBuildError, match="what stands for the server's GPU runtime cannot be locked.*onnxr"):
+        plant.make(key, context)
+
+
+@pytest.mark.parametrize(
+    ("shape", "entry", "told"),
+    [
+        ((3, 3, 8, 8), {}, "it takes 3 images at a time; export it with batch size 1"),
+        ((1, 3, 8, 8), {"gpu": {"max_batch_size": 4}}, "is 1x3x8x8, one image at a time: set gpu.max_batch_size to 1"),
+        ((1, 5, 8, 8), {}, "neither the second nor the last number is 1"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(
+    plant: GpuPlant, tmp_path: Path, shape: tuple[int, ...], entry: dict[str, Any], told: str
+) -> None:
+    key = plant.register(build(tmp_path / "colours.onnx", shape))
+    with pytest.raises(EdgepackError, match=told):
+        plant.make(key, plant.context(runtime="gpu", **entry))
