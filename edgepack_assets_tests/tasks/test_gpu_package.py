@@ -233,7 +233,9 @@ def test_an_open_float16_export_with_image_sets_in_batches(plant: GpuPlant, tmp_
 def test_no_onnxruntime_for_the_plant_s_python_is_said(plant: GpuPlant, tmp_path: Path) -> None:
     key = plant.register(build(tmp_path / "colours.onnx", (1, 3, 8, 8)))
     context = plant.context(runtime="gpu", requirements=["onnxruntime==0.9"])
-    with pytest.raises(EnvironmentBuildError, match="what stands for the server's GPU runtime cannot be locked.*onnxr"):
+    with pytest.raises(
+        EnvironmentBuildError, match=r"what stands for the server's GPU runtime cannot be locked.*onnxr"
+    ):
         plant.make(key, context)
 
 
