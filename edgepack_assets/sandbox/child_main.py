@@ -125,8 +125,7 @@ def _answer_before(line: str) -> Any:
     """What the component before answered to a record, with its arrays."""
 
     def array_of(tensor: Any) -> Any:
-        import numpy as np  # the component's own
-
+        np = importlib.import_module("numpy")  # the component's own
         return np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape).copy()
 
     return value_types.from_json(line, array_of)["outputs"]
