@@ -47,7 +47,8 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package. `conversion`: where the model was converted, how."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how. `server`: the lock that
+    stands for the server's GPU runtime."""
 
     rows: list[CheckRow]
     files: list[dict[str, Any]]
@@ -57,6 +58,7 @@ class ConfigPackageReport:
     inspection: dict[str, Any]
     renumbering: Renumbering
     conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    server: Lock | None = None
 
     @property
     def lock(self) -> Lock:
@@ -164,7 +166,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             for name, folder in folders_shown.items() for file in sorted(folder.rglob("*")) if file.is_file()
         ]  # fmt: skip
     kept = lock_was_kept, environment.kept
-    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
+    server = inspected if several else None
+    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata, server)
     return artefact, report
 
 

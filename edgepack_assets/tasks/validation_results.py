@@ -108,7 +108,8 @@ def validate(
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
         trial = implementation.trial(payload, results, inspection, context.entry(key), work)
-        warnings, tried = [], []
+        warnings: list[CheckRow] = []
+        tried: list[dict[str, Any]] = []
         if trial:
             folder = runner.whole_component(work) if server else runner.component_folder
             warnings, tried = try_out(key, trial, folder, server or environment, context)

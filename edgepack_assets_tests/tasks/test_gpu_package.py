@@ -22,8 +22,10 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import EdgepackError, EnvironmentBuildError
-from edgepack_assets.model_types.interface import Results
+from edgepack_assets.model_types.interface import Results, read_lines
+from edgepack_assets.operations.lock_usage import lock_uses
 from edgepack_assets.packaging.contract import read_contract
+from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
@@ -33,6 +35,7 @@ from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.metrics import make_metrics
 from edgepack_assets.tasks.payload_data import make_payload
+from edgepack_assets.tasks.predecessor import answers_to, find_predecessor, registered_zip
 from edgepack_assets.tasks.prepped_data import prepare_data
 from edgepack_assets.tasks.validation_results import ValidationReport, validate
 from edgepack_assets_tests.environments.installed import installed_wheel
@@ -174,6 +177,60 @@ def test_a_package_of_three_components_answers_as_one_of_one(plant: GpuPlant, tm
     again = plant.make(key, plant.context(runtime="gpu", gpu=gpu))
     assert again.config.digest == made.config.digest
     assert plant.deploy(key, again, plant.context(runtime="gpu", gpu=gpu)).was_registered_before
+    locks = {context.lock_of(made.config).key, context.store.read_json(made.config.parts[SERVER_LOCK])["key"]}
+    for who in (str(key), str(report.registered)):
+        uses = lock_uses(context.store, plant.registry, context.settings.runtime.environments)
+        assert {use.key for use in uses if use.who == who} >= locks, "garbage collection keeps both locks"
+
+
+def test_a_later_version_has_a_delta_and_is_compared(plant: GpuPlant, tmp_path: Path) -> None:
+    """The package before is run again, on raw data that it has not seen."""
+    entry = {"runtime": "gpu", "package_name": "Later", "model_name": "later"}
+    first, second = (
+        ModelKey("colours", plant.registry.register(Kind.MODEL, "later", model, {}).number)
+        for model in (
+            build(tmp_path / "a.onnx", (1, 3, 8, 8), weights=np.eye(3) * sharp, last="Softmax") for sharp in (4, 6)
+        )
+    )
+    plant.deploy(first, plant.make(first, plant.context(**entry)), plant.context(**entry))
+    photos = tmp_path / "photos"
+    for name, colour in COLOURS.items():
+        (photos / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9), colour).save(photos / name / "new.png")
+    tags = {name: str(label) for label, name in enumerate(COLOURS)}
+    plant.registry.register(Kind.DATA, "new_photos", photos, tags)
+    entry |= {"raw_data": {"name": "new_photos"}, "delta": True}
+    made = plant.make(second, plant.context(**entry))
+    context = plant.context(**entry)
+    before = find_predecessor(second, context)
+    assert before is not None
+    with context.sandbox, answers_to(made.payload, before, second, context) as results:
+        found = {each.record: str(each.outputs["prediction"]) for each in results.answers()}
+    assert found == {record: answer for record, answer, _ in made.answers}
+    report = plant.deploy(second, made, plant.context(**entry))
+    assert all(row.passed for row in report.rows)
+    assert report.delta is not None and report.delta.registered is not None, "the wheels need not be sent again"
+
+
+@pytest.mark.e2e
+def test_the_sdk_s_own_runner_gives_the_same(plant: GpuPlant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets what it pins for its GPU stage from the index that this machine uses."""
+    with quiet_import():
+        from simaticai.testing.pipeline_runner import LocalPipelineRunner
+
+    key = plant.register(build(tmp_path / "colours.onnx", ("n", 3, 12, 16), weights=np.eye(3) * 8, last="Softmax"))
+    entry = {"runtime": "gpu", "gpu": {"max_batch_size": 2}, "package_name": "Stock"}
+    made = plant.make(key, plant.context(**entry))
+    report = plant.deploy(key, made, plant.context(**entry))
+    package = tmp_path / "stock.zip"
+    package.write_bytes(registered_zip(report.registered, tmp_path, plant.registry).read_bytes())
+    records = [*read_lines(plant.store.fetch(made.payload.parts["records"]))]
+    with LocalPipelineRunner(package, path=tmp_path / "stock") as stock:
+        theirs = stock.run_pipeline(records)
+    assert [
+        (number, answer["prediction"], json.loads(answer["ic_probability"])["value"])
+        for number, answer in enumerate(theirs)
+    ] == made.answers
 
 
 def _open_float16(folder: Path) -> Path:

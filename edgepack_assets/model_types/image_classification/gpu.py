@@ -51,8 +51,8 @@ def configured(settings: ImageClassificationSettings, name: str) -> dict[str, An
         return {}
     if not name.lower().endswith(".onnx"):
         raise ModelError(
-            f"{name}: runtime: gpu goes with an .onnx file, which is all that the server's GPU runtime takes: remove it "
-            "from edgepack.yaml, or register the model exported to ONNX"
+            f"{name}: runtime: gpu goes with an .onnx file, which is all that the server's GPU runtime takes: remove "
+            "it from edgepack.yaml, or register the model exported to ONNX"
         )
     gpu = settings.gpu.model_dump(mode="json", exclude_none=True) if settings.gpu is not None else {}
     return {"gpu": {"max_batch_size": 1, "warmup": False, **gpu}}
@@ -66,7 +66,7 @@ def requirements(merged: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...
     pinned = {_name(line): line.strip() for line in pins if line.strip() and not line.lstrip().startswith("#")}
     server = {name: [pinned[name]] for name in (*_RUNTIME, "numpy")}
     packaged = []
-    named = {}
+    named: dict[str, list[str]] = {}
     for line in merged:
         if (name := _name(line)) in _RUNTIME:
             named.setdefault(name, []).append(line)

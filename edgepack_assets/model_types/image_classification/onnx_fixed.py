@@ -75,8 +75,8 @@ def write_fixed(  # noqa: PLR0917 - what is read, what is written
     size = stop - body + sum(sum(map(_length, new)) - (end - begin) for begin, end, new in pieces)
     if size + source.stat().st_size - (stop - start) > LARGEST:
         raise ModelError(
-            f"{source.name}: has {size} bytes with its weights; runtime: gpu takes models of up to {LARGEST} bytes, which "
-            "is what one .onnx file may have: export it in float16, or remove runtime: gpu"
+            f"{source.name}: has {size} bytes with its weights; runtime: gpu takes models of up to {LARGEST} bytes, "
+            "which is what one .onnx file may have: export it in float16, or remove runtime: gpu"
         )
     with disk_errors(target), source.open("rb") as content, target.open("wb") as stream:
         _copy(content, 0, start, stream)
@@ -94,8 +94,8 @@ def _inlined(tensor: ExternalTensor, name: str, weights: Mapping[str, Path]) -> 
     """The initializer with its data in it."""
     if not tensor.stop:
         raise ModelError(
-            f"{name}: keeps weights of a nested graph in {tensor.location!r}, which runtime: gpu does not take: export the "
-            "model as one file"
+            f"{name}: keeps weights of a nested graph in {tensor.location!r}, which runtime: gpu does not take: export "
+            "the model as one file"
         )
     file = weights[Path(tensor.location).as_posix()]
     length = file.stat().st_size - tensor.offset if tensor.length is None else tensor.length

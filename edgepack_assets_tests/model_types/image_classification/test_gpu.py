@@ -21,17 +21,19 @@ def read(model: Path, **settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("implementation", "lines", "told"),
     [
-        ("image_classification", "runtime: gpu\n    gpu:\n      max_batch_size: 0", "edgepack.yaml:10: .*max_batch_size"),
-        ("image_classification", "runtime: gpu\n    gpu:\n      max_batch_size: 1.5", "edgepack.yaml:10: .*max_batch_size"),
+        ("image_classification", "runtime: gpu\n    gpu:\n      max_batch_size: 0",
+         "edgepack.yaml:10: .*max_batch_size"),
+        ("image_classification", "runtime: gpu\n    gpu:\n      max_batch_size: 1.5",
+         "edgepack.yaml:10: .*max_batch_size"),
         ("image_classification", "runtime: gpu\n    gpu:\n      tensorrt: {fp16: true}",
-         "edgepack.yaml:10: .*unknown key 'fp16'; allowed here: .*precision_mode"),
+         "edgepack.yaml:10: .*unknown key 'model_types.press.gpu.tensorrt.fp16'; allowed here: .*precision_mode"),
         ("image_classification", "runtime: gpu\n    gpu:\n      tensorrt: {precision_mode: INT8}",
          "edgepack.yaml:10: .*precision_mode.*FP32.*FP16"),
         ("image_classification", "runtime: gpu\n    gpu:\n      tensorrt: {trt_engine_cache_path: 'a\" b'}",
          "edgepack.yaml:10: .*trt_engine_cache_path"),
         ("image_classification", "gpu:\n      warmup: true", "edgepack.yaml:.*gpu goes with runtime: gpu"),
         ("image_classification", "runtime: cuda", "edgepack.yaml:8: .*runtime.*python.*gpu"),
-        ("state_identifier", "runtime: gpu", "edgepack.yaml:8: .*unknown key 'runtime'"),
+        ("state_identifier", "runtime: gpu", "edgepack.yaml:8: .*unknown key 'model_types.press.runtime'"),
     ],
 )  # fmt: skip
 def test_what_is_configured_wrong_is_told_with_its_line(
