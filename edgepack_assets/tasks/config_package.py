@@ -86,7 +86,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
             source.requirements if source.packaged_requirements is None else source.packaged_requirements,
-            python, context.store, context.settings.runtime, source.constraints,
+            python, context.store, context.settings.runtime, source.constraints, tell=context.log.info,
         )  # fmt: skip
         lock = inspected = generation.lock
         if source.packaged_requirements is not None:
@@ -177,7 +177,9 @@ def server_lock(source: ModelSource, python: str, context: TaskContext) -> Lock:
     # what the model was saved with says nothing of the server's own runtime
     bounds = tuple(line for line in source.constraints if canonicalize_name(Requirement(line).name) not in pinned)
     try:
-        generation, _ = generation_for(source.requirements, python, context.store, context.settings.runtime, bounds)
+        generation, _ = generation_for(
+            source.requirements, python, context.store, context.settings.runtime, bounds, tell=context.log.info
+        )
     except EnvironmentBuildError as error:
         raise EnvironmentBuildError(f"what stands for the server's GPU runtime cannot be locked: {error}") from error
     return generation.lock
