@@ -287,6 +287,15 @@ def test_an_open_float16_export_with_image_sets_in_batches(plant: GpuPlant, tmp_
     assert len(single.answers) == 3, "a record of two images has no answer where one image is the most"
 
 
+def test_the_usual_inputs_are_tried_with_the_model_of_the_gpu_component(plant: GpuPlant, tmp_path: Path) -> None:
+    """It was trained on BGR, and that is not configured."""
+    key = plant.register(build(tmp_path / "bgr.onnx", (1, 3, 12, 16), weights=np.eye(3)[::-1] * 8, last="Softmax"))
+    made = plant.make(key, plant.context(runtime="gpu"))
+    [row] = [row for row in made.validation.rows if row.name.startswith("no other usual image input")]
+    assert not row.passed and "channel_order: bgr" in row.found
+    assert made.validation.tried
+
+
 def test_no_onnxruntime_for_the_plant_s_python_is_said(plant: GpuPlant, tmp_path: Path) -> None:
     key = plant.register(build(tmp_path / "colours.onnx", (1, 3, 8, 8)))
     context = plant.context(runtime="gpu", requirements=["onnxruntime==0.9"])
