@@ -292,8 +292,10 @@ def test_the_usual_inputs_are_tried_with_the_model_of_the_gpu_component(plant: G
     key = plant.register(build(tmp_path / "bgr.onnx", (1, 3, 12, 16), weights=np.eye(3)[::-1] * 8, last="Softmax"))
     made = plant.make(key, plant.context(runtime="gpu"))
     [row] = [row for row in made.validation.rows if row.name.startswith("no other usual image input")]
-    assert not row.passed and "channel_order: bgr" in row.found
-    assert made.validation.tried
+    assert (
+        "0.333 are right as packaged; best of 15 others: 1.000 with input: {range: [0, 1], channel_order: bgr"
+        in row.found
+    )
 
 
 def test_no_onnxruntime_for_the_plant_s_python_is_said(plant: GpuPlant, tmp_path: Path) -> None:
