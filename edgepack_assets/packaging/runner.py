@@ -136,14 +136,14 @@ class PackageRunner:
         """Leave the work folder to its owner."""
 
     def _read_pipeline(self, archive: zipfile.ZipFile, config: str) -> None:
-        what = f"{self.package.name}: is not a pipeline package"
+        subject = f"{self.package.name}: is not a pipeline package"
         try:
             pipeline = load_yaml(archive.read(config))["dataFlowPipeline"]
             components = pipeline["components"]
             parameters = pipeline.get("pipelineParameters", [])
             self.parameters = {parameter["name"]: parameter["defaultValue"] for parameter in parameters}
         except KeyError as error:
-            raise PackageError(f"{what}: {config}: {error.args[0]}") from None
+            raise PackageError(f"{subject}: {config}: {error.args[0]}") from None
         except (yaml.YAMLError, TypeError, AttributeError) as error:
             raise PackageError(f"{what}: {config} cannot be read: {error}") from None
         named = [str(component.get("name")) for component in components]
@@ -161,8 +161,8 @@ class PackageRunner:
         if held != locked:
             differing = sorted(file for file in held.keys() | locked.keys() if held.get(file) != locked.get(file))
             raise PackageError(
-                f"{what}: its wheels are not those of the environment {self._environment.folder.name}, so what runs in "
-                f"there would not be what is shipped: {', '.join(differing)}"
+                f"{subject}: its wheels are not those of the environment {self._environment.folder.name}, so what runs "
+                f"in there would not be what is shipped: {', '.join(differing)}"
             )
 
     @staticmethod
@@ -194,7 +194,7 @@ class PackageRunner:
 
     def run(  # noqa: PLR0917 - what is run, and how far
         self,
-        what: str,
+        subject: str,
         records: Path,
         child_imports: Iterable[str],
         until_answers: int | None = None,
@@ -285,7 +285,7 @@ class PackageRunner:
             inputs={"records": records},
             outputs={"results": results, "times": times},
         )
-        counted = parse_report(what, _Counted, value)
+        counted = parse_report(subject, _Counted, value)
         if count is not None and counted.records > count:
             raise ComponentError(f"{what} reported {counted.records} records; the payload has {count}")
         declared = {variable["name"]: variable["type"] for variable in config["outputType"]}
@@ -300,11 +300,11 @@ class PackageRunner:
         return run
 
 
-def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
+def _wheels_of(component: zipfile.ZipFile, subject: str) -> dict[str, str]:
     """sha256 of each wheel that a component ships, by file name."""
     digests = {}
-    with opened_inside(component, _WHEELS, what) as wheels:
-        for name in checked_names(wheels, what):
+    with opened_inside(component, _WHEELS, subject) as wheels:
+        for name in checked_names(wheels, subject):
             with wheels.open(name) as stream:
                 digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     return digests

@@ -44,7 +44,7 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
         context.work_folder() as work,
         PackageRunner(package, work, context.sandbox, context.environment(lock), wheels, server) as runner,
     ):
-        what = f"running {package.name} of {key}"
+        subject = f"running {package.name} of {key}"
         run = runner.run(
             what, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count,
             server_imports=context.child_imports(key, server.lock) if server else (),
