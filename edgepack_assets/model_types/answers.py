@@ -287,10 +287,10 @@ def pipeline(is_wanted: bool) -> Callable[[Any], tuple[PipelineComponent, ...]]:
     return check
 
 
-def _once(what: str, variables: Iterable[Variable | Parameter]) -> None:
-    found = [variable.name for variable in variables]
-    if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise UnfitAnswerError(f"{what} with two of one name: {', '.join(map(repr, twice))}")
+def _once(subject: str, variables: Iterable[Variable | Parameter]) -> None:
+    names = [variable.name for variable in variables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UnfitAnswerError(f"{subject} with two of one name: {', '.join(map(repr, twice))}")
 
 
 def array_types(files: Iterable[str]) -> Callable[[Any], Mapping[str, ArrayType]]:

@@ -108,13 +108,15 @@ def latency_of(seconds: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, floa
     }  # fmt: skip
 
 
-def check_results(what: str, results: Path, records: int, outputs: dict[str, str], tensors: bool = False) -> array[int]:
+def check_results(
+    subject: str, results: Path, records: int, outputs: dict[str, str], tensors: bool = False
+) -> array[int]:
     """The records that were answered, if there is one line for each, in order, with what the component declares:
     whatever ran in the child may have written another one. `tensors`: as in `result_line`."""
     lines, characters, answered = 0, 0, array("Q")
     longest, tensor = (_LONGEST_TENSORS, _as_the_child_s) if tensors else (_LONGEST_LINE, None)
     try:
-        with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
+        with open_output(results, _RESULTS_LIMIT, subject) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(longest):
                 if lines == records:
                     raise ValueError(f"they are not one line for each of {records} records")
@@ -129,11 +131,11 @@ def check_results(what: str, results: Path, records: int, outputs: dict[str, str
             if os.fstat(stream.fileno()).st_size > characters + characters // 8 + _GZIP_OVERHEAD:
                 raise ValueError("the file is larger than what it holds")
     except RecordError as error:
-        raise ComponentError(f"{what} left a false answer to record {lines}: {printable(str(error))}") from None
+        raise ComponentError(f"{subject} left a false answer to record {lines}: {printable(str(error))}") from None
     except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ComponentError(f"{what} left results that cannot be read: {printable(str(error))}") from None
+        raise ComponentError(f"{subject} left results that cannot be read: {printable(str(error))}") from None
     if lines != records:
-        raise ComponentError(f"{what} left results that are not one line for each of {records} records")
+        raise ComponentError(f"{subject} left results that are not one line for each of {records} records")
     return answered
 
 

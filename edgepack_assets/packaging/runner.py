@@ -145,18 +145,18 @@ class PackageRunner:
         except KeyError as error:
             raise PackageError(f"{subject}: {config}: {error.args[0]}") from None
         except (yaml.YAMLError, TypeError, AttributeError) as error:
-            raise PackageError(f"{what}: {config} cannot be read: {error}") from None
+            raise PackageError(f"{subject}: {config} cannot be read: {error}") from None
         named = [str(component.get("name")) for component in components]
         if not components or len(set(named)) != len(named) or not all(map(_NAME.fullmatch, named)):
-            raise PackageError(f"{what}: {config} names the components {', '.join(map(repr, named)) or 'none'}")
+            raise PackageError(f"{subject}: {config} names the components {', '.join(map(repr, named)) or 'none'}")
         self.components = [Component(each, self._folder / str(each["name"])) for each in components]
 
     def _check_wheels(self, component: zipfile.ZipFile, inside: str, has_wheels: bool) -> None:
-        what = f"{self.package.name}/{inside}"
+        subject = f"{self.package.name}/{inside}"
         if self._wheels is not None:
             held = self._wheels.get(inside, {})
         else:
-            held = _wheels_of(component, f"{what}/{_WHEELS}") if has_wheels else {}
+            held = _wheels_of(component, f"{subject}/{_WHEELS}") if has_wheels else {}
         locked = {package.file: package.digest for package in self._environment.lock.packages}
         if held != locked:
             differing = sorted(file for file in held.keys() | locked.keys() if held.get(file) != locked.get(file))
@@ -210,19 +210,19 @@ class PackageRunner:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._work))
         if len(self.components) == 1:
             [component] = self.components
-            ran = self._run_one(component, what, records, folder, imports[True], until_answers, count)
+            ran = self._run_one(component, subject, records, folder, imports[True], until_answers, count)
             return PackageRun(
                 ran.results, ran.times, ran.records, len(ran.answers), latency_of(ran.seconds), ran.answers
             )
         several = SeveralRuns(folder, [component.name for component in self.components])
         for part, size in several.parts(records):
-            self._run_part(what, part, size, imports, until_answers, several)
+            self._run_part(subject, part, size, imports, until_answers, several)
             if until_answers is not None and several.answered >= until_answers:
                 break
         return several.finished()
 
     def _run_part(  # noqa: PLR0917 - what is run, and how
-        self, what: str, part: Path, size: int, imports: Mapping[bool, tuple[str, ...]], until_answers: int | None,
+        self, subject: str, part: Path, size: int, imports: Mapping[bool, tuple[str, ...]], until_answers: int | None,
         several: SeveralRuns,
     ) -> None:  # fmt: skip
         """Run each component over a part of the payload. Where records lose their answer on the way, more of them are
@@ -234,9 +234,10 @@ class PackageRunner:
             for number, component in enumerate(self.components):
                 first, last = number == 0, number == len(self.components) - 1
                 folder = Path(tempfile.mkdtemp(prefix="component-", dir=part.parent))
+                named = f"{subject}, component {component.name}"
                 ran.append(
                     self._run_one(
-                        component, f"{what}, component {component.name}", records, folder, imports[component.is_python],
+                        component, named, records, folder, imports[component.is_python],
                         enough if first else None, size if first else ran[0].records,
                         follows=not first, precedes=not last,
                     )
@@ -246,7 +247,7 @@ class PackageRunner:
                     records.unlink()
                     if ran[-1].records != ran[0].records:
                         raise ComponentError(
-                            f"{what}: component {component.name} left {ran[-1].records} of {ran[0].records} records"
+                            f"{subject}: component {component.name} left {ran[-1].records} of {ran[0].records} records"
                         )
                 records = ran[-1].results
             if enough is None or len(ran[-1].answers) >= enough or ran[0].records == size:
@@ -254,7 +255,7 @@ class PackageRunner:
         several.add(ran)
 
     def _run_one(  # noqa: PLR0917 - what is run, and how
-        self, component: Component, what: str, records: Path, folder: Path, child_imports: Iterable[str],
+        self, component: Component, subject: str, records: Path, folder: Path, child_imports: Iterable[str],
         until_answers: int | None, count: int | None, *, follows: bool = False, precedes: bool = False,
     ) -> ComponentRun:  # fmt: skip
         config = component.config
@@ -268,7 +269,7 @@ class PackageRunner:
             environment, entrypoint = self._server, lay_out_gpu_stage(component.folder)
         results, times = folder / "results.jsonl.gz", folder / "times.f64"
         value = self._sandbox.run(
-            what,
+            subject,
             environment,
             child_imports,
             RunJob(
@@ -287,16 +288,16 @@ class PackageRunner:
         )
         counted = parse_report(subject, _Counted, value)
         if count is not None and counted.records > count:
-            raise ComponentError(f"{what} reported {counted.records} records; the payload has {count}")
+            raise ComponentError(f"{subject} reported {counted.records} records; the payload has {count}")
         declared = {variable["name"]: variable["type"] for variable in config["outputType"]}
-        answers = check_results(what, results, counted.records, declared, precedes)
-        with open_output(times, 8 * counted.records, what) as stream:
+        answers = check_results(subject, results, counted.records, declared, precedes)
+        with open_output(times, 8 * counted.records, subject) as stream:
             if os.fstat(stream.fileno()).st_size != 8 * counted.records or len(answers) != counted.answered:
-                raise ComponentError(f"{what} reported other records and answers than it left")
+                raise ComponentError(f"{subject} reported other records and answers than it left")
         run = ComponentRun(results, times, counted.records, answers)
         seconds = run.seconds
         if not (seconds >= 0).all() or not (seconds < _LONGEST_RECORD).all():  # neither holds for a NaN
-            raise ComponentError(f"{what} left times of records that are no times")
+            raise ComponentError(f"{subject} left times of records that are no times")
         return run
 
 

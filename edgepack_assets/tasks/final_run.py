@@ -46,7 +46,7 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
     ):
         subject = f"running {package.name} of {key}"
         run = runner.run(
-            what, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count,
+            subject, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count,
             server_imports=context.child_imports(key, server.lock) if server else (),
         )  # fmt: skip
         validated = Results(context.store.fetch(validation_results.parts["results"]))
