@@ -101,8 +101,8 @@ class GpuPlant:
         sandbox = sandbox or Sandbox(loaded.runtime)
         return TaskContext(loaded, self.registry, self.store, sandbox, PackagingHere(), logging.getLogger(__name__))
 
-    def register(self, model: Path) -> ModelKey:
-        return ModelKey("colours", self.registry.register(Kind.MODEL, "colours", model, {}).number)
+    def register(self, model: Path, name: str = "colours") -> ModelKey:
+        return ModelKey("colours", self.registry.register(Kind.MODEL, name, model, {}).number)
 
     def make(self, key: ModelKey, context: TaskContext) -> Made:
         with context.sandbox:
@@ -187,7 +187,7 @@ def test_a_later_version_has_a_delta_and_is_compared(plant: GpuPlant, tmp_path: 
     """The package before is run again, on raw data that it has not seen."""
     entry = {"runtime": "gpu", "package_name": "Later", "model_name": "later"}
     first, second = (
-        ModelKey("colours", plant.registry.register(Kind.MODEL, "later", model, {}).number)
+        plant.register(model, "later")
         for model in (
             build(tmp_path / "a.onnx", (1, 3, 8, 8), weights=np.eye(3) * sharp, last="Softmax") for sharp in (4, 6)
         )
@@ -265,9 +265,10 @@ def test_an_open_float16_export_with_image_sets_in_batches(plant: GpuPlant, tmp_
         Image.new("RGB", (20, 14), colour).save(parts / name / "single.png")
     tags = {name: str(label) for label, name in enumerate(COLOURS)}
     plant.registry.register(Kind.DATA, "parts", parts, tags)
-    key = plant.register(_open_float16(tmp_path / "export"))
+    key = plant.register(_open_float16(tmp_path / "export"), "parts")
     entry = {
-        "raw_data": {"name": "parts"}, "payload": "image_set", "output": {"name": "logits"},
+        "model_name": "parts", "package_name": "Parts", "raw_data": {"name": "parts"}, "payload": "image_set",
+        "output": {"name": "logits"},
         "input": {"range": [0, 1], "size": [12, 16]},
     }  # fmt: skip
     alone = plant.make(key, plant.context(**entry))
