@@ -47,6 +47,7 @@ from edgepack_assets.model_types.records import (
     gzip_writer,
     read_lines,
 )
+from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 from edgepack_assets.sandbox.value_types import TYPES
 
@@ -83,6 +84,7 @@ __all__ = [
     "RawDataError",
     "Record",
     "Results",
+    "Samples",
     "Score",
     "Section",
     "SideJob",
@@ -225,12 +227,14 @@ class Preparation(ABC, Generic[_Report]):
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
     has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
-    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes. `samples` are the records of which
+    metrics are means, for gates with a confidence."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Samples | None = None
 
 
 class Trial(ABC):
@@ -282,6 +286,14 @@ class ModelType(ABC):
     category_output: ClassVar[str | None] = None
     """The output that says which of several states or classes a record belongs to, as a number or a text. A new model
     version is compared in it with the package before. None: it is not compared."""
+    envelope_per: ClassVar[str | None] = None
+    """What gives a value of the envelope's metrics: a window, an image. None: there is no envelope. Else, where the
+    entry sets `envelope`, envelope/component/ and the folder component_envelope/ are laid over the component's others,
+    `learn_envelope(arguments)` of child_tasks.py gets `records` and `count` as `prepare` does and returns what
+    envelope.LearnedEnvelope says. That goes into model.json and the inspection, under `envelope`, and `component_spec`
+    declares the metrics then."""
+    envelope_tasks: ClassVar[str] = "child_tasks.py"
+    """The file that defines `learn_envelope` and `probe_faults`. One of another name is alone in the sandbox."""
 
     @property
     def folder(self) -> Path:
@@ -363,6 +375,13 @@ class ModelType(ABC):
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
+        return None
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What faults to try on the packaged model, where `fault_probes` is set; None where there are none. Rows that
+        do more than warn fail validation_results.are_complete."""
         return None
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:

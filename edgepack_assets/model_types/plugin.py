@@ -66,6 +66,8 @@ class Plugin:
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
         self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
+        self.envelope_per: str | None = self._attribute("envelope_per", answers.instance_of(str, type(None)))
+        self.envelope_tasks: str = self._attribute("envelope_tasks", answers.instance_of(str))
         self.inspection: type[UntrustedReport] = self._attribute("inspection", answers.report_class)
         self.preparation: Preparation[Any] | None = self._attribute("preparation", answers.preparation)
         self.folder = self._attribute("folder", answers.instance_of(Path))
@@ -154,6 +156,16 @@ class Plugin:
         check = answers.instance_of(Trial, type(None))
         trial: Trial | None = self._call("trial", check, self._plugin.trial, payload, results, inspection, entry, work)
         return trial
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """See ModelType."""
+        check = answers.instance_of(Trial, type(None))
+        probes: Trial | None = self._call(
+            "probes", check, self._plugin.probes, payload, results, inspection, entry, work
+        )
+        return probes
 
     def trial_rows(self, trial: Trial, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """See Trial.rows."""

@@ -131,7 +131,8 @@ def _package_reference(
     package = packages[version]
     value, where = _metric_of(package, name, payload)
     source = f"{package} of model version {version}, on {where}"
-    return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
+    source = source if value is not None else f"{package} of model version {version} has no {name}"
+    return Reference(source, value, package=package)
 
 
 def _stage_reference(
@@ -140,9 +141,10 @@ def _stage_reference(
     at_work = [move for move in moves(packages) if move.stage == stage]
     if not at_work:
         return Reference(f"no package of this model is in {stage}: edgepack package promote", None)
-    value, where = _metric_of(at_work[-1].package, name, payload)
-    source = f"{at_work[-1].package}, in {at_work[-1]}, on {where}"
-    return Reference(source if value is not None else f"{at_work[-1].package} has no {name}", value)
+    package = at_work[-1].package
+    value, where = _metric_of(package, name, payload)
+    source = f"{package}, in {at_work[-1]}, on {where}"
+    return Reference(source if value is not None else f"{package} has no {name}", value, package=package)
 
 
 def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:

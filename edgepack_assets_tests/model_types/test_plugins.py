@@ -256,6 +256,7 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "categories": lambda plugin, path: plugin.categories({}),
     "category_names": lambda plugin, path: plugin.category_names(_payload(path), {}),
     "trial": lambda plugin, path: plugin.trial(_payload(path), Results(path), {}, entry(), path),
+    "probes": lambda plugin, path: plugin.probes(_payload(path), Results(path), {}, entry(), path),
     "compare": lambda plugin, path: plugin.compare(None, entry(), None, path),
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),

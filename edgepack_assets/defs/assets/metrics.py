@@ -9,6 +9,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.tasks.certainty import certainty_report
 from edgepack_assets.tasks.contract_changes import config_package_of, contract_rows
 from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
@@ -45,10 +46,13 @@ def metrics(
         if numbering.table:
             tables["Answers before and now"] = table(numbering.table)
         config_package = config_package_of(key, validation_results, task_context)
+        sure = certainty_report(artefact, payload_data, key, task_context)
+        tables |= {title: table(rows) for title, rows in sure.tables.items()}
         kept = [*numbering.rows, *contract_rows(key, config_package, task_context)]
-        rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows]
+        rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows, *sure.rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
         rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
         tags = raw_data_tags(context.instance, key, payload_data)
+        numbers |= {f"{name} (interval)": text for name, text in sure.texts.items()}
         metadata = {**numbers, "predecessor": numbering.predecessor, **tables, **pictures}
         yield from result(context, artefact, CHECK, rows, metadata, tags=tags)

@@ -48,5 +48,6 @@ def validation_results(
             "preview": table(report.preview),
             **({"latency_of_components": table(report.components)} if report.components else {}),
             **({"tried": table(report.tried)} if report.tried else {}),
+            **({"faults": table(report.faults)} if report.faults else {}),
             **({"changed_by_conversion": table(report.changed)} if report.changed else {}),
         }, only_warn={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
+from edgepack_assets.model_types import envelope
+from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.interface import (
     ComponentSpec,
     ModelSource,
@@ -19,6 +21,7 @@ from edgepack_assets.model_types.interface import (
     Prepped,
     Results,
     Score,
+    Trial,
     Variable,
 )
 from edgepack_assets.model_types.model_folder.model_file import (
@@ -46,6 +49,11 @@ from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, PHA
 
 _FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops": "skops"}
 # joblib reads plain pickles too, and a .pkl may well have been written by joblib
+_ENVELOPE_METRICS = (
+    envelope.DISTANCE,
+    Variable("envelope_outside", "String", "Share of the window's values beyond the range that it was proven on"),
+    Variable("envelope_missing", "String", "Share of the window's values that are missing"),
+)
 _ENVIRONMENT_FILES = ("requirements.txt", "conda.yaml", "python_env.yaml")
 
 
@@ -60,6 +68,7 @@ class StateIdentifier(ModelType):
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
     category_output = "prediction"
+    envelope_per = "window"
     inspection = Inspection
     preparation = WindowFeatures()
     host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
@@ -152,6 +161,7 @@ class StateIdentifier(ModelType):
                 Variable("model_input_min", "String", "Smallest value in the window"),
                 Variable("model_input_max", "String", "Largest value in the window"),
                 Variable("model_input_mean", "String", "Mean of the window"),
+                *(_ENVELOPE_METRICS if envelope.is_in(inspection) else ()),
             ),
             parameters=(
                 Parameter("step_size", "Integer", inspection["window_step"], "Records from one answer to the next"),
@@ -179,6 +189,12 @@ class StateIdentifier(ModelType):
         """Whether the model is as configured, has the metrics that the gates name, and the states that have names."""
         states = shipped(self.categories(inspection), inspection)
         return [*inspection_rows(inspection, entry), *state_names.names_rows(inspection, states)]
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """Faults of the channels, on stretches of the recording."""
+        return FaultProbes(payload.records, payload.count, warns=entry.fault_probes == "warn")
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
