@@ -35,6 +35,7 @@ from edgepack_assets.model_types.conversion import (
     SideJobs,
     SideResult,
 )
+from edgepack_assets.model_types.pipeline import GpuModel, GpuTensor, PipelineComponent
 from edgepack_assets.model_types.records import (
     Answer,
     Label,
@@ -66,6 +67,8 @@ __all__ = [
     "ComponentSpec",
     "Conversion",
     "Converted",
+    "GpuModel",
+    "GpuTensor",
     "Label",
     "ModelError",
     "ModelSource",
@@ -74,6 +77,7 @@ __all__ = [
     "Parameter",
     "Payload",
     "PayloadWriter",
+    "PipelineComponent",
     "PluginError",
     "Preparation",
     "Prepared",
@@ -148,6 +152,8 @@ class ModelSource:
     a model that the component can run; `files` and `model` are then those of `Converted.source`. `pinned_with`: the
     `3.x` that `requirements` were written with, where `python_version` is None as another runs the model too: it is
     taken if the usual one lacks some of them.
+    `packaged_requirements`: of a package of several components what its Python components need; `requirements` are
+    then those of the environment that stands for the server's GPU runtime, in which the model is inspected, too.
     """
 
     files: Mapping[str, Path]
@@ -160,6 +166,7 @@ class ModelSource:
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion | None = None
+    packaged_requirements: tuple[str, ...] | None = None
     pinned_with: str | None = None
 
 
@@ -344,6 +351,17 @@ class ModelType(ABC):
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component must know of the inspection: added to model.json (JSON)."""
         return {}
+
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """The components that ship one after the other in place of the one that was laid out in `component` and
+        inspected there; none where that one ships. Their folders are made in `work`. A source with
+        `packaged_requirements` has some, with exactly one for the GPU runtime. Trials then get the files of the first
+        component, with the model of the GPU component.
+
+        Raises ModelError."""
+        return ()
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Rows of the config package's check on the inspection: what is only assumed, for example."""
