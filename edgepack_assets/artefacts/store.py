@@ -30,6 +30,9 @@ from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.partitions import ModelKey
 
+REMOTE_RUNS = "remote_runs"
+"""The folder of the mailboxes of jobs on other machines: defs/remote/mailbox.py."""
+
 
 def open_store(settings: Settings) -> ArtefactStore:
     """The artefact store that the configuration names. In Azure it uses the registry's credential."""
@@ -66,6 +69,11 @@ class ArtefactStore:
         self._backend = open_backend(root, credential, time_limit)
         self._cache = BlobCache(cache)
         self._verified = VerifiedFiles()
+
+    @property
+    def backend(self) -> Backend:
+        """Where the files are kept, for what is no artefact."""
+        return self._backend
 
     # blobs ------------------------------------------------------------------------------------------
 
@@ -206,13 +214,15 @@ class ArtefactStore:
     # garbage ----------------------------------------------------------------------------------------
 
     def garbage(self, needed: Iterable[str], grace: float) -> list[StoredFile]:
-        """Blobs whose digest is not in `needed`, their local copies, and temporary files that a crash left behind, if
-        they were not used for `grace` seconds: a run in progress may not have written its manifest yet."""
+        """Blobs whose digest is not in `needed`, their local copies, and what a crash left behind (temporary files, the
+        mailboxes of jobs), if they were not used for `grace` seconds: a run in progress may not have written its
+        manifest yet."""
         keep = set(needed)
         is_remote = self._backend.local_folder is None
         return [
             *(file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep),
             *self._idle("tmp", grace),
+            *self._idle(REMOTE_RUNS, grace),
             *(self._cache.garbage(keep, grace) if is_remote else ()),
         ]
 
