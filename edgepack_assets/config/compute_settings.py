@@ -222,10 +222,10 @@ def compute_problems(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]
         except ValidationError as error:
             for fault in error.errors():
                 yield place, f"{'.'.join(place)}: {fault['msg'].removeprefix('Value error, ')}"
-    for place, section in sections.items():
+    for at, section in sections.items():
         problems = list(_problems(section, settings.registry, settings.artefacts.root)) if section.is_remote else []
         if problems:
-            yield place, f"{'.'.join(place)}: {'; '.join(problems)}"
+            yield at, f"{'.'.join(at)}: {'; '.join(problems)}"
 
 
 def _problems(compute: ComputeSettings, registry: object, root: str) -> Iterator[str]:

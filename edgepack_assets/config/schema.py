@@ -374,16 +374,16 @@ class Settings(Section):
         return self.model_types[name]
 
     def compute_of(self, model_type: str) -> ComputeSettings:
-        """The compute of a model type: the top level's keys, those of the model type in their place, and the labels of
-        the section run where neither names any."""
+        """The compute of a model type: its own keys, else those of the top level. Names and tags of the jobs come from
+        the section run where neither has any."""
         compute = self.compute.with_keys_of(self.model_type(model_type).compute)
-        labels = {
+        named = {
             "experiment_name": compute.experiment_name or as_experiment_name(self.run.experiment_name),
             "display_name": compute.display_name or self.run.display_name or None,
             "build_reference": compute.build_reference or self.run.build_reference or None,
             "deploy_environment": compute.deploy_environment or self.run.environment or None,
         }
-        return compute.model_copy(update=labels)
+        return compute.model_copy(update=named)
 
     def compute_workspace_of(self, model_type: str) -> AzureMLRegistrySettings:
         """The workspace that runs the jobs of a model type. Raises ConfigError if none is named."""

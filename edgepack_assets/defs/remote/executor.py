@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster import RetryMode
 
 from edgepack_assets.compute.base import JobService
 from edgepack_assets.config.loader import load_settings
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from dagster import DagsterEvent
     from dagster._core.execution.context.system import PlanOrchestrationContext
     from dagster._core.execution.plan.plan import ExecutionPlan
+    from dagster._core.execution.retries import RetryMode
 
 MODULE = "edgepack_assets.remote_job"
 _PARTITION = "dagster/partition"
@@ -34,9 +34,9 @@ def configured_service(settings: Settings, model_type: str) -> JobService | None
     """The service that runs the jobs of a model type; None if its runs are done here."""
     if not settings.compute_of(model_type).is_remote:
         return None
-    from edgepack_assets.compute.azure_ml import open_service
+    from edgepack_assets.compute.azure_ml import AzureMlJobs
 
-    return open_service(settings, model_type)
+    return AzureMlJobs(settings.compute_of(model_type), settings.compute_workspace_of(model_type))
 
 
 @dataclass(frozen=True)

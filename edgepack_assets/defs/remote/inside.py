@@ -64,7 +64,7 @@ def main(arguments: Sequence[str], load: LoadDefinitions) -> int:
         credential = AzureCredentialSettings(type="managed_identity", client_id=given.client_id)
         box = Mailbox(open_backend(given.root, credential, _TIME_LIMIT), given.job)
         if not box.claim():
-            box.write("restarted", b"")
+            box.write(f"{mail.MESSAGES}/{mail.RESTARTED}", b"")
             _log.error(
                 f"{given.job} was begun by another process before: the service has started it again. Nothing done"
             )

@@ -192,8 +192,8 @@ class Reader:
         names = self._mailbox.names(MESSAGES)
         if RESTARTED in names:
             raise RemoteJobError(
-                f"the service has started {self._mailbox.job} a second time (its node was taken away or lost): what the "
-                "first one did is not known here"
+                f"the service has started {self._mailbox.job} a second time (its node was taken away or lost): what "
+                "was done the first time is not known here"
             )
         present = {int(name) for name in names if name.isdecimal()}
         taken: list[Message] = []

@@ -187,6 +187,16 @@ class AssetApi:
 
     # requests ---------------------------------------------------------------------------------------------
 
+    def ask_workspace(self, doing: str, method: str, path: str, api_version: str, body: Any = None) -> Any:
+        """The JSON that the workspace answers to a request at a path below its own; None if it is empty."""
+        url = f"{self._workspace()}/{path}".rstrip("/")
+        response = self._remote.call(doing, lambda: self._json(method, url, body, {"api-version": api_version}))
+        return _body_or_none(response)
+
+    def ask_url(self, doing: str, url: str) -> Any:
+        """The JSON that a service of Azure ML answers to a GET; None if it is empty."""
+        return _body_or_none(self._remote.call(doing, lambda: self._json("GET", url)))
+
     def _asset_id(self, kind: Kind, name: str, version: Version) -> str:
         return f"azureml://registries/{self._name}/{_path(kind, name, version)}"
 
@@ -299,3 +309,7 @@ def _taken(kind: Kind, name: str, version: Version, error: EdgepackError) -> Ver
             f"{kind} {name}:{version} was deleted, and a registry gives no number out again; take the next version"
         )
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
+
+
+def _body_or_none(response: Any) -> Any:
+    return response.json() if response.body().strip() else None
