@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterEventType
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import DagsterEvent, EngineEventData, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.api import execute_run
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData, UserFailureData
 from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR, construct_log_record_metadata
 from dagster._utils.interrupts import check_captured_interrupt, pop_captured_interrupt, setup_interrupt_handlers
@@ -183,7 +185,10 @@ class RunHere:
             wanted = AssetRecordsFilter(check.asset_key, asset_partitions=[str(self._key)])
             records = self._instance.fetch_materializations(wanted, limit=1).records
             target = [
-                AssetCheckEvaluationTargetMaterializationData(r.run_id, r.storage_id, r.timestamp) for r in records
+                AssetCheckEvaluationTargetMaterializationData(
+                    run_id=each.run_id, storage_id=each.storage_id, timestamp=each.timestamp
+                )
+                for each in records
             ]
             known = target[0] if check.target_materialization_data is not None and target else None
             return event._replace(event_specific_data=copy(check, target_materialization_data=known))
@@ -284,6 +289,24 @@ class RunHere:
         """The partition of another run of this instance that has ended; None if there is none."""
         other = self._instance.get_run_by_id(run_id) if run_id != self.run.run_id else None
         return other.tags.get("dagster/partition") if other is not None and other.is_finished else None
+
+
+def execute_run_of(  # noqa: PLR0917 - what makes a run
+    job: dg.JobDefinition, instance: dg.DagsterInstance, key: ModelKey, assets: Sequence[str],
+    run_config: Mapping[str, Any], run_id: str,
+) -> dg.DagsterRun:  # fmt: skip
+    """Run some assets of a job's partition with the job's own executor, which `execute_in_process` ignores."""
+    selection = frozenset(dg.AssetKey.from_user_string(asset) for asset in assets)
+    whole = InMemoryJob(job)
+    part = whole.get_subset(asset_selection=selection).get_definition()
+    tags = {**part.run_tags, **part.get_tags_for_partition_key(str(key), selected_asset_keys=selection)}
+    run = instance.create_run_for_job(
+        job_def=part, run_config=run_config, tags=tags, run_id=run_id, asset_selection=selection
+    )
+    execute_run(whole, run, instance)
+    ended = instance.get_run_by_id(run_id)
+    assert ended is not None
+    return ended
 
 
 @dataclass
