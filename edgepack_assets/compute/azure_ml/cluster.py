@@ -90,8 +90,8 @@ class Clusters:
         compute = self._compute
         if compute.cluster_size is None:
             raise EdgepackError(
-                f"{self._where} has no compute cluster {self._name}: create it, or set compute.cluster_size, so that it "
-                "can be created"
+                f"{self._where} has no compute cluster {self._name}: create it, or set compute.cluster_size, so "
+                "that it can be created"
             )
         log(
             f"creating the compute cluster {self._name}: {compute.cluster_size}, {compute.min_instances} to "

@@ -77,7 +77,7 @@ class AzureMlJobs:
                 log(f"started job {request.name} on the compute cluster {self._compute.cluster_name}")
         else:
             self._check_own(job, fingerprint)
-            log(f"job {request.name} was started before: its status is {job.status}")
+            log(f"job {request.name} was started before: its status is {_status_of(job)}")
         self._write_output_file(request.name, log)
         return self._status(request.name, job)
 
@@ -179,7 +179,7 @@ class AzureMlJobs:
             )
 
     def _status(self, name: str, job: Any) -> JobStatus:
-        status = str(job.status or "Unknown")
+        status = _status_of(job)
         phase = phase_of(status)
         facts = self._facts(job)
         if phase is JobPhase.WAITING:
@@ -241,14 +241,19 @@ class AzureMlJobs:
                 )
             except (AbsentError, RefusedError, MissingRoleError):
                 return ""  # a name for the metadata is worth no failure
-            found = next((node for node in nodes if node.run_id == name or node.current_job_name == name), None)
+            found = next((node for node in nodes if name in (node.run_id, node.current_job_name)), None)
             if found is not None:
                 self._nodes[name] = str(found.node_id)
         return self._nodes.get(name, "")
 
 
 def _is_ending(job: Any) -> bool:
-    return phase_of(str(job.status)).is_over or str(job.status) in ("CancelRequested", "Finalizing")
+    return phase_of(_status_of(job)).is_over or _status_of(job) in ("CancelRequested", "Finalizing")
+
+
+def _status_of(job: Any) -> str:
+    """The service's own word: the SDK gives those that it knows as an enumeration, and others as text."""
+    return str(getattr(job.status, "value", job.status) or "Unknown")
 
 
 def _refused_job(error: RefusedError, environment: JobEnvironment, compute: ComputeSettings) -> EdgepackError:
