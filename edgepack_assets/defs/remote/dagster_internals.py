@@ -23,7 +23,11 @@ from dagster._core.events import DagsterEvent, EngineEventData, StepMaterializat
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData, UserFailureData
-from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR, construct_log_record_metadata
+from dagster._core.log_manager import (
+    LOG_RECORD_METADATA_ATTR,
+    construct_log_record_message,
+    construct_log_record_metadata,
+)
 from dagster._utils.interrupts import check_captured_interrupt, pop_captured_interrupt, setup_interrupt_handlers
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.record import copy
@@ -209,13 +213,16 @@ class RunHere:
         return tags
 
     def _materialization_with(self, asset: dg.AssetKey, version_hash: str) -> str:
-        """The storage id of the materialization that a step used: of a partition, Dagster keeps its version's hash."""
+        """The storage id of the materialization that a step used: of a partition, Dagster keeps its version's hash.
+
+        As Dagster does, the newest of any partition stands for the newest of this one."""
         wanted = AssetRecordsFilter(asset, asset_partitions=[str(self._key)])
-        for record in self._instance.fetch_materializations(wanted, limit=_MOST_BEFORE).records:
+        for number, record in enumerate(self._instance.fetch_materializations(wanted, limit=_MOST_BEFORE).records):
             made = record.asset_materialization
             version = ((made.tags if made is not None else None) or {}).get(_DATA_VERSION, "")
             if hashlib.sha256(version.encode()).hexdigest() == version_hash or version == version_hash:
-                return str(record.storage_id)
+                newest = self._instance.fetch_materializations(asset, limit=1).records[0]
+                return str(record.storage_id if number else newest.storage_id)
         return _NO_POINTER
 
     def _take_observation(self, event: DagsterEvent) -> None:
@@ -247,8 +254,7 @@ class RunHere:
         of_step = handler.with_tags(**tags)
         message = (event.message if event is not None else None) or entry.user_message
         shown = construct_log_record_metadata(of_step.metadata, message, event, None)
-        text = " - ".join(filter(None, (self.run.job_name, self.run.run_id, entry.step_key,
-                                        event.event_type_value if event is not None else None, message)))  # fmt: skip
+        text = construct_log_record_message(shown)
         for logger in of_step._loggers:
             logger.log(int(entry.level), text, extra={LOG_RECORD_METADATA_ATTR: shown})
 
