@@ -273,7 +273,7 @@ class RunHere:
         data = StepFailureData(
             error=SerializableErrorInfo(f"{sentence}\n", [], error),
             user_failure_data=UserFailureData("intentional-failure", sentence, metadata),
-            error_source=ErrorSource.UNEXPECTED_ERROR if transient else ErrorSource.USER_CODE_ERROR,
+            error_source=ErrorSource.UNEXPECTED_ERROR,
         )
         self.over.add(step)
         self.failed.add(step)

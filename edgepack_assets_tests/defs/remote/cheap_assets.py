@@ -68,6 +68,7 @@ def payload_data(context: dg.AssetExecutionContext, edgepack: dg.ResourceParam[A
         while key.version == SLOW and not edgepack.store.get_named("go", "press"):
             time.sleep(0.05)
         if key.version == DIES:
+            time.sleep(2)  # for what was told to be sent
             os.kill(os.getpid(), signal.SIGKILL)
         if key.version == RETRIED and context.retry_number == 0:
             raise dg.RetryRequested(max_retries=1, seconds_to_wait=0.1) from TransientError("the registry is busy")

@@ -94,6 +94,8 @@ class ProcessJobs:
             process.poll()
         details = {"cluster": "presses", "studio": f"https://ml.azure.com/runs/{job.name}"}
         if (job / "cancelled").exists():
+            if (job / "pid").exists() and self.is_alive(job.name):
+                return JobStatus(JobPhase.RUNNING, "CancelRequested", details=details)
             return JobStatus(JobPhase.CANCELLED, "Canceled", details=details)
         if (job / "preempted").exists():
             return JobStatus(JobPhase.FAILED, "Failed", "PreemptionError: the node was taken away", True, details)
