@@ -119,15 +119,22 @@ class RemoteRun:
         yield from self._conclude(watch)
 
     def _cancel_left_jobs(self) -> Iterator[DagsterEvent]:
-        """End the jobs of earlier runs of this partition that were ended without them: by a crash of this machine."""
+        """End the jobs of earlier runs of this partition that were ended without them: by a crash of this machine.
+
+        What one tells until it ends goes into its mailbox, which is deleted by the next run, or is garbage."""
         for job in left_mailboxes(self._backend):
             if job == self._name or self._here.partition_of_ended_run(run_id_of(job)) != str(self._key):
                 continue
-            status = self._service.status(job)
-            if status is not None and not status.phase.is_over:
+            try:
+                status = self._service.status(job)
+                if status is None or status.phase.is_over:
+                    Mailbox(self._backend, job).delete()
+                    continue
                 self._service.cancel(job)
+            except EdgepackError as error:  # this run does not depend on it
+                yield self._here.note(f"The job {job}, whose run has ended without it, could not be ended: {error}")
+            else:
                 yield self._here.note(f"Cancelled the job {job}: its run has ended without it")
-            Mailbox(self._backend, job).delete()
 
     def _start(self) -> Iterator[DagsterEvent]:
         yield self._here.note(
