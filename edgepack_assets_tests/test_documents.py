@@ -198,7 +198,7 @@ WITH_VALUES = {
 """Messages that the code fills in, and how they begin there."""
 
 
-@pytest.mark.parametrize("name", ["operations.md", "azure.md"])
+@pytest.mark.parametrize("name", ["operations.md", "azure.md", "compute.md"])
 def test_the_messages_that_are_explained_are_messages_of_the_code(name: str) -> None:
     text = (PROJECT / "docs" / name).read_text()
     [table] = re.findall(r"^\| (?:where, and what it says|message) \|.*?\n\n", text, re.MULTILINE | re.DOTALL)

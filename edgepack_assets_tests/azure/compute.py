@@ -92,6 +92,7 @@ class Compute:
             name = rest[0]
             if request.method == "PUT":
                 return self._put_compute(request, name, principal)
+            self._advance(name)
             if name not in self.computes:
                 return Response(404)  # as recorded: without a body
             if rest[1:] == ["listNodes"]:
@@ -126,32 +127,43 @@ class Compute:
         return answer(201, self._compute_body(name), Azure_AsyncOperation=url, Retry_After="1")
 
     def handle_operation(self, operation: str) -> Response:
-        """The operation's status; each look brings its end nearer, and the cluster is there when it is seen to be."""
+        """The operation's status."""
         with self.lock:
             known = self._operations.get(operation)
             if known is None:
                 return arm_error(404, "NotFound", f"no operation {operation}")
-            if known.looks_left > 0:
-                known.looks_left -= 1
+            self._look(known)
+            if known.looks_left >= 0:
                 return answer(200, {"status": "InProgress"}, Retry_After="1")
             if known.error is not None:
-                self.computes.pop(known.name, None)
                 code, message = known.error
                 return answer(200, {"status": "Failed", "error": {"code": code, "message": message}})
-            if known.name in self.computes:
-                self.computes[known.name]["properties"]["provisioningState"] = "Succeeded"
             return answer(200, {"status": "Succeeded", "percentComplete": 100.0})
+
+    def _advance(self, name: str) -> None:
+        for known in self._operations.values():
+            if known.name == name and known.looks_left >= 0:
+                self._look(known)
+
+    def _look(self, operation: _Operation) -> None:
+        """Creating goes on whoever looks, at the operation or at the compute."""
+        operation.looks_left -= 1
+        if operation.looks_left == -1 and operation.name in self.computes:
+            if operation.error is not None:
+                del self.computes[operation.name]
+            else:
+                self.computes[operation.name]["properties"]["provisioningState"] = "Succeeded"
 
     def _keep(self, name: str, body: dict[str, Any], state: str) -> dict[str, Any]:
         own = dict(body["properties"].get("properties") or {})
         now = _now()
-        nodes = {"allocationState": "Steady", "currentNodeCount": 0, "targetNodeCount": 0, "errors": None}
+        own = {"errors": None, **own, "allocationState": "Steady", "currentNodeCount": 0, "targetNodeCount": 0}
         self.computes[name] = {
             "location": body.get("location") or self.location,
             "identity": body.get("identity"),
             "tags": body.get("tags"),
             "properties": {
-                **body["properties"], "properties": {**own, **nodes}, "computeLocation": body.get("location"),
+                **body["properties"], "properties": own, "computeLocation": body.get("location"),
                 "provisioningState": state, "provisioningErrors": None, "createdOn": now, "modifiedOn": now,
                 "isAttachedCompute": False, "resourceId": None,
             },

@@ -94,9 +94,17 @@ class Jobs:
         for thread in self._threads:
             thread.join(30)
         self._threads.clear()
+        self._forget_files()
         self.jobs.clear()
         self._ended = threading.Event()
         self._set_defaults()
+
+    def _forget_files(self) -> None:
+        """A name may come again in the next test."""
+        if self.jobs:
+            with self.compute.storage.client(ARTIFACTS) as client:
+                for blob in list(client.list_blobs(name_starts_with="ExperimentRun/")):
+                    client.delete_blob(blob.name)
 
     def running_on(self, cluster: str) -> list[str]:
         """The jobs that have a node of the cluster."""

@@ -59,10 +59,8 @@ class Plant:
         for path, text in {"run.txt": "what runs", **(code or {})}.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
-        given: dict[str, Any] = {
-            "environment_variables": {}, "tags": {}, "display_name": "press:1", "time_limit": timedelta(hours=1), **fields
-        }  # fmt: skip
-        return JobRequest(name, command, folder, **given)
+        given: dict[str, Any] = {"environment_variables": {}, "tags": {}, "display_name": "press:1"}
+        return JobRequest(name, command, folder, **{**given, "time_limit": timedelta(hours=1), **fields})
 
     def bodies(self, name: str = "press-1") -> dict[str, Any]:
         """What the service was given for a job."""
@@ -80,15 +78,15 @@ def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """Pauses between attempts take a hundredth of their time; the clock that limits are measured by moves on as if they
-    had been waited. The result says how many seconds they were."""
+    """Pauses between attempts take a thousandth of their time, and the clock that limits are measured by moves on as
+    if they had been waited. The result says how many seconds they were."""
     pauses: list[float] = []
     lock = threading.Lock()
 
     def sleep(seconds: float) -> None:
         with lock:
             pauses.append(seconds)
-        time.sleep(seconds / 100)
+        time.sleep(seconds / 1000)
 
     monkeypatch.setattr(calls, "now", lambda: time.monotonic() + sum(pauses))
     monkeypatch.setattr(calls, "sleep", sleep)

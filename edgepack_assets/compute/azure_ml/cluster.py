@@ -70,6 +70,14 @@ class Clusters:
             return None
         return _cluster(self._name, found or {})
 
+    def node_of(self, job_name: str) -> str:
+        """The node that runs a job; empty if none is known. What the SDK makes of this answer has no run ids (1.35)."""
+        path = f"computes/{self._name}/listNodes"
+        answer = self._assets.api.ask_workspace("listing the nodes", "POST", path, _API_VERSION) or {}
+        return next(
+            (str(node.get("nodeId")) for node in answer.get("nodes") or () if node.get("runId") == job_name), ""
+        )
+
     def obtain(self, log: Log) -> Cluster:
         """The cluster: as it is, or created. Raises EdgepackError if it cannot be used or created."""
         cluster = self.find()
@@ -250,7 +258,7 @@ def _cluster(name: str, body: dict[str, Any]) -> Cluster:
 def _errors(errors: list[Any]) -> str:
     inner = [each.get("error", each) for each in errors if isinstance(each, dict)]
     told = [f"{each.get('code', '')}: {each.get('message', '')}" for each in inner]
-    return without_secrets("; ".join(told))[:800]
+    return without_secrets("; ".join(dict.fromkeys(told)))[:800]
 
 
 def _seconds(duration: object) -> float | None:

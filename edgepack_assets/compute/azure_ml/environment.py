@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
+import sys
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,8 @@ _DISTRIBUTION = "edgepack-assets"
 _DIGITS = 32
 """Of the digest's hexadecimal digits in a version."""
 _CHANNELS = ["conda-forge"]
+_NODE = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
+"""What requirements may depend on, as it is on a node, whatever this machine is."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,13 @@ def job_environment(compute: ComputeSettings) -> JobEnvironment:
     conda: Any = None
     lock: tuple[str, ...] = ()
     if compute.conda_path is not None:
-        conda = _read_conda(compute)
+        conda = read_conda(compute.conda_path)
     elif compute.environment_image is None:
         lock = installed_versions()
         conda = {
             "name": "edgepack",
             "channels": _CHANNELS,
-            "dependencies": [f"python={platform.python_version()}", "pip", {"pip": list(lock)}],
+            "dependencies": [f"python={sys.version_info.major}.{sys.version_info.minor}", "pip", {"pip": list(lock)}],
         }
     return JobEnvironment(compute.environment_name, compute.image, conda, lock, compute.env_description)
 
@@ -98,16 +101,15 @@ def installed_versions(distribution: str = _DISTRIBUTION) -> tuple[str, ...]:
         found[name] = f"{name}=={installed.version.partition('+')[0]}"
         for text in installed.requires or []:
             requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            if requirement.marker is None or requirement.marker.evaluate({**_NODE, "extra": extra}):
                 wanted = canonicalize_name(requirement.name)
                 waiting += [(wanted, each) for each in ("", *requirement.extras)]
     del found[distribution]
     return tuple(sorted(found.values()))
 
 
-def _read_conda(compute: ComputeSettings) -> Any:
-    path = compute.conda_path
-    assert path is not None
+def read_conda(path: Path) -> Any:
+    """A conda file of the user's (compute.conda_path). Raises ConfigError for a file that is none."""
     with disk_errors(path, "read"):
         text = path.read_bytes()
     try:

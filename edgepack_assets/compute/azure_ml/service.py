@@ -185,6 +185,8 @@ class AzureMlJobs:
         if phase is JobPhase.WAITING:
             if queue := queue_state(job.tags or {}):
                 facts["queue"] = queue
+            if status == "Queued" and (errors := self._cluster_errors()):
+                facts["cluster reports"] = errors
             return JobStatus(phase, status, details=facts)
         if phase is JobPhase.RUNNING:
             if node := self._node(name):
@@ -231,19 +233,23 @@ class AzureMlJobs:
         }
         return {key: value for key, value in facts.items() if value}
 
+    def _cluster_errors(self) -> str:
+        """Why the cluster gives no node, such as a missing quota; the service says so there and not at the job."""
+        try:
+            cluster = self._clusters.find()
+        except (MissingRoleError, RefusedError):
+            return ""  # a reason for the log is worth no failure
+        return cluster.errors if cluster is not None else "the compute cluster is not there any more"
+
     def _node(self, name: str) -> str:
         """The node that runs the job, asked for until the service knows it."""
         if name not in self._nodes:
-            client = self._assets.client
             try:
-                nodes = self._assets.remote.call(
-                    "listing the nodes", lambda: list(client.compute.list_nodes(str(self._compute.cluster_name)))
-                )
+                node = self._clusters.node_of(name)
             except (AbsentError, RefusedError, MissingRoleError):
                 return ""  # a name for the metadata is worth no failure
-            found = next((node for node in nodes if name in (node.run_id, node.current_job_name)), None)
-            if found is not None:
-                self._nodes[name] = str(found.node_id)
+            if node:
+                self._nodes[name] = node
         return self._nodes.get(name, "")
 
 

@@ -87,6 +87,7 @@ class RemoteRun:
         self._refused: EdgepackError | None = None
         self._store_answered = time.monotonic()
         self._may_run = False
+        self._has_begun = False
         self._is_over = False
 
     def events(self) -> Iterator[DagsterEvent]:
@@ -235,6 +236,7 @@ class RemoteRun:
 
     def _take_message(self, message: Message) -> Iterator[DagsterEvent]:
         if message["kind"] == mail.HELLO:
+            self._has_begun = True
             self._here.set_clock(float(message["sent"]))
             there = message.get("versions")
             if (difference := differing_versions(software(), there)) is not None:
@@ -264,7 +266,9 @@ class RemoteRun:
         ended = f"The job has ended: {status.service_status}" if status.phase.is_over else "The job has done its work"
         yield self._here.note(ended, {**_shown(status), "log": tail[-8_000:]})
         if self._closed is None:
-            raise RemoteJobError(self._why_it_died(status))
+            # Before the job's own process there is only what the service does with what it was told.
+            is_refused = status.phase is JobPhase.FAILED and not (status.is_infrastructure or self._has_begun)
+            raise (ConfigError if is_refused else RemoteJobError)(self._why_it_died(status))
         if self._closed.get("refused"):
             refused = self._closed["refused"]
             yield from self._fail_open_steps(refused["sentence"], refused["error"], transient=False)

@@ -229,6 +229,8 @@ def _import_sdk() -> type[MLClient]:
             logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(logging.WARNING)
+    # It warns of parts of its own that it uses itself.
+    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
     return MLClient
 
 
