@@ -46,7 +46,8 @@ _ATTEMPT_TAG = "edgepack/attempt"
 _PREFIX = "edgepack-"
 _PASSED_ON = (VARIABLE, AUTHORITY_VARIABLE, "SIMATICAI_TELEMETRY")
 """Variables that the job gets as they are here."""
-_LOG_LINES = 60
+_LOG_LINES, _SHOWN_LINES = 60, 15
+"""Lines of the job's log that are kept with the run, and that are part of an error."""
 _STEP = 0.25
 """Seconds after which an interruption is noticed."""
 
@@ -268,7 +269,10 @@ class RemoteRun:
         if self._closed is None:
             # Before the job's own process there is only what the service does with what it was told.
             is_refused = status.phase is JobPhase.FAILED and not (status.is_infrastructure or self._has_begun)
-            raise (ConfigError if is_refused else RemoteJobError)(self._why_it_died(status))
+            if is_refused:
+                last = "\n".join(tail.splitlines()[-_SHOWN_LINES:])
+                raise ConfigError("\n".join(filter(None, (self._why_it_died(status), last))))
+            raise RemoteJobError(self._why_it_died(status))
         if self._closed.get("refused"):
             refused = self._closed["refused"]
             yield from self._fail_open_steps(refused["sentence"], refused["error"], transient=False)

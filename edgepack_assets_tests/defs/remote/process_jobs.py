@@ -94,18 +94,19 @@ class ProcessJobs:
             process.poll()
         details = {"cluster": "presses", "studio": f"https://ml.azure.com/runs/{job.name}"}
         if (job / "cancelled").exists():
-            if (job / "pid").exists() and self.is_alive(job.name):
-                return JobStatus(JobPhase.RUNNING, "CancelRequested", details=details)
-            return JobStatus(JobPhase.CANCELLED, "Canceled", details=details)
+            is_alive = (job / "pid").exists() and self.is_alive(job.name)
+            phase, word = (JobPhase.RUNNING, "CancelRequested") if is_alive else (JobPhase.CANCELLED, "Canceled")
+            return JobStatus(phase, word, details=details)
         if (job / "preempted").exists():
             return JobStatus(JobPhase.FAILED, "Failed", "PreemptionError: the node was taken away", True, details)
         if not (job / "pid").exists():
             return JobStatus(JobPhase.WAITING, "Queued", details=details)
         if (job / "exit").exists() and not self.has(LATE_END):
             code = (job / "exit").read_text().strip()
-            if code == "0":
-                return JobStatus(JobPhase.SUCCEEDED, "Completed", details=details)
-            return JobStatus(JobPhase.FAILED, "Failed", f"ExecutionFailed: exit code {code}", details=details)
+            phase, word = (JobPhase.SUCCEEDED, "Completed") if code == "0" else (JobPhase.FAILED, "Failed")
+            return JobStatus(
+                phase, word, f"ExecutionFailed: exit code {code}" if code != "0" else None, details=details
+            )
         return JobStatus(JobPhase.RUNNING, "Running", details={**details, "node": "node-7"})
 
     def cancel(self, name: str) -> None:
