@@ -21,7 +21,6 @@ from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
 
 _OURS, _PACKAGE = "edgepack-assets", "edgepack_assets"
 BOOTSTRAP = "bootstrap.py"
-_METADATA = ("METADATA", "entry_points.txt")
 _COMPILED = (".so", ".pyd", ".dll", ".dylib")
 
 
@@ -42,8 +41,9 @@ def write_wheel(folder: Path, distribution: metadata.Distribution, modules: Iter
         content.update(_files_of(module, distribution))
     stem = f"{distribution.name.replace('-', '_')}-{distribution.version}"
     info = f"{stem}.dist-info"
-    for name in _METADATA:
-        if (text := distribution.read_text(name)) is not None:
+    # In a checkout, the metadata that is found first may be those of an older form (egg-info).
+    for name, older in (("METADATA", "PKG-INFO"), ("entry_points.txt", "entry_points.txt")):
+        if (text := distribution.read_text(name) or distribution.read_text(older)) is not None:
             content[f"{info}/{name}"] = text.encode()
     content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edgepack\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     content[f"{info}/RECORD"] = _record(content, f"{info}/RECORD")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -21,15 +22,23 @@ from dagster._core.execution.api import execute_run_iterator
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.compute.base import JobPhase
+from edgepack_assets.config.digest import config_digest
+from edgepack_assets.config.loader import CONFIG_VARIABLE, load_settings
+from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.jobs import JOB
 from edgepack_assets.defs.package_runs import PackageRequest, run_requests
 from edgepack_assets.defs.remote import remote_run
+from edgepack_assets.defs.remote.dagster_internals import execute_run_of
+from edgepack_assets.defs.remote.executor import Remote
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets_tests.defs.assets.staleness import plant_in, why_stale
 from edgepack_assets_tests.defs.remote import cheap_assets as cheap
 from edgepack_assets_tests.defs.remote import process_jobs
 from edgepack_assets_tests.defs.remote.conftest import Place
+from edgepack_assets_tests.defs.remote.process_jobs import ProcessJobs
 
 FAILED, CANCELED, SUCCESS = (dg.DagsterRunStatus[name] for name in ("FAILURE", "CANCELED", "SUCCESS"))
 
@@ -215,6 +224,9 @@ from pathlib import Path
 from edgepack_assets.defs.jobs import ASSETS, JOB
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import Kind
+from edgepack_assets_tests.defs.assets.staleness import plant_in, why_stale
+from edgepack_assets_tests.defs.remote.process_jobs import ProcessJobs
 from edgepack_assets_tests.defs.remote import cheap_assets as cheap
 folder, run_id = Path(sys.argv[1]), sys.argv[2]
 with dg.DagsterInstance.from_config(str(folder)) as instance:
@@ -298,6 +310,37 @@ def test_a_large_event_arrives_whole(place: Place) -> None:
     logged = [entry.user_message for entry in place.instance.all_logs(run.run_id)]
     assert "x" * 200_000 in logged
     assert json.loads((place.folder / "jobs" / place.jobs.jobs[0] / "request.json").read_text())["name"]
+
+
+def test_the_projects_own_definitions_run_in_a_job(
+    tmp_path: Path, prepared_plant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plant_in(tmp_path / "plant", prepared_plant) as plant:
+        monkeypatch.setenv(CONFIG_VARIABLE, str(plant.config))
+        jobs = ProcessJobs(plant.folder / "jobs")
+        remote = Remote(service=lambda *_: jobs, timing=cheap.TIMING)
+        plant.configure(description="as in a job")
+        document = yaml.safe_load(plant.config.read_text())
+        plant.config.write_text(yaml.safe_dump({**document, "run": {"output_folders": [str(tmp_path / "outputs")]}}))
+        plant.record("press", 7.0)
+        raw = plant.registry.versions(Kind.DATA, "press_raw")[-1]
+        copy = tmp_path / "outputs/payload.jsonl.gz"
+        config = {"ops": {"payload_data": {"config": {"payload_path": "payload.jsonl.gz"}}}}
+        # The job of a launch from the asset graph, and of `dagster asset materialize`.
+        job = build_defs(plant.config, remote=remote).resolve_implicit_global_asset_job_def()
+        key, run_id = ModelKey("press", 1), str(uuid.uuid4())
+        run = execute_run_of(job, plant.instance, key, ["payload_data"], config, run_id)
+        assert run.status is SUCCESS, plant.instance.all_logs(run_id)[-2:]
+        [record] = plant.instance.fetch_materializations(dg.AssetKey("payload_data"), limit=1).records
+        made = record.asset_materialization
+        assert made is not None
+        assert record.event_log_entry.run_id == run_id
+        assert made.metadata["raw_data"].value == f"press_raw:{raw.number}"
+        # Another folder, another file, the same configuration.
+        assert made.metadata["config_digest"].value == config_digest(load_settings(plant.config))
+        assert why_stale(plant.instance, plant.config, "payload_data", "press:1") == []
+        assert b"7.0" in gzip.decompress(copy.read_bytes())
+        assert len(jobs.jobs) == 1
 
 
 def test_the_jobs_name_is_that_of_run_and_attempt() -> None:
