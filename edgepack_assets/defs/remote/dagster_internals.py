@@ -46,7 +46,8 @@ _DATA_VERSION, _NO_POINTER = "dagster/data_version", "NULL"
 _KEPT_TAGS = ("dagster/backfill",)
 """Dagster's own tags of the run that a materialization shows."""
 _RUNLESS = ""
-_MOST_BEFORE = 20
+_MOST_BEFORE = 50
+"""Earlier events of an asset's partition that are looked at."""
 _SKEW = 10.0
 """Seconds by which the job's clock may differ before its times are moved."""
 _FORWARDED = {
@@ -104,7 +105,8 @@ class RunHere:
         }  # fmt: skip
 
     def _history(self, selected: Sequence[str]) -> tuple[str, ...]:
-        """The newest materializations of what the selected assets are made from, and the newest observations."""
+        """The newest materializations of what the selected assets are made from, and the newest observation of each
+        version: what the job has not seen, it would observe anew."""
         layer = self._context.job.get_definition().asset_layer
         parents = {
             parent for asset in selected for parent in layer.get(dg.AssetKey.from_user_string(asset)).parent_keys
@@ -113,8 +115,11 @@ class RunHere:
         for asset in sorted(parents, key=str):
             wanted = AssetRecordsFilter(asset, asset_partitions=[str(self._key)])
             if asset in _EXTERNAL:
-                records = self._instance.fetch_observations(wanted, limit=1).records
-                found += [record.asset_observation for record in records]
+                records = self._instance.fetch_observations(wanted, limit=_MOST_BEFORE).records
+                of_versions: dict[str | None, Any] = {}
+                for record in records:
+                    of_versions.setdefault(_version_of(record.asset_observation), record.asset_observation)
+                found += reversed(of_versions.values())
             elif asset.to_user_string() not in selected:
                 records = self._instance.fetch_materializations(wanted, limit=1).records
                 found += [record.asset_materialization for record in records]
@@ -218,8 +223,7 @@ class RunHere:
         As Dagster does, the newest of any partition stands for the newest of this one."""
         wanted = AssetRecordsFilter(asset, asset_partitions=[str(self._key)])
         for number, record in enumerate(self._instance.fetch_materializations(wanted, limit=_MOST_BEFORE).records):
-            made = record.asset_materialization
-            version = ((made.tags if made is not None else None) or {}).get(_DATA_VERSION, "")
+            version = _version_of(record.asset_materialization) or ""
             if hashlib.sha256(version.encode()).hexdigest() == version_hash or version == version_hash:
                 newest = self._instance.fetch_materializations(asset, limit=1).records[0]
                 return str(record.storage_id if number else newest.storage_id)
@@ -242,8 +246,7 @@ class RunHere:
     def _newest_observation(self, asset: dg.AssetKey) -> tuple[int, str | None]:
         wanted = AssetRecordsFilter(asset, asset_partitions=[str(self._key)])
         for record in self._instance.fetch_observations(wanted, limit=1).records:
-            seen = record.asset_observation
-            return record.storage_id, ((seen.tags if seen is not None else None) or {}).get(_DATA_VERSION)
+            return record.storage_id, _version_of(record.asset_observation)
         return 0, None
 
     def _show(self, entry: EventLogEntry) -> None:
@@ -295,6 +298,11 @@ class RunHere:
         """The partition of another run of this instance that has ended; None if there is none."""
         other = self._instance.get_run_by_id(run_id) if run_id != self.run.run_id else None
         return other.tags.get("dagster/partition") if other is not None and other.is_finished else None
+
+
+def _version_of(event: Any) -> str | None:
+    """The data version of a materialization or observation."""
+    return (event.tags or {}).get(_DATA_VERSION) if event is not None else None
 
 
 def execute_run_of(  # noqa: PLR0917 - what makes a run
