@@ -206,8 +206,8 @@ class RemoteRun:
             if self._closed is not None:
                 watch.look(now=True)
                 return
-            if (changed := watch.look()) is not None:
-                yield self._here.note(f"The job is {changed.phase} ({changed.service_status})", _shown(changed))
+            if (status := watch.look()) is not None:
+                yield self._here.note(f"The job is {status.phase} ({status.service_status})", _shown(status))
             if watch.wait_is_over and not self._reader.is_waiting_for_late_message:
                 return
             if (verdict := watch.verdict()) is not None:

@@ -45,7 +45,7 @@ class JobWatch:
         self._time_limit = time_limit
         self._clock = clock
         self.status = status
-        self._asked = self._answered = self._phase_since = self._heard = clock()
+        self._asked = self._answered = self._changed = self._heard = clock()
         self._over_since: float | None = clock() if status.phase.is_over else None
 
     def heard(self) -> None:
@@ -70,7 +70,7 @@ class JobWatch:
         self._answered = self._clock()
         before, self.status = self.status, status
         if status.phase is not before.phase:
-            self._phase_since = self._clock()
+            self._changed = self._clock()
             if status.phase is JobPhase.RUNNING and before.phase is JobPhase.WAITING:
                 self._heard = self._clock()
             self._over_since = self._clock() if status.phase.is_over else None
@@ -87,17 +87,17 @@ class JobWatch:
 
     def verdict(self) -> str | None:
         """Why the job is given up now, as a sentence; None if it is not."""
-        phase, lasts = self.status.phase, self._clock() - self._phase_since
-        if phase is JobPhase.WAITING and lasts > self._start_limit:
+        kind, lasts = self.status.phase, self._clock() - self._changed
+        if kind is JobPhase.WAITING and lasts > self._start_limit:
             return (
                 f"did not start within {self._start_limit:g} s (compute.start_time_limit): it is still "
-                f"{self.status.service_status}. The cluster may be full, its size out of quota or of stock, or the "
-                "environment's build takes long"
+                f"{self.status.service_status}. The machines may all be in use, their size out of quota or of stock, or "
+                "the environment's build takes long"
             )
-        if phase is JobPhase.RUNNING and lasts > self._time_limit + self._timing.overdue:
+        if kind is JobPhase.RUNNING and lasts > self._time_limit + self._timing.overdue:
             return f"ran longer than {self._time_limit:g} s (compute.time_limit)"
-        if phase is JobPhase.NOT_RESPONDING and lasts > self._timing.not_responding:
+        if kind is JobPhase.NOT_RESPONDING and lasts > self._timing.not_responding:
             return f"does not respond: its node has been out of touch for {self._timing.not_responding:g} s"
-        if phase is JobPhase.RUNNING and self._clock() - self._heard > self._timing.silence:
+        if kind is JobPhase.RUNNING and self._clock() - self._heard > self._timing.silence:
             return f"has sent nothing for {self._timing.silence:g} s, though it is said to run"
         return None
