@@ -28,10 +28,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return allow_host(click.argument("arguments", nargs=-1, type=click.UNPROCESSED)(command))
 
 
-def _prepare(names: Sequence[str]) -> Path:
+def _prepare(names: Sequence[str], *, module: bool = True) -> Path:
     from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE
 
-    home = instance.prepare_process()
+    home = instance.prepare_process(module=module)
     os.environ[ALLOWED_HOSTS_VARIABLE] = " ".join([os.environ.get(ALLOWED_HOSTS_VARIABLE, ""), *names])
     return home
 
@@ -62,9 +62,10 @@ def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
 def webserver(names: Sequence[str], arguments: Sequence[str]) -> None:
     """Start Dagster's UI alone, e.g. as a service.
 
-    ARGUMENTS are options of `dagster-webserver`, e.g. --read-only."""
-    from edgepack_assets.defs.ui.webserver import run_webserver
+    ARGUMENTS are options of `dagster-webserver`, e.g. --read-only, or -w FILE for a code location that another process
+    serves."""
+    from edgepack_assets.defs.ui.webserver import names_code, run_webserver
 
-    _prepare(names)
+    _prepare(names, module=not names_code(arguments))
     sys.argv[1:] = arguments
     run_webserver()

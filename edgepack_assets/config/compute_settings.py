@@ -147,7 +147,10 @@ class ComputeSettings(Section):
         description="Seconds until a job must run: queue, a node's start, the environment's build.",
     )
     time_limit: Number = Field(
-        default=14400.0, ge=60, description="Seconds that a job may run. Azure ML ends it after that."
+        default=14400.0,
+        ge=60,
+        le=21 * 86400,
+        description="Seconds that a job may run. Azure ML ends it after that, and any job after 21 days.",
     )
 
     @model_validator(mode="after")

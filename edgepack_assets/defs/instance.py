@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOME_VARIABLE = "DAGSTER_HOME"
 MODULE = "edgepack_assets.definitions"
 """What Dagster loads."""
+MODULE_VARIABLE = "DAGSTER_MODULE_NAME"
 _EXPORTED_VARIABLE = "EDGEPACK_EXPORTED_CONFIG"
 """What `edgepack env` set CONFIG_VARIABLE to, which a person who names a file by hand does not change."""
 _HOME = Path(".edgepack", "dagster")
@@ -106,7 +107,7 @@ def environment() -> dict[str, str]:
     """The environment variables that Dagster's own commands need to work on this project; makes the home ready."""
     return {
         HOME_VARIABLE: str(ensure()),
-        "DAGSTER_MODULE_NAME": MODULE,
+        MODULE_VARIABLE: MODULE,
         # `dagster dev` hands its children a workspace file, which Dagster refuses beside DAGSTER_MODULE_NAME: the
         # children die without a word and the UI never comes up. In this mode it hands them the module itself.
         "DAGSTER_CLI_DEV_USE_LEGACY_CODE_SERVER_BEHAVIOR": "1",
@@ -118,10 +119,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def prepare_process() -> Path:
-    """Set those variables in this process, except where they are set, and return the home in use."""
+def prepare_process(*, module: bool = True) -> Path:
+    """Set those variables in this process, except where they are set, and return the home in use.
+
+    Without `module` for a command whose options say what Dagster loads: it refuses them beside the variable."""
     for name, value in environment().items():
         os.environ.setdefault(name, value)
+    if not module:
+        del os.environ[MODULE_VARIABLE]
     return ensure()
 
 

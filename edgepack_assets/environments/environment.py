@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_tree, writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.text_format import format_size
 
 _READY = "edgepack-lock.json"
 _held: dict[Path, int] = {}
@@ -69,8 +70,11 @@ class _Marker(BaseModel):
     state: str
 
 
-def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings) -> Environment:
-    """The environment of a lock, built if it is not there yet. Safe from several processes at once.
+def environment_for(
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings, tell: Callable[[str], object] = lambda _: None
+) -> Environment:
+    """The environment of a lock, built if it is not there yet. Safe from several processes at once. `tell` gets a line
+    before it is built, or another process's work is waited for.
 
     Raises EnvironmentBuildError if there is no such Python or a wheel cannot be installed, CorruptError if a
     wheel is gone or damaged.
@@ -83,6 +87,8 @@ def environment_for(lock: Lock, store: ArtefactStore, settings: RuntimeSettings)
         if _fault(environment) is None:
             return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
+        size = format_size(sum(package.size for package in lock.packages))
+        tell(f"building the environment {folder.name}: {len(lock.packages)} packages, {size}")
         with FileLock(f"{folder}.lock"):
             fault = _fault(environment)
             if fault is None:

@@ -9,7 +9,7 @@ documents of their own, `<key>`, `<key>.2`, `<key>.3`, ..., so that publishing i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,8 +132,11 @@ def generation_for(
     store: ArtefactStore,
     settings: RuntimeSettings,
     constraints: Sequence[str] = (),
+    *,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> tuple[Generation, bool]:
-    """As `lock_for`, with the generation in force. `constraints` bound the versions of dependencies."""
+    """As `lock_for`, with the generation in force. `constraints` bound the versions of dependencies. `tell` gets a
+    line before what takes long."""
     key = lock_key(requirements, python, settings, constraints)
     known = newest_generation(key, store)
     if known is not None:
@@ -143,6 +146,7 @@ def generation_for(
             return known, True
     # Locks from before NumPy 2 was excluded for old libraries fail on import: the next generation replaces them.
     request = _LockRequest(key, _normalised(requirements), _normalised(constraints), python)
+    tell(f"resolving {', '.join(request.requirements)} for Python {python}, and downloading the wheels")
     lock = _resolved(request, store, settings)
     return _publish(known.number + 1 if known else 1, lock, store), False
 

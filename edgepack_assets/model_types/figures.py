@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STATE_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 """Qualitative colours that stay apart on the UI's light and dark ground."""
 
+WIDTH = 8.7
+"""Inches: as wide as the UI's dialog is in a window of 1280 pixels. What lies further right is cut off there."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of that size in inches; `Figure` itself, not pyplot, so nothing global is touched."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgepack_assets.errors import ComponentError, PluginError
+from edgepack_assets.sandbox.progress import Progress
 from edgepack_assets.sandbox.value_types import from_json, to_json
 
 _UNANSWERED = b'"outputs": null}\n'
@@ -36,6 +37,9 @@ class PayloadWriter:
     count: int = 0
     sourced: int = 0
     preview: list[Record] = field(default_factory=list)
+    tell: Callable[[str], object] = lambda _: None
+    """Gets a line about how far it is, every ten seconds."""
+    _progress: Progress | None = None
     _streams: list[Any] = field(default_factory=list)
 
     @contextmanager
@@ -43,7 +47,13 @@ class PayloadWriter:
         """Open both files for the duration of the block."""
         with gzip_writer(self.records) as records, gzip_writer(self.sources) as sources:
             self._streams = [records, sources]
+            self._progress = Progress(self.tell, "records")
             yield self
+
+    def expect(self, count: int) -> None:
+        """Say how many records there will be, if that is known before: messages then tell the remaining time."""
+        if self._progress is not None:
+            self._progress.total = count
 
     def add(self, record: Record, file: str | None = None, label: Label | None = None) -> None:
         """Append one record. Raises PluginError if it holds something else than JSON and bytes, or if the label is
@@ -66,7 +76,7 @@ class PayloadWriter:
             except (TypeError, ValueError) as error:
                 raise PluginError(f"file and label of record {self.count} are not JSON: {error}") from None
             self.sourced += 1
-        self.count += 1
+        self._count(1)
 
     def add_lines(self, lines: list[str], labels: Sequence[Label | None] | None = None) -> None:
         """Append many records that are JSON text already, in one line each, without a source file. This is for
@@ -88,7 +98,12 @@ class PayloadWriter:
                 raise PluginError(
                     f"record {self.count} or one after it is not JSON: {error}; it is {line!r:.200}"
                 ) from None
-        self.count += len(lines)
+        self._count(len(lines))
+
+    def _count(self, more: int) -> None:
+        self.count += more
+        if self._progress is not None:
+            self._progress.at(self.count)
 
     def _add_labels(self, labels: Sequence[Label | None]) -> None:
         texts: dict[tuple[type, Label], str] = {}

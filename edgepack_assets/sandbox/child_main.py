@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 _TRACEBACK = 20_000
-_PROGRESS_EVERY = 10.0
 _LOOK_AT_CLOCK_EVERY = 256
 _REAP_EVERY = 200  # milliseconds
 _SCRATCH = "/dev/shm"  # noqa: S108 - of this namespace
@@ -52,6 +51,7 @@ def _load(name: str, path: Path) -> Any:
 
 child_limits = _load("edgepack_child_limits", Path(__file__).with_name("child_limits.py"))
 value_types = _load("edgepack_value_types", Path(__file__).with_name("value_types.py"))
+progress = _load("edgepack_progress", Path(__file__).with_name("progress.py"))
 
 
 _ALWAYS_ALLOWED = frozenset({"timestamp"})  # the server may hand a record's time along without it being declared
@@ -74,7 +74,8 @@ def call(job: dict[str, Any]) -> object:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Feed records to the entrypoint until the payload, or the wanted number of answers, is reached."""
-    progress = _Progress(job.get("count"))
+    output = os.dup(1)  # the component may close or replace sys.stdout
+    reported = progress.Progress(lambda line: os.write(output, f"{line}\n".encode()), "records", job.get("count"))
     entrypoint = importlib.import_module(job["entrypoint"])
     process_input = entrypoint.process_input
     if hasattr(entrypoint, "update_parameters"):
@@ -103,7 +104,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 raise RecordError(number, type(error).__name__ + (f": {words}" if words else "")) from error
             times.append(time.perf_counter() - started)
             if number % _LOOK_AT_CLOCK_EVERY == 0:
-                progress.report(number, answered)
+                reported.at(number, f"{answered:,} answers")
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
@@ -114,20 +115,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with Path(job["times"]).open("wb") as file:
         times.tofile(file)
     return {"records": len(times), "answered": answered, "latency": _latency(times)}
-
-
-class _Progress:
-    """Prints now and then how much of a long payload is done."""
-
-    def __init__(self, count: "int | None") -> None:
-        self._of = "" if count is None else f" of {count:,}"
-        self._next = time.monotonic() + _PROGRESS_EVERY
-        self._output = os.dup(1)  # the component may close or replace sys.stdout
-
-    def report(self, number: int, answered: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_EVERY
-            os.write(self._output, f"{number:,}{self._of} records, {answered:,} answers\n".encode())
 
 
 def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:

@@ -30,7 +30,7 @@ from edgepack_assets.sandbox.resource_usage import Consumption, descendants
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
 _CHILD, *_BESIDE_CHILD = (
-    Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py", "value_types.py")
+    Path(__file__).with_name(name) for name in ("child_main.py", "child_limits.py", "value_types.py", "progress.py")
 )
 _LOOK_EVERY = 0.02
 _MEASURE_EVERY = 0.5

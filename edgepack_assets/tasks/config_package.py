@@ -79,8 +79,9 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         source = shipping.source
         python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
         generation, lock_was_kept = generation_for(
-            source.requirements, python, context.store, context.settings.runtime, source.constraints
-        )
+            source.requirements, python, context.store, context.settings.runtime, source.constraints,
+            tell=context.log.info,
+        )  # fmt: skip
         lock = generation.lock
         environment = context.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.

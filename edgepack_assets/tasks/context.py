@@ -55,7 +55,7 @@ class TaskContext:
         """The kept environment of a lock, built if need be, and checked once in a run."""
         if lock.digest in self.environments:
             return self.environments[lock.digest]
-        environment = environment_for(lock, self.store, self.settings.runtime)
+        environment = environment_for(lock, self.store, self.settings.runtime, self.log.info)
         self.environments[lock.digest] = environment
         if environment.note:
             self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")

@@ -63,7 +63,9 @@ def make_payload(
     with context.work_folder() as work:
         path = context.registry.download(raw, work / "raw")
         _refuse_pointers(path, str(raw))
-        writer = PayloadWriter(work / "records", work / "sources")
+        writer = PayloadWriter(
+            work / "records", work / "sources", tell=lambda line: context.log.info(f"making the payload: {line}")
+        )
         background_imports.finish()
         with writer.open():
             written = implementation.write_payload(path, raw.tags, writer, entry)

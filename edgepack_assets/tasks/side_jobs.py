@@ -97,7 +97,9 @@ class SideJobRunner:
             runtime = self._context.settings.runtime
             python, _ = find_python(self._context.entry(self._key).python_version, runtime.pythons)
             try:
-                generation, _ = generation_for(requirements, python, self._context.store, runtime)
+                generation, _ = generation_for(
+                    requirements, python, self._context.store, runtime, tell=self._context.log.info
+                )
             except EnvironmentBuildError as error:
                 error.args = (f"an environment beside the component's ({', '.join(requirements)}): {error}",)
                 raise

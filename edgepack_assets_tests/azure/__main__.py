@@ -25,12 +25,18 @@ def main() -> int:
         for name, value in azure.environ.items():
             if name != "HTTP_PROXY":  # for a machine's managed identity only; a package index may need its own
                 print(f"export {name}={shlex.quote(value)}")
+        host = azure.storage.host.replace(".blob.", ".dfs.")
+        section, artefacts = azure.registry_section("workspace"), f"abfs://{azure.azure_ml.container}@{host}/artefacts"
+        print(f"export AZURE_SUBSCRIPTION_ID={shlex.quote(section['subscription_id'])}")
+        print(f"export EDGEPACK_ARTEFACTS={shlex.quote(artefacts)}")
         for kind in ("workspace", "registry"):
             print(f"\n# edgepack.yaml, for the {kind}:")
             print(yaml.safe_dump({"registry": azure.registry_section(kind)}, sort_keys=False), end="")
-        host = azure.storage.host.replace(".blob.", ".dfs.")
         print("\n# Artefacts there too:")
-        print(f"artefacts: {{root: abfs://{azure.azure_ml.container}@{host}/artefacts}}")
+        print(f"artefacts: {{root: {artefacts}}}")
+        azure.azure_ml.compute.add_cluster("edge-cpu")
+        print("\n# Runs as jobs, which are processes of this machine, on a cluster that is there:")
+        print("compute: {type: azure_ml, cluster_name: edge-cpu}")
         print("\n# Storage, for clients of storage alone:")
         print(f"export AZURE_STORAGE_CONNECTION_STRING={shlex.quote(azure.storage.connection_string)}")
         print("\n# Ctrl-C ends it, and everything in it is gone.", flush=True)

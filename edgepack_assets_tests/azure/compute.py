@@ -78,6 +78,7 @@ class Compute:
         properties = {"vmSize": "STANDARD_DS3_V2", "vmPriority": "Dedicated", "osType": "Linux", "scaleSettings": scale}
         body = {
             "location": self.location,
+            "identity": {"type": "SystemAssigned", "principalId": str(uuid.uuid4())},
             "properties": {"computeType": kind, "disableLocalAuth": True, "properties": {**properties, **own}},
         }
         return self._keep(name, body, state)
@@ -237,6 +238,8 @@ class Compute:
                 return answer(200, self._place(name))
             key = f"{name}/versions/{version}"
             if request.method == "PUT":
+                if key in self.codes:
+                    return arm_error(400, "UserError", "A code version cannot be changed", inner="Immutable")
                 properties = request.json["properties"]
                 self.codes[key] = {**properties, "properties": properties.get("properties") or {}}
                 return answer(201, self._code_body(key))

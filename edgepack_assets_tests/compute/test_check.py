@@ -68,6 +68,22 @@ def test_every_step_that_fails_says_why(plant: Plant) -> None:
     assert "Azure does not say" in words
 
 
+def test_a_cluster_whose_jobs_could_not_sign_in_is_told(plant: Plant) -> None:
+    made = plant.azure.azure_ml.compute.add_cluster("edge-cpu")
+    assert found(plant)["identity of the nodes"] == (True, "SystemAssigned")
+    made["identity"] = None
+    ok, words = found(plant)["identity of the nodes"]
+    assert not ok
+    assert words.startswith("it has no managed identity, so a job can read no model: `az ml compute update")
+    plant.jobs().prepare(plant.log)
+    assert any("it has no managed identity" in line for line in plant.said)
+    made["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {"/u/one": {"clientId": "AB-1"}}}
+    assert found(plant, identity={"client_id": "ab-1"})["identity of the nodes"] == (True, "UserAssigned, ab-1")
+    ok, words = found(plant, identity={"client_id": "cd-2"})["identity of the nodes"]
+    assert not ok
+    assert words == "it has no identity with compute.identity.client_id cd-2; it has ab-1: assign it, or set another"
+
+
 def test_who_may_only_read_starts_no_job(plant: Plant) -> None:
     jobs = plant.ready()
     plant.azure.principal.roles = {"Reader", "Storage Blob Data Contributor"}
@@ -124,6 +140,7 @@ def test_doctor_examines_each_compute_once(plant: Plant, tmp_path: Path, monkeyp
     rows = [row for row in doctor.examine(settings) if row.section == "compute"]
     assert [(row.name, row.holds) for row in rows] == [
         ("compute cluster edge-cpu", False),
+        ("identity of the nodes", True),
         ("environment", True),
         ("roles", True),
     ]

@@ -73,6 +73,13 @@ def test_creating_takes_its_time_and_survives_a_service_that_is_busy(plant: Plan
     assert hurry() > 0
 
 
+def test_an_operation_that_is_forgotten_is_no_failure(plant: Plant) -> None:
+    plant.azure.azure_ml.compute.creation_looks = 2
+    gone = plant.azure.faults.add(f"GET .*{OPERATION}", status(404, "NotFound", "no such operation"), times=99)
+    plant.jobs().prepare(plant.log)
+    assert gone.hits
+
+
 def test_a_cluster_that_is_never_there_is_waited_for_no_longer(plant: Plant, hurry: Callable[[], float]) -> None:
     plant.azure.azure_ml.compute.creation_looks = 10**9
     with pytest.raises(TransientError, match="edge-cpu is not there after 900 s; its state is creating"):

@@ -55,15 +55,21 @@ def test_a_conda_file_or_an_image_of_the_users_replaces_ours(tmp_path: Path) -> 
     assert job_environment(settings(conda_path=conda)).version == theirs.version, "how it is written is no difference"
 
 
-PARTS = st.tuples(st.text(), st.one_of(st.none(), st.lists(st.text())), st.lists(st.text()).map(tuple))
+PARTS = st.fixed_dictionaries(
+    {
+        "image": st.text(),
+        "conda": st.one_of(st.none(), st.lists(st.text())),
+        "lock": st.lists(st.text()).map(tuple),
+    }
+)
 
 
 @settings_of_hypothesis(max_examples=30)
 @given(PARTS, PARTS, st.text(), st.text())
 def test_the_version_is_the_digest_of_image_conda_file_and_lock(one: Any, other: Any, name: str, text: str) -> None:
-    version = JobEnvironment("edgepack", *one, "").version
-    assert JobEnvironment(name, *one, text).version == version
-    assert (JobEnvironment(name, *other, text).version == version) == (one == other)
+    version = JobEnvironment(name="edgepack", **one, description="").version
+    assert JobEnvironment(name=name, **one, description=text).version == version
+    assert (JobEnvironment(name=name, **other, description=text).version == version) == (one == other)
     assert len(version) == 32
 
 

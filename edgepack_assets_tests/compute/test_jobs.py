@@ -344,8 +344,10 @@ def test_no_job_no_log_no_status(plant: Plant) -> None:
 
 
 def test_the_name_of_the_job_is_written_to_the_users_file(plant: Plant, tmp_path: Path) -> None:
-    plant.ready(output_file=tmp_path / "new folder/job.txt").start(plant.request("true"), plant.log)
-    assert (tmp_path / "new folder/job.txt").read_text() == "press-1\n"
+    jobs = plant.ready(output_file=tmp_path / "new folder/job.txt")
+    for name in ("press-1", "press-2"):
+        jobs.start(plant.request("true", name=name), plant.log)
+        assert (tmp_path / "new folder/job.txt").read_text() == f"{name}\n"
     (tmp_path / "taken").write_text("a file")
     jobs = plant.jobs(output_file=tmp_path / "taken/job.txt")
     assert jobs.start(plant.request("true"), plant.log).phase is not None

@@ -81,6 +81,18 @@ def test_one_model_type_may_work_here_and_another_there(tmp_path: Path) -> None:
     assert (here.compute_of("press").is_remote, here.compute_of("images").is_remote) == (True, False)
 
 
+def test_one_variable_switches_between_here_and_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = "{type: '${WHERE:-local}', cluster_name: edge-cpu, max_instances: '${NODES:-3}', low_priority: '${LOW:-no}'}"
+    here = load(tmp_path, f"compute: {keys}\n{ENTRIES}").compute_of("press")
+    assert not here.is_remote
+    monkeypatch.setenv("WHERE", "azure_ml")
+    monkeypatch.setenv("LOW", "true")
+    there = load(tmp_path, f"{REGISTRY}compute: {keys}\n{ENTRIES}").compute_of("press")
+    assert (there.is_remote, there.max_instances, there.low_priority) == (True, 3, True)
+    with pytest.raises(ConfigError, match="cannot reach the local registry"):
+        load(tmp_path, f"compute: {keys}\n{ENTRIES}")
+
+
 def test_an_azure_ml_registry_needs_a_workspace_for_the_jobs(tmp_path: Path) -> None:
     registry = REGISTRY.replace("subscription_id: s, resource_group: g, workspace_name: w", "registry_name: r")
     compute = "compute: {type: azure_ml, cluster_name: c%s}\n"

@@ -25,6 +25,7 @@ def test_an_instance_is_made_from_it(file: Path, tmp_path: Path) -> None:
         runs = instance.get_concurrency_config().run_queue_config
         assert runs is not None
         assert runs.max_concurrent_runs == 2
+        assert (runs.max_user_code_failure_retries, runs.user_code_failure_retry_delay) == (5, 20)
         assert instance.get_settings("sensors")["num_workers"] == 4
         assert instance.get_tick_retention_settings(_sensor()).items()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from PIL import Image
 
 from edgepack_assets.filesystem.parquet import write_columns
 from edgepack_assets.model_types import figures, model_type
-from edgepack_assets.model_types.interface import Prepped
+from edgepack_assets.model_types.interface import Payload, PayloadWriter, Prepped, Results
+from edgepack_assets.model_types.state_identifier import figures as state_figures
 from edgepack_assets_tests.model_types.image_classification.helpers import labelled_payload, results
 
 HOSTILE = {
@@ -114,3 +117,28 @@ def test_a_feature_without_any_value_is_drawn_without_a_warning(tmp_path: Path) 
     preparation = model_type("state_identifier").preparation
     assert preparation is not None
     assert size(preparation.picture(Prepped(tmp_path / "prepped")))[0] > 0
+
+
+def test_pictures_fit_into_the_dialog_of_the_ui(tmp_path: Path, plain_images: list[bytes]) -> None:
+    """In a window of 1280 pixels the dialog is 976 wide, and cuts off what is wider, such as a legend at the right."""
+    sheet, *_ = plain_images
+    assert size(sheet)[0] <= 976
+    (tmp_path / "states").mkdir()
+    path = tmp_path / "features.parquet"
+    write_columns(path, {"record": np.arange(4), "model_prediction": np.arange(4), "f": np.arange(4.0)})
+    assert size(model_type("state_identifier").prepped_picture(Prepped(path)))[0] <= 976
+    assert size(draw_states(tmp_path, states=12))[0] <= 976
+
+
+def draw_states(folder: Path, states: int) -> bytes:
+    """The picture of so many states, each answered once."""
+    writer = PayloadWriter(folder / "records", folder / "sources")
+    with writer.open():
+        writer.add_lines([json.dumps({"ph1": i, "ph2": i, "ph3": i}) for i in range(states)])
+    answers = folder / "answers"
+    with gzip.open(answers, "wt") as stream:
+        for record in range(states):
+            stream.write(json.dumps({"record": record, "outputs": {"prediction": record}}) + "\n")
+    payload = Payload(writer.records, writer.sources, states)
+    found = Results(answers)
+    return state_figures.states(payload, found, {"window_size": 1, "window_step": 1}, ("ph1", "ph2", "ph3"), 250)

@@ -3,6 +3,7 @@
     service.py      the interface: prepare, start, status, cancel, log
     cluster.py      the compute cluster: found, or created
     environment.py  the environment: image and conda file, registered under their digest
+    code.py         a job's code, uploaded under its digest
     job_status.py   what the service says of a job, and what it means
     job_log.py      the job's own log, read from the workspace's storage
     check.py        the checks of `edgepack doctor`

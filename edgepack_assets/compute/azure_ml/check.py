@@ -43,6 +43,13 @@ def check_compute(compute: ComputeSettings, workspace: AzureMLRegistrySettings) 
         found.append(clusters.find())
         return _cluster(compute, found[0])
 
+    def identity() -> str:
+        if not found or found[0] is None:
+            return compute.identity.resource_id or "the new cluster gets a system-assigned one, which needs its roles"
+        if problem := found[0].identity_problem(compute.identity.client_id):
+            raise EdgepackError(problem)
+        return ", ".join((found[0].identity, *found[0].client_ids))
+
     def environment() -> str:
         wanted = job_environment(compute)
         name = f"{wanted.name}:{wanted.version}"
@@ -56,6 +63,7 @@ def check_compute(compute: ComputeSettings, workspace: AzureMLRegistrySettings) 
 
     steps: list[tuple[str, Callable[[], str]]] = [
         (f"compute cluster {compute.cluster_name}", cluster),
+        ("identity of the nodes", identity),
         ("environment", environment),
         ("roles", roles),
     ]

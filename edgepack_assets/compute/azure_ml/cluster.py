@@ -46,11 +46,29 @@ class Cluster:
     max_instances: int
     idle_seconds: float | None
     errors: str
+    identity: str
+    """SystemAssigned, UserAssigned, or empty."""
+    client_ids: tuple[str, ...]
+    """Of its user-assigned identities, where the service tells them."""
 
     @property
     def nodes(self) -> str:
         """Size and kind of its nodes, for people."""
         return f"{self.size}, {_PRIORITIES.get(self.priority, self.priority)}"
+
+    def identity_problem(self, wanted: str | None) -> str:
+        """Why a job on it cannot sign in, with the client id that the configuration names; empty if it can."""
+        if self.identity in ("", "None"):
+            return (
+                "it has no managed identity, so a job can read no model: `az ml compute update --name "
+                f"{self.name} --identity-type SystemAssigned`, and give that identity its roles"
+            )
+        if wanted and self.client_ids and wanted.lower() not in self.client_ids:
+            return (
+                f"it has no identity with compute.identity.client_id {wanted}; it has {', '.join(self.client_ids)}: "
+                "assign it, or set another"
+            )
+        return ""
 
 
 class Clusters:
@@ -92,6 +110,8 @@ class Clusters:
             cluster = self._wait_until_made(None, log)
         for difference in self._differences(cluster):
             log(f"compute cluster {self._name}: kept as it is: {difference}")
+        if problem := cluster.identity_problem(self._compute.identity.client_id):
+            log(f"compute cluster {self._name}: {problem}")
         return cluster
 
     def _create(self, log: Log) -> Cluster:
@@ -175,9 +195,10 @@ class Clusters:
         try:
             poller.result()
         except HttpResponseError as error:
-            explained = explain(error, self._creating, self._assets.settings)
-            # The operation failed, not the request that asks for it, which has status 200.
-            if not isinstance(explained, TransientError) or getattr(error, "status_code", None) in (200, 201, None):
+            # If the operation failed, the request that asks for it has status 200. Otherwise it was not answered, or
+            # the operation is forgotten, and the cluster itself is looked at.
+            refused = isinstance(explain(error, self._creating, self._assets.settings), RefusedError)
+            if refused or getattr(error, "status_code", None) in (200, 201, None):
                 raise self._refused(without_secrets(str(error.message))) from None
         except Exception:  # noqa: BLE001 - what the SDK cannot read of the cluster is read by find()
             return
@@ -241,6 +262,8 @@ def _cluster(name: str, body: dict[str, Any]) -> Cluster:
     properties: dict[str, Any] = body.get("properties") or {}
     own: dict[str, Any] = properties.get("properties") or {}
     scale: dict[str, Any] = own.get("scaleSettings") or {}
+    identity: dict[str, Any] = body.get("identity") or {}
+    users: dict[str, Any] = identity.get("userAssignedIdentities") or {}
     return Cluster(
         name=name,
         kind=str(properties.get("computeType") or ""),
@@ -252,6 +275,10 @@ def _cluster(name: str, body: dict[str, Any]) -> Cluster:
         max_instances=int(scale.get("maxNodeCount") or 0),
         idle_seconds=_seconds(scale.get("nodeIdleTimeBeforeScaleDown")),
         errors=_errors([*(properties.get("provisioningErrors") or []), *(own.get("errors") or [])]),
+        identity=str(identity.get("type") or ""),
+        client_ids=tuple(
+            sorted(str(each["clientId"]).lower() for each in users.values() if (each or {}).get("clientId"))
+        ),
     )
 
 

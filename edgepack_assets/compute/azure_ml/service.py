@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from edgepack_assets.azure.calls import Remote
 from edgepack_assets.azure.errors import AbsentError, MissingRoleError, RefusedError, where
 from edgepack_assets.compute.azure_ml.cluster import Cluster, Clusters
+from edgepack_assets.compute.azure_ml.code import Codes, code_digest
 from edgepack_assets.compute.azure_ml.environment import Environments, JobEnvironment, job_environment
 from edgepack_assets.compute.azure_ml.job_log import build_log_tail, job_log_tail
 from edgepack_assets.compute.azure_ml.job_status import (
@@ -28,7 +28,7 @@ from edgepack_assets.compute.base import JobPhase, JobRequest, JobStatus, Log
 from edgepack_assets.config.compute_settings import ComputeSettings
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.filesystem.atomic_files import file_digest, writing
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.registry.azure_ml.client import Assets
 from edgepack_assets.registry.azure_ml.datastores import Places
 
@@ -47,6 +47,7 @@ class AzureMlJobs:
         self._places = Places(self._assets)
         self._clusters = Clusters(self._assets, compute)
         self._environments = Environments(self._assets)
+        self._codes = Codes(self._assets)
         self._history = RunHistory(self._assets)
         self._environment: JobEnvironment | None = None
         self._cluster: Cluster | None = None
@@ -108,13 +109,13 @@ class AzureMlJobs:
     # what is sent -----------------------------------------------------------------------------------------
 
     def _submit(self, request: JobRequest, fingerprint: str) -> Any:
-        client = self._assets.client
+        client, code = self._assets.client, self._codes.obtain(request.code_folder)
         # Each attempt has an object of its own: the SDK changes it, and one that timed out may still be at work.
         return self._assets.remote.call(
-            f"starting job {request.name}", lambda: client.jobs.create_or_update(self._job(request, fingerprint))
+            f"starting job {request.name}", lambda: client.jobs.create_or_update(self._job(request, code, fingerprint))
         )
 
-    def _job(self, request: JobRequest, fingerprint: str) -> Any:
+    def _job(self, request: JobRequest, code: str, fingerprint: str) -> Any:
         from azure.ai.ml import command
         from azure.ai.ml.entities import ManagedIdentityConfiguration
 
@@ -126,7 +127,7 @@ class AzureMlJobs:
             display_name=compute.display_name or request.display_name,
             experiment_name=compute.experiment_name,
             command=request.command,
-            code=str(request.code_folder),
+            code=code,
             environment=self._job_environment().reference,
             environment_variables=self._variables(request),
             compute=str(compute.cluster_name),
@@ -154,10 +155,9 @@ class AzureMlJobs:
         if path is None:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with writing(path) as stream:
                 stream.write(f"{name}\n".encode())
-        except (OSError, EdgepackError) as error:  # the job runs; nothing of it depends on this file
+        except EdgepackError as error:  # the job runs; nothing of it depends on this file
             log(f"compute.output_file: {error}")
 
     # what is answered -------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class AzureMlJobs:
 
     def _facts(self, job: Any) -> dict[str, str]:
         studio = (job.services or {}).get("Studio")
-        created = getattr(job.creation_context, "created_at", None)
+        created: Any = getattr(job.creation_context, "created_at", None)
         facts = {
             "workspace": str(self._assets.settings.workspace_name),
             "cluster": str(self._compute.cluster_name),
@@ -273,13 +273,6 @@ def _refused_job(error: RefusedError, environment: JobEnvironment, compute: Comp
 
 def _fingerprint(request: JobRequest) -> str:
     """The digest of what the job does: its command, code and variables. Labels are no part of it."""
-    root = request.code_folder
-    if not root.is_dir():
-        raise EdgepackError(f"{root}: is no folder")
-    code = [[path.relative_to(root).as_posix(), file_digest(path)] for path in _files(root)]
+    code = code_digest(request.code_folder)
     said = [request.name, request.command, sorted(request.environment_variables.items()), code]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())

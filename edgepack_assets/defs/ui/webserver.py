@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
+import click
 import dagster_webserver.app
 import dagster_webserver.cli
 from dagster._cli import dev
@@ -27,6 +28,10 @@ from edgepack_assets.defs.ui.guard import RequestGuard, is_json
 from edgepack_assets.errors import ConfigError, EdgepackError
 
 ALLOWED_HOSTS_VARIABLE = "EDGEPACK_ALLOWED_HOSTS"
+_CODE_OPTIONS = (
+    "workspace", "empty_workspace", "module_name", "package_name", "python_file", "autoload_defs_module_name",
+    "grpc_port", "grpc_socket",
+)  # fmt: skip
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE | re.ASCII)
 
 
@@ -57,6 +62,14 @@ def allowed_hosts() -> list[str]:
                 "scheme, port, path or wildcard, for instance edgepack.plant.example"
             )
     return names
+
+
+def names_code(arguments: Sequence[str]) -> bool:
+    """Whether options of `dagster-webserver` say what it loads: a workspace file, a module, a server."""
+    command = dagster_webserver.cli.dagster_webserver
+    # By click's parser alone: a context would leave out a workspace file that is not there.
+    given, _, _ = command.make_parser(click.Context(command, resilient_parsing=True)).parse_args(list(arguments))
+    return not given.keys().isdisjoint(_CODE_OPTIONS)
 
 
 def run_webserver() -> None:

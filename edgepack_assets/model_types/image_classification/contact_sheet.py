@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgepack_assets.model_types.figures import name_text, png
+from edgepack_assets.model_types.figures import WIDTH, name_text, png
 from edgepack_assets.model_types.image_classification.figure_labels import airy_figure
 from edgepack_assets.model_types.image_classification.image_sets import first_image
 from edgepack_assets.model_types.image_classification.payload import INPUT
@@ -34,7 +34,7 @@ def draw(payload: Payload, results: Results) -> bytes:
     names = scored.names
     pixels = _pixels(payload, {image.record for image in chosen})
     rows = max(1, -(-len(chosen) // _COLUMNS))
-    figure = airy_figure(11, 3.4 * rows + 0.6)
+    figure = airy_figure(WIDTH, 2.75 * rows + 0.6)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

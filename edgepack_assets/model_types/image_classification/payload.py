@@ -42,8 +42,10 @@ def write_payload(
     per_class: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     modes: Counter[str] = Counter()
+    images = {name: _images(raw / name) for name in classes}
+    writer.expect(sum(map(len, images.values())))
     for name, label in classes.items():
-        for image in _images(raw / name):
+        for image in images[name]:
             content, media_type, mode = _read(image)
             writer.add(_record(content, media_type, writer.count), f"{name}/{image.name}", label)
             per_class[name] += 1

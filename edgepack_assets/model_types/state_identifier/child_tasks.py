@@ -14,9 +14,12 @@ from typing import Any
 
 import child_columns
 import child_estimators
+import edgepack_progress
 import inference
 import numpy as np
 from child_columns import UnfitModelError, names_are_kept, reference_input, transform
+
+_LOOK_AT_CLOCK_EVERY = 1024
 
 
 def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +217,7 @@ def _feature_names(preprocessing: Any, count: int) -> "list[str]":
 
 def _read_rows(path: Path, count: int) -> "np.ndarray":
     rows = np.empty((count, len(inference.COLUMNS)), dtype=np.float64)
+    progress = edgepack_progress.Progress(print, "records read", count)
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         for number, line in enumerate(stream):
             record = json.loads(line)
@@ -225,4 +229,6 @@ def _read_rows(path: Path, count: int) -> "np.ndarray":
                     f"{', '.join(inference.COLUMNS)}: the channels were configured anew since. Materialize "
                     "payload_data and config_package again"
                 ) from None
+            if number % _LOOK_AT_CLOCK_EVERY == 0:
+                progress.at(number)
     return rows

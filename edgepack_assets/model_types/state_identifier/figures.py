@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.filesystem.parquet import read_columns
-from edgepack_assets.model_types.figures import STATE_COLOURS, name_text, new_figure, png
+from edgepack_assets.model_types.figures import STATE_COLOURS, WIDTH, name_text, new_figure, png
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, read_lines
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS, class_names
 from edgepack_assets.model_types.state_identifier.settings import PHASES
@@ -34,7 +34,7 @@ def features(prepped: Prepped) -> bytes:
     # These pass over missing values like nanmin and nanmax, but don't warn of a feature that has no value at all.
     low, high = np.fmin.reduce(values, axis=1, keepdims=True), np.fmax.reduce(values, axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
-    figure = new_figure(9, 1.4 + 0.24 * len(values))
+    figure = new_figure(WIDTH, 1.4 + 0.24 * len(values))
     axes = figure.add_subplot()
     image = axes.imshow((values - low) / span, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
     shown = [name_text(name, _LONGEST_NAME) for name in names[:_MOST_FEATURES]]
@@ -71,7 +71,7 @@ def states(
     is_power = tuple(channels) == PHASES
     lines = values.sum(axis=1)[:, None] if is_power else _scaled(values)
     minutes = np.arange(len(lines)) * every * period_ms / 60_000
-    figure = new_figure(10, 3.6)
+    figure = new_figure(WIDTH, 3.8)
     axes = figure.add_subplot()
     seen: dict[int, int] = {}
     bands: list[list[float]] = []  # start, end, state; neighbours of one state are one band
@@ -107,7 +107,9 @@ def states(
             Patch(color=STATE_COLOURS[state % len(STATE_COLOURS)], alpha=0.45, label=label)
             for state, label in shares[:_MOST_STATES]
         ]
-        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False
+        )
     return png(figure)
 
 

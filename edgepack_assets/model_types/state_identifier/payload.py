@@ -34,6 +34,8 @@ def write_payload(raw: Path, writer: PayloadWriter, settings: StateIdentifierSet
     found = _Found(settings)
     for path in paths:
         found.check(path)
+    writer.expect(found.rows)
+    for path in paths:
         _write_rows(path, writer, found)
     if writer.count == 0:
         raise RawDataError(f"{paths[0].name}: the recording has no rows")
@@ -59,6 +61,8 @@ class _Found:
     low: dict[str, float] = field(init=False)
     high: dict[str, float] = field(init=False)
     ignored: list[str] = field(default_factory=list)
+    rows: int = 0
+    """Rows of the files that were checked."""
     first: tuple[str, dict[str, str]] | None = None
     """Name of the first file, and what its columns hold."""
     clock: Clock | None = None
@@ -87,6 +91,7 @@ class _Found:
             _check_schema(schema, path, self.settings.channels, self.columns)
             types = {name: str(schema.field(name).type) for name in self.columns}
             self.ignored += [name for name in schema.names if name not in self.columns and name not in self.ignored]
+            self.rows += file.metadata.num_rows
         if self.first is None:
             self.first = (path.name, types)
         # a part file without any label says nothing of their type

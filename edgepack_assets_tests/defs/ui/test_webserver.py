@@ -29,7 +29,13 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from edgepack_assets.defs.ui.guard import RequestGuard
-from edgepack_assets.defs.ui.webserver import ALLOWED_HOSTS_VARIABLE, GuardedWebserver, allowed_hosts, guarded
+from edgepack_assets.defs.ui.webserver import (
+    ALLOWED_HOSTS_VARIABLE,
+    GuardedWebserver,
+    allowed_hosts,
+    guarded,
+    names_code,
+)
 from edgepack_assets.errors import ConfigError, EdgepackError
 
 PLANT_HOST = "edgepack.plant.example"
@@ -365,3 +371,18 @@ def test_the_command_refuses_a_name_that_it_cannot_allow(tmp_path: Path) -> None
         )  # fmt: skip
         assert done.returncode == 1
         assert done.stderr.startswith("Error: --allow-host"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["-w", "not-there.yaml"], True),
+        (["--workspace=workspace.yaml", "--read-only"], True),
+        (["-m", "module"], True),
+        (["--grpc-port", "4000"], True),
+        (["--read-only", "-p3001"], False),
+        ([], False),
+    ],
+)
+def test_options_that_name_the_code_are_known(options: list[str], names: bool) -> None:
+    assert names_code(options) is names

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import edgepack_assets.model_types.state_identifier as package
+from edgepack_assets.sandbox import progress
 
 FOLDER = Path(package.__file__).parent
 _PATHS = (FOLDER / "component", FOLDER / "component_general", FOLDER)
@@ -22,6 +23,7 @@ def inference() -> Iterator[ModuleType]:
     """component/inference.py; the others that belong to it can be imported as well."""
     paths = [str(path) for path in _PATHS]
     sys.path.extend(paths)
+    sys.modules["edgepack_progress"] = progress  # as child_main.py has it
     try:
         yield importlib.import_module("inference")
     finally:
@@ -29,6 +31,7 @@ def inference() -> Iterator[ModuleType]:
             sys.path.remove(path)
         for name in _MODULES:
             sys.modules.pop(name, None)
+        del sys.modules["edgepack_progress"]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgepack_assets.model_types.figures import new_figure, png
+from edgepack_assets.model_types.figures import WIDTH, new_figure, png
 from edgepack_assets.model_types.interface import CheckRow, Payload, Results, Score
 
 METRICS = ("precision", "recall", "average_precision")
@@ -45,7 +45,7 @@ def score(payload: Payload, results: Results) -> Score:
 def draw(payload: Payload, results: Results, threshold: float) -> bytes:
     """Scores over the records; events are shaded."""
     answers = list(results.answers())
-    figure = new_figure(10, 3.6)
+    figure = new_figure(WIDTH, 3.6)
     axes = figure.add_subplot()
     for record, event in payload.labels().items():
         if event:
