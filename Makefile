@@ -20,9 +20,11 @@ LOCK := requirements-dev.lock
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-# One worker for each core. Tests that share something dear stay on one of them, long ones go first (conftest.py).
+# One worker for each core, of the whole suite one more: a third of its tests' time is spent waiting, for a daemon's ticks
+# or for a limit of the sandbox. Tests that share something dear stay on one worker, long ones go first (conftest.py).
 WORKERS ?= logical
-PYTEST = "$(BIN)/python" -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
+MORE_WORKERS := $(if $(filter logical,$(WORKERS)),$(shell echo $$(($$(nproc) + 1))),$(WORKERS))
+PYTEST = "$(BIN)/python" -m pytest -n $(1) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
 SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
 
 .PHONY: quickstart ui test test-fast coverage lint check azure-dev benchmark lock lower-bounds clean
@@ -74,13 +76,13 @@ check: $(VENV)/dev-installed
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate
 
 test: lint check
-	$(PYTEST) $(ARGS)
+	$(call PYTEST,$(MORE_WORKERS)) $(ARGS)
 
 test-fast: $(VENV)/dev-installed
-	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
+	$(call PYTEST,$(WORKERS)) -m "not ($(SLOW))" $(ARGS)
 
 coverage: $(VENV)/dev-installed
-	$(PYTEST) --cov --cov-report=term:skip-covered -m "not ($(SLOW))" $(ARGS)
+	$(call PYTEST,$(WORKERS)) --cov --cov-report=term:skip-covered -m "not ($(SLOW))" $(ARGS)
 
 azure-dev: $(VENV)/dev-installed
 	@"$(BIN)/python" -m edgepack_assets_tests.azure

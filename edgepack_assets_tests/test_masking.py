@@ -276,4 +276,4 @@ def test_long_text_takes_no_long_time(unit: str) -> None:
 
     seconds(1000)
     short = min(seconds(20_000) for _ in range(3))
-    assert min(seconds(160_000) for _ in range(2)) < 40 * max(short, 0.001)
+    assert any(seconds(160_000) < 40 * max(short, 0.001) for _ in range(2))

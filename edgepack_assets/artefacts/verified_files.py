@@ -44,9 +44,9 @@ class VerifiedFiles:
 
 def _identity(path: str) -> _Identity | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - paths are text in the artefact store
+        status = os.stat(path)  # noqa: PTH116 - paths are text in the artefact store
     except OSError:
         return None
-    if found.st_size < SMALLEST:
+    if status.st_size < SMALLEST:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

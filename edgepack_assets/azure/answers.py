@@ -1,4 +1,4 @@
-"""What any answer over HTTP may be, before it is an answer of Azure: a page of a proxy, a request to wait."""
+"""Recognizes answers over HTTP that are not Azure's own: a page of a proxy, or a request to wait."""
 
 from __future__ import annotations
 

@@ -109,10 +109,10 @@ class Container:
 
     # moving -----------------------------------------------------------------------------------------------
 
-    def upload(self, files: Sequence[tuple[str, Path]], what: str) -> None:
+    def upload(self, files: Sequence[tuple[str, Path]], subject: str) -> None:
         """Write files to the given blob names; every one is whole when this returns."""
         sizes = [path.stat().st_size for _, path in files]
-        progress = _Progress(f"uploading {what}", sum(sizes))
+        progress = _Progress(f"uploading {subject}", sum(sizes))
         pieces = [
             (name, path, offset, size)
             for (name, path), size in zip(files, sizes, strict=True)
@@ -140,10 +140,10 @@ class Container:
         blocks = [BlobBlock(block_id=_block(offset)) for offset in range(0, size, PIECE)]
         self.call(f"uploading {path.name}", lambda c: c.get_blob_client(name).commit_block_list(blocks))
 
-    def publish(self, name: str, pieces: Iterable[bytes], size: int, what: str, *, replace: bool) -> None:
+    def publish(self, name: str, pieces: Iterable[bytes], size: int, subject: str, *, replace: bool) -> None:
         """Write one blob of `size` bytes, given in pieces of `PIECE` bytes (the last one shorter). It appears when it
         is whole; where `pieces` raises nothing does. Without `replace` raises RefusedError if there is one."""
-        doing = f"writing {what}"
+        doing = f"writing {subject}"
         if size <= PIECE:
             data = b"".join(pieces)
             self.call(doing, lambda c: c.get_blob_client(name).upload_blob(data, overwrite=replace))
@@ -171,11 +171,11 @@ class Container:
         absent: Any = {} if replace else {"match_condition": MatchConditions.IfMissing}
         self.call(doing, lambda c: c.get_blob_client(name).commit_block_list(blocks, **absent))
 
-    def download(self, blobs: Iterable[tuple[Blob, Path]], what: str) -> None:
+    def download(self, blobs: Iterable[tuple[Blob, Path]], subject: str) -> None:
         """Write blobs to files. Raises CorruptError if one is gone, was replaced meanwhile (where its etag is known),
         or is not whole."""
         wanted = list(blobs)
-        progress = _Progress(f"downloading {what}", sum(blob.size for blob, _ in wanted))
+        progress = _Progress(f"downloading {subject}", sum(blob.size for blob, _ in wanted))
         for blob, path in wanted:
             with disk_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,10 +102,10 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
-    model_type, found = _find(package_version, settings, registry)
+    model_type, registered = _find(package_version, settings, registry)
     if interface:
         with scratch_folder() as folder:
-            contract = read_contract(registered_zip(found, folder, registry))
+            contract = read_contract(registered_zip(registered, folder, registry))
         if as_json:
             click.echo(json.dumps(asdict(contract), indent=2, ensure_ascii=False))
         else:
@@ -113,21 +113,22 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
         return
     entry = next(
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
-        if each.package.number == found.number
+        if each.package.number == registered.number
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
         return
-    content = found.resolve()
+    content = registered.resolve()
     pairs = [
-        ("package", str(found)), ("model", entry.model), ("registered", f"{found.created:%Y-%m-%d %H:%M:%S}Z"),
+        ("package", str(registered)), ("model", entry.model),
+        ("registered", f"{registered.created:%Y-%m-%d %H:%M:%S}Z"),
         ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
-        ("sha256", content.digest), ("location", found.location),
+        ("sha256", content.digest), ("location", registered.location),
         *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
-        *((f"tag {name}", value) for name, value in sorted(found.tags.items()) if name in PACKAGE_TAGS),
+        *((f"tag {name}", value) for name, value in sorted(registered.tags.items()) if name in PACKAGE_TAGS),
     ]  # fmt: skip
     click.echo(format_table(pairs))
-    history = stages.moves([found])
+    history = stages.moves([registered])
     if history:
         rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
         rows += [
@@ -159,14 +160,14 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
     settings = load_settings()
     _check_line(line, settings)
     registry = open_registry(settings)
-    _, found = _find(package_version, settings, registry)
-    move = stages.promote(registry, found, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    _, registered = _find(package_version, settings, registry)
+    move = stages.promote(registry, registered, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
     where = f"{stage} of {line}" if line else stage
     if move is None:
-        click.echo(f"{found} is in {where} already")
+        click.echo(f"{registered} is in {where} already")
     else:
-        before = f", in the place of {found.name}:{move.before}" if move.before else ""
-        click.echo(f"{found} is in {where} now{before}")
+        before = f", in the place of {registered.name}:{move.before}" if move.before else ""
+        click.echo(f"{registered} is in {where} now{before}")
 
 
 @package.command()

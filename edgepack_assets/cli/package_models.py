@@ -121,10 +121,10 @@ def _key(text: str, settings: Settings, registry: Registry) -> ModelKey:
         key = ModelKey.parse(text)
         registry.get(Kind.MODEL, settings.model_type(key.model_type).model_name, key.version)
         return key
-    found = latest(registry, Kind.MODEL, settings.model_type(name).model_name)
-    if damaged := damaged_above(registry, found):
-        click.echo(f"{found} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
-    return ModelKey(name, found.number)
+    newest = latest(registry, Kind.MODEL, settings.model_type(name).model_name)
+    if damaged := damaged_above(registry, newest):
+        click.echo(f"{newest} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
+    return ModelKey(name, newest.number)
 
 
 def _waits(settings: Settings, keys: Sequence[ModelKey]) -> bool:

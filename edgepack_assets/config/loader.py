@@ -189,7 +189,7 @@ def _parse(text: str, file: Path) -> ConfigFile:
 
 def _keep_versions_as_written(document: Any, root: yaml.Node) -> list[yaml.Node]:
     # YAML reads 1.0 as the number 1 and 010 as 8: each is another version than the one written.
-    found: list[yaml.Node] = []
+    versions: list[yaml.Node] = []
     entries = document.get("model_types")
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         raw_data = entry.get("raw_data") if isinstance(entry, dict) else None
@@ -198,8 +198,8 @@ def _keep_versions_as_written(document: Any, root: yaml.Node) -> list[yaml.Node]
         node = value_node(root, ("model_types", str(name), "raw_data", "version"))
         if isinstance(node, yaml.ScalarNode):
             raw_data["version"] = node.value
-            found.append(node)
-    return found
+            versions.append(node)
+    return versions
 
 
 def _text_versions_in_a_local_registry(values: Mapping[str, Any]) -> Iterator[tuple[Sequence[int | str], str]]:

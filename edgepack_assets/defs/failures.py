@@ -1,4 +1,4 @@
-"""Errors as Dagster shall take them: what may pass is tried again, a bounded number of times; nothing else is.
+"""Maps errors to Dagster's: transient ones are retried a bounded number of times, others fail at once.
 
 A retry policy on an asset would do the opposite: it retries whatever it does not know, an error in code included.
 """
@@ -34,8 +34,8 @@ class PlainFailure(DagsterUserCodeProcessError, dg.Failure):  # noqa: N818 - a d
 
 
 @contextmanager
-def as_dagster_failure(what: str, retry_number: int) -> Iterator[None]:
-    """Turn an EdgepackError into a `PlainFailure` that names `what`, and an error that may pass (of
+def as_dagster_failure(subject: str, retry_number: int) -> Iterator[None]:
+    """Turn an EdgepackError into a `PlainFailure` that names `subject`, and an error that may pass (of
     the registry, a storage, the network, a full disk) into `dg.RetryRequested`. Other errors pass as they are, not
     retried."""
     try:
@@ -44,8 +44,8 @@ def as_dagster_failure(what: str, retry_number: int) -> Iterator[None]:
         if isinstance(error, OSError) and not is_transient(error):
             raise
         failure = dg.Failure(
-            description=f"{what}: {error}", metadata={"error": type(error).__name__, "transient": True}
+            description=f"{subject}: {error}", metadata={"error": type(error).__name__, "transient": True}
         )
         raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=DELAY * 4**retry_number) from failure
     except EdgepackError as error:
-        raise PlainFailure(f"{what}: {error}", type(error).__name__) from None
+        raise PlainFailure(f"{subject}: {error}", type(error).__name__) from None

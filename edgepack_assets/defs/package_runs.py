@@ -311,8 +311,8 @@ def assets_from(name: str) -> tuple[str, ...]:
 
     if name not in ASSETS:
         raise ValueError(name)
-    made = [asset for asset in ALL_ASSETS if isinstance(asset, dg.AssetsDefinition)]
-    below = dg.AssetSelection.assets(name).downstream().resolve(made)
+    assets = [asset for asset in ALL_ASSETS if isinstance(asset, dg.AssetsDefinition)]
+    below = dg.AssetSelection.assets(name).downstream().resolve(assets)
     return tuple(asset for asset in ASSETS if dg.AssetKey(asset) in below)
 
 

@@ -1,4 +1,4 @@
-"""Dagster's own way of starting runs, plus an eye on them: dagster.yaml names it under run_launcher.
+"""Dagster's default run launcher, which can also be asked whether a run's process is alive; dagster.yaml names it.
 
 A run's process is watched by the code server that started it. If that is gone too (the machine was switched off, the
 whole of `dagster dev` was killed), Dagster's own launcher leaves the run under way for ever, with one of the few

@@ -154,7 +154,7 @@ def fetch_missing(
 def _resolve(
     requirements: Sequence[str], bounds: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
 ) -> list[LockedPackage]:
-    what = f"({', '.join(requirements) or 'none'})"
+    subject = f"({', '.join(requirements) or 'none'})"
     with scratch_folder() as work:
         asked, answer = work / "requirements.in", work / "pylock.toml"
         constraints = work / "constraints.txt"
@@ -167,7 +167,7 @@ def _resolve(
                        "--python-version", python, "--python-platform", PLATFORM, "--only-binary", ":all:",
                        "--no-header", "--index-strategy", "unsafe-best-match", "--constraints", str(constraints),
                        *(["--refresh"] if anew else []), "--output-file", str(answer), str(asked)),
-            f"resolving the component's requirements {what}", settings.time_limit,
+            f"resolving the component's requirements {subject}", settings.time_limit,
             uv_environment(work) | index_variables(settings, "UV")
             | {"UV_HTTP_RETRIES": str(RETRIES), "UV_HTTP_TIMEOUT": str(_ANSWER_TIME)},
         )  # fmt: skip
@@ -176,10 +176,10 @@ def _resolve(
             if done.returncode != _UV_NO_SOLUTION or _NO_SOLUTION not in reason or _NO_PACKAGE in reason:
                 raise _kind(done, _IndexError)(
                     f"the package index cannot be asked (or gives what is no package) for the component's requirements "
-                    f"{what}: {_CHECK_INDEX} (existing locks need no index):\n{reason}"
+                    f"{subject}: {_CHECK_INDEX} (existing locks need no index):\n{reason}"
                 )
             raise EnvironmentBuildError(
-                f"the component's requirements {what} cannot be resolved for Python {python} on {PLATFORM}: change "
+                f"the component's requirements {subject} cannot be resolved for Python {python} on {PLATFORM}: change "
                 "what the model asks for, by `requirements` or `replace_requirements` in edgepack.yaml; if the index "
                 f"should have it, look at what it answers (runtime.index_url):\n{reason}"
             )

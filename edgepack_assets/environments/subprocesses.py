@@ -22,14 +22,14 @@ _EXIT_WITH_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("e
 
 
 def run_command(
-    command: Sequence[str], what: str, time_limit: float, environment: Mapping[str, str]
+    command: Sequence[str], subject: str, time_limit: float, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and return its output, whatever its exit code. `what` names it in errors.
+    """Run a command and return its output, whatever its exit code. `subject` names it in errors.
 
     Raises EnvironmentBuildError if it cannot be started or takes longer than `time_limit` seconds."""
     program = shutil.which(command[0], path=environment.get("PATH"))
     if program is None:
-        raise EnvironmentBuildError(f"{what}: {command[0]} cannot be started: No such file, or it may not be run")
+        raise EnvironmentBuildError(f"{subject}: {command[0]} cannot be started: No such file, or it may not be run")
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
@@ -43,14 +43,14 @@ def run_command(
             except subprocess.TimeoutExpired:
                 _kill_group(process)
                 raise EnvironmentBuildError(
-                    f"{what} took longer than {time_limit:g} s and was stopped (runtime.time_limit in edgepack.yaml)"
+                    f"{subject} took longer than {time_limit:g} s and was stopped (runtime.time_limit in edgepack.yaml)"
                 ) from None
             except BaseException:
                 _kill_group(process)
                 raise
     except OSError as error:
         kind = TransientError if is_transient(error) else EnvironmentBuildError
-        raise kind(f"{what}: {command[0]} cannot be started: {error.strerror or error}") from error
+        raise kind(f"{subject}: {command[0]} cannot be started: {error.strerror or error}") from error
     finally:
         os.close(read_end)
         os.close(write_end)

@@ -80,19 +80,19 @@ _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error)
 
 
 @contextlib.contextmanager
-def opened_inside(archive: zipfile.ZipFile, name: str, what: str) -> Iterator[zipfile.ZipFile]:
+def opened_inside(archive: zipfile.ZipFile, name: str, subject: str) -> Iterator[zipfile.ZipFile]:
     """A zip that lies in another one, for reading. One that is stored is read in place: zipfile would go through
     all of its bytes for each step back. Raises PackageError as `opened_zip` does."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or archive.fp is None:
-        with archive.open(name) as stream, opened_zip(stream, what) as inside:
+        with archive.open(name) as stream, opened_zip(stream, subject) as inside:
             yield inside
         return
     archive.open(name).close()  # which checks the entry's header
     archive.fp.seek(entry.header_offset + _NAME_LENGTH)
     lengths = struct.unpack("<2H", archive.fp.read(4))
     window = _Window(archive.fp, entry.header_offset + _HEADER + sum(lengths), entry.file_size)
-    with opened_zip(io.BufferedReader(window, 1 << 20), what) as inside:
+    with opened_zip(io.BufferedReader(window, 1 << 20), subject) as inside:
         yield inside
 
 
@@ -125,15 +125,15 @@ class _Window(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened_zip(file: Path | IO[bytes], what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive for reading; `what` names it in errors. Raises PackageError if it is no zip, if its bytes are damaged,
-    or if two readers could read different files from it (`check_layout`)."""
+def opened_zip(file: Path | IO[bytes], subject: str) -> Iterator[zipfile.ZipFile]:
+    """An archive for reading; `subject` names it in errors. Raises PackageError if it is no zip, if its bytes are
+    damaged, or if two readers could read different files from it (`check_layout`)."""
     try:
         with _archive(file) as archive:
             check_layout(archive)
             yield archive
     except _DAMAGED as error:
-        raise PackageError(f"{what}: is not a zip file that can be read ({error})") from None
+        raise PackageError(f"{subject}: is not a zip file that can be read ({error})") from None
 
 
 def _archive(file: Path | IO[bytes]) -> zipfile.ZipFile:
@@ -200,7 +200,7 @@ def _large_sizes(size: int, packed: int, extra: bytes) -> tuple[int, int]:
     return size, packed
 
 
-def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:
+def checked_names(archive: zipfile.ZipFile, subject: str) -> list[str]:
     """The names of an archive's files. Raises PackageError for entries that must not be extracted: absolute or parent
     paths, links, names that occur twice, a thousandfold expansion."""
     files: set[str] = set()
@@ -211,30 +211,32 @@ def checked_names(archive: zipfile.ZipFile, what: str) -> list[str]:
         plain = name[:-1] if entry.is_dir() else name
         path = PurePosixPath(plain)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != plain:
-            raise PackageError(f"{what}: the entry {name!r} would be extracted outside its folder, or elsewhere")
+            raise PackageError(f"{subject}: the entry {name!r} would be extracted outside its folder, or elsewhere")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise PackageError(f"{what}: the entry {name!r} is a link or a device")
+            raise PackageError(f"{subject}: the entry {name!r} is a link or a device")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise PackageError(f"{what}: the entry {name!r} is encrypted, or packed in a way that servers don't read")
+            raise PackageError(
+                f"{subject}: the entry {name!r} is encrypted, or packed in a way that servers don't read"
+            )
         above = {str(parent) for parent in path.parents}
         folders |= above
         if entry.is_dir():
             folders.add(plain)
         elif plain in files:
-            raise PackageError(f"{what}: the entry {name!r} occurs twice")
+            raise PackageError(f"{subject}: the entry {name!r} occurs twice")
         else:
             files.add(plain)
         total, packed = total + entry.file_size, packed + entry.compress_size
-        _refuse_expansion(f"{what}: the entry {name!r}", entry.file_size, entry.compress_size)
+        _refuse_expansion(f"{subject}: the entry {name!r}", entry.file_size, entry.compress_size)
     both = files & folders
     if both:
-        raise PackageError(f"{what}: the entry {min(both)!r} is a file and a folder")
-    _refuse_expansion(what, total, packed)
+        raise PackageError(f"{subject}: the entry {min(both)!r} is a file and a folder")
+    _refuse_expansion(subject, total, packed)
     if total > _MAX_BYTES:
-        raise PackageError(f"{what}: holds {total} bytes, more than the server takes")
+        raise PackageError(f"{subject}: holds {total} bytes, more than the server takes")
     return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
 
 
-def _refuse_expansion(what: str, size: int, packed: int) -> None:
+def _refuse_expansion(subject: str, size: int, packed: int) -> None:
     if size > _SMALL and size > _MAX_RATIO * max(packed, 1):
-        raise PackageError(f"{what} expands to {size} bytes from {packed}")
+        raise PackageError(f"{subject} expands to {size} bytes from {packed}")

@@ -42,15 +42,16 @@ class UnfitAnswerError(Exception):
     """What a plug-in returned instead."""
 
 
-def _is(answer: Any, kind: type[_T], what: str = "") -> _T:
+def _is(answer: Any, kind: type[_T], subject: str = "") -> _T:
     if not isinstance(answer, kind) or (kind in (int, float) and isinstance(answer, bool)):
-        raise UnfitAnswerError(f"{what}{': ' if what else ''}{_shown(answer)} ({type(answer).__name__})")
+        raise UnfitAnswerError(f"{subject}{': ' if subject else ''}{shown(answer)} ({type(answer).__name__})")
     return answer
 
 
-def _shown(value: object) -> str:
+def shown(value: object, form: Callable[[object], str] = repr, length: int = 200) -> str:
+    """The beginning of it as text, whatever its own methods do."""
     try:
-        return f"{value!r:.200}"
+        return form(value)[:length]
     except Exception as error:  # noqa: BLE001 - a class of the plug-in's
         return f"what cannot be shown, {type(error).__name__}"
 
@@ -86,7 +87,7 @@ def mapping(answer: Any) -> Mapping[str, Any]:
 def report_class(answer: Any) -> type[UntrustedReport]:
     """a subclass of UntrustedReport."""
     if not (isinstance(answer, type) and issubclass(answer, UntrustedReport)):
-        _is(None, UntrustedReport, _shown(answer))
+        _is(None, UntrustedReport, shown(answer))
     return answer  # type: ignore[no-any-return]
 
 
@@ -104,31 +105,31 @@ def json_object(answer: Any) -> dict[str, Any]:
     try:
         text = json.dumps(dict(_is(answer, Mapping)), allow_nan=False)  # type: ignore[type-abstract]
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnfitAnswerError(f"what is not JSON ({error}): {_shown(answer)}") from None
-    found: dict[str, Any] = json.loads(text)
-    return found
+        raise UnfitAnswerError(f"what is not JSON ({error}): {shown(answer)}") from None
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def categories(answer: Any) -> list[int | str] | None:
     """None or a sequence of different numbers and texts."""
     if answer is None:
         return None
-    if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
-        raise UnfitAnswerError(_shown(answer))
-    listed = list(answer)
+    if isinstance(answer, (str, bytes)):
+        raise UnfitAnswerError(shown(answer))
+    listed = list(_is(answer, Sequence))  # type: ignore[type-abstract]
     if not all(isinstance(each, (int, str)) and not isinstance(each, bool) for each in listed):
-        raise UnfitAnswerError(_shown(answer))
+        raise UnfitAnswerError(shown(answer))
     if len(set(listed)) != len(listed):
-        raise UnfitAnswerError(_shown(answer))
+        raise UnfitAnswerError(shown(answer))
     return listed
 
 
 def texts(answer: Any) -> dict[str, str]:
     """a mapping of texts to texts."""
-    found = dict(mapping(answer))
-    if not all(isinstance(value, str) for value in found.values()):
-        raise UnfitAnswerError(_shown(answer))
-    return found
+    names = dict(mapping(answer))
+    if not all(isinstance(value, str) for value in names.values()):
+        raise UnfitAnswerError(shown(answer))
+    return names
 
 
 def rows(answer: Any) -> list[CheckRow]:
@@ -152,11 +153,11 @@ def rows_and_table(answer: Any) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     return answer  # type: ignore[no-any-return]
 
 
-def _table(answer: Any, what: str) -> None:
-    for row in _is(answer, list, what):
-        if _is(row, dict, f"{what}, a row").keys() != answer[0].keys():
+def _table(answer: Any, subject: str) -> None:
+    for row in _is(answer, list, subject):
+        if _is(row, dict, f"{subject}, a row").keys() != answer[0].keys():
             raise UnfitAnswerError(
-                f"{what} with rows of differing keys: {_shown(list(row))}, {_shown(list(answer[0]))}"
+                f"{subject} with rows of differing keys: {shown(list(row))}, {shown(list(answer[0]))}"
             )
 
 
@@ -170,13 +171,13 @@ def png(answer: Any) -> bytes:
 def model_source(answer: Any) -> ModelSource:
     """a ModelSource: `files` from relative paths to existing files, `model` JSON, the rest text as it says."""
     source = _is(answer, ModelSource)
-    for what in ("files", "component_files"):
-        for name, file in _is(getattr(source, what), Mapping, what).items():  # type: ignore[type-abstract]
-            path = PurePosixPath(_is(name, str, f"{what}, a key"))
+    for subject in ("files", "component_files"):
+        for name, file in _is(getattr(source, subject), Mapping, subject).items():  # type: ignore[type-abstract]
+            path = PurePosixPath(_is(name, str, f"{subject}, a key"))
             if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
-                raise UnfitAnswerError(f"{what} with {name!r}, which is no path inside the component")
-            if not _is(file, Path, f"{what}, {name}").is_file():
-                raise UnfitAnswerError(f"{what} with {name}: {file}, which is no file")
+                raise UnfitAnswerError(f"{subject} with {name!r}, which is no path inside the component")
+            if not _is(file, Path, f"{subject}, {name}").is_file():
+                raise UnfitAnswerError(f"{subject} with {name}: {file}, which is no file")
     json_object(source.model), json_object(source.arguments)
     for field in ("requirements", "constraints"):
         for line in _is(getattr(source, field), tuple, field):
@@ -197,25 +198,25 @@ def model_source(answer: Any) -> ModelSource:
 
 def converted(answer: Any) -> Converted:
     """a Converted: a ModelSource, a record that is JSON, existing files or folders of the original."""
-    found = _is(answer, Converted)
-    model_source(found.source)
-    json_object(found.record)
-    for name, path in _is(found.original, Mapping, "original").items():  # type: ignore[type-abstract]
+    conversion = _is(answer, Converted)
+    model_source(conversion.source)
+    json_object(conversion.record)
+    for name, path in _is(conversion.original, Mapping, "original").items():  # type: ignore[type-abstract]
         if not re.fullmatch(r"[A-Za-z0-9_-]+", _is(name, str, "original, a key")):
             raise UnfitAnswerError(f"original with {name!r}, which is no name of letters and digits")
         if not _is(path, Path, f"original, {name}").exists():
             raise UnfitAnswerError(f"original with {name}: {path}, which does not exist")
-    json_object(found.metadata)
-    return found
+    json_object(conversion.metadata)
+    return conversion
 
 
 def comparison(answer: Any) -> Comparison:
     """a Comparison: rows, and a table of dicts with equal keys."""
-    found = _is(answer, Comparison)
-    for row in _is(found.rows, tuple, "rows"):
+    compared = _is(answer, Comparison)
+    for row in _is(compared.rows, tuple, "rows"):
         _row(row)
-    _table(list(_is(found.table, tuple, "table")), "the table")
-    return found
+    _table(list(_is(compared.table, tuple, "table")), "the table")
+    return compared
 
 
 def component_spec(answer: Any) -> ComponentSpec:
@@ -224,7 +225,7 @@ def component_spec(answer: Any) -> ComponentSpec:
     _is(spec.description, str, "description")
     for field in ("inputs", "outputs", "metrics"):
         for variable in _is(getattr(spec, field), tuple, field):
-            kind = _is(_is(variable, Variable, field).type, str, f"{field}: type of {_shown(variable.name)}")
+            kind = _is(_is(variable, Variable, field).type, str, f"{field}: type of {shown(variable.name)}")
             _is(variable.name, str, f"{field}: name"), _is(variable.description, str, f"{field}: description")
             sized = _ARRAY.fullmatch(kind)
             if (sized["type"] if sized else kind) not in SDK_TYPES:
@@ -242,7 +243,7 @@ def component_spec(answer: Any) -> ComponentSpec:
         ):
             raise UnfitAnswerError(
                 f"parameters with {parameter.name!r} of type {parameter.type!r} and the default "
-                f"{_shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
+                f"{shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
             )
     if not spec.inputs or not spec.outputs:
         raise UnfitAnswerError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
@@ -254,10 +255,10 @@ def component_spec(answer: Any) -> ComponentSpec:
     return spec
 
 
-def _once(what: str, variables: Iterable[Variable | Parameter]) -> None:
-    found = [variable.name for variable in variables]
-    if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise UnfitAnswerError(f"{what} with two of one name: {', '.join(map(repr, twice))}")
+def _once(subject: str, variables: Iterable[Variable | Parameter]) -> None:
+    names = [variable.name for variable in variables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UnfitAnswerError(f"{subject} with two of one name: {', '.join(map(repr, twice))}")
 
 
 def array_types(files: Iterable[str]) -> Callable[[Any], Mapping[str, ArrayType]]:
@@ -281,19 +282,19 @@ def prepared(answer: Any) -> Prepared:
     """a Prepared: columns of one length, numbers, booleans or text; facts in JSON; rows; metadata."""
     import numpy as np
 
-    found = _is(answer, Prepared)
+    result = _is(answer, Prepared)
     lengths = set()
-    columns: Mapping[str, Any] = mapping(found.columns)
+    columns: Mapping[str, Any] = mapping(result.columns)
     for name, column in columns.items():
         if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biufU":
-            shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else _shown(column)
+            shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else shown(column)
             raise UnfitAnswerError(f"a column {name!r} of {shape}")
         lengths.add(len(column))
     if len(lengths) != 1:
         raise UnfitAnswerError(f"columns of {'differing lengths' if lengths else 'nothing'}")
-    json_object(found.facts), json_object(found.metadata)
-    rows(list(_is(found.rows, tuple, "rows")))
-    return found
+    json_object(result.facts), json_object(result.metadata)
+    rows(list(_is(result.rows, tuple, "rows")))
+    return result
 
 
 def folders(answer: Any) -> tuple[Path, ...]:

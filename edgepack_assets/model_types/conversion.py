@@ -52,8 +52,8 @@ class SideJobs(Protocol):
         """Distribution -> version in the environment of these requirements. Raises EnvironmentBuildError."""
         ...
 
-    def run(self, what: str, job: SideJob) -> SideResult:
-        """Do a job, which `what` names in errors. Raises ModelError where the job refuses the model or dies of it."""
+    def run(self, subject: str, job: SideJob) -> SideResult:
+        """Do a job; `subject` names it in errors. Raises ModelError where the job refuses the model or dies of it."""
         ...
 
     def payload(self) -> Payload:

@@ -107,7 +107,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs."""
+    """A pipeline parameter that can be changed while the pipeline runs.
+
+    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
 
     name: str
     type: str
@@ -212,9 +214,8 @@ class Preparation(ABC, Generic[_Report]):
 @dataclass(frozen=True)
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
-    has; NaN where one is not defined. `parts` are what
-    must hold before any gate is looked at (e.g. that every record has an answer). `tables` maps a title to rows,
-    `pictures` a title to PNG bytes."""
+    has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]

@@ -88,14 +88,14 @@ class Plugin:
         """See ModelType."""
         return self._call("payload_rows", answers.rows, self._plugin.payload_rows, facts)
 
-    def read_model(self, model: Path, entry: ModelTypeSettings, what: str = "reading the model") -> ModelSource:
-        """See ModelType. What nobody foresaw there is the model's failure; errors of it name `what`."""
+    def read_model(self, model: Path, entry: ModelTypeSettings, subject: str = "reading the model") -> ModelSource:
+        """See ModelType. What nobody foresaw there is the model's failure; errors of it name `subject`."""
         try:
             return self._call("read_model", answers.model_source, self._plugin.read_model, model, entry)
         except _UnforeseenError as error:
-            raise ModelError(f"{what}: {error}") from error.__cause__
+            raise ModelError(f"{subject}: {error}") from error.__cause__
         except TransientError as error:
-            raise TransientError(f"{what}: {error}") from error
+            raise TransientError(f"{subject}: {error}") from error
 
     def convert(self, source: ModelSource, jobs: SideJobs, work: Path) -> Converted:
         """See Conversion.convert."""
@@ -152,21 +152,26 @@ class Plugin:
         return self._call(f"{type(trial).__name__}.rows", answers.rows_and_table, trial.rows, answer)
 
     def prepared_arrays(
-        self, what: str, report: UntrustedReport, inspection: Mapping[str, Any], records: int
+        self, subject: str, report: UntrustedReport, inspection: Mapping[str, Any], records: int
     ) -> Mapping[str, ArrayType]:
-        """See Preparation.arrays; ComponentErrors name `what`."""
+        """See Preparation.arrays; ComponentErrors name `subject`."""
         assert self.preparation is not None
         method, files = self.preparation.arrays, self.preparation.files
-        with _named(what):
+        with _named(subject):
             return self._call("preparation.arrays", answers.array_types(files), method, report, inspection, records)
 
     def prepared(
-        self, what: str, report: UntrustedReport, arrays: Mapping[str, Any], inspection: Mapping[str, Any], records: int
+        self,
+        subject: str,
+        report: UntrustedReport,
+        arrays: Mapping[str, Any],
+        inspection: Mapping[str, Any],
+        records: int,
     ) -> Prepared:
-        """See Preparation.prepared; ComponentErrors name `what`."""
+        """See Preparation.prepared; ComponentErrors name `subject`."""
         assert self.preparation is not None
         method = self.preparation.prepared
-        with _named(what):
+        with _named(subject):
             return self._call("preparation.prepared", answers.prepared, method, report, arrays, inspection, records)
 
     def prepped_picture(self, prepped: Prepped) -> bytes:
@@ -201,30 +206,36 @@ class Plugin:
             frames = traceback.extract_tb(error.__traceback__)
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
             raise _UnforeseenError(
-                f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: {error!s:.500}. Either its "
-                "input is not as it expects, or it has a defect: report it to those who made it. It should return "
-                f"{_wanted(check)}, or raise an EdgepackError with words for the user"
+                f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: "
+                f"{answers.shown(error, str, 500)}. Either its input is not as it expects, or it has a defect: report "
+                f"it to those who made it. It should return {_wanted(check)}, or raise an EdgepackError with words for "
+                "the user"
             ) from error
         try:
             return check(answer)
         except answers.UnfitAnswerError as error:
             raise PluginError(f"{self}: {method} returned {error}; it should return {_wanted(check)}") from None
+        except Exception as error:  # of a method that the answer itself has
+            raise PluginError(
+                f"{self}: {method} returned {answers.shown(answer)} ({type(answer).__name__}), which raises "
+                f"{type(error).__name__}: {answers.shown(error, str)}; it should return {_wanted(check)}"
+            ) from error
 
-    def _refuse(self, what: str, why: str) -> NoReturn:
-        raise PluginError(f"{self._title}: {what} {why}")
+    def _refuse(self, subject: str, why: str) -> NoReturn:
+        raise PluginError(f"{self._title}: {subject} {why}")
 
 
 class _named:  # noqa: N801 - used as a function
     """Puts what was done before the words of a ComponentError."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if type(error) is ComponentError:
-            raise ComponentError(f"{self._what}: {error}") from None
+            raise ComponentError(f"{self._subject}: {error}") from None
 
 
 def _wanted(check: Callable[[Any], Any]) -> str:

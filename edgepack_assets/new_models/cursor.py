@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.handled_versions import Ranges, VersionRecord
@@ -51,6 +51,13 @@ class State:
     missing_tries: int = 0
     sweep_due: int = 0
     turn: int = 0
+
+    def copy(self) -> State:
+        """A state that changes apart from this one. What the containers hold is never changed, only replaced."""
+        return replace(
+            self, record=self.record.copy(), pending=self.pending.copy(), waiting=self.waiting.copy(),
+            runs=self.runs.copy(),
+        )  # fmt: skip
 
     def to_cursor(self) -> str:
         """The state as text."""

@@ -7,7 +7,6 @@ each key once.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from edgepack_assets.new_models.cursor import State
@@ -24,7 +23,7 @@ def decide(state: State | None, rules: Rules, registry: Registry, runs_of: RunsO
 
     Errors of the registry are raised, and `state` is not changed then: the next tick can decide again."""
     is_first = state is None or state.model != rules.model_name
-    new_state = State(rules.model_name, int(now * 1000)) if state is None or is_first else copy.deepcopy(state)
+    new_state = State(rules.model_name, int(now * 1000)) if state is None or is_first else state.copy()
     tick = Tick(new_state, rules, registry, runs_of, int(now), is_first, Decision(new_state))
     find_versions(tick)
     follow_requested_runs(tick)

@@ -52,6 +52,12 @@ class Ranges:
     def __len__(self) -> int:
         return sum(self._high) - sum(self._low) + len(self._low)
 
+    def copy(self) -> Ranges:
+        """A set that changes apart from this one."""
+        copied = Ranges()
+        copied._low, copied._high = self._low.copy(), self._high.copy()
+        return copied
+
     def add(self, number: int) -> None:
         """Add a number; no error if it is in the set."""
         if number in self:
@@ -100,6 +106,13 @@ class VersionRecord:
     def has_number(self, number: int) -> bool:
         """Whether any version of this number has been handled."""
         return number in self._recent or number in self._older
+
+    def copy(self) -> VersionRecord:
+        """A record that changes apart from this one."""
+        copied = VersionRecord()
+        copied._recent, copied._older = self._recent.copy(), self._older.copy()
+        copied._older_until = self._older_until
+        return copied
 
     def add(self, number: int, created: int) -> None:
         """Record a version as handled."""

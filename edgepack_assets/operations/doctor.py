@@ -80,7 +80,7 @@ def _disks(settings: Settings) -> Iterator[Finding]:
 
 
 def _dependencies() -> Iterator[Finding]:
-    """The versions of what this project stands on, held against the bounds that it was tested with."""
+    """The versions of this project's dependencies, held against the bounds that it was tested with."""
     shown = []
     for text in metadata.requires(_DISTRIBUTION) or []:
         requirement = Requirement(text)

@@ -54,15 +54,15 @@ def read_contract(package: Path) -> Contract:
         names = checked_names(archive, name)
         # A config package has all its files in one folder, which is its first entry.
         top = "" if _PIPELINE in names or not names else f"{names[0].split('/', 1)[0]}/"
-        what = f"{name}: {_PIPELINE}"
+        subject = f"{name}: {_PIPELINE}"
         try:
             pipeline = _Pipeline.model_validate(_read(archive, f"{top}{_PIPELINE}", name))
-            what = f"{name}: {_DATALINK}"
+            subject = f"{name}: {_DATALINK}"
             link = _Datalink.model_validate(_read(archive, f"{top}{_DATALINK}", name))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise PackageError(f"{what} is not what the SDK writes: {where}: {first['msg']}") from None
+            raise PackageError(f"{subject} is not what the SDK writes: {where}: {first['msg']}") from None
     flow = pipeline.dataFlowPipeline
     shifting = link.timeShifting
     return Contract(

@@ -53,7 +53,7 @@ def build_delta_package(origin: Path, package: Path, work: Path) -> Delta:
 
     Its bytes depend on those of the packages alone. There is none if it could not express the difference, if laying it
     over the earlier package would not give the later one file for file, or if it would not be smaller. Raises
-    PackageError if a package cannot be read, EdgepackError if there is no room."""
+    PackageError if a package cannot be read, EdgepackError if the disk is full."""
     before, after = _files(origin), _files(package)
     full = package.stat().st_size
     if removed := sorted(before.keys() - after.keys()):
@@ -61,12 +61,12 @@ def build_delta_package(origin: Path, package: Path, work: Path) -> Delta:
     with disk_errors(work):
         scratch = Path(tempfile.mkdtemp(prefix="delta-", dir=work))
     try:
-        made = _made_by_the_sdk(origin, package, scratch)
-        if differing := _differing(before, after, made, origin, package):
+        delta = _made_by_the_sdk(origin, package, scratch)
+        if differing := _differing(before, after, delta, origin, package):
             why = f"laid over {origin.name} it would not give {package.name}, but differ in {_some(differing)}"
             return Delta(None, why, 0, full)
-        target = work / made.name
-        _repack(made, target, scratch)
+        target = work / delta.name
+        _repack(delta, target, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     size = target.stat().st_size
@@ -92,42 +92,42 @@ def _made_by_the_sdk(origin: Path, package: Path, scratch: Path) -> Path:
 
 
 def _differing(
-    before: Mapping[str, str], after: Mapping[str, str], made: Path, origin: Path, package: Path
+    before: Mapping[str, str], after: Mapping[str, str], delta: Path, origin: Path, package: Path
 ) -> list[str]:
     """Files that the earlier package with the delta laid over it has otherwise than the later package."""
-    applied = {**before, **_files(made)}
-    found = [name for name in applied.keys() | after.keys() if applied.get(name) != after.get(name)]
-    if CONFIG in found and _config_is_of_a_delta(_config(made), _config(origin), _config(package)):
-        found.remove(CONFIG)
-    return sorted(found)
+    applied = {**before, **_files(delta)}
+    names = [name for name in applied.keys() | after.keys() if applied.get(name) != after.get(name)]
+    if CONFIG in names and _config_is_of_a_delta(_config(delta), _config(origin), _config(package)):
+        names.remove(CONFIG)
+    return sorted(names)
 
 
-def _config_is_of_a_delta(made: Mapping[str, Any], origin: Mapping[str, Any], package: Mapping[str, Any]) -> bool:
-    plain, full = ({key: value for key, value in each.items() if key not in _OF_A_DELTA} for each in (made, package))
+def _config_is_of_a_delta(delta: Mapping[str, Any], origin: Mapping[str, Any], package: Mapping[str, Any]) -> bool:
+    plain, full = ({key: value for key, value in each.items() if key not in _OF_A_DELTA} for each in (delta, package))
     version = origin["dataFlowPipelineInfo"]["dataFlowPipelineVersion"]
-    return (made.get("packageType"), made.get("originVersion"), plain) == ("delta", version, full)
+    return (delta.get("packageType"), delta.get("originVersion"), plain) == ("delta", version, full)
 
 
 def _config(package: Path) -> dict[str, Any]:
     with opened_zip(package, package.name) as archive:
-        found: dict[str, Any] = yaml.safe_load(archive.read(CONFIG))
-    return found
+        config: dict[str, Any] = yaml.safe_load(archive.read(CONFIG))
+    return config
 
 
 def _files(package: Path) -> dict[str, str]:
     """Every file that a server has of a package, those inside of components and their wheels: path -> sha256."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     with opened_zip(package, package.name) as archive:
         for path, member in _members(archive, package.name):
-            found[path] = digest_of(member)
-    return found
+            digests[path] = digest_of(member)
+    return digests
 
 
-def _members(archive: zipfile.ZipFile, what: str, at: str = "") -> Iterator[tuple[str, Member]]:
-    for name in checked_names(archive, what):
+def _members(archive: zipfile.ZipFile, subject: str, at: str = "") -> Iterator[tuple[str, Member]]:
+    for name in checked_names(archive, subject):
         if _is_unpacked(name, at):
-            with opened_inside(archive, name, f"{what}: {name}") as inside:
-                yield from _members(inside, f"{what}: {name}", f"{at}{name}/")
+            with opened_inside(archive, name, f"{subject}: {name}") as inside:
+                yield from _members(inside, f"{subject}: {name}", f"{at}{name}/")
         else:
             yield f"{at}{name}", Member(archive, name)
 
@@ -139,24 +139,24 @@ def _is_unpacked(name: str, at: str) -> bool:
     )
 
 
-def _repack(made: Path, target: Path, scratch: Path) -> None:
+def _repack(delta: Path, target: Path, scratch: Path) -> None:
     """The same files without the times at which the SDK wrote them."""
     with ExitStack() as opened:
-        archive = opened.enter_context(opened_zip(made, made.name))
-        with _repacked(archive, made.name, scratch) as files:
+        archive = opened.enter_context(opened_zip(delta, delta.name))
+        with _repacked(archive, delta.name, scratch) as files:
             write_zip(target, files)
 
 
 @contextmanager
-def _repacked(archive: zipfile.ZipFile, what: str, scratch: Path, at: str = "") -> Iterator[dict[str, Content]]:
+def _repacked(archive: zipfile.ZipFile, subject: str, scratch: Path, at: str = "") -> Iterator[dict[str, Content]]:
     files: dict[str, Content] = {}
-    for name in checked_names(archive, what):
+    for name in checked_names(archive, subject):
         if not _is_unpacked(name, at):
             files[name] = Member(archive, name)
             continue
         with (
-            opened_inside(archive, name, f"{what}: {name}") as inside,
-            _repacked(inside, what, scratch, f"{at}{name}/") as inner,
+            opened_inside(archive, name, f"{subject}: {name}") as inside,
+            _repacked(inside, subject, scratch, f"{at}{name}/") as inner,
         ):
             packed = scratch / f"{len(list(scratch.iterdir()))}.zip"
             write_zip(packed, inner)

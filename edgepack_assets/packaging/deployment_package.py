@@ -185,14 +185,14 @@ class _ConfigPackage:
 
 @contextmanager
 def _opened_config(config_package: Path) -> Iterator[_ConfigPackage]:
-    what = config_package.name
-    with opened_zip(config_package, what) as archive:
-        names = checked_names(archive, what)
+    subject = config_package.name
+    with opened_zip(config_package, subject) as archive:
+        names = checked_names(archive, subject)
         tops = {name.split("/", 1)[0] for name in names}
         if len(tops) != 1:
-            raise PackageError(f"{what}: must hold one top folder, it holds {', '.join(sorted(tops)) or 'nothing'}")
+            raise PackageError(f"{subject}: must hold one top folder, it holds {', '.join(sorted(tops)) or 'nothing'}")
         members = {name.partition("/")[2]: Member(archive, name) for name in names}
         missing = [name for name in STAMPED_FILES if name not in members]
         if missing:
-            raise PackageError(f"{what}: holds no {' and no '.join(missing)}")
-        yield _ConfigPackage(what, members)
+            raise PackageError(f"{subject}: holds no {' and no '.join(missing)}")
+        yield _ConfigPackage(subject, members)

@@ -150,30 +150,30 @@ class PackageRunner:
         """Leave the work folder to its owner."""
 
     def _read_pipeline(self, archive: zipfile.ZipFile, config: str) -> None:
-        what = f"{self.package.name}: is not a pipeline package"
+        subject = f"{self.package.name}: is not a pipeline package"
         try:
             pipeline = load_yaml(archive.read(config))["dataFlowPipeline"]
             components = pipeline["components"]
             parameters = pipeline.get("pipelineParameters", [])
             self.parameters = {parameter["name"]: parameter["defaultValue"] for parameter in parameters}
         except KeyError as error:
-            raise PackageError(f"{what}: {config}: {error.args[0]}") from None
+            raise PackageError(f"{subject}: {config}: {error.args[0]}") from None
         except (yaml.YAMLError, TypeError, AttributeError) as error:
-            raise PackageError(f"{what}: {config} cannot be read: {error}") from None
+            raise PackageError(f"{subject}: {config} cannot be read: {error}") from None
         if len(components) != 1:
             raise PackageError(f"{self.package.name} has {len(components)} components; one is supported")
         self.component = components[0]
 
-    def _check_wheels(self, component: zipfile.ZipFile, what: str, has_wheels: bool) -> None:
+    def _check_wheels(self, component: zipfile.ZipFile, subject: str, has_wheels: bool) -> None:
         held = self._wheels
         if held is None:
-            held = _wheels_of(component, f"{what}/{_WHEELS}") if has_wheels else {}
+            held = _wheels_of(component, f"{subject}/{_WHEELS}") if has_wheels else {}
         locked = {package.file: package.digest for package in self._environment.lock.packages}
         if held != locked:
             differing = sorted(file for file in held.keys() | locked.keys() if held.get(file) != locked.get(file))
             raise PackageError(
-                f"{what}: its wheels are not those of the environment {self._environment.folder.name}, so what runs in "
-                f"there would not be what is shipped: {', '.join(differing)}"
+                f"{subject}: its wheels are not those of the environment {self._environment.folder.name}, so what runs "
+                f"in there would not be what is shipped: {', '.join(differing)}"
             )
 
     def _extract(self, archive: zipfile.ZipFile, names: Iterable[str], top: str) -> None:
@@ -193,7 +193,7 @@ class PackageRunner:
 
     def run(
         self,
-        what: str,
+        subject: str,
         records: Path,
         child_imports: Iterable[str],
         until_answers: int | None = None,
@@ -207,7 +207,7 @@ class PackageRunner:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._work))
         results, times = folder / "results.jsonl.gz", folder / "times.f64"
         value = self._sandbox.run(
-            what,
+            subject,
             self._environment,
             child_imports,
             RunJob(
@@ -222,25 +222,25 @@ class PackageRunner:
             inputs={"records": records},
             outputs={"results": results, "times": times},
         )
-        counted = parse_report(what, _Counted, value)
+        counted = parse_report(subject, _Counted, value)
         if count is not None and counted.records > count:
-            raise ComponentError(f"{what} reported {counted.records} records; the payload has {count}")
-        answers = _check_results(what, results, counted.records, _declared(component["outputType"]))
-        with open_output(times, 8 * counted.records, what) as stream:
+            raise ComponentError(f"{subject} reported {counted.records} records; the payload has {count}")
+        answers = _check_results(subject, results, counted.records, _declared(component["outputType"]))
+        with open_output(times, 8 * counted.records, subject) as stream:
             if os.fstat(stream.fileno()).st_size != 8 * counted.records or len(answers) != counted.answered:
-                raise ComponentError(f"{what} reported other records and answers than it left")
+                raise ComponentError(f"{subject} reported other records and answers than it left")
         run = PackageRun(results, times, counted.records, len(answers), counted.latency.model_dump(), answers)
         seconds = run.seconds()
         if not (seconds >= 0).all() or not (seconds < _LONGEST_RECORD).all():  # neither holds for a NaN
-            raise ComponentError(f"{what} left times of records that are no times")
+            raise ComponentError(f"{subject} left times of records that are no times")
         return replace(run, latency={**run.latency, "p99": p99(seconds)})
 
 
-def _wheels_of(component: zipfile.ZipFile, what: str) -> dict[str, str]:
+def _wheels_of(component: zipfile.ZipFile, subject: str) -> dict[str, str]:
     """sha256 of each wheel that a component ships, by file name."""
     digests = {}
-    with opened_inside(component, _WHEELS, what) as wheels:
-        for name in checked_names(wheels, what):
+    with opened_inside(component, _WHEELS, subject) as wheels:
+        for name in checked_names(wheels, subject):
             with wheels.open(name) as stream:
                 digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     return digests
@@ -250,12 +250,12 @@ def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {variable["name"]: variable["type"] for variable in variables}
 
 
-def _check_results(what: str, results: Path, records: int, outputs: dict[str, str]) -> array[int]:
+def _check_results(subject: str, results: Path, records: int, outputs: dict[str, str]) -> array[int]:
     """The records that were answered, if there is one line for each, in order, with what the component declares:
     whatever ran in the child may have written another one."""
     lines, characters, answered = 0, 0, array("Q")
     try:
-        with open_output(results, _RESULTS_LIMIT, what) as stream, gzip.open(stream) as unpacked:
+        with open_output(results, _RESULTS_LIMIT, subject) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(_LONGEST_LINE):
                 if lines == records:
                     raise ValueError(f"they are not one line for each of {records} records")
@@ -270,9 +270,9 @@ def _check_results(what: str, results: Path, records: int, outputs: dict[str, st
             if os.fstat(stream.fileno()).st_size > characters + characters // 8 + _GZIP_OVERHEAD:
                 raise ValueError("the file is larger than what it holds")
     except RecordError as error:
-        raise ComponentError(f"{what} left a false answer to record {lines}: {printable(str(error))}") from None
+        raise ComponentError(f"{subject} left a false answer to record {lines}: {printable(str(error))}") from None
     except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ComponentError(f"{what} left results that cannot be read: {printable(str(error))}") from None
+        raise ComponentError(f"{subject} left results that cannot be read: {printable(str(error))}") from None
     if lines != records:
-        raise ComponentError(f"{what} left results that are not one line for each of {records} records")
+        raise ComponentError(f"{subject} left results that are not one line for each of {records} records")
     return answered

@@ -166,10 +166,10 @@ def contents(package: Path, stamp: Stamp) -> dict[str, str]:
         named = components_of(pipeline, package.name)
         for name in names:
             if name.startswith(COMPONENTS):
-                what = f"{package.name}/{name}"
+                subject = f"{package.name}/{name}"
                 is_python = all(each.is_python for each in named if each.inside == name)
-                with opened_inside(outer, name, what) as component:
-                    components[name] = _read_component(component, outer.getinfo(name).file_size, what, is_python)
+                with opened_inside(outer, name, subject) as component:
+                    components[name] = _read_component(component, outer.getinfo(name).file_size, subject, is_python)
                 digests |= _contents(name, components[name])
             elif name in STAMPED_FILES or name in DATED_FILES:
                 digests[name] = hashlib.sha256(stamp.remove(name, outer.read(name), project)).hexdigest()
@@ -191,12 +191,12 @@ def _contents(name: str, component: ComponentEntry) -> dict[str, str]:
     return files | {f"{name}/{PACKAGES}/{wheel}": entry.digest for wheel, entry in component.wheels.items()}
 
 
-def _read_component(component: zipfile.ZipFile, size: int, what: str, is_python: bool = True) -> ComponentEntry:
-    files = _entries(component, what)
+def _read_component(component: zipfile.ZipFile, size: int, subject: str, is_python: bool = True) -> ComponentEntry:
+    files = _entries(component, subject)
     wheels = {}
     if PACKAGES in files:
-        with opened_inside(component, PACKAGES, f"{what}/{PACKAGES}") as archive:
-            wheels = _entries(archive, f"{what}/{PACKAGES}")
+        with opened_inside(component, PACKAGES, f"{subject}/{PACKAGES}") as archive:
+            wheels = _entries(archive, f"{subject}/{PACKAGES}")
     requirements = component.read(REQUIREMENTS) if REQUIREMENTS in files else b""
     return ComponentEntry(size, files, wheels, requirements, is_python)
 
@@ -207,8 +207,8 @@ def listed_content(name: str, component: Path) -> bytes:
         return pipeline_content({name: _read_component(archive, component.stat().st_size, component.name)})
 
 
-def _entries(archive: zipfile.ZipFile, what: str) -> dict[str, FileEntry]:
-    members = {name: Member(archive, name) for name in _only_files(archive, what)}
+def _entries(archive: zipfile.ZipFile, subject: str) -> dict[str, FileEntry]:
+    members = {name: Member(archive, name) for name in _only_files(archive, subject)}
     return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
 
 
@@ -217,11 +217,11 @@ def content_digest(digests: dict[str, str]) -> str:
     return hashlib.sha256(canonical_json(digests)).hexdigest()
 
 
-def _only_files(archive: zipfile.ZipFile, what: str) -> list[str]:
+def _only_files(archive: zipfile.ZipFile, subject: str) -> list[str]:
     """The names of an archive that holds files and nothing else, as we build it."""
-    names = checked_names(archive, what)
+    names = checked_names(archive, subject)
     if len(names) != len(archive.infolist()):
-        raise PackageError(f"{what}: holds folders of their own, which a deployment package has not")
+        raise PackageError(f"{subject}: holds folders of their own, which a deployment package has not")
     return names
 
 
@@ -230,23 +230,23 @@ def digest_of(member: Member) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def read_yaml(archive: zipfile.ZipFile, name: str, what: str) -> dict[str, Any]:
+def read_yaml(archive: zipfile.ZipFile, name: str, subject: str) -> dict[str, Any]:
     try:
         document = load_yaml(archive.read(name))
     except KeyError:
-        raise PackageError(f"{what}: holds no {name}") from None
+        raise PackageError(f"{subject}: holds no {name}") from None
     except yaml.YAMLError as error:
-        raise PackageError(f"{what}: {name} is not YAML: {error}") from None
+        raise PackageError(f"{subject}: {name} is not YAML: {error}") from None
     if not isinstance(document, dict):
-        raise PackageError(f"{what}: {name} is not a mapping")
+        raise PackageError(f"{subject}: {name} is not a mapping")
     return document
 
 
-def project_of(pipeline: dict[str, Any], what: str) -> str:
+def project_of(pipeline: dict[str, Any], subject: str) -> str:
     try:
         return str(pipeline["dataFlowPipelineInfo"]["projectName"])
     except (KeyError, TypeError):
-        raise PackageError(f"{what}: {CONFIG} names no project") from None
+        raise PackageError(f"{subject}: {CONFIG} names no project") from None
 
 
 @dataclass(frozen=True)
@@ -259,10 +259,10 @@ class ComponentName:
     is_python: bool
 
 
-def components_of(pipeline: dict[str, Any], what: str) -> list[ComponentName]:
+def components_of(pipeline: dict[str, Any], subject: str) -> list[ComponentName]:
     """The package's components, at least one, in the order of the pipeline. Raises PackageError."""
     try:
-        found = [
+        components = [
             ComponentName(
                 str(each["name"]),
                 f"{COMPONENTS}{each['name']}_{each['version']}.zip",
@@ -271,18 +271,18 @@ def components_of(pipeline: dict[str, Any], what: str) -> list[ComponentName]:
             for each in pipeline["dataFlowPipeline"]["components"]
         ]
     except (KeyError, TypeError, AttributeError):
-        raise PackageError(f"{what}: {CONFIG} names no component") from None
-    names = [each.name for each in found]
+        raise PackageError(f"{subject}: {CONFIG} names no component") from None
+    names = [each.name for each in components]
     if not names:
-        raise PackageError(f"{what}: {CONFIG} names no component")
+        raise PackageError(f"{subject}: {CONFIG} names no component")
     if len(set(names)) != len(names):
-        raise PackageError(f"{what}: {CONFIG} names two components of one name: {', '.join(names)}")
-    return found
+        raise PackageError(f"{subject}: {CONFIG} names two components of one name: {', '.join(names)}")
+    return components
 
 
-def component_of(pipeline: dict[str, Any], what: str) -> tuple[str, str]:
+def component_of(pipeline: dict[str, Any], subject: str) -> tuple[str, str]:
     """(the name of the package's first component, the name of its zip in the package)."""
-    first = components_of(pipeline, what)[0]
+    first = components_of(pipeline, subject)[0]
     return first.name, first.inside
 
 

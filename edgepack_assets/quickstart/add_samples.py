@@ -65,18 +65,18 @@ class SampleModel:
 
 def add_samples(settings: Settings, registry: Registry, report: Report) -> list[SampleModel]:
     """Make and add what the registry lacks: each sample for the first model type that can use it."""
-    found: list[SampleModel] = []
+    samples: list[SampleModel] = []
     for sample in SAMPLES:
         for name, entry in settings.model_types.items():
             if entry.implementation == sample.implementation:
                 _add_data(sample, entry, registry, report)
                 model = _add_model(sample, entry, registry, settings, report)
-                found.append(SampleModel(ModelKey(name, model.number), entry, model))
+                samples.append(SampleModel(ModelKey(name, model.number), entry, model))
                 break
-    if not found:
+    if not samples:
         wanted = " or ".join(sample.implementation for sample in SAMPLES)
         raise ConfigError(f"{settings.file}: the quickstart needs a model type with implementation {wanted}")
-    return found
+    return samples
 
 
 def recipe() -> str:

@@ -1,4 +1,4 @@
-"""What a child asks the kernel to hold it, and what it starts, to; and what of it a job must not have changed.
+"""The limits that a child sets for itself and all that it starts, and the check that a job did not change them.
 
 A part of child_main.py, which loads it by its path: the limits, the filter of system calls, and the attributes of a
 process that those it forks inherit. Standard library only.

@@ -21,9 +21,9 @@ _MARGIN = "\n| "
 class ChildOutput:
     """What a child prints: written to the log about once a second, up to a limit; its end is kept for errors."""
 
-    def __init__(self, what: str, log: Any, folder: Path) -> None:
+    def __init__(self, subject: str, log: Any, folder: Path) -> None:
         """`folder` is where the child works."""
-        self._what = what
+        self._subject = subject
         self._folder = folder
         self._log = log
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -47,9 +47,9 @@ class ChildOutput:
         self._logged = time.monotonic()
         lines, _, self._pending = (self._pending, "", "") if everything else self._pending.rpartition("\n")
         if lines.strip():
-            self._log.info(f"{self._what}: {quoted(without_folder(lines, self._folder))}")
+            self._log.info(f"{self._subject}: {quoted(without_folder(lines, self._folder))}")
         if everything and self._dropped:
-            self._log.warning(f"{self._what}: {self._dropped} further bytes of output were dropped")
+            self._log.warning(f"{self._subject}: {self._dropped} further bytes of output were dropped")
 
     def last_words(self) -> str:
         """The end of the output, for an error message."""

@@ -219,10 +219,10 @@ class ChildProcess:
             shutil.copyfile(source, copy)
         self._isolation.give_to_child(copy)
 
-    def do(self, what: str, job: JobFolder, log: Any) -> None:
+    def do(self, subject: str, job: JobFolder, log: Any) -> None:
         """Send a job and wait until it has written its result. Raises ComponentError if it took too long or too
         much of the disk, or ended without one."""
-        output = ChildOutput(what, log, self.work)
+        output = ChildOutput(subject, log, self.work)
         self._send(str(job.file))
         code, excess = self._follow(output, time.monotonic() + self._settings.time_limit)
         if code is None or self.has_ended():
@@ -232,14 +232,14 @@ class ChildProcess:
         self._read(output, at_most=64)
         output.log_lines(everything=True)
         if code is None:
-            raise ComponentError(f"{what} was stopped: {excess}{output.last_words()}")
+            raise ComponentError(f"{subject} was stopped: {excess}{output.last_words()}")
         if self._group and self._group.is_exceeded():
             raise ComponentError(
-                f"{what} was stopped by the kernel: it took more than {self._settings.memory_limit:g} GiB of memory "
+                f"{subject} was stopped by the kernel: it took more than {self._settings.memory_limit:g} GiB of memory "
                 f"(runtime.memory_limit in edgepack.yaml){output.last_words()}"
             )
         if not os.path.lexists(job.result):
-            raise ChildDiedError(f"{what} {_how_it_ended(code)} before it gave a result{output.last_words()}", code)
+            raise ChildDiedError(f"{subject} {_how_it_ended(code)} before it gave a result{output.last_words()}", code)
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""

@@ -1,4 +1,4 @@
-"""What a job takes while it runs, seen from outside: memory, also the kernel's for it; disk, also hidden; and files.
+"""Measures a running job from outside: its memory, the kernel's memory for it, its disk space and its files.
 
 This is for what the kernel does not bound by itself. It finds what processes map, name or hold open. Memory and files
 that are nowhere there, but on their way through a socket or behind one mapped page, the filter refuses

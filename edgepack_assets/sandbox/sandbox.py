@@ -52,12 +52,12 @@ _FAILURE = TypeAdapter(ChildFailure)
 class TaskFailedError(ComponentError):
     """Code in the child raised. `failure` is what the child reported."""
 
-    def __init__(self, what: str, failure: ChildFailure) -> None:
+    def __init__(self, subject: str, failure: ChildFailure) -> None:
         at = "" if failure.record is None else f" at record {failure.record}"
         limit = " (runtime.memory_limit in edgepack.yaml)" if failure.type == "MemoryError" else ""
-        message = f"{what} failed{at}: {failure.message or failure.type}{limit}"
+        message = f"{subject} failed{at}: {failure.message or failure.type}{limit}"
         if failure.importing:
-            message = f"{what} failed: {failure.importing} cannot be imported: {failure.type}: {failure.message}"
+            message = f"{subject} failed: {failure.importing} cannot be imported: {failure.type}: {failure.message}"
         super().__init__(message if failure.for_user else f"{message}\n{failure.traceback}")
         self.failure = failure
 
@@ -119,7 +119,7 @@ class Sandbox:
 
     def run(
         self,
-        what: str,
+        subject: str,
         environment: Environment,
         child_imports: Iterable[str],
         job: SandboxJob,
@@ -130,7 +130,7 @@ class Sandbox:
         """Do `job` and return its value.
 
         The job works on copies: of its `folder`, which is its working directory, of its `file`, if it has one, and
-        of `inputs`. Files that it writes for `outputs` are put there. `what` names it in errors. Raises
+        of `inputs`. Files that it writes for `outputs` are put there. `subject` names it in errors. Raises
         TaskFailedError if the code raised, ComponentError if it ran too long, used too much memory or disk, died or
         returned something that is not JSON. Outputs are not trusted either: open them with `open_output`.
         """
@@ -138,11 +138,11 @@ class Sandbox:
         assert self._child is not None
         try:
             with self._child.job(job, inputs or {}, outputs or {}) as laid_out:
-                self._child.do(what, laid_out, self.log)
-                value = _value(what, laid_out.result, self._child.work)
+                self._child.do(subject, laid_out, self.log)
+                value = _value(subject, laid_out.result, self._child.work)
                 for name, path in (outputs or {}).items():
                     limit = int(self._settings.disk_limit * _GIB)
-                    take_output(laid_out.outputs[name], path, limit, what, below=self._child.work)
+                    take_output(laid_out.outputs[name], path, limit, subject, below=self._child.work)
                 return value
         except TaskFailedError:
             raise  # the job reported this itself; the child is sound
@@ -151,9 +151,9 @@ class Sandbox:
             raise
 
 
-def _value(what: str, result: Path, work: Path) -> Any:
+def _value(subject: str, result: Path, work: Path) -> Any:
     """What a result file says. The child is not trusted to have written it as child_main.py does."""
-    with open_output(result, _RESULT_LIMIT, what, below=work) as stream:
+    with open_output(result, _RESULT_LIMIT, subject, below=work) as stream:
         text = stream.read(_RESULT_LIMIT + 1)
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -161,9 +161,11 @@ def _value(what: str, result: Path, work: Path) -> Any:
             return document["value"]
         failure = _FAILURE.validate_python(document["error"])
     except (AttributeError, KeyError, ValueError, RecursionError, ValidationError) as error:
-        raise ComponentError(f"{what} gave a result that is not one: {type(error).__name__}: {error!s:.200}") from None
+        raise ComponentError(
+            f"{subject} gave a result that is not one: {type(error).__name__}: {error!s:.200}"
+        ) from None
     raise TaskFailedError(
-        what,
+        subject,
         ChildFailure(
             type=quoted(failure.type[:200]), message=quoted(without_folder(failure.message, work)[:10_000]),
             name=failure.name and quoted(failure.name[:200]), record=failure.record,

@@ -75,7 +75,7 @@ _MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGE = 0x1, 0x20, 0x40000
 _PROCESS, _IO_PROCESS = 0, 1
 """How setpriority(2) and ioprio_set(2) name one process, and not all of a group or a user."""
 _FIRST_PROCESS = 1
-"""The child, in its room. A job's threads may set what is theirs, and name themselves by numbers that differ."""
+"""The child, in its sandbox. A job's threads may set what is theirs, and name themselves by numbers that differ."""
 
 
 def why_unfiltered() -> str | None:
@@ -169,13 +169,13 @@ def _sparing_the_child(at: int) -> list[bytes]:
     return program
 
 
-def _do(what: int, value: int) -> bytes:
-    return struct.pack("HBBI", what, 0, 0, value)
+def _do(subject: int, value: int) -> bytes:
+    return struct.pack("HBBI", subject, 0, 0, value)
 
 
-def _if(what: int, value: int, then: int, otherwise: int) -> bytes:
+def _if(subject: int, value: int, then: int, otherwise: int) -> bytes:
     """Go on, past so many steps."""
-    return struct.pack("HBBI", what, then, otherwise, value)
+    return struct.pack("HBBI", subject, then, otherwise, value)
 
 
 def _refuse(code: int) -> bytes:

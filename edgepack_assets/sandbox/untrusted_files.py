@@ -18,24 +18,24 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
-def open_output(path: Path, limit: int, what: str, below: Path | None = None) -> Iterator[IO[bytes]]:
+def open_output(path: Path, limit: int, subject: str, below: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that a child has written. Raises ComponentError if it is not there, is a link, a pipe or a
     second name of another file (the child would have us read what it may not), or has more than `limit` bytes.
 
     `below` is the folder that the child may write to, if the file still lies there: no folder between the two may be
     a link either."""
-    with _folder(path, what, below) as folder, _opened(path, folder, limit, what) as stream:
+    with _folder(path, subject, below) as folder, _opened(path, folder, limit, subject) as stream:
         yield stream
 
 
-def take_output(output: Path, path: Path, limit: int, what: str, below: Path) -> None:
+def take_output(output: Path, path: Path, limit: int, subject: str, below: Path) -> None:
     """Move a file that a job has written below `below` to `path`, out of the job's reach. This process's user
     owns it then.
 
     Raises ComponentError as `open_output` does, EdgepackError if it cannot be written."""
     with (
-        _folder(output, what, below) as folder,
-        _opened(output, folder, limit, what) as stream,
+        _folder(output, subject, below) as folder,
+        _opened(output, folder, limit, subject) as stream,
         disk_errors(path),
     ):
         os.fchown(stream.fileno(), os.geteuid(), os.getegid())
@@ -50,7 +50,7 @@ def take_output(output: Path, path: Path, limit: int, what: str, below: Path) ->
 
 
 @contextlib.contextmanager
-def _folder(path: Path, what: str, below: Path | None) -> Iterator[int]:
+def _folder(path: Path, subject: str, below: Path | None) -> Iterator[int]:
     """The folder that holds the file, as a descriptor."""
     top, inner = (below, path.relative_to(below).parts[:-1]) if below else (path.parent, ())
     descriptor = os.open(top, _FOLDER)
@@ -59,7 +59,7 @@ def _folder(path: Path, what: str, below: Path | None) -> Iterator[int]:
             try:
                 inside = os.open(name, _FOLDER, dir_fd=descriptor)
             except OSError as error:
-                raise ComponentError(f"{what}: {path.name} cannot be read: {error.strerror}: {name}") from None
+                raise ComponentError(f"{subject}: {path.name} cannot be read: {error.strerror}: {name}") from None
             os.close(descriptor)
             descriptor = inside
         yield descriptor
@@ -68,19 +68,19 @@ def _folder(path: Path, what: str, below: Path | None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, folder: int, limit: int, what: str) -> Iterator[IO[bytes]]:
+def _opened(path: Path, folder: int, limit: int, subject: str) -> Iterator[IO[bytes]]:
     try:
         # a pipe would block, and a link lead elsewhere
         how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path.name, how, dir_fd=folder)
     except OSError as error:
-        raise ComponentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from None
+        raise ComponentError(f"{subject}: {path.name} cannot be read: {error.strerror or error}") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise ComponentError(f"{what}: {path.name} is not a file of its own")
+            raise ComponentError(f"{subject}: {path.name} is not a file of its own")
         if status.st_size > limit:
-            raise ComponentError(f"{what}: {path.name} has {status.st_size} bytes; at most {limit} are read")
+            raise ComponentError(f"{subject}: {path.name} has {status.st_size} bytes; at most {limit} are read")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             yield stream
     finally:

@@ -15,7 +15,8 @@ Text = Annotated[str, StringConstraints(max_length=500), AfterValidator(printabl
 
 
 class UntrustedReport(BaseModel):
-    """A value that a child returns: these fields and no others."""
+    """A value that a child returns: these fields and no others. It comes as JSON and is not converted, so fields are
+    list, dict, str, int, float, bool or None: a field of the type tuple is never right."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -23,12 +24,12 @@ class UntrustedReport(BaseModel):
 _Shape = TypeVar("_Shape", bound=UntrustedReport)
 
 
-def parse_report(what: str, shape: type[_Shape], value: object) -> _Shape:
-    """`value` as an instance of `shape`. Raises ComponentError that names the first fault; `what` names the job."""
+def parse_report(subject: str, shape: type[_Shape], value: object) -> _Shape:
+    """`value` as an instance of `shape`. Raises ComponentError that names the first fault; `subject` names the job."""
     try:
         return shape.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "its result"
         fault = printable(f"{where}: {first['msg']}"[:500])
-        raise ComponentError(f"{what} returned something else than it should: {fault}") from None
+        raise ComponentError(f"{subject} returned something else than it should: {fault}") from None

@@ -200,10 +200,10 @@ def _inspect(
 ) -> dict[str, Any]:
     """Let the component's own environment tell what the packaging must know of the model."""
     implementation, child_imports = context.model_type(key), context.child_imports(key, environment.lock)
-    what = f"inspecting the model of {key}"
+    subject = f"inspecting the model of {key}"
     try:
         answer = context.sandbox.run(
-            what,
+            subject,
             environment,
             child_imports,
             CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments)),
@@ -214,6 +214,6 @@ def _inspect(
         origin = origin_of(
             component / str(source.model.get("file", "")), component, environment, child_imports, context.sandbox
         )
-        raise explained(error, what, loading, origin) from None
-    with model_errors(what):
-        return parse_report(what, implementation.inspection, answer).model_dump(exclude_unset=True)
+        raise explained(error, subject, loading, origin) from None
+    with model_errors(subject):
+        return parse_report(subject, implementation.inspection, answer).model_dump(exclude_unset=True)

@@ -99,7 +99,7 @@ def compare_answers(
 def _restored(
     key: ModelKey, config_package: Artefact, folders: set[str], context: TaskContext, work: Path
 ) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    restored: dict[str, Path] = {}
     for part, blob in config_package.parts.items():
         top, _, below = part.partition("/")
         if top != _ORIGINAL:
@@ -110,8 +110,8 @@ def _restored(
         target = work / _ORIGINAL / name / inner
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(context.store.fetch(blob), target)
-        found[name] = work / _ORIGINAL / name if name in folders else target
-    return found
+        restored[name] = work / _ORIGINAL / name if name in folders else target
+    return restored
 
 
 def _new_folder(work: Path, name: str) -> Path:

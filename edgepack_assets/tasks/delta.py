@@ -70,20 +70,22 @@ def _register(  # noqa: PLR0917 - what a delta is made from
         package_tags.FULL_SIZE: str(delta.full_size),
         package_tags.DELTA_SIZE: str(delta.size),
     }
-    made = file_digest(delta.path)
-    found = context.registry.register(Kind.MODEL, name, delta.path, tags, version=package.number).resolve()
+    digest = file_digest(delta.path)
+    registered = context.registry.register(Kind.MODEL, name, delta.path, tags, version=package.number).resolve()
     words = f"{format_size(delta.size)} in place of {format_size(delta.full_size)}, from {origin}"
     return DeltaReport(
-        found, words, CheckRow("delta", found.digest == made, found.digest, f"{made}, as made and proven")
+        registered,
+        words,
+        CheckRow("delta", registered.digest == digest, registered.digest, f"{digest}, as made and proven"),
     )
 
 
-def _standing(found: RegisteredVersion, package: ResolvedVersion) -> DeltaReport:
-    told, wanted = found.tags.get(package_tags.DELTA_OF_DIGEST, "none"), package.digest
-    sizes = [found.tags.get(tag, "") for tag in (package_tags.DELTA_SIZE, package_tags.FULL_SIZE)]
+def _standing(registered: RegisteredVersion, package: ResolvedVersion) -> DeltaReport:
+    delta_of, wanted = registered.tags.get(package_tags.DELTA_OF_DIGEST, "none"), package.digest
+    sizes = [registered.tags.get(tag, "") for tag in (package_tags.DELTA_SIZE, package_tags.FULL_SIZE)]
     small, full = (format_size(int(size)) if size.isdigit() else "an unknown size" for size in sizes)
-    words = f"{small} in place of {full}, from {found.tags.get(package_tags.DELTA_FROM, 'an unknown version')}"
-    return DeltaReport(found, words, CheckRow("delta", told == wanted, f"of {told}", f"of {wanted}"))
+    words = f"{small} in place of {full}, from {registered.tags.get(package_tags.DELTA_FROM, 'an unknown version')}"
+    return DeltaReport(registered, words, CheckRow("delta", delta_of == wanted, f"of {delta_of}", f"of {wanted}"))
 
 
 def _none(words: str, is_fault: bool = False) -> DeltaReport:

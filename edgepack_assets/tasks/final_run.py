@@ -39,9 +39,9 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
         context.work_folder() as work,
         PackageRunner(package, work, context.sandbox, context.environment(lock), wheels) as runner,
     ):
-        what = f"running {package.name} of {key}"
+        subject = f"running {package.name} of {key}"
         run = runner.run(
-            what, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count
+            subject, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count
         )
         validated = Results(context.store.fetch(validation_results.parts["results"]))
         answered = _compare(package.name, run.results, validated.path, run.records)

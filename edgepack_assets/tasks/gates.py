@@ -62,21 +62,21 @@ def _against(
     name: str, value: float | None, gate: GateSettings, reference: Reference, lower_is_better: bool
 ) -> CheckRow:
     compared = f"model version {gate.reference}" if isinstance(gate.reference, int) else gate.reference
-    what = f"gate on {name} against {compared}"
+    subject = f"gate on {name} against {compared}"
     if reference.nothing_yet:
-        return CheckRow(what, _finite(value), _shown(value), "a finite number", reference.source)
+        return CheckRow(subject, _finite(value), _shown(value), "a finite number", reference.source)
     if reference.value is None or not math.isfinite(reference.value):
-        return CheckRow(what, False, _shown(value), f"{name} to compare with", reference.source)
+        return CheckRow(subject, False, _shown(value), f"{name} to compare with", reference.source)
     allowed = gate.tolerance.of(reference.value)
     bound = reference.value + allowed if lower_is_better else reference.value - allowed
     worse = f"{reference.value:.6g}, {'plus' if lower_is_better else 'minus'} {gate.tolerance}"
     wanted = f"{'at most' if lower_is_better else 'at least'} {bound:.6g} ({worse})"
     if value is None or not math.isfinite(value):
-        return CheckRow(what, False, _shown(value), wanted, reference.source)
+        return CheckRow(subject, False, _shown(value), wanted, reference.source)
     margin = bound - value if lower_is_better else value - bound
     passed = margin >= -_ROUNDING * abs(bound)
     left = max(margin, 0.0) if passed else margin  # what is only rounding is not shown as missing
-    return CheckRow(what, passed, _shown(value), wanted, reference.source, _signed(left))
+    return CheckRow(subject, passed, _shown(value), wanted, reference.source, _signed(left))
 
 
 def _finite(value: float | None) -> bool:

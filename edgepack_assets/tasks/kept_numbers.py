@@ -69,12 +69,12 @@ def numbers_report(
         if predecessor is None:
             return NumbersReport(NO_PREDECESSOR)
         with answers_to(payload_data, predecessor, key, context) as before:
-            found = contingency(before, now, output)
+            cross_table = contingency(before, now, output)
         known = recorded(predecessor, context)
         if name == STATES:
-            rows = _rows_of_states(key, found, inspection, known, predecessor, context)
+            rows = _rows_of_states(key, cross_table, inspection, known, predecessor, context)
         else:
-            rows = _rows_of_classes(key, found, inspection, payload_data, known, predecessor, context)
+            rows = _rows_of_classes(key, cross_table, inspection, payload_data, known, predecessor, context)
     except TransientError:
         raise
     except EdgepackError as error:
@@ -89,12 +89,12 @@ def numbers_report(
             f"the states of {key} are not numbered like those of {predecessor}, which has become the package before "
             f"since config_package was made (it knew {seen or 'none'}): package {key} again"
         )
-    return NumbersReport(str(predecessor), tuple(rows), tuple(contingency_table(found)))
+    return NumbersReport(str(predecessor), tuple(rows), tuple(contingency_table(cross_table)))
 
 
 def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
-    key: ModelKey, found: Contingency, inspection: Mapping[str, Any], known: Recorded | None, predecessor: Predecessor,
-    context: TaskContext,
+    key: ModelKey, cross_table: Contingency, inspection: Mapping[str, Any], known: Recorded | None,
+    predecessor: Predecessor, context: TaskContext,
 ) -> list[CheckRow]:  # fmt: skip
     implementation, entry = context.model_type(key), context.entry(key)
     earlier: list[Any] = []
@@ -102,7 +102,7 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
     categories = shipped(implementation.categories(inspection), inspection)
-    match = match_numbers(found, earlier, categories, entry.numbering_agreement)
+    match = match_numbers(cross_table, earlier, categories, entry.numbering_agreement)
     warns, where = entry.numbering == "warn", str(predecessor)
     if match.unclear:
         wanted = f"the states of the package before, in at least {entry.numbering_agreement:.4g} of the records"
@@ -123,8 +123,8 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
 
 
 def _rows_of_classes(  # noqa: PLR0917 - both packages, and what is known of them
-    key: ModelKey, found: Contingency, inspection: Mapping[str, Any], payload_data: Artefact, known: Recorded | None,
-    predecessor: Predecessor, context: TaskContext,
+    key: ModelKey, cross_table: Contingency, inspection: Mapping[str, Any], payload_data: Artefact,
+    known: Recorded | None, predecessor: Predecessor, context: TaskContext,
 ) -> list[CheckRow]:  # fmt: skip
     implementation, where = context.model_type(key), str(predecessor)
     names = implementation.category_names(open_payload(payload_data, context), inspection)
@@ -134,14 +134,14 @@ def _rows_of_classes(  # noqa: PLR0917 - both packages, and what is known of the
         earlier = implementation.category_names(open_payload(known.payload_data, context), there)
     changed = {now: (earlier[now], names[now]) for now in names.keys() & earlier.keys() if names[now] != earlier[now]}
     wrong = [f"index {now} is {changed[now][1]} now, was {changed[now][0]}" for now in map(str, ordered(changed))]
-    moved = moved_classes(found)
+    moved = moved_classes(cross_table)
     for now in ordered(moved):
         called = f" ({earlier[str(moved[now])]})" if str(moved[now]) in earlier else ""
         wrong.append(f"index {now} answers what index {moved[now]}{called} answered")
     warns = context.entry(key).numbering == "warn"
-    agreeing = sum(count for (old, new), count in found.counts.items() if old == new)
-    if wrong or found.records:
-        same = f"{agreeing} of {found.records} answers are the same"
+    agreeing = sum(count for (old, new), count in cross_table.counts.items() if old == new)
+    if wrong or cross_table.records:
+        same = f"{agreeing} of {cross_table.records} answers are the same"
         wanted = "no index means another class than in the package before"
         rows = [CheckRow(CLASSES, not wrong, "; ".join(wrong[:20]) or same, wanted, where, warns=warns)]
     else:

@@ -104,7 +104,9 @@ def _category(answer: Answer, output: str) -> Category:
     return value
 
 
-def match_numbers(found: Contingency, before: Iterable[Category], now: Iterable[Category], agreement: float) -> Match:
+def match_numbers(
+    cross_table: Contingency, before: Iterable[Category], now: Iterable[Category], agreement: float
+) -> Match:
     """Where numbers mean nothing by themselves, find those under which most records agree.
 
     `before` and `now` are the categories that the models know, which may be more than the payload shows. `agreement`
@@ -112,49 +114,49 @@ def match_numbers(found: Contingency, before: Iterable[Category], now: Iterable[
     import numpy as np
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
 
-    olds = ordered({*before, *(old for old, _ in found.counts)})
-    news = ordered({*now, *(new for _, new in found.counts)})
-    if not found.counts:
+    olds = ordered({*before, *(old for old, _ in cross_table.counts)})
+    news = ordered({*now, *(new for _, new in cross_table.counts)})
+    if not cross_table.counts:
         return Match({}, 0, 0, "no record is answered by both")
     row, column = {old: i for i, old in enumerate(olds)}, {new: i for i, new in enumerate(news)}
     # A state that no record shows is matched to the one of its number, if that is free: the tenth decides nothing else.
     weights = np.array([[0.1 / len(olds) if old == new else 0.0 for new in news] for old in olds])
-    for (old, new), count in found.counts.items():
+    for (old, new), count in cross_table.counts.items():
         weights[row[old], column[new]] += count
     pairs = zip(*linear_sum_assignment(weights, maximize=True), strict=True)
     matched = {news[j]: olds[i] for i, j in pairs}
-    agreeing = sum(found.counts.get((old, new), 0) for new, old in matched.items())
-    unproven = ordered(old for new, old in matched.items() if not found.counts.get((old, new)))
-    unclear = _why_incomparable(found, olds, news) or _why_unclear(found, matched, agreement)
-    return Match(matched, found.records, agreeing, unclear, tuple(unproven))
+    agreeing = sum(cross_table.counts.get((old, new), 0) for new, old in matched.items())
+    unproven = ordered(old for new, old in matched.items() if not cross_table.counts.get((old, new)))
+    unclear = _why_incomparable(cross_table, olds, news) or _why_unclear(cross_table, matched, agreement)
+    return Match(matched, cross_table.records, agreeing, unclear, tuple(unproven))
 
 
-def _why_incomparable(found: Contingency, olds: Sequence[Category], news: Sequence[Category]) -> str:
+def _why_incomparable(cross_table: Contingency, olds: Sequence[Category], news: Sequence[Category]) -> str:
     """Why no match of these categories can be relied on, whatever the records show."""
     kinds = [{"text" if isinstance(each, str) else "number" for each in side} for side in (news, olds)]
     if kinds[0] != kinds[1]:
         return f"answers are {' or '.join(sorted(kinds[0]))} now, and {' or '.join(sorted(kinds[1]))} before"
     if len(olds) != len(news):
         return f"{len(news)} states, and {len(olds)} before"
-    if found.only_before + found.only_now > found.records:
+    if cross_table.only_before + cross_table.only_now > cross_table.records:
         return (
-            f"only {found.records} records are answered by both, {found.only_before} by the package before alone and "
-            f"{found.only_now} by this one alone"
+            f"only {cross_table.records} records are answered by both, {cross_table.only_before} by the package before "
+            f"alone and {cross_table.only_now} by this one alone"
         )
     return ""
 
 
-def _why_unclear(found: Contingency, matched: Mapping[Category, Category], agreement: float) -> str:
+def _why_unclear(cross_table: Contingency, matched: Mapping[Category, Category], agreement: float) -> str:
     """Why this match cannot be relied on."""
     seen: Counter[Category] = Counter()
-    for (old, _), count in found.counts.items():
+    for (old, _), count in cross_table.counts.items():
         seen[old] += count
-    agreeing = sum(found.counts.get((old, new), 0) for new, old in matched.items())
-    if agreeing < agreement * found.records:
-        return f"{agreeing} of {found.records} records agree at best, fewer than {agreement:.4g} of them"
+    agreeing = sum(cross_table.counts.get((old, new), 0) for new, old in matched.items())
+    if agreeing < agreement * cross_table.records:
+        return f"{agreeing} of {cross_table.records} records agree at best, fewer than {agreement:.4g} of them"
     now = {old: new for new, old in matched.items()}
     # A state of few records counts as much on the line as any other.
-    torn = [old for old in seen if 2 * found.counts.get((old, now[old]), 0) <= seen[old]]
+    torn = [old for old in seen if 2 * cross_table.counts.get((old, now[old]), 0) <= seen[old]]
     if torn:
         return f"most records of state {listed(torn)} have no state of their own now"
     if len(seen) == 1 and len(matched) > 1:
@@ -162,27 +164,29 @@ def _why_unclear(found: Contingency, matched: Mapping[Category, Category], agree
     return ""
 
 
-def moved_classes(found: Contingency) -> dict[Category, Category]:
+def moved_classes(cross_table: Contingency) -> dict[Category, Category]:
     """Class now -> the other class as which most of its records were answered before, and most of whose records are
     answered as this one now: its index has changed.
 
     Classes have a meaning: a better classifier answers many records otherwise without any class changing its index."""
     olds: Counter[Category] = Counter()
     news: Counter[Category] = Counter()
-    for (old, new), count in found.counts.items():
+    for (old, new), count in cross_table.counts.items():
         olds[old] += count
         news[new] += count
     return {
         new: old
-        for (old, new), count in found.counts.items()
+        for (old, new), count in cross_table.counts.items()
         if old != new and 2 * count > olds[old] and 2 * count > news[new]
     }
 
 
-def contingency_table(found: Contingency) -> list[dict[str, Any]]:
+def contingency_table(cross_table: Contingency) -> list[dict[str, Any]]:
     """A row for each answer before, a column for each answer now, in records; of many only the first."""
-    olds, news = (ordered({pair[at] for pair in found.counts})[:_SHOWN] for at in (0, 1))
-    return [{"before": str(old), **{f"now {new}": found.counts.get((old, new), 0) for new in news}} for old in olds]
+    olds, news = (ordered({pair[at] for pair in cross_table.counts})[:_SHOWN] for at in (0, 1))
+    return [
+        {"before": str(old), **{f"now {new}": cross_table.counts.get((old, new), 0) for new in news}} for old in olds
+    ]
 
 
 def ordered(categories: Iterable[Category]) -> list[Category]:

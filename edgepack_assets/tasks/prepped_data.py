@@ -70,9 +70,9 @@ def prepare_data(
         context.sandbox.prepare(environment, child_imports)
         package = context.store.fetch(config_package.parts["package"])
         with PackageRunner(package, work, context.sandbox, environment) as runner:
-            what = f"preparing the data of {key}"
+            subject = f"preparing the data of {key}"
             answer = context.sandbox.run(
-                what,
+                subject,
                 environment,
                 child_imports,
                 CallJob(
@@ -84,8 +84,8 @@ def prepare_data(
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in preparation.files},
             )
-        report = parse_report(what, preparation.report, answer)
-        types = implementation.prepared_arrays(what, report, inspection, payload.count)
+        report = parse_report(subject, preparation.report, answer)
+        types = implementation.prepared_arrays(subject, report, inspection, payload.count)
         arrays = {name: _load(work / f"{name}.npy", expected) for name, expected in types.items()}
         prepared = implementation.prepared("the prepared data", report, arrays, inspection, payload.count)
         table = work / "prepared.parquet"
@@ -117,24 +117,24 @@ def _load(path: Path, expected: ArrayType) -> NDArray[Any]:
     import numpy as np
     from numpy.lib import format as npy
 
-    what, kind, shape = f"the prepared data: {path.name}", np.dtype(expected.dtype), expected.shape
+    subject, kind, shape = f"the prepared data: {path.name}", np.dtype(expected.dtype), expected.shape
     count = math.prod(shape)
     size = count * kind.itemsize
     if size > _ARRAY_LIMIT:
         raise ComponentError(
-            f"{what} would have {size} bytes ({kind} {shape}); at most {_ARRAY_LIMIT} are read: record less raw data"
+            f"{subject} would have {size} bytes ({kind} {shape}); at most {_ARRAY_LIMIT} are read: record less raw data"
         )
     with open_output(path, size + _HEADER, "the prepared data") as stream:
         try:
             readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
             actual, by_column, dtype = readers[npy.read_magic(stream)](stream, max_header_size=_HEADER)
         except Exception as error:  # noqa: BLE001 - numpy parses a header as Python, and what it raises has no bound
-            raise ComponentError(f"{what} is no array: {printable(f'{type(error).__name__}: {error}')}") from None
+            raise ComponentError(f"{subject} is no array: {printable(f'{type(error).__name__}: {error}')}") from None
         if dtype != kind or actual != shape:
-            raise ComponentError(f"{what} holds {printable(str(dtype))} {actual!s:.100}, not {kind} {shape}")
+            raise ComponentError(f"{subject} holds {printable(str(dtype))} {actual!s:.100}, not {kind} {shape}")
         if os.fstat(stream.fileno()).st_size != stream.tell() + size:
-            raise ComponentError(f"{what} has not the bytes of {kind} {shape}")
+            raise ComponentError(f"{subject} has not the bytes of {kind} {shape}")
         values = np.fromfile(stream, kind, count)
     if kind.kind == "U" and size and values.view("<u4").max() > sys.maxunicode:
-        raise ComponentError(f"{what} holds what is no text")
+        raise ComponentError(f"{subject} holds what is no text")
     return values.reshape(shape, order="F" if by_column else "C")

@@ -85,13 +85,13 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     ):
         child_imports = context.child_imports(key, environment.lock)
         run = runner.run(f"comparing {key}", payload.records, child_imports, count=payload.count)
-        found = contingency(before, Results(run.results), implementation.category_output)
+        cross_table = contingency(before, Results(run.results), implementation.category_output)
     earlier: list[Any] = []
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
-    match = match_numbers(found, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)
-    table = tuple(contingency_table(found))
+    match = match_numbers(cross_table, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)
+    table = tuple(contingency_table(cross_table))
     wanted = f"a clear match: at least {entry.numbering_agreement:.4g} of the records agree"
     if match.unclear:
         row = CheckRow(_ROW, False, match.unclear, wanted, str(predecessor), warns=True)

@@ -70,21 +70,21 @@ class SideJobRunner:
         """See SideJobs."""
         return {package.name: package.version for package in self._lock(requirements).packages}
 
-    def run(self, what: str, job: SideJob) -> SideResult:
+    def run(self, subject: str, job: SideJob) -> SideResult:
         """See SideJobs."""
         lock = self._lock(job.requirements)
         key = _key(job, lock)
         self.done.append(key)
-        found = self._kept(key)
-        if found is not None:
-            return found
+        result = self._kept(key)
+        if result is not None:
+            return result
         environments = self._context.settings.runtime.environments
         with disk_errors(environments):
             environments.mkdir(parents=True, exist_ok=True)
         # few files for all jobs: two that share one only wait for each other
         with FileLock(environments / f"side-jobs-{key[:2]}.lock"):
-            found = self._kept(key)
-            return found if found is not None else self._do(what, job, lock, key)
+            result = self._kept(key)
+            return result if result is not None else self._do(subject, job, lock, key)
 
     def payload(self) -> Payload:
         """See SideJobs."""
@@ -120,7 +120,7 @@ class SideJobRunner:
             self._context.log.warning(f"what was kept of an earlier job cannot be used, so it is done again: {error}")
             return None
 
-    def _do(self, what: str, job: SideJob, lock: Lock, key: str) -> SideResult:
+    def _do(self, subject: str, job: SideJob, lock: Lock, key: str) -> SideResult:
         context = self._context
         self._jobs += 1
         folder = self._work / f"side-job-{self._jobs}"
@@ -129,7 +129,7 @@ class SideJobRunner:
         call = CallJob(job.folder, job.file, job.function, dict(job.arguments))
         try:
             returned = context.sandbox.run(
-                what, context.environment(lock), (), call, inputs=job.inputs, outputs=outputs
+                subject, context.environment(lock), (), call, inputs=job.inputs, outputs=outputs
             )
         except TaskFailedError as error:
             raise ModelError(str(error)) from None

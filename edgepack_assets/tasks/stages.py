@@ -44,8 +44,10 @@ class StageMove:
 
 def moves(packages: Iterable[RegisteredVersion | DamagedVersion]) -> list[StageMove]:
     """Every move to one of these packages, oldest first. Tags of another form, whoever wrote them, are passed over."""
-    found = [move for package in packages for tag, text in package.tags.items() if (move := _read(package, tag, text))]
-    return sorted(found, key=lambda move: (move.at, move.package.number))
+    every_move = [
+        move for package in packages for tag, text in package.tags.items() if (move := _read(package, tag, text))
+    ]
+    return sorted(every_move, key=lambda move: (move.at, move.package.number))
 
 
 def current(packages: Iterable[RegisteredVersion | DamagedVersion]) -> dict[tuple[str, str], StageMove]:

@@ -36,7 +36,8 @@ def keys_in(home: Path) -> list[str]:
 def race(target: Callable[..., Any], home: Path, arguments: tuple[Any, ...] = ()) -> list[Any]:
     """The answers of processes that do the same at the same time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dagster", "edgepack_assets_tests.defs.test_instance"])  # imported once
+    # Imported once. With what all tests share: their writes to SQLite do not wait for the disk either.
+    context.set_forkserver_preload(["edgepack_assets_tests.conftest", "edgepack_assets_tests.defs.test_instance"])
     barrier, answers = context.Barrier(ADDERS), context.Queue()
     processes = [context.Process(target=target, args=(home, barrier, answers, *arguments)) for _ in range(ADDERS)]
     for process in processes:

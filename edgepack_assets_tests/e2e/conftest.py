@@ -3,6 +3,7 @@ environments are built once. Tests add models and types of their own to it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from edgepack_assets.cli.main import main
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.uv import uv_command, uv_environment
@@ -54,9 +57,20 @@ class Plant:
         assert not check or done.returncode == 0, f"{command}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         return done
 
+    def edgepack(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command of edgepack in this process, a second sooner than in one of its own. That the installed command
+        does the same in a shell is what test_operations.py, test_ci.py and the tests in cli/ are about."""
+        others = {name: None for name in os.environ if name not in self.environment}
+        with contextlib.chdir(self.folder):
+            done = CliRunner().invoke(main, arguments, env={**others, **self.environment}, prog_name="edgepack")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert not check or done.exit_code == 0, f"{arguments}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
     def add_model(self, name: str, path: Path, *options: str) -> int:
         """`edgepack model add` of whatever it is; the version."""
-        done = self.run("edgepack", "model", "add", name, str(path), "--force", *options)
+        done = self.edgepack("model", "add", name, str(path), "--force", *options)
         return int(done.stdout.strip().splitlines()[0].rpartition(":")[2])
 
     def materialize(self, partition: str, select: str = "*", check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -69,7 +83,7 @@ class Plant:
 
     def listed(self, kind: str = "model") -> list[dict[str, Any]]:
         """`edgepack <kind> list --json`."""
-        found: list[dict[str, Any]] = json.loads(self.run("edgepack", kind, "list", "--json").stdout)
+        found: list[dict[str, Any]] = json.loads(self.edgepack(kind, "list", "--json").stdout)
         return found
 
     def prepare(self) -> None:

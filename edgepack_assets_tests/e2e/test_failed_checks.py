@@ -89,7 +89,7 @@ def test_a_payload_that_holds_nothing_says_so_to_later_runs(plant: Plant, varian
     rows = pd.DataFrame({name: np.linspace(1.0, 2.0, 1500) for name in ("ph1", "ph2", "ph3")})
     rows["ph2"] = np.nan
     rows.to_parquet(tmp_path / "empty.parquet")
-    plant.run("edgepack", "data", "add", "empty_raw", str(tmp_path / "empty.parquet"), "--force")
+    plant.edgepack("data", "add", "empty_raw", str(tmp_path / "empty.parquet"), "--force")
     plant.configure(unchecked={**TYPE, "model_name": "unchecked", "package_name": "unchecked",
                                "raw_data": {"name": "empty_raw"}})  # fmt: skip
     partition = f"unchecked:{plant.add_model('unchecked', variants / 'overlapping')}"

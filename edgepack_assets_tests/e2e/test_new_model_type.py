@@ -27,8 +27,7 @@ def test_the_skeleton_packages_green_as_it_is(tmp_path: Path) -> None:
     run, _ = commands(python, tmp_path)
     run(str(source / "sample.py"))
     for command in re.findall(r"^ +edgepack (.*)", (source / "README.md").read_text(), re.MULTILINE):
-        *words, file = command.split()
-        run(*EDGEPACK, *words, str(source / file))
-    run("-m", "dagster", "asset", "materialize", "--select", "*", "--partition", "pump_level:1")
+        *words, last = command.split()
+        run(*EDGEPACK, *words, str(source / last) if (source / last).exists() else last)
     [package] = LocalRegistry(tmp_path / "registry").versions(Kind.MODEL, "PumpLevel-edge")
     assert float(package.tags["accuracy"]) == 1.0

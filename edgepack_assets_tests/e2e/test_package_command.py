@@ -81,7 +81,7 @@ def test_what_is_missing_is_packaged_and_nothing_else(plant: Plant, variants: Pa
     ],
 )
 def test_a_mistake_is_a_sentence(plant: Plant, arguments: list[str], message: str) -> None:
-    done = plant.run("edgepack", "package", *arguments, check=False)
+    done = plant.edgepack("package", *arguments, check=False)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

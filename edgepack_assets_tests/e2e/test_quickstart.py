@@ -76,7 +76,7 @@ def test_the_zip_carries_its_version_and_exactly_the_locked_wheels(
 ) -> None:
     name, _ = TYPES[model_type]
     version = plant.packages(name)[0]
-    plant.run("edgepack", "model", "download", str(version), str(tmp_path))
+    plant.edgepack("model", "download", str(version), str(tmp_path))
     (path,) = tmp_path.rglob("*.zip")
     with zipfile.ZipFile(path) as package:
         config = yaml.safe_load(package.read("pipeline_config.yml"))
@@ -121,7 +121,7 @@ def test_pictures_are_in_the_metadata_not_paths(plant: Plant) -> None:
 def test_the_stock_runner_gives_the_same_answers(plant: Plant, tmp_path: Path) -> None:
     """The SDK's own LocalPipelineRunner on the registered package, wheels from the package only."""
     version = plant.packages("State-Identifier-edge")[0]
-    plant.run("edgepack", "model", "download", str(version), str(tmp_path))
+    plant.edgepack("model", "download", str(version), str(tmp_path))
     (package,) = tmp_path.rglob("*.zip")
     home = Path(plant.environment["DAGSTER_HOME"]).parent
     manifest = json.loads((home / "artefacts/manifests/validation_results/state_identifier/1.json").read_text())

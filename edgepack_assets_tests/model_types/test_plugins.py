@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,18 @@ from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.sensors import registry_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, PluginError, RawDataError, TransientError
 from edgepack_assets.model_types import Plugin, model_type
-from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results
+from edgepack_assets.model_types.conversion import Conversion
+from edgepack_assets.model_types.interface import (
+    ModelSource,
+    ModelType,
+    Payload,
+    PayloadWriter,
+    Preparation,
+    Prepped,
+    Results,
+    Trial,
+    UntrustedReport,
+)
 from edgepack_assets.operations.doctor import _model_types
 from edgepack_assets_tests.model_types.fakes import SOUND, install
 
@@ -234,14 +246,70 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "write_payload": _written,
     "payload_rows": lambda plugin, path: plugin.payload_rows({"numbers": 1}),
     "read_model": lambda plugin, path: plugin.read_model(path, entry()),
+    "component_folders": lambda plugin, path: plugin.component_folders(entry(), None),
+    "finish_component": lambda plugin, path: plugin.finish_component(path, ModelSource({}, {}, (), None)),
     "component_spec": lambda plugin, path: plugin.component_spec({}),
     "component_settings": lambda plugin, path: plugin.component_settings({}),
     "inspection_rows": lambda plugin, path: plugin.inspection_rows({}, entry()),
+    "numbers_are_free": lambda plugin, path: plugin.numbers_are_free({}),
+    "categories": lambda plugin, path: plugin.categories({}),
+    "category_names": lambda plugin, path: plugin.category_names(_payload(path), {}),
     "trial": lambda plugin, path: plugin.trial(_payload(path), Results(path), {}, entry(), path),
     "compare": lambda plugin, path: plugin.compare(None, entry(), None, path),
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),
 }
+
+OF_PARTS: dict[str, tuple[str, Callable[[Plugin, Path], Any]]] = {
+    "preparation.arrays": ("arrays", lambda plugin, path: plugin.prepared_arrays("job", UntrustedReport(), {}, 1)),
+    "preparation.prepared": ("prepared", lambda plugin, path: plugin.prepared("job", UntrustedReport(), {}, {}, 1)),
+    "preparation.picture": ("picture", lambda plugin, path: plugin.prepped_picture(Prepped(path))),
+    "Own.rows": ("rows", lambda plugin, path: plugin.trial_rows(CALLS["trial"](plugin, path), {})),
+    "conversion.convert": (
+        "convert", lambda plugin, path: plugin.convert(plugin.read_model(path, entry()), None, path)),
+}  # fmt: skip
+"""Methods of what a plug-in's methods return: name in errors -> (method, call)."""
+
+PARTS = """
+class Preparing(Preparation):
+    files, report = ("a",), UntrustedReport
+    arrays = prepared = picture = rows = lambda self, *_: None
+    {given}
+class Own(Trial):
+    function, arguments, inputs = "f", {{}}, {{}}
+    rows = lambda self, *_: None
+    {given}
+class Converting(Conversion):
+    convert = lambda self, *_: None
+    {given}
+preparation = Preparing()
+def trial(self, *_): return type(self).Own()
+def read_model(self, model, entry): return ModelSource({{}}, {{}}, (), None, conversion=type(self).Converting())
+"""
+
+
+def test_every_method_of_the_interface_is_called_here() -> None:
+    declared = {name for name, value in vars(ModelType).items() if isfunction(value) and not name.startswith("_")}
+    assert declared == CALLS.keys()
+    parts = {name for part in (Preparation, Trial, Conversion) for name in part.__abstractmethods__}
+    assert parts == {method for method, _ in OF_PARTS.values()}
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_what_any_method_of_a_part_raises_or_returns_names_plug_in_and_method(
+    name: str, site: Path, tmp_path: Path
+) -> None:
+    method, call = OF_PARTS[name]
+    source = PARTS.format(given=f"def {method}(self, *_): return {{}}['lost'] if self.raises else 7")
+    plugin = pump(site, f"{source}for part in (Preparing, Own, Converting): part.raises = True\ndel part\n")
+    with pytest.raises(
+        PluginError, match=TITLE + rf": {name} raised an unforeseen KeyError at __init__.py:\d+: 'lost'"
+    ):
+        call(plugin, tmp_path)
+    for part in ("Preparing", "Own", "Converting"):
+        getattr(type(plugin._plugin), part).raises = False
+    with pytest.raises(PluginError, match=TITLE + rf": {name} returned .*7 \(int\); it should return "):
+        call(plugin, tmp_path)
 
 
 @pytest.mark.parametrize("method", CALLS)
@@ -280,6 +348,19 @@ def test_words_for_the_user_and_a_full_disk_pass(method: str, site: Path, tmp_pa
 
 
 WRONG = {
+    "an error that cannot be shown": (
+        "score",
+        "class Lost(Exception):\n    __str__ = lambda self: {}['lost']\ndef score(self, *_): raise self.Lost",
+        "raised an unforeseen Lost at __init__.py:[0-9]+: what cannot be shown, KeyError"),
+    "an answer that raises": (
+        "categories",
+        "class Lost(list):\n    __iter__ = lambda self: {}['lost']\ndef categories(self, *_): return self.Lost([1])",
+        r"returned \[1\] \(Lost\), which raises KeyError: 'lost'; it should return None or a sequence"),
+    "categories of two kinds of one value": (
+        "categories", "def categories(self, *_): return [1, True]", r"returned \[1, True\]; it should"),
+    "a component's folder that is none": (
+        "component_folders", "def component_folders(self, *_): return (self.folder / 'none',)", "which is no folder"),
+    "names that are numbers": ("category_names", "def category_names(self, *_): return {'1': 1}", "returned"),
     "two outputs of one name": ("component_spec", spec(f"ComponentSpec('', {X}, {Y} * 2)"), "two of one name: 'y'"),
     "an output and a metric of one name": (
         "component_spec", spec(f"ComponentSpec('', {X}, {Y}, metrics=(Variable('y', 'String'),))"), "two of one name"),

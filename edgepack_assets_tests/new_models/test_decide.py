@@ -38,7 +38,9 @@ class Sensor:
         self.registry.now += after
         self.registry.calls = 0
         self.asked_about = []
+        given = self.state.to_cursor() if self.state else ""
         made = decide(self.state, self.rules, self.registry, self._runs_of, self.registry.now)  # type: ignore[arg-type]
+        assert given == (self.state.to_cursor() if self.state else "")  # the next tick may decide from it again
         self.state = State.from_cursor(made.state.to_cursor())
         return made
 

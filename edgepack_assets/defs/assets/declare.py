@@ -119,14 +119,14 @@ def result(
     raise_if_failed(context, f"{artefact.asset}.{check} of {artefact.partition}", rows)
 
 
-def raise_if_failed(context: dg.AssetExecutionContext, what: str, rows: Sequence[CheckRow]) -> None:
+def raise_if_failed(context: dg.AssetExecutionContext, subject: str, rows: Sequence[CheckRow]) -> None:
     """Raise a PlainFailure with the rows of a blocking check that do not hold, if the check does not.
 
     Dagster itself would fail the step as well, but only with the check's name."""
     if not all_pass(rows):
         _show_as_failed(context)
         reason = in_words(row for row in rows if not row.warns) or "the check has no rows"
-        raise PlainFailure(f"{what}: {reason}", CheckFailedError.__name__)
+        raise PlainFailure(f"{subject}: {reason}", CheckFailedError.__name__)
 
 
 def _show_as_failed(context: dg.AssetExecutionContext) -> None:

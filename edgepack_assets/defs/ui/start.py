@@ -1,4 +1,4 @@
-"""What `edgepack ui` looks at before it starts: is the port free, does this instance have such a UI already."""
+"""Checks before `edgepack ui` starts: is the port free, and has this instance such a UI already?"""
 
 from __future__ import annotations
 

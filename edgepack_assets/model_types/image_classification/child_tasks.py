@@ -98,18 +98,18 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
         inference.ImageInput(model.input, model.default_layout, inference.Preprocessing.of(given))
         for given in arguments["inputs"]
     ]
-    found: list[list[int | None]] = [[] for _ in inputs]
+    classes_of_inputs: list[list[int | None]] = [[] for _ in inputs]
     with gzip.open(arguments["records"], "rb") as lines:
         for line in lines:
             image = None
             with contextlib.suppress(decoding.NoAnswer):
                 image = _image_of(json.loads(line, object_hook=_with_bytes).get("vision_payload"))
-            for classes, classifier.input in zip(found, inputs, strict=True):
+            for classes, classifier.input in zip(classes_of_inputs, inputs, strict=True):
                 classes.append(None)
                 if image is not None:
                     with contextlib.suppress(decoding.NoAnswer):
                         classes[-1] = classifier.classify(image)[0]
-    return {"classes": found}
+    return {"classes": classes_of_inputs}
 
 
 def _loader() -> Any:
@@ -141,19 +141,19 @@ def _beyond_onnxruntime(settings: Mapping[str, Any], arguments: Mapping[str, Any
     def runs_opset(version: int) -> bool:
         return runs(_OLD_IR, version)
 
-    found = []
-    for what, version, check in (
+    newer = []
+    for part, version, check in (
         ("ONNX IR version", arguments["ir_version"], runs_ir),
         ("opset", arguments["opset"], runs_opset),
     ):
         if not check(version):
             newest = next((number for number in range(min(version, _MOST_VERSIONS), 0, -1) if check(number)), None)
             if newest is not None:
-                found.append(f"it has {what} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}")
-    if not found:
+                newer.append(f"it has {part} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}")
+    if not newer:
         return None
     return (
-        f"{'; '.join(found)}: export the model for that, or allow a newer onnxruntime (requirements in edgepack.yaml, "
+        f"{'; '.join(newer)}: export the model for that, or allow a newer onnxruntime (requirements in edgepack.yaml, "
         "or of the model)"
     )
 
@@ -195,8 +195,8 @@ def _have_unit_length(probed: list[Any]) -> bool:
     )
 
 
-def _quantization(found: tuple[float, int] | None) -> dict[str, float] | None:
-    return None if found is None else {"scale": found[0], "zero_point": found[1]}
+def _quantization(scale_and_zero: tuple[float, int] | None) -> dict[str, float] | None:
+    return None if scale_and_zero is None else {"scale": scale_and_zero[0], "zero_point": scale_and_zero[1]}
 
 
 def _for_channels(values: list[Any]) -> Any:
@@ -246,9 +246,9 @@ _ONNX_RANGES = {
 _ONNX_ORDERS = {"rgb8": "rgb", "bgr8": "bgr", "gray8": "rgb"}
 
 
-def read_onnx_metadata(found: Mapping[str, str]) -> dict[str, Any]:
+def read_onnx_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     """ONNX's own keys, else those that Ultralytics writes for a classifier."""
-    known = {key.lower(): value.strip().lower() for key, value in found.items()}
+    known = {key.lower(): value.strip().lower() for key, value in metadata.items()}
     image = {key.removeprefix("image."): value for key, value in known.items() if key.startswith("image.")}
     if not image and "ultralytics" in known.get("author", "") and known.get("task") == "classify":
         # its classify_transforms: Resize to the shorter side, or, where the size is not square, to both; CenterCrop
@@ -287,10 +287,10 @@ _LARGEST_LABEL_FILE = 16 << 20
 def read_tflite_metadata(file: Path) -> dict[str, Any]:
     """The normalization and the number of labels in a .tflite file's metadata."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = _tflite_metadata(data)
-    if found is None:
+        metadata = _tflite_metadata(data)
+    if metadata is None:
         return _metadata(None)
-    subgraph = next(_Table.root(found).tables(_SUBGRAPHS), None)
+    subgraph = next(_Table.root(metadata).tables(_SUBGRAPHS), None)
     source = None if subgraph is None else next(subgraph.tables(_INPUTS), None)
     target = None if subgraph is None else next(subgraph.tables(_OUTPUTS), None)
     labels = None if target is None else _count_labels(file, target)

@@ -1,4 +1,4 @@
-"""How classes and files are named in pictures, where room is short, and the air around a picture."""
+"""Short names of classes and files in pictures, and the margins of a picture."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def sdk_file() -> Path:
 
 def requirement() -> str:
     """The OpenCV that the SDK itself asks for."""
-    found = [line for line in distribution("simaticai").requires or () if Requirement(line).name.startswith("opencv")]
-    return found[0]
+    lines = [line for line in distribution("simaticai").requires or () if Requirement(line).name.startswith("opencv")]
+    return lines[0]
 
 
 @cache
@@ -57,13 +57,13 @@ def _sdk() -> Any:
 
 def chosen_format(configured: str | None, tags: Mapping[str, str]) -> str:
     """The format of the configuration, else that of the data asset's tag, else RGB8. Raises RawDataError."""
-    found = configured or tags.get(FORMAT_TAG) or DEFAULT_FORMAT
-    if found not in FORMATS:
+    name = configured or tags.get(FORMAT_TAG) or DEFAULT_FORMAT
+    if name not in FORMATS:
         raise RawDataError(
-            f"the data asset's tag {FORMAT_TAG}={found!r:.60} is no format of an ImageSet; known are "
+            f"the data asset's tag {FORMAT_TAG}={name!r:.60} is no format of an ImageSet; known are "
             f"{', '.join(FORMATS)}"
         )
-    return found
+    return name
 
 
 def record(images: Sequence[tuple[str, Pixels]], image_format: str, at: datetime, number: int) -> dict[str, Any]:
@@ -92,10 +92,10 @@ def _converted(name: str, image: Pixels, image_format: str) -> tuple[bytes, int,
     if image.mode in _GREY and (image_format == "Mono8" or image_format.startswith("Bayer")):
         return _grey(image).tobytes(), image.height, image.width
     colours = _colours(image)
-    found: tuple[bytes, int, int] = _sdk().ImageDetails.convert_image_from_BGR(
+    converted: tuple[bytes, int, int] = _sdk().ImageDetails.convert_image_from_BGR(
         np.ascontiguousarray(np.asarray(colours)[:, :, ::-1]), image_format
     )
-    return found
+    return converted
 
 
 def _grey(image: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""What looking at an image classifier's model tells (child_tasks.inspect_model), as it is believed."""
+"""The shape of what child_tasks.inspect_model returns of an image classifier's model."""
 
 from __future__ import annotations
 

@@ -73,15 +73,15 @@ def judge(originals: list[Answer], packaged: Mapping[int, Answer], allowed: Conv
     changed: list[int] = []
     other_class, largest = 0, 0.0
     for number, original in enumerate(originals):
-        found = packaged.get(number, none)
-        if original.label < 0 and found.label < 0:
+        answer = packaged.get(number, none)
+        if original.label < 0 and answer.label < 0:
             continue
-        difference = abs(original.probability - found.probability)
-        if original.label != found.label:
+        difference = abs(original.probability - answer.probability)
+        if original.label != answer.label:
             other_class += 1
         else:
             largest = max(largest, difference)
-        if original.label != found.label or difference > allowed.most_difference:
+        if original.label != answer.label or difference > allowed.most_difference:
             changed.append(number)
     share = len(changed) / max(1, len(originals))
     which = f": records {', '.join(map(str, changed[:_LISTED]))}{' ...' if len(changed) > _LISTED else ''}"
@@ -124,13 +124,13 @@ def judge(originals: list[Answer], packaged: Mapping[int, Answer], allowed: Conv
 
 def _packaged(compared: Compared) -> dict[int, Answer]:
     classes = int(compared.inspection["output"]["classes"])
-    found = {}
+    answers = {}
     for answer in compared.results.answers():
         label = read_prediction(answer.outputs.get("prediction"), classes)
         probability = read_probability(answer.outputs.get("ic_probability"))
         if label is not None and probability is not None:
-            found[answer.record] = Answer(label, probability)
-    return found
+            answers[answer.record] = Answer(label, probability)
+    return answers
 
 
 def _read(file: Path, count: int, classes: int) -> list[Answer]:

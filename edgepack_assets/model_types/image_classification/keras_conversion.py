@@ -91,9 +91,9 @@ class KerasConversion(Conversion):
             records, count = _representative(jobs.payload(), settings.records, work)
             job = replace(job, inputs={**inputs, "records": records})
             calibration = {"representative_records": count}
-        what = f"converting {original.name} to TensorFlow Lite"
-        result = jobs.run(what, replace(job, function="convert", arguments=arguments, outputs=("converted",)))
-        report = parse_report(what, _ConversionReport, result.returned)
+        subject = f"converting {original.name} to TensorFlow Lite"
+        result = jobs.run(subject, replace(job, function="convert", arguments=arguments, outputs=("converted",)))
+        report = parse_report(subject, _ConversionReport, result.returned)
         file = work / FILE
         shutil.copyfile(result.outputs["converted"], file)
         title = f"{_TITLES[original.kind]}, {_saved_by(described)}"
@@ -131,9 +131,9 @@ class KerasConversion(Conversion):
             return read_keras(self.original)
         if self.original.kind == "saved_model":
             return None
-        what = f"reading {self.original.name}"
+        subject = f"reading {self.original.name}"
         job = side_job(component, work, _READS_HDF5, {"model": self.original.path})
-        texts = parse_report(what, _Texts, jobs.run(what, replace(job, function="read_hdf5")).returned)
+        texts = parse_report(subject, _Texts, jobs.run(subject, replace(job, function="read_hdf5")).returned)
         return read_texts(self.original, texts.keras_version, texts.configuration)
 
     def _refuse(self, described: Described, settings: ConversionSettings, *, has_code: bool) -> None:
@@ -164,9 +164,9 @@ class KerasConversion(Conversion):
             return {"source": None, "input": {}, "labels": None, "notes": []}
         pixel_range = pixels.range
         if pixel_range is None and pixels.by == LEARNED:
-            what = f"reading the normalization of {self.original.name}"
-            returned = jobs.run(what, replace(job, function="learned_means", arguments=loading)).returned
-            pixel_range = means_tell(parse_report(what, _Means, returned).means or [])
+            subject = f"reading the normalization of {self.original.name}"
+            returned = jobs.run(subject, replace(job, function="learned_means", arguments=loading)).returned
+            pixel_range = means_tell(parse_report(subject, _Means, returned).means or [])
         given = {} if pixel_range is None else {"range": pixel_range}
         return {"source": f"the model's own {pixels.by}", "input": given, "labels": None, "notes": []}
 

@@ -100,8 +100,8 @@ class ImageClassification(ModelType):
 
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component need not find out again of the model."""
-        found: Mapping[str, Any] = inspection["component"]
-        return found
+        settings: Mapping[str, Any] = inspection["component"]
+        return settings
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """How images enter the model, and whether scores come out."""

@@ -131,14 +131,14 @@ class _Reader:
         """Output of a node -> its operation, its first input."""
 
     def model(self) -> OnnxFile:
-        found = self._found
+        model = self._found
         graphs = []
         for item in self._fields(0, len(self._data)):
             if item.number == _IR_VERSION:
-                found.ir_version = item.value
+                model.ir_version = item.value
             elif item.number == _OPSET:
                 opset = {each.number: each for each in self._message(item)}
-                found.opsets[self._text(opset.get(1))] = opset[2].value if 2 in opset else 0
+                model.opsets[self._text(opset.get(1))] = opset[2].value if 2 in opset else 0
             elif item.number == _GRAPH:
                 graphs.append(item)
             elif item.number == _TRAINING:
@@ -149,11 +149,11 @@ class _Reader:
                 for each in self._message(item):
                     if each.number == 7:
                         self._node(each, 1)
-        if len(graphs) != 1 or not found.ir_version:
-            raise self._refused(f"it holds {len(graphs)} graphs and IR version {found.ir_version}")
-        found.graph = graphs[0].start, graphs[0].body, graphs[0].stop
+        if len(graphs) != 1 or not model.ir_version:
+            raise self._refused(f"it holds {len(graphs)} graphs and IR version {model.ir_version}")
+        model.graph = graphs[0].start, graphs[0].body, graphs[0].stop
         self._main_graph(graphs[0])
-        return found
+        return model
 
     def _main_graph(self, graph: _Field) -> None:
         inputs: list[_Field] = []
@@ -163,14 +163,14 @@ class _Reader:
                 (inputs if item.number == _INPUT else outputs).append(item)
                 if len(inputs) + len(outputs) > _MOST_TENSORS:
                     raise self._refused(f"its graph has more than {_MOST_TENSORS} inputs and outputs")
-        found = self._found
+        model = self._found
         # Until IR version 4 all initializers were inputs as well.
-        found.inputs = [self._argument(item) for item in inputs if bytes(self._name_of(item)) not in self._initializers]
-        found.outputs = [self._argument(item) for item in outputs]
-        for output in found.outputs:
+        model.inputs = [self._argument(item) for item in inputs if bytes(self._name_of(item)) not in self._initializers]
+        model.outputs = [self._argument(item) for item in outputs]
+        for output in model.outputs:
             operation = self._operation(output.name.encode())
             if operation:
-                found.operations[output.name] = operation.decode("utf-8", "replace")[:_LONGEST_TEXT]
+                model.operations[output.name] = operation.decode("utf-8", "replace")[:_LONGEST_TEXT]
 
     def _operation(self, name: bytes) -> bytes:
         operation = b""

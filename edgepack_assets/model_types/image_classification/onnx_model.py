@@ -48,24 +48,24 @@ class OnnxModel:
 
 def read_onnx_model(file: Path, root: Path, settings: ImageClassificationSettings) -> OnnxModel:
     """Find out without loading it. `root` is the folder of the model's files. Raises ModelError."""
-    found = read_onnx(file)
-    external = _external_data(file, root, found)
-    output = _output(file.name, found, settings)
+    parsed = read_onnx(file)
+    external = _external_data(file, root, parsed)
+    output = _output(file.name, parsed, settings)
     options: dict[str, Any] = {}
-    if len(found.outputs) > 1:
+    if len(parsed.outputs) > 1:
         options["output"] = output
-    if (size := _size(file.name, found, settings)) is not None:
+    if (size := _size(file.name, parsed, settings)) is not None:
         options["size"] = list(size)
     with disk_errors(file, "read"):
         total = sum(each.stat().st_size for each in {file, *external.values()})
     if total > LARGE:
         options["is_large"] = True
-        sizes = [weights.size for weights in found.weights] + [each.length or total for each in found.external]
+        sizes = [weights.size for weights in parsed.weights] + [each.length or total for each in parsed.external]
         if max(sizes, default=0) > HUGE_TENSOR:
             options["has_huge_tensor"] = True
-    opset = found.opsets.get("", found.opsets.get("ai.onnx", 0))
-    arguments: dict[str, Any] = {"ir_version": found.ir_version, "opset": opset}
-    operation = found.operations.get(output, "")
+    opset = parsed.opsets.get("", parsed.opsets.get("ai.onnx", 0))
+    arguments: dict[str, Any] = {"ir_version": parsed.ir_version, "opset": opset}
+    operation = parsed.operations.get(output, "")
     if operation in _SCORES:
         configured = settings.output.scores if settings.output is not None else None
         if configured not in (None, _SCORES[operation]):
@@ -85,22 +85,22 @@ def split_large_weights(component: Path, model: Mapping[str, Any]) -> None:
     if not model.get("onnx", {}).get("is_large"):
         return
     file = component / str(model["file"])
-    found = read_onnx(file)
-    if not found.weights:
+    parsed = read_onnx(file)
+    if not parsed.weights:
         return
     names = (f"{file.name}.data", *(f"{file.name}.{number}.data" for number in range(2, 1000)))
     data = next(component / name for name in names if not (component / name).exists())
     aside = component / f".{file.name}.split"
-    split_onnx(file, found, aside, data)
+    split_onnx(file, parsed, aside, data)
     data.chmod(READ_ONLY)  # nobody writes into it any more, so the sandbox need not copy it
     aside.replace(file)
 
 
-def _output(name: str, found: OnnxFile, settings: ImageClassificationSettings) -> str:
+def _output(name: str, parsed: OnnxFile, settings: ImageClassificationSettings) -> str:
     """The output with the scores."""
     wanted = settings.output.name if settings.output is not None else None
-    outputs = [output.name for output in found.outputs]
-    shown = ", ".join(f"{output.name!r} ({output.shape_text})" for output in found.outputs[:20])
+    outputs = [output.name for output in parsed.outputs]
+    shown = ", ".join(f"{output.name!r} ({output.shape_text})" for output in parsed.outputs[:20])
     if not outputs:
         raise ModelError(f"{name}: its graph has no output; register the exported model again")
     if wanted is None and len(outputs) > 1:
@@ -113,12 +113,12 @@ def _output(name: str, found: OnnxFile, settings: ImageClassificationSettings) -
     return wanted or outputs[0]
 
 
-def _size(name: str, found: OnnxFile, settings: ImageClassificationSettings) -> tuple[int, int] | None:
+def _size(name: str, parsed: OnnxFile, settings: ImageClassificationSettings) -> tuple[int, int] | None:
     """Height and width that the file leaves open and the configuration says; None where the file fixes them."""
-    if len(found.inputs) != 1:
-        inputs = ", ".join(f"{each.name!r} ({each.shape_text})" for each in found.inputs[:20]) or "none"
+    if len(parsed.inputs) != 1:
+        inputs = ", ".join(f"{each.name!r} ({each.shape_text})" for each in parsed.inputs[:20]) or "none"
         raise ModelError(f"{name}: an image classifier has one input, this has {inputs}; export it with that one alone")
-    [entered] = found.inputs
+    [entered] = parsed.inputs
     if entered.shape is None or len(entered.shape) != 4:
         return None  # refused when the model is inspected
     channels_last = entered.shape[3] in (1, 3) and entered.shape[1] not in (1, 3)
@@ -139,11 +139,11 @@ def _size(name: str, found: OnnxFile, settings: ImageClassificationSettings) -> 
     return settings.size if None in fixed else None
 
 
-def _external_data(file: Path, root: Path, found: OnnxFile) -> dict[str, Path]:
+def _external_data(file: Path, root: Path, parsed: OnnxFile) -> dict[str, Path]:
     """Path in the component -> file, for the weights that an .onnx file keeps in files beside it."""
     shipped: dict[str, Path] = {}
     ends: dict[Path, int] = {}
-    for tensor in found.external:
+    for tensor in parsed.external:
         path = PurePosixPath(tensor.location)
         known = shipped.get(path.as_posix())
         data = known or _external_file(file, root, tensor.location)

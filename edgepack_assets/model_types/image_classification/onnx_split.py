@@ -23,14 +23,14 @@ _FREE_INITIALIZERS = 4
 """The IR version from which on an initializer need not be an input of the graph."""
 
 
-def split_onnx(source: Path, found: OnnxFile, target: Path, data: Path) -> None:
-    """Write `source`, in which `found` was read, to `target` with its large weights in `data`, a file in the same
+def split_onnx(source: Path, parsed: OnnxFile, target: Path, data: Path) -> None:
+    """Write `source`, in which `parsed` was read, to `target` with its large weights in `data`, a file in the same
     folder. Raises EdgepackError if it cannot be written."""
-    large = (w for w in found.weights if w.size >= SMALLEST)
-    if found.ir_version < _FREE_INITIALIZERS:
+    large = (w for w in parsed.weights if w.size >= SMALLEST)
+    if parsed.ir_version < _FREE_INITIALIZERS:
         large = (w for w in large if not w.name)
     moved = sorted(large, key=lambda weights: weights.start)
-    start, body, stop = found.graph
+    start, body, stop = parsed.graph
     with (
         disk_errors(target),
         source.open("rb") as content,
@@ -71,11 +71,11 @@ def _bytes(tag: bytes, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])
 
 
 def _read(content: IO[bytes], start: int, stop: int) -> bytes:

@@ -183,8 +183,8 @@ def _image_sets(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, but for what operating systems leave there."""
-    found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted((entry for entry in found if not is_leftover(Path(entry.name))), key=lambda entry: entry.name)
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return sorted((entry for entry in entries if not is_leftover(Path(entry.name))), key=lambda entry: entry.name)
 
 
 def _read(path: Path) -> tuple[bytes, str, str]:

@@ -199,9 +199,9 @@ def _rows(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
     ]
 
 
-def _none(name: str, offenders: list[Any], wanted: str, what: str) -> CheckRow:
+def _none(name: str, offenders: list[Any], wanted: str, subject: str) -> CheckRow:
     listed = "; ".join(map(str, offenders[:5])) + ("; ..." if len(offenders) > 5 else "")
-    return CheckRow(name, not offenders, f"{len(offenders)} {what}: {listed}" if offenders else "all", wanted)
+    return CheckRow(name, not offenders, f"{len(offenders)} {subject}: {listed}" if offenders else "all", wanted)
 
 
 def read_prediction(value: object, classes: int | None) -> int | None:
@@ -218,7 +218,7 @@ def read_probability(value: object) -> float | None:
         document = json.loads(value)
     except (ValueError, RecursionError):
         return None  # reported as a failed part
-    found = document.get("value") if isinstance(document, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found <= 1:
+    probability = document.get("value") if isinstance(document, dict) else None
+    if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
         return None
-    return float(found)
+    return float(probability)

@@ -109,12 +109,12 @@ def answer_original(arguments: dict[str, Any]) -> dict[str, Any]:
             shown = [tensor for tensor in tensors if tensor is not None]
             scores = iter(original.answer(np.stack(shown)) if shown else ())
             for tensor in tensors:
-                found = (NO_ANSWER, 0.0)
+                answer = (NO_ANSWER, 0.0)
                 if tensor is not None:
-                    found = (NOT_FINITE, 0.0)
+                    answer = (NOT_FINITE, 0.0)
                     with contextlib.suppress(inference.NoAnswer):
-                        found = inference.read_scores(next(scores), arguments["scores"])
-                answers.write(ANSWER.pack(*found))
+                        answer = inference.read_scores(next(scores), arguments["scores"])
+                answers.write(ANSWER.pack(*answer))
                 count += 1
     return {"records": count}
 
@@ -230,11 +230,13 @@ class Original:
         return twin
 
 
-def _only(found: list[Any], kind: str) -> Any:
-    if len(found) != 1:
-        names = ", ".join(str(getattr(each, "name", each)) for each in found[:_LISTED])
-        raise UnfitModelError(f"it has {len(found)} {kind}s ({names}); an image classifier has one: save it with that")
-    return found[0]
+def _only(tensors: list[Any], kind: str) -> Any:
+    if len(tensors) != 1:
+        names = ", ".join(str(getattr(each, "name", each)) for each in tensors[:_LISTED])
+        raise UnfitModelError(
+            f"it has {len(tensors)} {kind}s ({names}); an image classifier has one: save it with that"
+        )
+    return tensors[0]
 
 
 def _sizes(shape: Any) -> tuple[int | None, ...]:
@@ -264,7 +266,7 @@ def _custom_objects(folder: str | None) -> dict[str, Any]:
     if folder is None:
         return {}
     sys.path.insert(0, folder)
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     names = [path.stem if path.is_file() else path.name for path in sorted(Path(folder).iterdir())
              if path.suffix == ".py" or (path / "__init__.py").is_file()]  # fmt: skip
     for name in names:
@@ -275,8 +277,8 @@ def _custom_objects(folder: str | None) -> dict[str, Any]:
         for key, value in vars(module).items():
             of_the_model = str(getattr(value, "__module__", "")).partition(".")[0] in names
             if callable(value) and of_the_model:
-                found[key] = value
-    return found
+                objects[key] = value
+    return objects
 
 
 def _images(original: Original, arguments: dict[str, Any]) -> Any:
@@ -371,17 +373,17 @@ def _try_out(original: Original, converted: bytes, images: Any, is_float: bool) 
         wanted = original.answer(tensor)[0]
         interpreter.set_tensor(source["index"], tensor)
         interpreter.invoke()
-        found = np.asarray(interpreter.get_tensor(target["index"])).astype(np.float32).reshape(-1)
-        if found.shape != wanted.shape:
-            raise UnfitModelError(f"the converted model gives {found.size} scores, the original {wanted.size}")
+        scores = np.asarray(interpreter.get_tensor(target["index"])).astype(np.float32).reshape(-1)
+        if scores.shape != wanted.shape:
+            raise UnfitModelError(f"the converted model gives {scores.size} scores, the original {wanted.size}")
         if not np.isfinite(wanted).all():
             raise UnfitModelError("the original gives scores for test images that are not finite numbers")
-        if not np.isfinite(found).all():
+        if not np.isfinite(scores).all():
             raise UnfitModelError(
                 "the converted model gives scores that are not finite numbers, where the original's are: the "
                 "converter went wrong without saying so"
             )
-        difference = float(np.abs(found - wanted).max())
+        difference = float(np.abs(scores - wanted).max())
         if is_float and difference > _CLOSE * max(1.0, float(np.abs(wanted).max())):
             raise UnfitModelError(
                 f"the converted model gives other scores than the original (by up to {difference:.3g}) although "

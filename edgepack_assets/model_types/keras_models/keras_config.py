@@ -106,25 +106,25 @@ def _objects(config: Any, name: str) -> Iterator[Mapping[str, Any]]:
             waiting += value
 
 
-def _is_lambda(found: Mapping[str, Any]) -> bool:
-    config = found.get("config")
-    if found["class_name"] in ("Lambda", "__lambda__"):
+def _is_lambda(node: Mapping[str, Any]) -> bool:
+    config = node.get("config")
+    if node["class_name"] in ("Lambda", "__lambda__"):
         # of a layer and its function, the layer
-        return found["class_name"] == "Lambda" or "code" not in (config if isinstance(config, dict) else {})
+        return node["class_name"] == "Lambda" or "code" not in (config if isinstance(config, dict) else {})
     return isinstance(config, dict) and config.get("function_type") == "lambda"
 
 
-def _is_custom(found: Mapping[str, Any]) -> bool:
-    if "module" not in found or found["class_name"].startswith("__") or found["class_name"] == "function":
+def _is_custom(node: Mapping[str, Any]) -> bool:
+    if "module" not in node or node["class_name"].startswith("__") or node["class_name"] == "function":
         return False  # of an older file, where Keras itself must tell, or of no class
-    module = found["module"]
+    module = node["module"]
     if not isinstance(module, str):
         return True
     return module != "builtins" and not any(module == own or module.startswith(f"{own}.") for own in _OWN_MODULES)
 
 
-def _is_function(found: Mapping[str, Any]) -> bool:
-    return found["class_name"] == "function" and found.get("module") == "builtins" and isinstance(found["config"], str)
+def _is_function(node: Mapping[str, Any]) -> bool:
+    return node["class_name"] == "function" and node.get("module") == "builtins" and isinstance(node["config"], str)
 
 
 def _name(layer: Mapping[str, Any]) -> str:
@@ -146,11 +146,11 @@ def _layers(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _first_layers(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The layers that an image passes one after the other, until it could take several ways."""
-    found: list[Mapping[str, Any]] = []
+    layers: list[Mapping[str, Any]] = []
     for layer in _chain(config):
         below = _first_layers(layer) if _layers(layer) else [layer]
-        found += below
-    return found
+        layers += below
+    return layers
 
 
 def _chain(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -209,8 +209,8 @@ def _pixels(layers: Sequence[Mapping[str, Any]]) -> Pixels | None:
         if kind == "Rescaling":
             return _scaled(scale, _largest(config.get("offset")), f"Rescaling({scale:.6g})")
         if kind == LEARNED:
-            told = means_tell(list(_numbers(config.get("mean"))))
-            return Pixels(told, LEARNED)
+            learned = means_tell(list(_numbers(config.get("mean"))))
+            return Pixels(learned, LEARNED)
         return _by_operation(kind, _largest([layer.get("inbound_nodes"), config.get("y"), config.get("bias")]))
     return None
 

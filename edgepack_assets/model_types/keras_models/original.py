@@ -55,15 +55,17 @@ def find_original(model: Path) -> Original | None:
     root = mlflow_root(model)
     flavors = [flavor for flavor in _FLAVORS if root is not None and flavor in read_mlmodel(root).flavors]
     code = _code_folder(model, root)
-    found = sorted(_candidates(name for name in names if code is None or not (model / name).is_relative_to(code)))
-    if len(found) > 1:
-        listed = ", ".join(path for path, _ in found[:_LISTED])
-        raise ModelError(f"the model folder holds {len(found)} Keras or TensorFlow models ({listed}); register one")
-    if not found:
+    candidates = sorted(_candidates(name for name in names if code is None or not (model / name).is_relative_to(code)))
+    if len(candidates) > 1:
+        listed = ", ".join(path for path, _ in candidates[:_LISTED])
+        raise ModelError(
+            f"the model folder holds {len(candidates)} Keras or TensorFlow models ({listed}); register one"
+        )
+    if not candidates:
         frozen = any(name.lower().endswith(".pb") for name in names)
         _refuse_others(names, frozen or bool(flavors))
         return None
-    path, kind = found[0]
+    path, kind = candidates[0]
     if kind != "saved_model":
         _refuse_weights(path)
     place = path_inside(model, path, "the model folder") if path != "." else model
@@ -100,14 +102,14 @@ def read_texts(original: Original, version: str | None, config: str | None) -> D
 
 
 def _candidates(names: Iterable[str]) -> set[tuple[str, Kind]]:
-    found: set[tuple[str, Kind]] = set()
+    candidates: set[tuple[str, Kind]] = set()
     for name in names:
         path = PurePosixPath(name)
         if path.name == _SAVED_MODEL:
-            found.add((str(path.parent), "saved_model"))
+            candidates.add((str(path.parent), "saved_model"))
         elif path.suffix.lower() in _SUFFIXES:
-            found.add((name, _SUFFIXES[path.suffix.lower()]))
-    return found
+            candidates.add((name, _SUFFIXES[path.suffix.lower()]))
+    return candidates
 
 
 def _code_folder(model: Path, root: Path | None) -> Path | None:
@@ -130,17 +132,17 @@ def _refuse_others(names: list[str], are_of_tensorflow: bool) -> None:
         )
 
 
-def _text(archive: zipfile.ZipFile, name: str, what: str) -> str:
+def _text(archive: zipfile.ZipFile, name: str, subject: str) -> str:
     try:
         entry = archive.getinfo(name)
     except KeyError:
         raise ModelError(
-            f"{what}: holds no {name}, so it is no Keras model; save it by model.save('name.keras')"
+            f"{subject}: holds no {name}, so it is no Keras model; save it by model.save('name.keras')"
         ) from None
     if entry.file_size > _LARGEST_TEXT:
-        raise ModelError(f"{what}: its {name} has {entry.file_size} bytes; at most {_LARGEST_TEXT} are read")
+        raise ModelError(f"{subject}: its {name} has {entry.file_size} bytes; at most {_LARGEST_TEXT} are read")
     try:
         with archive.open(entry) as stream:
             return stream.read(_LARGEST_TEXT + 1).decode("utf-8")
     except (UnicodeDecodeError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{what}: its {name} cannot be read ({error})") from None
+        raise ModelError(f"{subject}: its {name} cannot be read ({error})") from None

@@ -71,20 +71,20 @@ def origin_of(
     """What the bytes of a pickled model say of the Python that wrote it, read in a child; nothing of another file."""
     if model.suffix.lower() not in _PICKLES:
         return Origin()
-    what = f"reading {model.name}"
+    subject = f"reading {model.name}"
     arguments = {"file": model.relative_to(component).as_posix()}
     job = CallJob(component, Path(pickle_origin.__file__), "origin", arguments)
     try:
-        return parse_report(what, Origin, sandbox.run(what, environment, child_imports, job))
+        return parse_report(subject, Origin, sandbox.run(subject, environment, child_imports, job))
     except ComponentError:
         return Origin()  # the failure that is to be explained says enough
 
 
-def explained(error: ComponentError, what: str, loading: Loading, origin: Origin) -> ComponentError | ModelError:
+def explained(error: ComponentError, subject: str, loading: Loading, origin: Origin) -> ComponentError | ModelError:
     """The error in words that say what to change; the error itself where there is nothing to add."""
     other_python = _other_python(loading, origin)
     if isinstance(error, TaskFailedError):
-        return _of_failure(error.failure, what, loading, origin, other_python)
+        return _of_failure(error.failure, subject, loading, origin, other_python)
     if not isinstance(error, ChildDiedError) or error.signal not in _CRASHES:
         return error
     if not other_python:
@@ -100,7 +100,7 @@ def explained(error: ComponentError, what: str, loading: Loading, origin: Origin
     return ModelError(f"the model cannot be loaded: {other_python}. ({error})")
 
 
-def _of_failure(failure: ChildFailure, what: str, loading: Loading, origin: Origin, other_python: str) -> ModelError:
+def _of_failure(failure: ChildFailure, subject: str, loading: Loading, origin: Origin, other_python: str) -> ModelError:
     raised = f"{failure.type}: {failure.message}"
     if failure.importing:
         text = _failed_import(failure.importing, raised, loading)
@@ -120,7 +120,7 @@ def _of_failure(failure: ChildFailure, what: str, loading: Loading, origin: Orig
     else:
         saved = _saved_otherwise(loading, origin)
         hint = f" (saved and loaded with other versions: {saved}; pin them under `requirements` {_SETTING})"
-        text = f"{what} failed: {raised}{hint if saved else ''}\n{failure.traceback}"
+        text = f"{subject} failed: {raised}{hint if saved else ''}\n{failure.traceback}"
     return ModelError(text)
 
 

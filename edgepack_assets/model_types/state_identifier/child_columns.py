@@ -93,8 +93,8 @@ def _steps_on_columns(preprocessing: Any) -> "list[Any]":
 
 def _own_names(*parts: Any) -> "list[str] | None":
     """The names of the columns that the whole was fitted on, where it tells."""
-    found = (getattr(part, "feature_names_in_", None) for part in parts)
-    return next(([str(name) for name in names] for names in found if names is not None), None)
+    fitted = (getattr(part, "feature_names_in_", None) for part in parts)
+    return next(([str(name) for name in names] for names in fitted if names is not None), None)
 
 
 def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str]]":
@@ -115,17 +115,17 @@ def _names_inside(part: Any, seen: "set[int]", depth: int) -> "Iterator[list[str
 
 def _other_names(own: "list[str]", configured: "list[str] | None", says: str = "the model was fitted on") -> str:
     ours = list(inference.COLUMNS)
-    told = f"{says} the columns {_listed(own)}"
+    columns = f"{says} the columns {_listed(own)}"
     if len(own) != len(ours) or len(set(own)) != len(own):
         count = "three" if len(ours) == 3 else len(ours)
         return (
-            f"{told}; the payload has {_listed(ours)}: train it on {count} columns with "
+            f"{columns}; the payload has {_listed(ours)}: train it on {count} columns with "
             f"{count} different names, or name others under `channels` of its model type in edgepack.yaml"
         )
     example = ", ".join(f"{json.dumps(name)}: {column}" for name, column in zip(own, ours, strict=True))
     theirs = f"`columns` maps {_listed(configured)}" if configured else f"the payload has {_listed(ours)}"
     return (
-        f"{told}; {theirs}. Say under `columns` of its model type in edgepack.yaml which is which, in this form "
+        f"{columns}; {theirs}. Say under `columns` of its model type in edgepack.yaml which is which, in this form "
         f"(the pairs are an example): columns: {{{example}}}"
     )
 

@@ -43,10 +43,10 @@ def known_steps(model: Any, settings: dict[str, Any]) -> Steps:
     steps = getattr(model, "named_steps", None)
     working = [name for name, step in model.steps if step not in (None, "passthrough")] if steps is not None else []
     if steps is None or "preprocessing" not in steps or working[-1:] == ["preprocessing"]:
-        found = ", ".join(steps) if steps is not None else type(model).__name__
+        parts = ", ".join(steps) if steps is not None else type(model).__name__
         raise UnfitModelError(
             "the model is not a scikit-learn Pipeline with the steps 'preprocessing' and then an estimator, such as "
-            f"'clustering' (found: {found})"
+            f"'clustering' (found: {parts})"
         )
     if len(working) != 2 or working[0] != "preprocessing":
         raise UnfitModelError(
@@ -68,7 +68,7 @@ def known_steps(model: Any, settings: dict[str, Any]) -> Steps:
 
 def _check_estimator(name: str, estimator: Any) -> None:
     kind = type(estimator).__name__
-    what = f"the step '{name}' ({kind})"
+    subject = f"the step '{name}' ({kind})"
     if not hasattr(estimator, "predict"):
         why = (
             "it finds clusters among the windows that it was fitted on, and cannot say to which a new window belongs"
@@ -76,7 +76,7 @@ def _check_estimator(name: str, estimator: Any) -> None:
             else "it cannot say which state a window belongs to"
         )
         raise UnfitModelError(
-            f"{what} has no predict: {why}. Use one that can ({_CAN_PREDICT}), or train a classifier on the labels "
+            f"{subject} has no predict: {why}. Use one that can ({_CAN_PREDICT}), or train a classifier on the labels "
             "that it found"
         )
     if not type(estimator).__module__.startswith("sklearn."):
@@ -86,16 +86,16 @@ def _check_estimator(name: str, estimator: Any) -> None:
     try:
         validation.check_is_fitted(estimator)
     except exceptions.NotFittedError:
-        raise UnfitModelError(f"{what} is not fitted: register the model after its training") from None
+        raise UnfitModelError(f"{subject} is not fitted: register the model after its training") from None
     if isinstance(_last(estimator), base.RegressorMixin):
         raise UnfitModelError(
-            f"{what} is a regressor: it predicts numbers, not states. Use a clustering or a classifier"
+            f"{subject} is a regressor: it predicts numbers, not states. Use a clustering or a classifier"
         )
     centres = getattr(_last(estimator), "cluster_centers_indices_", None)
     if centres is not None and len(centres) == 0:
         raise UnfitModelError(
-            f"{what} did not converge in its training, so it has no clusters and would answer -1 to everything: fit it "
-            "again with another damping, preference or max_iter"
+            f"{subject} did not converge in its training, so it has no clusters and would answer -1 to everything: fit "
+            "it again with another damping, preference or max_iter"
         )
 
 
@@ -103,11 +103,11 @@ def _windows(windowing: Any, settings: dict[str, Any]) -> "tuple[int, int, bool]
     """Size and step of a window in records, and whether the step itself says them so."""
     configured = _configured_windows(settings)
     if hasattr(windowing, "window_size") or not (hasattr(windowing, "window_seconds") or configured):
-        found, from_step = (_positive(windowing, "window_size"), _positive(windowing, "window_step")), True
+        windows, from_step = (_positive(windowing, "window_size"), _positive(windowing, "window_step")), True
     elif hasattr(windowing, "window_seconds"):
         names = ("window_seconds", "window_step_seconds")
         seconds = [getattr(windowing, name, None) for name in names]
-        found, from_step = (
+        windows, from_step = (
             (
                 _in_records(f"the step 'windowing' has {names[0]}", seconds[0], settings),
                 _in_records(f"the step 'windowing' has {names[1]}", seconds[1], settings),
@@ -117,12 +117,12 @@ def _windows(windowing: Any, settings: dict[str, Any]) -> "tuple[int, int, bool]
     else:
         assert configured is not None
         return (*configured, False)
-    if configured is not None and configured != found:
+    if configured is not None and configured != windows:
         raise UnfitModelError(
-            f"the step 'windowing' has windows of {found[0]} records, {found[1]} apart, and `windows` in edgepack.yaml "
-            f"means {configured[0]} records, {configured[1]} apart: correct it, or remove it"
+            f"the step 'windowing' has windows of {windows[0]} records, {windows[1]} apart, and `windows` in "
+            f"edgepack.yaml means {configured[0]} records, {configured[1]} apart: correct it, or remove it"
         )
-    return (*found, from_step)
+    return (*windows, from_step)
 
 
 def _configured_windows(settings: dict[str, Any]) -> "tuple[int, int] | None":
@@ -138,18 +138,18 @@ def _configured_windows(settings: dict[str, Any]) -> "tuple[int, int] | None":
     )
 
 
-def _in_records(what: str, seconds: Any, settings: dict[str, Any]) -> int:
+def _in_records(subject: str, seconds: Any, settings: dict[str, Any]) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float, np.integer, np.floating)) or not seconds > 0:
-        raise UnfitModelError(f"{what} = {seconds!r}; it must be a number above 0")
+        raise UnfitModelError(f"{subject} = {seconds!r}; it must be a number above 0")
     period = settings.get("period_ms", _PERIOD_MS)
     records = float(seconds) * 1000 / period
     if not math.isfinite(records) or abs(records - round(records)) > 1e-6 * records or round(records) < 1:
         raise UnfitModelError(
-            f"{what} = {seconds}, which is {records:.6g} records of {period} ms (`sampling_period_ms`): it must be a "
-            "whole number of records"
+            f"{subject} = {seconds}, which is {records:.6g} records of {period} ms (`sampling_period_ms`): it must be "
+            "a whole number of records"
         )
-    found: int = round(records)
-    return found
+    whole: int = round(records)
+    return whole
 
 
 def _positive(windowing: Any, name: str) -> int:
@@ -167,12 +167,12 @@ def component_part(steps: Steps, settings: dict[str, Any]) -> dict[str, Any]:
     """What model.json gets of it, for general_inference.py; empty where inference.py does alone."""
     if not steps.is_general:
         return {}
-    found = states_of(steps.estimator)
+    known = states_of(steps.estimator)
     return {
         "channels": list(settings.get("channels", inference.COLUMNS)),
         "windows": {"size": steps.size, "step": steps.step},
         "estimator": steps.name,
-        **({"classes": found.classes} if found.are_places else {}),
+        **({"classes": known.classes} if known.are_places else {}),
     }
 
 
@@ -244,8 +244,8 @@ def free_parameters(estimator: Any) -> "int | None":
     means = np.asarray(estimator.means_)
     points = np.vstack([means, means])  # BIC = -2 * log likelihood + parameters * log(points)
     count = len(points)
-    found: int = round((estimator.bic(points) + 2 * count * estimator.score(points)) / math.log(count))
-    return found
+    count_of_all: int = round((estimator.bic(points) + 2 * count * estimator.score(points)) / math.log(count))
+    return count_of_all
 
 
 def is_mixture(estimator: Any) -> bool:

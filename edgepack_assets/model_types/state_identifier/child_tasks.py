@@ -28,7 +28,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     _use_channels(settings)
     steps = child_estimators.known_steps(model, settings)
     preprocessing, estimator = steps.preprocessing, steps.estimator
-    found = child_estimators.states_of(estimator)
+    known = child_estimators.states_of(estimator)
     with names_are_kept():
         component = child_columns.input_of(model, settings, steps.size, steps.step)
         component |= child_estimators.component_part(steps, settings)
@@ -42,22 +42,22 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
         skops_io = importlib.import_module("skops.io")
         component["trusted_types"] = sorted(skops_io.get_untrusted_types(file=settings["file"]))
     parameters = child_estimators.free_parameters(estimator)
-    is_counted = found.states is not None and found.states == list(range(len(found.states)))
+    is_counted = known.states is not None and known.states == list(range(len(known.states)))
     return {
         "window_size": steps.size,
         "window_step": steps.step,
         "steps": [name for name, _ in preprocessing.steps],
         "features": int(features.shape[1]),
         "feature_names": _feature_names(preprocessing, int(features.shape[1])),
-        "clusters": None if found.states is None else len(found.states),
+        "clusters": None if known.states is None else len(known.states),
         "clustering": type(estimator).__name__,
         "fills_missing_values": fills,
         "component": component,
         **({"state_names": settings["state_names"]} if "state_names" in settings else {}),
         **({"inertia": float(estimator.inertia_)} if steps.has_inertia else {}),
         **({"period_ms": settings["period_ms"]} if "period_ms" in settings else {}),
-        **({"states": found.states} if found.states is not None and not is_counted else {}),
-        **({"classes": found.classes} if found.classes is not None else {}),
+        **({"states": known.states} if known.states is not None and not is_counted else {}),
+        **({"classes": known.classes} if known.classes is not None else {}),
         **({"mixture": {"free_parameters": parameters}} if child_estimators.is_mixture(estimator) else {}),
     }
 

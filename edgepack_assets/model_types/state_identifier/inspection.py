@@ -1,5 +1,5 @@
-"""What looking at a state identifier's model tells (child_tasks.inspect_model), as it is believed, and what follows
-from it: whether the model is as configured, and which metrics it has."""
+"""The shape of what child_tasks.inspect_model returns of a state identifier's model, and what follows from it: whether
+the model is as configured, and which metrics it has."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ def _best_assignment(states: NDArray[np.int64], labels: Sequence[str]) -> dict[i
     import numpy as np
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
 
-    found, state_codes = np.unique(states, return_inverse=True)
+    known, state_codes = np.unique(states, return_inverse=True)
     names, label_codes = np.unique(np.array(labels), return_inverse=True)
-    both = np.zeros((len(found), len(names)), dtype=np.int64)
+    both = np.zeros((len(known), len(names)), dtype=np.int64)
     np.add.at(both, (state_codes, label_codes), 1)
     rows, columns = linear_sum_assignment(both, maximize=True)
-    return {int(found[row]): str(names[column]) for row, column in zip(rows, columns, strict=True)}
+    return {int(known[row]): str(names[column]) for row, column in zip(rows, columns, strict=True)}

@@ -57,21 +57,23 @@ def _refuse_tables(names: Sequence[PurePosixPath]) -> None:
 
 
 def _refuse_without_order(names: Sequence[PurePosixPath]) -> None:
-    what = f"the raw data folder holds {len(names)} ({_listed(names)})"
+    subject = f"the raw data folder holds {len(names)} ({_listed(names)})"
     if any("=" in part for name in names for part in name.parts[:-1]):
-        raise RawDataError(f"{what} in partitions, and nothing says in which order these follow: {_ADVICE}")
+        raise RawDataError(f"{subject} in partitions, and nothing says in which order these follow: {_ADVICE}")
     if len({name.parent for name in names}) > 1:
-        raise RawDataError(f"{what} in several folders, and nothing says in which order these follow: {_ADVICE}")
+        raise RawDataError(f"{subject} in several folders, and nothing says in which order these follow: {_ADVICE}")
     if len({_NUMBER.sub("0", _counted(name)) for name in names}) > 1:
-        raise RawDataError(f"{what}, whose names differ in more than a number, so they are not parts of one: {_ADVICE}")
+        raise RawDataError(
+            f"{subject}, whose names differ in more than a number, so they are not parts of one: {_ADVICE}"
+        )
     if len({tuple(_UUID.findall(name.name)) for name in names}) > 1:
-        raise RawDataError(f"{what}, which several writers made, and nothing says in which order: {_ADVICE}")
+        raise RawDataError(f"{subject}, which several writers made, and nothing says in which order: {_ADVICE}")
     if any(_YEAR_LAST.search(name.name) for name in names):
         raise RawDataError(
-            f"{what} with dates in their names whose year stands last, so their order is not known: {_ADVICE}"
+            f"{subject} with dates in their names whose year stands last, so their order is not known: {_ADVICE}"
         )
     if len({tuple(_key(name)) for name in names}) < len(names):
-        raise RawDataError(f"{what}, some of which have the same number: {_ADVICE}")
+        raise RawDataError(f"{subject}, some of which have the same number: {_ADVICE}")
 
 
 def _key(name: PurePosixPath) -> list[int]:

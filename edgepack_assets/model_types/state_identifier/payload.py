@@ -31,29 +31,29 @@ def write_payload(raw: Path, writer: PayloadWriter, settings: StateIdentifierSet
     """
     settings = settings or StateIdentifierSettings()
     paths = recording_files(raw)
-    found = _Found(settings)
+    recording = _Recording(settings)
     for path in paths:
-        found.check(path)
-    writer.expect(found.rows)
+        recording.check(path)
+    writer.expect(recording.rows)
     for path in paths:
-        _write_rows(path, writer, found)
+        _write_rows(path, writer, recording)
     if writer.count == 0:
         raise RawDataError(f"{paths[0].name}: the recording has no rows")
-    some = {name: found.missing[name] < writer.count for name in settings.channels}
+    some = {name: recording.missing[name] < writer.count for name in settings.channels}
     return {
         "columns": list(settings.channels),
-        "ignored_columns": found.ignored,
-        "missing_values": found.missing,
-        "smallest": {name: float(value) if some[name] else None for name, value in found.low.items()},
-        "largest": {name: float(value) if some[name] else None for name, value in found.high.items()},
+        "ignored_columns": recording.ignored,
+        "missing_values": recording.missing,
+        "smallest": {name: float(value) if some[name] else None for name, value in recording.low.items()},
+        "largest": {name: float(value) if some[name] else None for name, value in recording.high.items()},
         **({"files": [path.name for path in paths], "file_order": ORDER} if len(paths) > 1 else {}),
-        **(found.clock.facts() if found.clock else {}),
-        **(found.labels.facts() if found.labels else {}),
+        **(recording.clock.facts() if recording.clock else {}),
+        **(recording.labels.facts() if recording.labels else {}),
     }
 
 
 @dataclass
-class _Found:
+class _Recording:
     """What the files hold, as far as they are read."""
 
     settings: StateIdentifierSettings
@@ -106,27 +106,31 @@ class _Found:
             )
 
 
-def _write_rows(path: Path, writer: PayloadWriter, found: _Found) -> None:
+def _write_rows(path: Path, writer: PayloadWriter, recording: _Recording) -> None:
     import numpy as np
 
-    before, channels = writer.count, found.settings.channels
+    before, channels = writer.count, recording.settings.channels
     line = "{{" + ", ".join(f"{json.dumps(name)}: {{}}" for name in channels) + "}}"
     with _opened(path) as file:
-        for batch in file.iter_batches(_BATCH, columns=found.columns):
+        for batch in file.iter_batches(_BATCH, columns=recording.columns):
             columns, row = [], writer.count - before
             for name in channels:
                 values = to_numpy(_as_doubles(batch.column(name)))
                 if (infinite := np.flatnonzero(np.isinf(values))).size:
                     raise RawDataError(f"{path.name}: column {name} is infinite in row {row + int(infinite[0])}")
                 present = values[~np.isnan(values)]
-                found.missing[name] += len(values) - len(present)
+                recording.missing[name] += len(values) - len(present)
                 if len(present):
-                    found.low[name] = min(found.low[name], present.min())
-                    found.high[name] = max(found.high[name], present.max())
+                    recording.low[name] = min(recording.low[name], present.min())
+                    recording.high[name] = max(recording.high[name], present.max())
                 columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
-            if found.clock:
-                found.clock.read(batch.column(found.clock.column), path.name, row)
-            labels = found.labels.read(batch.column(found.labels.column), path.name, row) if found.labels else None
+            if recording.clock:
+                recording.clock.read(batch.column(recording.clock.column), path.name, row)
+            labels = (
+                recording.labels.read(batch.column(recording.labels.column), path.name, row)
+                if recording.labels
+                else None
+            )
             writer.add_lines([line.format(*values) for values in zip(*columns, strict=True)], labels)
 
 

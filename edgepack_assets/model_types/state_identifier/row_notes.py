@@ -104,14 +104,14 @@ class Labels:
             raise RawDataError(
                 f"{file}: label_column {self.column} holds {kind}; a label is text, a whole number or a boolean"
             )
-        found = [self._label(value, file, first_row + at) for at, value in enumerate(labels.to_pylist())]
-        self._counts.update(str(label) for label in found if label is not None)
+        row_labels = [self._label(value, file, first_row + at) for at, value in enumerate(labels.to_pylist())]
+        self._counts.update(str(label) for label in row_labels if label is not None)
         if len(self._counts) > _MOST_LABELS:
             raise RawDataError(
                 f"{file}: label_column {self.column} holds more than {_MOST_LABELS} different values: it does not name "
                 "states"
             )
-        return found
+        return row_labels
 
     def _label(self, value: Any, file: str, row: int) -> Label | None:
         if isinstance(value, float):

@@ -38,11 +38,11 @@ def metrics_of(inspection: Mapping[str, Any], settings: StateIdentifierSettings)
 
 
 def _of_model(inspection: Mapping[str, Any]) -> frozenset[str]:
-    found = {"inertia"} if inspection.get("inertia") is not None else set()
+    names = {"inertia"} if inspection.get("inertia") is not None else set()
     mixture = inspection.get("mixture")
     if mixture is not None:
-        found |= {"mean_log_likelihood"} | ({"bic"} if mixture.get("free_parameters") else set())
-    return frozenset(found)
+        names |= {"mean_log_likelihood"} | ({"bic"} if mixture.get("free_parameters") else set())
+    return frozenset(names)
 
 
 def states_of(inspection: Mapping[str, Any]) -> Sequence[int] | None:
@@ -114,10 +114,10 @@ def _fit(log_likelihoods: NDArray[np.float64], free_parameters: int | None) -> d
     """Mean log likelihood of the windows and, for a Gaussian mixture, its Bayesian information criterion."""
     count = len(log_likelihoods)
     total = float(log_likelihoods.sum()) if count else math.nan
-    found = {"mean_log_likelihood": total / count if count else math.nan}
+    metrics = {"mean_log_likelihood": total / count if count else math.nan}
     if free_parameters:
-        found["bic"] = free_parameters * math.log(count) - 2 * total if count else math.nan
-    return found
+        metrics["bic"] = free_parameters * math.log(count) - 2 * total if count else math.nan
+    return metrics
 
 
 def class_names(inspection: Mapping[str, Any]) -> Mapping[int, str] | None:
@@ -127,7 +127,7 @@ def class_names(inspection: Mapping[str, Any]) -> Mapping[int, str] | None:
 
 
 def _states(states: NDArray[np.int64], inspection: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found, names, called = Counter(states.tolist()), class_names(inspection), names_of(inspection)
+    counts, names, called = Counter(states.tolist()), class_names(inspection), names_of(inspection)
     return [
         {
             "state": state,
@@ -136,7 +136,7 @@ def _states(states: NDArray[np.int64], inspection: Mapping[str, Any]) -> list[di
             "windows": windows,
             "share": round(windows / len(states), 4),
         }
-        for state, windows in sorted(found.most_common(_MOST_STATES))
+        for state, windows in sorted(counts.most_common(_MOST_STATES))
     ]
 
 

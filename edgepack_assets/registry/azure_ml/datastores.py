@@ -1,4 +1,4 @@
-"""Where an asset's bytes lie and with what right they are read or written.
+"""Finds the blobs of an asset, and the credential with which they are read or written.
 
 A workspace names a datastore (a key, a signature, or nothing: then our own identity must be allowed), a registry
 hands out a signature for each version."""

@@ -265,11 +265,11 @@ class AzureMLRegistry(Registry):
         return max(max(listed, default=0), self._assets.newest(kind, name) or 0) + 1
 
     @staticmethod
-    def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], what: str) -> None:
+    def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], subject: str) -> None:
         leaf = leaf_of(path)
         base = f"{place.folder}/{leaf}"
         files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
-        place.container.upload(files, what)
+        place.container.upload(files, subject)
         _, there = place.container.find(base, path.is_dir())
         if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
             raise TransientError(f"{base}: storage does not list what was uploaded; try again")
