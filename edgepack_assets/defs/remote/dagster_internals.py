@@ -290,6 +290,12 @@ class RunHere:
         with manager.capture_logs(key) as captured:
             yield DagsterEvent.capture_logs(self._context, list(self.steps), key, captured)
 
+    def will_resume(self) -> bool:
+        """Whether another process will go on with the run: this one is interrupted, and nobody cancelled the run."""
+        run = self._instance.get_run_by_id(self.run.run_id)
+        is_cancelled = run is None or run.status is dg.DagsterRunStatus.CANCELING or run.is_finished
+        return not is_cancelled and self._instance.run_will_resume(self.run.run_id)
+
     def add_tags(self, tags: Mapping[str, str]) -> None:
         """Add tags to the run."""
         self._instance.add_run_tags(self.run.run_id, dict(tags))

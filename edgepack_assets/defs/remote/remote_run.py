@@ -90,6 +90,7 @@ class RemoteRun:
         self._may_run = False
         self._has_begun = False
         self._is_over = False
+        self._is_left = False
 
     def events(self) -> Iterator[DagsterEvent]:
         """The events of the run's steps, as they happen. Raises InterruptedRunError if the run is to end."""
@@ -99,8 +100,12 @@ class RemoteRun:
                 yield from self._follow()
             except EdgepackError as error:
                 yield from self._give_up(error)
+            except InterruptedRunError:
+                self._is_left = self._here.will_resume()
+                raise
             finally:
-                self._end()
+                if not self._is_left:
+                    self._end()
 
     # the job's beginning ------------------------------------------------------------------------------------------
 

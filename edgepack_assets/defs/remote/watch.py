@@ -91,7 +91,7 @@ class JobWatch:
         if kind is JobPhase.WAITING and lasts > self._start_limit:
             return (
                 f"did not start within {self._start_limit:g} s (compute.start_time_limit): it is still "
-                f"{self.status.service_status}. The machines may all be in use, their size out of quota or of stock, or "
+                f"{self.status.service_status}. Maybe all machines are in use, their size is out of quota or stock, or "
                 "the environment's build takes long"
             )
         if kind is JobPhase.RUNNING and lasts > self._time_limit + self._timing.overdue:
