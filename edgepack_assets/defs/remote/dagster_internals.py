@@ -273,14 +273,15 @@ class RunHere:
         metadata = {"error": dg.MetadataValue.text(error)} | (
             {"transient": dg.MetadataValue.bool(True)} if transient else {}
         )
-        data = StepFailureData(
+        data = StepFailureData(  # type: ignore[no-untyped-call]
             error=SerializableErrorInfo(f"{sentence}\n", [], error),
-            user_failure_data=UserFailureData("intentional-failure", sentence, metadata),
+            user_failure_data=UserFailureData("intentional-failure", sentence, metadata),  # type: ignore[no-untyped-call]
             error_source=ErrorSource.UNEXPECTED_ERROR,
         )
         self.over.add(step)
         self.failed.add(step)
-        return DagsterEvent.step_failure_event(self._context.for_step(self._plan.get_step_by_key(step)), data)
+        failed: Any = self._plan.get_step_by_key(step)
+        return DagsterEvent.step_failure_event(self._context.for_step(failed), data)
 
     @contextlib.contextmanager
     def captured_logs(self) -> Iterator[DagsterEvent]:

@@ -59,7 +59,7 @@ def executor_for(settings: Settings, remote: Remote | None = None) -> dg.Executo
 
 
 def _remote_executor(config_file: Path, remote: Remote) -> dg.ExecutorDefinition:
-    schema = dg.in_process_executor.config_schema.as_field().config_type.fields  # type: ignore[union-attr]
+    of_this_process: Any = dg.in_process_executor.config_schema.as_field().config_type
     where = dg.Field(
         dg.Noneable(dg.Enum("Where", [dg.EnumValue("configured"), dg.EnumValue("local")])),
         is_required=False,
@@ -67,7 +67,7 @@ def _remote_executor(config_file: Path, remote: Remote) -> dg.ExecutorDefinition
         description="Where this run is done: as `compute` of edgepack.yaml says, or on this machine.",
     )
 
-    @dg.executor(name="remote", config_schema={**schema, "where": where})
+    @dg.executor(name="remote", config_schema={**of_this_process.fields, "where": where})
     def remote_executor(context: dg.InitExecutorContext) -> RemoteExecutor:
         here = {name: value for name, value in context.executor_config.items() if name != "where"}
         is_local = context.executor_config.get("where") == "local"

@@ -14,7 +14,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -143,7 +143,7 @@ class RemoteRun:
             else:
                 yield self._here.note(f"Cancelled the job {job}: its run has ended without it")
 
-    def _start(self) -> Iterator[DagsterEvent]:
+    def _start(self) -> Generator[DagsterEvent, None, JobStatus]:
         yield self._here.note(
             f"This run is done as the job {self._name}. Preparing the compute and the environment", {"job": self._name}
         )
@@ -175,7 +175,9 @@ class RemoteRun:
             datetime.timedelta(seconds=self._time_limit),
         )  # fmt: skip
 
-    def _aside(self, work: Callable[[Callable[[str], None]], Any], *, may_leave: bool) -> Iterator[DagsterEvent]:
+    def _aside(
+        self, work: Callable[[Callable[[str], None]], Any], *, may_leave: bool
+    ) -> Generator[DagsterEvent, None, Any]:
         """Do a call of the service that may take minutes in a thread, show what it logs, and return its value.
 
         An interruption is raised at once if the call may be left to itself, else after it."""

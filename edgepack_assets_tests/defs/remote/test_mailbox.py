@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_a_message_that_is_none_is_refused(content: bytes, reason: str) -> None:
 
 
 def test_sending_is_tried_again_and_large_events_arrive_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     backend = Memory()
     backend.faults = [TransientError("the store is busy"), ConnectionResetError("reset"), TransientError("again")]
     with Sender(Mailbox(backend, "job")) as sender:
