@@ -317,7 +317,7 @@ def test_the_projects_own_definitions_run_in_a_job(
 ) -> None:
     with plant_in(tmp_path / "plant", prepared_plant) as plant:
         monkeypatch.setenv(CONFIG_VARIABLE, str(plant.config))
-        jobs = ProcessJobs(plant.folder / "jobs")
+        jobs = ProcessJobs(tmp_path / "jobs")  # no edgepack.yaml above it
         remote = Remote(service=lambda *_: jobs, timing=cheap.TIMING)
         plant.configure(description="as in a job")
         document = yaml.safe_load(plant.config.read_text())
