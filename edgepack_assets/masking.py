@@ -103,6 +103,13 @@ _SENTENCE = re.compile(
     rf"(?:is|was|are|ist|war|lautet)[ \t:]+)(?!{_PLAIN_WORD}(?:[\s.,;:!?)\"']|\Z))(?![\"'])\S+"
 )
 """A secret that a person told; what ordinarily follows these words is none."""
+_SPOKEN = re.compile(
+    rf"(?i)((?<![\w-]){_NAME}[ \t]+)"
+    r"(?!(?:utf-?\d+|base-?\d+|sha-?\d+|md\d|oauth\d?|python\d?|v?\d+(?:\.\d+)*|x\d+)\b|[\w.-]+/|AADSTS)"
+    r"(?=[^\s()\[\]{}<>\"'`,:;=/]{5,}(?:[\s.,;:!?)\"']|\Z))"
+    r"(?=[^\s,:;]*[A-Za-z])(?=[^\s,:;]*[0-9]|[^\s.,;:!?]*[@#$%^&*+~!][^\s,:;]*\w)[^\s\"'`<>]+"
+)
+"""A secret right after its name, as people write it: letters mixed with digits or signs, which no word is."""
 _NAMED = re.compile(rf"(?im)((?<![a-z]){_NAME}[ \t]+(?:is[ \t]+)?){_QUOTED}")
 _KNOWN = re.compile(
     r"\b()(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|xox[abeoprs]-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b)"
@@ -138,8 +145,8 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 _PATTERNS = (_PUTTY_LINES, _AUTH_TUPLE, _AUTH, _HEADER, _PAIR, _FIELD, _TRIPLE, _LINE, _VALUE, _ELEMENT, _SIGNATURE,
-             _ENCODED, _ENCODED_CREDENTIALS, _OPTION, _PASSWORD_OPTION, _LOGIN, _USER, _NAMED, _SENTENCE, _CODE,
-             _BEARER, _BASIC, _KNOWN)  # fmt: skip
+             _ENCODED, _ENCODED_CREDENTIALS, _OPTION, _PASSWORD_OPTION, _LOGIN, _USER, _NAMED, _SENTENCE, _SPOKEN,
+             _CODE, _BEARER, _BASIC, _KNOWN)  # fmt: skip
 
 
 def _without_lines_below(text: str) -> str:

@@ -174,8 +174,24 @@ ORDINARY = [
     "the password of the user is required, the password of a plant was lost",
     "the password is required, the token was rejected, a secret is missing, the passphrase is too short",
     "Public-Lines: 6\nPrivate thoughts",
+    "the token file /var/run/secrets/x1, token 3 of 5, secret v1.2, password must hold 8 characters, tokens utf-8 text",
+    "the secret AZURE_CLIENT_SECRET is not set; token base64-encoded; secret plant-1/key; token state_identifier:3",
+    "private key x509 PEM, secret sha256 sum, password AADSTS7000215: wrong, token. 2nd attempt, the token wasn't sent",
     "Größe: 3 // see docs, a@b.example",
 ]  # fmt: skip
+
+
+@given(
+    st.sampled_from(["password", "the Password", "passwd", "secret", "access token", "API key", "Passwort", "pwd"]),
+    st.sampled_from(["hunter2", "s3cret", "Tr0ub4dor&3", "p@ssword!x", "geheim1!", "abc123def", "correct+horse"]),
+    st.sampled_from(["", " is used", ", then sign in", ".", " 2nd line"]),
+)
+def test_a_secret_that_a_person_names_in_a_sentence_is_masked(name: str, secret: str, rest: str) -> None:
+    text = f"sign in with {name} {secret}{rest}"
+    masked = without_secrets(text, {})
+    assert secret not in masked
+    assert masked.startswith(f"sign in with {name} ***")
+    assert without_secrets(masked, {}) == masked
 
 
 @pytest.mark.parametrize("text", ORDINARY)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -173,11 +173,23 @@ class ArtefactStore:
             raise EdgepackError(f"{asset} of {partition} is not in {self.root_url}: materialize it first") from None
         return read_manifest(data, path, asset, partition)
 
-    def manifests(self) -> Iterator[Artefact]:
-        """Every artefact in the store. Raises CorruptError on one that cannot be read or was changed."""
+    def manifests(self, damaged: list[CorruptError] | None = None) -> Iterator[Artefact]:
+        """Every artefact in the store.
+
+        One that cannot be read or was changed raises CorruptError. With a list `damaged` the error is put there, and
+        the others follow."""
         for path in self._document_paths("manifests"):
             asset, model_type, version = PurePosixPath(path).with_suffix("").parts[-3:]
-            yield read_manifest(self._backend.read(path), path, asset, f"{model_type}:{version}")
+            try:
+                data = self._backend.read(path)
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+            try:
+                yield read_manifest(data, path, asset, f"{model_type}:{version}")
+            except CorruptError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
 
     def put_named(self, kind: str, key: str, value: object) -> Any:
         """Publish a document under `kind`/`key` unless there is one. Returns the document that is there afterwards."""
@@ -214,17 +226,18 @@ class ArtefactStore:
     # garbage ----------------------------------------------------------------------------------------
 
     def garbage(self, needed: Iterable[str], grace: float) -> list[StoredFile]:
-        """Blobs whose digest is not in `needed`, their local copies, and what a crash left behind (temporary files, the
-        mailboxes of jobs), if they were not used for `grace` seconds: a run in progress may not have written its
-        manifest yet."""
+        """Blobs whose digest is not in `needed`, and `replaceable` files, if they were not used for `grace` seconds: a
+        run in progress may not have written its manifest yet."""
         keep = set(needed)
+        unneeded = (file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep)
+        return [*unneeded, *self.replaceable(grace, keep)]
+
+    def replaceable(self, grace: float, needed: Collection[str] = ()) -> list[StoredFile]:
+        """What is garbage whatever the manifests say: temporary files and mailboxes of jobs that a crash left behind,
+        and local copies of blobs that are not in `needed`, if they were not used for `grace` seconds."""
         is_remote = self._backend.local_folder is None
-        return [
-            *(file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep),
-            *self._idle("tmp", grace),
-            *self._idle(REMOTE_RUNS, grace),
-            *(self._cache.garbage(keep, grace) if is_remote else ()),
-        ]
+        left = (*self._idle("tmp", grace), *self._idle(REMOTE_RUNS, grace))
+        return [*left, *(self._cache.garbage(set(needed), grace) if is_remote else ())]
 
     def idle_named(self, kind: str, grace: float) -> dict[str, StoredFile]:
         """Documents of a kind, by key, that were not used for `grace` seconds."""

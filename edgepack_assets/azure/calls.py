@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from edgepack_assets.azure.answers import refuse_pages, retry_after
-from edgepack_assets.azure.errors import Place, explain, where
+from edgepack_assets.azure.errors import AccessError, Place, explain, where
 from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import TransientError
 
@@ -80,9 +80,11 @@ class Remote(Generic[_P]):
     def call(self, doing: str, function: Callable[[], _T], once: bool = False) -> _T:
         """The function's result. `doing` starts the error message: "listing the versions of press".
 
-        Raises what `faults.explain` makes of an error: a TransientError when the limit has passed, or with `once`
-        after the first attempt; its `wait` is what the answer asks to wait."""
+        Raises what `errors.explain` makes of an error: a TransientError when the limit has passed, or with `once`
+        after the first attempt; its `wait` is what the answer asks to wait. A token that is not accepted may have
+        expired on the way, and Azure did nothing then, so that is tried a second time, even with `once`."""
         backoff = Backoff(self.limit)
+        tokens_refused = 0
         while True:
             try:
                 return call_within(backoff.end - now(), function, "azure-call")
@@ -94,6 +96,10 @@ class Remote(Generic[_P]):
             except Exception as error:  # noqa: BLE001 - every one is explained and raised
                 explained = explain(error, doing, self.settings)
                 asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
+                if isinstance(explained, AccessError) and explained.is_token and not tokens_refused:
+                    tokens_refused += 1
+                    _log.info("%s; trying it once more", explained)
+                    continue
                 if not isinstance(explained, TransientError):
                     raise explained from None
                 explained.wait = asked

@@ -80,6 +80,9 @@ class AbsentError(EdgepackError):
 class AccessError(EdgepackError):
     """Who we are was refused (401, 403), or could not be shown."""
 
+    is_token = False
+    """The token itself was not accepted (401). Nothing was done, and the next request may bring a newer one."""
+
 
 class MissingRoleError(AccessError):
     """Who we are is known, and may not do what was asked (403)."""
@@ -163,9 +166,11 @@ def _is_busy(error: BaseException, said: str) -> bool:
 def _unauthenticated(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:
     if "AADSTS" in said:
         return _sign_in(error, at, said, settings)
-    return AccessError(
+    refused = AccessError(
         f"{at}: Azure does not accept the credential's token; check that its tenant is the one there: {said}"
     )
+    refused.is_token = True
+    return refused
 
 
 def _sign_in(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:

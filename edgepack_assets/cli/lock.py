@@ -13,7 +13,7 @@ from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.environments.lock import Generation, changes, generations, newest_generation, refresh_lock
-from edgepack_assets.errors import NotFoundError
+from edgepack_assets.errors import CorruptError, NotFoundError
 from edgepack_assets.operations.lock_usage import LockUse, lock_uses
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
@@ -98,7 +98,11 @@ def _store(settings: Settings) -> ArtefactStore:
 
 
 def _uses(settings: Settings) -> list[LockUse]:
-    return lock_uses(_store(settings), open_registry(settings), settings.runtime.environments)
+    damaged: list[CorruptError] = []
+    uses = lock_uses(_store(settings), open_registry(settings), settings.runtime.environments, damaged=damaged)
+    for error in damaged:
+        click.echo(f"which lock it uses is not known: {error}", err=True)
+    return uses
 
 
 def _key(name: str, store: ArtefactStore, uses: Iterable[LockUse]) -> str:

@@ -16,7 +16,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.environments.environment import idle_environments, remove_environment
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.operations.garbage import find_garbage
 from edgepack_assets.operations.lock_usage import damaged_models
 from edgepack_assets.registry import open_registry
@@ -145,7 +145,8 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
         idle = [environment for environment in idle if remove_environment(environment)]
     gone = [environment.folder for environment in idle]
     registry = open_registry(settings)
-    garbage = find_garbage(store, registry, environments, grace, without=gone)
+    unread: list[CorruptError] = []
+    garbage = find_garbage(store, registry, environments, grace, without=gone, damaged=unread)
     if damaged := damaged_models(registry):
         click.echo(damaged_in_words(damaged), err=True)
     if unreadable := [str(each) for each in damaged if not each.tags_are_known]:
@@ -170,3 +171,9 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     )
     summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
     click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
+    if unread:
+        raise CorruptError(
+            "; ".join(dict.fromkeys(map(str, unread)))
+            + ". Every artefact and lock is kept, as a damaged one may need any of them. If its partition is not "
+            "needed any more, delete its manifest"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from edgepack_assets.registry.base import (
     DamagedVersion,
     Kind,
     RegisteredVersion,
+    ResolvedVersion,
     damaged_above,
     damaged_in_words,
     latest,
@@ -34,6 +36,9 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
 from edgepack_assets.text_format import format_size, format_table
+
+_MOST_FAILURES = 3
+"""Look-ups of a list that may fail before no more are tried."""
 
 
 def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -105,10 +110,18 @@ def _group(kind: Kind, noun: str) -> click.Group:
             entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
         if name is not None and not entries:
             latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
+        looked_up = _look_up(entries)
         if as_json:
-            click.echo(json.dumps([_as_json(version) for version in entries], indent=2, ensure_ascii=False))
+            click.echo(json.dumps([_as_json(*each) for each in looked_up], indent=2, ensure_ascii=False))
         else:
-            click.echo(format_table([("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS"), *map(_as_row, entries)]))
+            heads = ("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS")
+            click.echo(format_table([heads, *(_as_row(*each) for each in looked_up)]))
+        unread = {str(version): content.unread for version, content in looked_up if content.unread}
+        if unread:
+            raise TransientError(
+                f"digest and size of {', '.join(unread)} cannot be read at the moment, try again later: "
+                + "; ".join(dict.fromkeys(unread.values()))
+            )
 
     @group.command(
         "download",
@@ -197,43 +210,68 @@ def _keys(versions: Iterable[RegisteredVersion], settings: Settings) -> list[Mod
     ]
 
 
-def _content(version: RegisteredVersion) -> tuple[str | None, int | None]:
-    """(digest, size), or (None, None) if the registry cannot look up the files: a list still shows the others."""
-    try:
-        resolved = version.resolve()
-        return resolved.digest, resolved.size
-    except TransientError:
-        raise
-    except EdgepackError:
-        return None, None
+@dataclass(frozen=True)
+class _Content:
+    """What the registry says of a version's files: None where it knows nothing of them. `unread` says why it cannot at
+    the moment."""
+
+    digest: str | None = None
+    size: int | None = None
+    unread: str = ""
 
 
-def _as_json(version: RegisteredVersion | DamagedVersion) -> dict[str, Any]:
+def _look_up(
+    entries: Iterable[RegisteredVersion | DamagedVersion],
+) -> list[tuple[RegisteredVersion | DamagedVersion, _Content]]:
+    """Each entry with its content. A list still shows the others where the files of one cannot be looked up.
+
+    Each look-up that fails has waited for as long as the registry's limit says. So after a few no more are tried."""
+    found: list[tuple[RegisteredVersion | DamagedVersion, _Content]] = []
+    failures: list[str] = []
+    for entry in entries:
+        content = _Content()
+        if isinstance(entry, ResolvedVersion):
+            content = _Content(entry.digest, entry.size)
+        elif isinstance(entry, RegisteredVersion) and len(failures) >= _MOST_FAILURES:
+            content = _Content(unread=failures[-1])
+        elif isinstance(entry, RegisteredVersion):
+            try:
+                resolved = entry.resolve()
+                content = _Content(resolved.digest, resolved.size)
+            except TransientError as error:
+                failures.append(str(error))
+                content = _Content(unread=str(error))
+            except EdgepackError:
+                pass  # its files are gone
+        found.append((entry, content))
+    return found
+
+
+def _as_json(version: RegisteredVersion | DamagedVersion, content: _Content) -> dict[str, Any]:
     if isinstance(version, DamagedVersion):
         unknown = dict.fromkeys(("created", "digest", "size", "location"))
         named = {"kind": version.kind.value, "name": version.name, "version": version.version or None}
         return {**named, "tags": dict(version.tags), **unknown, "damaged": version.reason}
-    digest, size = _content(version)
     return {
         "kind": version.kind.value,
         "name": version.name,
         "version": version.version,
         "tags": dict(version.tags),
         "created": version.created.isoformat(),
-        "digest": digest,
-        "size": size,
+        "digest": content.digest,
+        "size": content.size,
         "location": version.location,
+        **({"unread": content.unread} if content.unread else {}),
     }
 
 
-def _as_row(version: RegisteredVersion | DamagedVersion) -> tuple[str, ...]:
+def _as_row(version: RegisteredVersion | DamagedVersion, content: _Content) -> tuple[str, ...]:
     if isinstance(version, DamagedVersion):
         return version.name, str(version.version or "all"), "damaged", "?", "?", version.reason
     tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
-    digest, size = _content(version)
-    shown = ("?", "?") if digest is None or size is None else (format_size(size), digest[:12])
-    return version.name, str(version.version), created, *shown, tags
+    size = "?" if content.size is None else format_size(content.size)
+    return version.name, str(version.version), created, size, (content.digest or "?")[:12], tags
 
 
 @click.command()

@@ -142,7 +142,9 @@ class ModelSource:
     saved with. `parts`: what of the model's files was passed over, as rows of config_package.is_fit.
     `component_files`: path inside the component -> file of the model type itself that ships in place of the one in
     component/, or beside those. `arguments`: what `inspect_model` gets (JSON). `conversion`: what makes of this
-    a model that the component can run; `files` and `model` are then those of `Converted.source`.
+    a model that the component can run; `files` and `model` are then those of `Converted.source`. `pinned_with`: the
+    `3.x` that `requirements` were written with, where `python_version` is None as another runs the model too: it is
+    taken if the usual one lacks some of them.
     """
 
     files: Mapping[str, Path]
@@ -155,6 +157,7 @@ class ModelSource:
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion | None = None
+    pinned_with: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,36 @@ from typing import Any
 from edgepack_assets.artefacts.backend import StoredFile
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.lock import LOCKS, split_name
+from edgepack_assets.errors import CorruptError
 from edgepack_assets.operations.lock_usage import LockUse, damaged_models, digest_of, lock_uses
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.side_jobs import KIND as SIDE_JOBS
 
 
-def find_garbage(
-    store: ArtefactStore, registry: Registry, environments: Path, grace: float, without: Collection[Path] = ()
+def find_garbage(  # noqa: PLR0917 - where to look, and what counts
+    store: ArtefactStore,
+    registry: Registry,
+    environments: Path,
+    grace: float,
+    without: Collection[Path] = (),
+    damaged: list[CorruptError] | None = None,
 ) -> list[StoredFile]:
     """Locks and blobs that nothing needs and nothing used for `grace` seconds; locks before their wheels.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not count. If
-    the tags of a registered version cannot be read, it may need any lock, so all are kept."""
+    the tags of a registered version cannot be read, it may need any lock, so all are kept.
+
+    A manifest that cannot be read may need any blob: it raises CorruptError. With a list `damaged` the error is put
+    there, and only what no manifest can need is garbage: temporary files and local copies of blobs."""
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
-    uses = lock_uses(store, registry, environments, without)
+    unread: list[CorruptError] | None = None if damaged is None else []
+    uses = lock_uses(store, registry, environments, without, unread)
+    if unread:
+        assert damaged is not None
+        damaged += unread
+        return store.replaceable(grace)
     may_need_any = [each for each in damaged_models(registry) if not each.tags_are_known]
     kept = set(locks) if may_need_any else _needed_locks(locks, set(idle), uses)
     needed = {blob.digest for artefact in store.manifests() for blob in artefact.blobs()}

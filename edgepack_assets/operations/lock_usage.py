@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
+from edgepack_assets.errors import CorruptError
 from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
 from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY
@@ -29,34 +31,48 @@ class LockUse:
 
 
 def lock_uses(
-    store: ArtefactStore, registry: Registry, environments: Path, without: Collection[Path] = ()
+    store: ArtefactStore,
+    registry: Registry,
+    environments: Path,
+    without: Collection[Path] = (),
+    damaged: list[CorruptError] | None = None,
 ) -> list[LockUse]:
-    """Everything that needs a lock. Raises CorruptError on a manifest that cannot be read.
+    """Everything that needs a lock.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not
-    count."""
-    uses = []
-    for artefact in store.manifests():
-        if "lock" in artefact.parts:
-            document = store.read_json(artefact.parts["lock"])
-            uses.append(LockUse(str(artefact.partition), document["key"], digest_of(document), document))
-        if CONVERSION in artefact.parts:
-            for used in store.read_json(artefact.parts[CONVERSION])["locks"]:
-                lock = used["lock"]
-                uses.append(LockUse(str(artefact.partition), lock["key"], digest_of(lock), lock))
+    count. A manifest, or its lock, that cannot be read raises CorruptError; with a list `damaged` the error is put
+    there, and the others follow."""
+    uses: list[LockUse] = []
+    for artefact in store.manifests(damaged):
+        try:
+            uses += _uses_of(artefact, store)
+        except CorruptError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
     for name in registry.names(Kind.MODEL):
         for version in registry.versions(Kind.MODEL, name):
             if LOCK_KEY in version.tags:
                 uses.append(LockUse(str(version), version.tags[LOCK_KEY], version.tags.get(LOCK_DIGEST)))
-    for damaged in damaged_models(registry):
-        if LOCK_KEY in damaged.tags:
-            uses.append(LockUse(str(damaged), damaged.tags[LOCK_KEY], damaged.tags.get(LOCK_DIGEST)))
+    for each in damaged_models(registry):
+        if LOCK_KEY in each.tags:
+            uses.append(LockUse(str(each), each.tags[LOCK_KEY], each.tags.get(LOCK_DIGEST)))
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
         if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)
             key = folder.name.partition("-")[0]
             uses.append(LockUse(f"environment {folder.name}", key, lock.digest if lock else None))
     return uses
+
+
+def _uses_of(artefact: Artefact, store: ArtefactStore) -> Iterator[LockUse]:
+    if "lock" in artefact.parts:
+        document = store.read_json(artefact.parts["lock"])
+        yield LockUse(str(artefact.partition), document["key"], digest_of(document), document)
+    if CONVERSION in artefact.parts:
+        for used in store.read_json(artefact.parts[CONVERSION])["locks"]:
+            lock = used["lock"]
+            yield LockUse(str(artefact.partition), lock["key"], digest_of(lock), lock)
 
 
 def damaged_models(registry: Registry) -> list[DamagedVersion]:

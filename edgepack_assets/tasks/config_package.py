@@ -11,10 +11,17 @@ from typing import Any
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
+from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
-from edgepack_assets.errors import ModelError
+from edgepack_assets.errors import (
+    EdgepackError,
+    EnvironmentBuildError,
+    IndexUnreachableError,
+    ModelError,
+    TransientError,
+)
 from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
@@ -77,11 +84,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         source = implementation.read_model(path, entry, f"reading {model}")
         shipping = convert_model(key, source, context, work)
         source = shipping.source
-        python, _ = find_python(entry.python_version or source.python_version, context.settings.runtime.pythons)
-        generation, lock_was_kept = generation_for(
-            source.requirements, python, context.store, context.settings.runtime, source.constraints,
-            tell=context.log.info,
-        )  # fmt: skip
+        generation, lock_was_kept = _lock_of(source, entry, context)
         lock = generation.lock
         environment = context.environment(lock)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
@@ -193,6 +196,36 @@ def _module(name: str) -> str | None:
 
 def _write_model_json(component: Path, settings: Any) -> None:
     (component / "model.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _lock_of(source: ModelSource, entry: ModelTypeSettings, context: TaskContext) -> tuple[Generation, bool]:
+    """The lock of the component, and whether it was kept from before."""
+    settings, wanted = context.settings.runtime, entry.python_version or source.python_version
+
+    def lock(version: str | None) -> tuple[Generation, bool]:
+        python, _ = find_python(version, settings.pythons)
+        return generation_for(
+            source.requirements, python, context.store, settings, source.constraints, tell=context.log.info
+        )
+
+    try:
+        return lock(wanted)
+    except IndexUnreachableError:
+        raise
+    except EnvironmentBuildError as error:
+        if wanted is not None or source.pinned_with not in EDGE_PYTHONS:
+            raise
+        try:
+            found = lock(source.pinned_with)
+        except TransientError:
+            raise
+        except EdgepackError:
+            raise error from None
+        context.log.warning(
+            f"taking Python {source.pinned_with}, which the model was saved with: the usual one has not all of the "
+            "versions that it names"
+        )
+        return found
 
 
 def _inspect(

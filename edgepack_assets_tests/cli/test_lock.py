@@ -111,6 +111,17 @@ def test_locks_are_listed_with_what_uses_them(plant: Plant) -> None:
     assert unit in {"s", "min"}
 
 
+def test_a_damaged_manifest_hides_no_lock(plant: Plant) -> None:
+    plant.package("press:2", plant.first)
+    manifest = plant.folder / "artefacts" / "manifests" / "config_package" / "press" / "2.json"
+    manifest.write_text("{")
+    [found] = listed()
+    assert found["used_by"] == ["press:1"]
+    said = f"which lock it uses is not known: {manifest}: not a manifest"
+    assert said in run("lock", "list").stderr
+    assert said in run("lock", "refresh", "press:1").stderr
+
+
 @pytest.mark.parametrize("name", ["press:1", "Press-edge:1", "KEY", "--model-type=press"])
 def test_a_lock_is_refreshed_by_any_of_its_names(plant: Plant, name: str) -> None:
     plant.register(plant.first)

@@ -446,6 +446,43 @@ def test_gc_deletes_nothing_where_it_cannot_read_a_manifest(plant: Path) -> None
     assert plant_store.texts() == {"part"}
 
 
+def test_gc_goes_on_where_no_manifest_can_matter_and_says_how_to_end_it(plant: Path) -> None:
+    plant_store = Store(plant)
+    store = plant_store.store
+    plant_store.lock("nobody")
+    for version in (1, 2, 3):
+        lock = store.put_json({"key": f"key {version}", "packages": []})
+        store.save(Artefact(asset="config_package", partition=f"press:{version}", parts={"lock": lock}))
+    environment = plant / "environments" / "idle-0123456789abcdef"
+    environment.mkdir(parents=True)
+    (environment / "edgepack-lock.json").write_text("{}")
+    os.utime(environment / "edgepack-lock.json", (0, 0))
+    (plant / "artefacts" / "tmp").mkdir(exist_ok=True)
+    (plant / "artefacts" / "tmp" / "torn").write_bytes(b"half")
+    plant_store.age(7200)
+    manifest = plant / "artefacts" / "manifests" / "config_package" / "press" / "1.json"
+    manifest.write_text("{")
+    broken = Path(store.fetch(store.load("config_package", "press:2").parts["lock"]))
+    broken.chmod(0o600)
+    broken.write_bytes(b"other bytes")
+    before = plant_store.texts()
+    done = run("gc", "--delete", exit_code=1)
+    assert [line.rsplit("  ")[0] for line in done.stdout.splitlines()[1:-1]] == [
+        str(environment), str(plant / "artefacts" / "tmp" / "torn"),
+    ]  # fmt: skip
+    assert plant_store.texts() == before
+    assert set(store.named("locks")) == {"nobody"}
+    [said] = done.stderr.splitlines()
+    for words in (f"{manifest}: not a manifest", f"{broken}: bytes differ", "Every artefact and lock is kept"):
+        assert words in said
+    # What it says to do ends it.
+    manifest.unlink()
+    (manifest.parent / "2.json").unlink()
+    done = run("gc", "--delete", "--grace", "0")
+    assert str(plant / "artefacts" / "locks" / "nobody.json") in done.stdout
+    assert "wheel of nobody" not in plant_store.texts()
+
+
 def damage_tags(plant: Path, name: str, version: int) -> Path:
     """As an earlier release left a tag of a Latin-1 shell."""
     path = plant / "registry" / "models" / name / str(version) / "tags.json"

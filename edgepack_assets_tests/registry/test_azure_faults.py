@@ -228,8 +228,21 @@ def test_an_account_that_takes_no_keys_is_told(azure: LoopbackAzure, model: Path
 
 
 def test_a_token_that_is_not_accepted_is_no_missing_role(azure: LoopbackAzure) -> None:
-    azure.faults.add("/models", status(401, "InvalidAuthenticationToken"), times=100)
+    rule = azure.faults.add("/models", status(401, "InvalidAuthenticationToken"), times=100)
     assert "does not accept the credential's token" in told(azure_ml(azure, "workspace"))
+    assert len(rule.hits) == 2
+
+
+def test_a_token_that_expires_on_the_way_costs_no_more_than_a_second_request(
+    azure: LoopbackAzure, registry: AzureMLRegistry, model: Path, tmp_path: Path
+) -> None:
+    expired = status(401, "InvalidAuthenticationToken", "the token has expired")
+    rules = [
+        azure.faults.add(pattern, expired)
+        for pattern in (r"^GET [^?]*/versions\?", r"^PUT [^?]*/models/press/versions/1\?", "listSecrets|tempdatarefs")
+    ]
+    assert steps(registry, model, tmp_path / "out").version == 1
+    assert all(rule.hits for rule in rules)
 
 
 def test_an_expired_signature_is_asked_for_anew(

@@ -66,7 +66,7 @@ class Plant:
                  "run_whole_payload": self.run_whole_payload, "delta": self.delta}  # fmt: skip
         text = yaml.safe_dump({
             "registry": {"path": "registry"},
-            "artefacts": {"root": self.built.store.root_url},
+            "artefacts": {"root": self.built.store.root_url, "cache": str(self.folder / "cache")},
             "runtime": {"environments": str(self.built.settings.environments), "time_limit": 60},
             "run": {"output_folders": [str(self.folder / name) for name in self.output_folders]},
             "model_types": {"press": entry},

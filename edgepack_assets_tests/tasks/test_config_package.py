@@ -11,7 +11,13 @@ import pytest
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.errors import ModelError, TransientError
+from edgepack_assets.errors import (
+    EdgepackError,
+    EnvironmentBuildError,
+    IndexUnreachableError,
+    ModelError,
+    TransientError,
+)
 from edgepack_assets.model_types.image_classification.model_type import ImageClassification
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
@@ -20,6 +26,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks import config_package
 from edgepack_assets.tasks.config_package import _assemble, make_config_package
 from edgepack_assets.tasks.context import TaskContext
 
@@ -128,7 +135,7 @@ def packaged(folder: Path, model: Path) -> None:
         ("MLmodel", "flavors: {python_function: {code: /etc}}\n", "outside the model folder"),
         ("MLmodel", "a: &a [x]\nb: [*a, *a]\n", "anchors and aliases"),
         ("conda.yaml", "dependencies: numpy\n", "conda.yaml: dependencies: must be a list"),
-        ("conda.yaml", "dependencies:\n- pip:\n", "says nothing of the packages it needs"),
+        ("conda.yaml", "dependencies:\n- pip:\n", r"says nothing of the packages it needs \(conda.yaml names none\)"),
         ("requirements.txt", "-r ../../../version.json\n", "replace_requirements"),
     ],
 )
@@ -159,3 +166,32 @@ def test_what_nobody_foresaw_while_reading_is_the_model_s_failure_and_a_full_dis
     (tmp_path / "model.pkl").write_bytes(b"x")
     with pytest.raises(kind, match=r"reading press:1.*(TypeError|disk full)"):
         packaged(tmp_path, tmp_path / "model.pkl")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "asked", "said"),
+    [
+        (EnvironmentBuildError("no such numpy"), RuntimeError("reached"), [None, "3.12"], "reached"),
+        (EnvironmentBuildError("no such numpy"), EnvironmentBuildError("none here"), [None, "3.12"], "no such numpy"),
+        (IndexUnreachableError("no answer"), ModelError("reached"), [None], "no answer"),
+        (ModelError("reached"), None, [None], "reached"),
+    ],
+)
+def test_versions_that_only_the_model_s_own_python_has_are_taken_with_that_python(  # noqa: PLR0917 - a table
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Exception, second: Exception, asked: list[str], said: str
+) -> None:
+    """An .onnx file runs with any Python, but MLflow pinned numpy for the one that saved it."""
+    found: list[str | None] = []
+
+    def lock(requirements: object, python: str | None, *_: object, **__: object) -> None:
+        found.append(python)
+        raise (first, second)[len(found) - 1]
+
+    monkeypatch.setattr(config_package, "find_python", lambda version, pythons: (version, ""))
+    monkeypatch.setattr(config_package, "generation_for", lock)
+    source = ModelSource({}, {}, ("numpy==2.5",), None, pinned_with="3.12")
+    monkeypatch.setattr(StateIdentifier, "read_model", lambda *_: source)
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    with pytest.raises((EdgepackError, RuntimeError), match=said):
+        packaged(tmp_path, tmp_path / "model.pkl")
+    assert found == asked

@@ -64,6 +64,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
         requirements=merge_requirements(saved.requirements, entry, needed),
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
+        pinned_with=saved.python_version,
         constraints=(*saved.constraints, *image_set.bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,
@@ -113,6 +114,7 @@ def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
         | dict(image_set.model),
         requirements=merge_requirements(saved.requirements, entry, needed),
         python_version=None,
+        pinned_with=saved.python_version,
         constraints=(*saved.constraints, *image_set.bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,

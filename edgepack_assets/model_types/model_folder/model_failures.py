@@ -128,6 +128,11 @@ def _missing_module(module: str, message: str, loading: Loading, origin: Origin)
     distribution = loading.distribution_of(module)
     if distribution is not None:
         return _moved(message, distribution, loading, origin)
+    if _top(module) == "mlflow":
+        return (
+            "the model's own code imports mlflow (as a PythonModel of pyfunc does), which is not shipped unless the "
+            f"configuration says so: put `keep_mlflow: true` {_SETTING}, or save the model without MLflow's classes"
+        )
     return (
         f"the model needs the module {module!r}, which the component does not hold: if it is the model's own code, "
         "save it with the model (MLflow code_paths) or name its folder under code_paths in edgepack.yaml; if it is a "

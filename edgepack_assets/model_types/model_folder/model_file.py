@@ -65,9 +65,9 @@ def _find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path
         names = ", ".join(sorted(path.relative_to(model).as_posix() for path in models[:20]))
         raise ModelError(f"the model folder holds {len(models)} model files ({names}); register a folder with one")
     named = _named_by_mlflow(root)
-    if named is not None and named.suffix.lower() in suffixes:
-        if not named.is_file():
-            raise ModelError(f"MLmodel names {named.relative_to(root).as_posix()}, but the folder does not hold it")
+    if named is not None and not named.exists():
+        raise ModelError(f"MLmodel names {named.relative_to(root).as_posix()}, but the folder does not hold it")
+    if named is not None and named.is_file() and named.suffix.lower() in suffixes:
         if models and models[0] != named:
             raise ModelError(
                 f"MLmodel names {named.relative_to(root).as_posix()}, but the folder also holds {models[0].name}; "

@@ -46,6 +46,7 @@ from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, PHA
 
 _FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops": "skops"}
 # joblib reads plain pickles too, and a .pkl may well have been written by joblib
+_ENVIRONMENT_FILES = ("requirements.txt", "conda.yaml", "python_env.yaml")
 
 
 class StateIdentifier(ModelType):
@@ -93,8 +94,12 @@ class StateIdentifier(ModelType):
         in_folder = model.is_dir()
         saved = saved_environment(root, entry) if in_folder else SavedEnvironment()
         if not saved.requirements and not configured_requirements(entry):
+            silent = [name for name in _ENVIRONMENT_FILES if in_folder and (root / name).is_file()]
+            found = f"{' and '.join(silent)} name{'s' * (len(silent) == 1)} none" if silent else (
+                "there is no MLflow requirements.txt beside it"
+            )  # fmt: skip
             raise ModelError(
-                f"{file.name} says nothing of the packages it needs (there is no MLflow requirements.txt beside it): "
+                f"{file.name} says nothing of the packages it needs ({found}): "
                 "name them under `requirements` or `requirements_file` of its model type in edgepack.yaml, "
                 "e.g. scikit-learn==1.5.2 as in training"
             )

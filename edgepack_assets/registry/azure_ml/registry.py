@@ -16,14 +16,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgepack_assets.azure.blob_container import Blob, Container
 from edgepack_assets.azure.calls import Backoff, Remote
@@ -43,15 +40,19 @@ from edgepack_assets.registry.azure_ml.contents import (
     FILE,
     OWN_TAGS,
     SIZE,
+    LazyVersion,
     below,
+    described,
     file_name,
     is_folder_by_tags,
     leaf_of,
+    own_digest,
     signature,
 )
 from edgepack_assets.registry.azure_ml.datastores import Places, Target
 from edgepack_assets.registry.base import (
     MOST_FILES,
+    DamagedVersion,
     Kind,
     RegisteredVersion,
     Registry,
@@ -69,22 +70,6 @@ _LOOKS = 5
 _LONGEST_WAIT = 5.0
 """Seconds between two attempts at putting a version or its tags."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LazyVersion(RegisteredVersion):
-    """A version registered by somebody else, of which only its files tell digest and size.
-
-    A listing of hundreds of such versions would otherwise list the files of every one."""
-
-    look: Callable[[], tuple[bool, int, str]] = field(compare=False, repr=False)
-    """Asks storage for (whether it is a folder, size, digest), and keeps the answer."""
-
-    def resolve(self) -> ResolvedVersion:
-        """The version with digest and size, from a listing of its files at the first call that succeeds."""
-        is_folder, size, digest = self.look()
-        known = {each.name: getattr(self, each.name) for each in fields(RegisteredVersion)}
-        return ResolvedVersion(**known, digest=digest, size=size, is_folder=is_folder)
 
 
 class AzureMLRegistry(Registry):
@@ -108,7 +93,7 @@ class AzureMLRegistry(Registry):
         check_name(kind, name)
         assets = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
         if kind is Kind.MODEL:
-            return [self._registered(assets[number]) for number in sorted(assets, key=int)]
+            return self._sound(assets[number] for number in sorted(assets, key=int))
         # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
         label = self._assets.labelled_latest(kind, name)
         if label is not None and label not in assets and is_version_text(label):
@@ -116,7 +101,31 @@ class AzureMLRegistry(Registry):
             if newest is not None and self._is_shown(newest):
                 assets[label] = newest
         ordered = sorted(assets.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
-        return [self._registered(asset) for asset in ordered]
+        return self._sound(ordered)
+
+    def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
+        """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
+        check_name(kind, name)
+        found = []
+        for asset in self._assets.versions(kind, name):
+            if self._is_shown(asset) and is_version(asset.version) and int(asset.version) > above:
+                try:
+                    self._registered(asset)
+                except CorruptError as error:
+                    tags = described(asset)["tags"]
+                    found.append(DamagedVersion(kind, name, int(asset.version), str(error), tags, tags_are_known=True))
+        return sorted(found, key=lambda each: each.version)
+
+    def _sound(self, assets: Iterable[Asset]) -> list[RegisteredVersion]:
+        """The versions without the damaged ones, in their order."""
+        found = []
+        for asset in assets:
+            try:
+                found.append(self._registered(asset))
+            except CorruptError:
+                if not is_version(asset.version):  # `damaged` could not tell of it
+                    raise
+        return found
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
@@ -357,19 +366,10 @@ class AzureMLRegistry(Registry):
     # versions ---------------------------------------------------------------------------------------------
 
     def _registered(self, asset: Asset) -> RegisteredVersion:
-        listed: dict[str, Any] = {
-            "kind": asset.kind,
-            "name": asset.name,
-            "version": read_version(asset.version),
-            "created": asset.created,
-            "location": asset.uri,
-            "tags": {key: value for key, value in asset.tags.items() if key not in OWN_TAGS},
-        }
+        listed = described(asset)
         if DIGEST in asset.tags:
-            digest, size = asset.tags[DIGEST], asset.tags.get(SIZE, "")
-            if not re.fullmatch(r"[0-9a-f]{64}", digest) or not size.isdigit():
-                raise CorruptError(f"{asset.name}:{asset.version}: its tags {DIGEST} and {SIZE} were changed by hand")
-            return ResolvedVersion(**listed, digest=digest, size=int(size), is_folder=bool(is_folder_by_tags(asset)))
+            digest, size = own_digest(asset)
+            return ResolvedVersion(**listed, digest=digest, size=size, is_folder=bool(is_folder_by_tags(asset)))
         return LazyVersion(**listed, look=cache(lambda: self._looked_up(asset)))
 
     def _looked_up(self, asset: Asset) -> tuple[bool, int, str]:

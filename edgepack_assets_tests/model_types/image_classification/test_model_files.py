@@ -69,7 +69,7 @@ def test_an_mlflow_folder_gives_only_the_pins_of_what_runs_the_model(tmp_path: P
     found = MODEL_TYPE.read_model(folder, entry())
 
     assert _names(found.requirements) == ["NumPy==1.26.4", "onnxruntime==1.20.1", "pillow"]
-    assert found.python_version is None
+    assert (found.python_version, found.pinned_with) == (None, "3.9")
 
 
 def test_the_configuration_s_pins_win(tmp_path: Path) -> None:

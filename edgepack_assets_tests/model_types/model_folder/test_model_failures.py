@@ -55,6 +55,8 @@ def said(
 @pytest.mark.parametrize(
     ("error", "saved", "origin", "words"),
     [
+        (failed("ModuleNotFoundError", "No module named 'mlflow.pyfunc'", "mlflow.pyfunc"), {}, Origin(),
+         ["imports mlflow", "put `keep_mlflow: true` of its model type in edgepack.yaml"]),
         # a module that moved between versions
         (failed("ModuleNotFoundError", "No module named 'sklearn.externals'", "sklearn.externals"),
          {"scikit-learn": "0.20.3"}, Origin(),

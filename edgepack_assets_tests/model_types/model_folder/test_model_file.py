@@ -52,6 +52,10 @@ def test_the_model_is_at_the_top_or_one_level_down(tmp_path: Path) -> None:
         ({"notes__txt": "x"}, r"no model file \(.pkl or .skops\); it holds: notes.txt"),
         ({"a__pkl": "x", "b__skops": "x"}, r"2 model files \(a.pkl, b.skops\)"),
         ({"MLmodel": MLMODEL}, "names model.pkl, but the folder does not hold it"),
+        (
+            {"MLmodel": MLMODEL.replace("model.pkl", "weights.bin"), "old__pkl": "x"},
+            "names weights.bin, but the folder does not hold it",
+        ),
         ({"MLmodel": MLMODEL, "other__pkl": "x", "model__pkl": "x"}, "2 model files"),
         ({"MLmodel": MLMODEL.replace("model.pkl", "../model.pkl"), "model__pkl": "x"}, "outside the model folder"),
         ({"MLmodel": "- a list", "model__pkl": "x"}, "MLmodel: must be a mapping"),
