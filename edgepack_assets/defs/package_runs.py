@@ -27,6 +27,7 @@ import dagster as dg
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.jobs import ASSETS, JOB
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
+from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
@@ -227,7 +228,7 @@ def _execute(  # noqa: PLR0917 - what one process is given
 def _run(
     job: dg.JobDefinition, instance: dg.DagsterInstance, request: PackageRequest, config: Mapping[str, Any], run_id: str
 ) -> dg.DagsterRun:
-    if job.executor_def is not dg.in_process_executor:
+    if job.executor_def.name == REMOTE_EXECUTOR:
         return execute_run_of(job, instance, request.key, request.assets, config, run_id)
     assets = [dg.AssetKey(name) for name in request.assets]
     result = job.execute_in_process(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.retries import RetryMode
 
+NAME = "remote"
 MODULE = "edgepack_assets.remote_job"
 _PARTITION = "dagster/partition"
 
@@ -67,7 +68,7 @@ def _remote_executor(config_file: Path, remote: Remote) -> dg.ExecutorDefinition
         description="Where this run is done: as `compute` of edgepack.yaml says, or on this machine.",
     )
 
-    @dg.executor(name="remote", config_schema={**of_this_process.fields, "where": where})
+    @dg.executor(name=NAME, config_schema={**of_this_process.fields, "where": where})
     def remote_executor(context: dg.InitExecutorContext) -> RemoteExecutor:
         here = {name: value for name, value in context.executor_config.items() if name != "where"}
         is_local = context.executor_config.get("where") == "local"
