@@ -91,7 +91,7 @@ def test_the_picture_of_the_house_is_looked_at() -> None:
 def test_every_command_that_is_named_exists(page: Path) -> None:
     unknown = []
     for first, second in re.findall(
-        r"\bedgepack ([a-z]+)(?: ([a-z]+))?\b", " ".join(re.findall(CODE, page.read_text()))
+        r"\bedgepack ([a-z]+)(?: ([a-z]+(?:-[a-z]+)*))?\b", " ".join(re.findall(CODE, page.read_text()))
     ):
         command = main.commands.get(first)
         if command is None or (isinstance(command, click.Group) and second and second not in command.commands):

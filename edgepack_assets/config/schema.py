@@ -26,7 +26,7 @@ from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.sensor_settings import SensorSettings
-from edgepack_assets.config.tolerance import Tolerance, read_tolerance
+from edgepack_assets.config.tolerance import Tolerance, read_confidence, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
 from edgepack_assets.partitions import is_version
@@ -194,6 +194,15 @@ class GateSettings(Section):
         description="How much worse than the reference the metric may be: a number, or a share such as 5%.",
         json_schema_extra={"default": 0},
     )
+    confidence: Annotated[
+        float | None,
+        BeforeValidator(read_confidence, json_schema_input_type=Annotated[float, Field(ge=0.5, le=0.999)] | str | None),
+    ] = Field(default=None, description="The gate holds, or does not, only where that is this sure, such as 95%.")
+    too_few: Literal["pass", "warn", "fail"] | None = Field(
+        default=None,
+        description="What happens if the records are too few to tell at that confidence. Default: fail for min and "
+        "max, warn for a reference.",
+    )
 
     @model_validator(mode="after")
     def _can_pass_and_fail(self) -> GateSettings:
@@ -203,6 +212,8 @@ class GateSettings(Section):
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
         if self.reference is None and "tolerance" in self.model_fields_set:
             raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
+        if self.confidence is None and self.too_few is not None:
+            raise ValueError("too_few needs a confidence, such as 95%")
         return self
 
 
@@ -251,6 +262,20 @@ class ModelTypeSettings(Section):
         description="Register also the delta from the version before, for servers that have that version.",
     )
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
+    intervals: bool = Field(
+        default=False,
+        description="Show how sure each metric is, and where it is worst. Gates with a confidence do so as well.",
+    )
+    envelope: bool = Field(
+        default=False,
+        description="The package learns from the payload what it is proven on, and tells with each answer how far from "
+        "that its input is.",
+    )
+    fault_probes: Literal["warn", "fail"] | None = Field(
+        default=None,
+        description="Try faults of sensors and small changes on the package. warn: say what changes answers "
+        "unnoticed. fail: the check validation_results.are_complete fails then.",
+    )
     numbering: Literal["map", "fail", "warn"] = Field(
         default="map",
         description="If a new model version numbers its states otherwise than the package before. map: the package "

@@ -6,8 +6,10 @@ Each returns the answer if it is one, and raises UnfitAnswerError with what was 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ from edgepack_assets.model_types.interface import (
     Parameter,
     Preparation,
     Prepared,
+    Samples,
     Score,
     Variable,
 )
@@ -166,6 +169,11 @@ def png(answer: Any) -> bytes:
     if not _is(answer, bytes).startswith(_PNG):
         raise UnfitAnswerError(f"bytes that are no PNG: {answer[:20]!r}")
     return answer  # type: ignore[no-any-return]
+
+
+def optional_png(answer: Any) -> bytes | None:
+    """None or the bytes of a PNG."""
+    return None if answer is None else png(answer)
 
 
 def model_source(answer: Any) -> ModelSource:
@@ -320,7 +328,28 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
             _table(rows_of_it, f"the table {title!r}")
         for picture in mapping(score.pictures).values():
             png(picture)
+        if score.samples is not None:
+            _samples(_is(score.samples, Samples), metric_names)
         return score
 
-    check.__doc__ = f"a Score with the metrics {', '.join(sorted(metric_names))} as numbers, rows, tables and pictures"
+    check.__doc__ = (
+        f"a Score with the metrics {', '.join(sorted(metric_names))} as numbers, rows, tables and pictures; in its "
+        "samples, sequences of one length"
+    )
     return check
+
+
+def _samples(found: Samples, metric_names: frozenset[str]) -> None:
+    count = len(found.records)
+    if stray := sorted({*found.values, *found.macro} - metric_names):
+        raise UnfitAnswerError(f"samples of {', '.join(stray)}, which is no metric")
+    labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
+    for name, values in {**found.values, **labels, **found.slices}.items():
+        if len(values) != count:
+            raise UnfitAnswerError(f"samples with {count} records and {len(values)} entries of {name}")
+    for name, numbers in {"records": found.records, **found.values, **labels}.items():
+        for number in numbers:
+            if not math.isfinite(number):
+                raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
+    if any(one >= other for one, other in pairwise(found.records)):
+        raise UnfitAnswerError("samples whose records do not ascend")

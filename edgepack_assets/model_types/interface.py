@@ -46,6 +46,7 @@ from edgepack_assets.model_types.records import (
     gzip_writer,
     read_lines,
 )
+from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
 from edgepack_assets.sandbox.value_types import TYPES
 
@@ -56,6 +57,7 @@ __all__ = [
     "INTERFACE_VERSION",
     "SDK_TYPES",
     "Answer",
+    "Answered",
     "ArrayType",
     "CheckRow",
     "Compared",
@@ -79,6 +81,7 @@ __all__ = [
     "RawDataError",
     "Record",
     "Results",
+    "Samples",
     "Score",
     "Section",
     "SideJob",
@@ -218,12 +221,14 @@ class Preparation(ABC, Generic[_Report]):
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
     has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
-    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes. `samples` are the records of which
+    metrics are means, for gates with a confidence."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Samples | None = None
 
 
 class Trial(ABC):
@@ -238,6 +243,16 @@ class Trial(ABC):
     def rows(self, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """Rows of the check, which only warn, and a table. Raises ComponentError where `answer` is not what the
         function returns."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a package, called `name`, answered to a payload. `inspection` is what `inspect_model` returned for its
+    model, None where that is not at hand any more."""
+
+    name: str
+    results: Results
+    inspection: Mapping[str, Any] | None = None
 
 
 class ModelType(ABC):
@@ -275,6 +290,14 @@ class ModelType(ABC):
     category_output: ClassVar[str | None] = None
     """The output that says which of several states or classes a record belongs to, as a number or a text. A new model
     version is compared in it with the package before. None: it is not compared."""
+    envelope_per: ClassVar[str | None] = None
+    """What gives a value of the envelope's metrics: a window, an image. None: there is no envelope. Else, where the
+    entry sets `envelope`, envelope/component/ and the folder component_envelope/ are laid over the component's others,
+    `learn_envelope(arguments)` of child_tasks.py gets `records` and `count` as `prepare` does and returns what
+    envelope.LearnedEnvelope says. That goes into model.json and the inspection, under `envelope`, and `component_spec`
+    declares the metrics then."""
+    envelope_tasks: ClassVar[str] = "child_tasks.py"
+    """The file that defines `learn_envelope` and `probe_faults`. One of another name is alone in the sandbox."""
 
     @property
     def folder(self) -> Path:
@@ -347,6 +370,13 @@ class ModelType(ABC):
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
         return None
 
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What faults to try on the packaged model, where `fault_probes` is set; None where there are none. Rows that
+        do more than warn fail validation_results.are_complete."""
+        return None
+
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """How far the answers of a converted model are those of the original. Only asked where there is one."""
         return Comparison((), ())
@@ -360,3 +390,14 @@ class ModelType(ABC):
     @abstractmethod
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """A PNG of the answers."""
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """A PNG of what two packages answer to the same payload; None where a table says it as well."""
+        return None
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """As `write_payload`, of a file or folder of a user's: without tags, and without what is there for scoring
+        alone, such as labels. `work` is an empty folder. Raises RawDataError."""
+        return self.write_payload(recording, {}, writer, entry)

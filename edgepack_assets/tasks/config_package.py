@@ -23,6 +23,7 @@ from edgepack_assets.errors import (
     TransientError,
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
+from edgepack_assets.model_types import envelope
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
@@ -39,6 +40,7 @@ from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import convert_model
+from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
@@ -50,7 +52,8 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package. `conversion`: where the model was converted, how."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how. `alerts`: suggested
+    rules for its metrics, as Markdown."""
 
     rows: list[CheckRow]
     files: list[dict[str, Any]]
@@ -60,6 +63,7 @@ class ConfigPackageReport:
     inspection: dict[str, Any]
     renumbering: Renumbering
     conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    alerts: str = ""
 
     @property
     def lock(self) -> Lock:
@@ -91,20 +95,25 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         context.sandbox.prepare(environment, context.child_imports(key, lock))
         background_imports.start(implementation.host_imports)
         component = work / "component"
-        folders = implementation.component_folders(entry, None)
+        laid_over = envelope_folders(key, context)
+        folders = (*implementation.component_folders(entry, None), *laid_over)
         with model_errors(f"reading {model}"):
             _assemble(component, folders, source, work)
             implementation.finish_component(component, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
-            shipped = implementation.component_folders(entry, inspection)
+            shipped = (*implementation.component_folders(entry, inspection), *laid_over)
             if shipped != folders:
                 shutil.rmtree(component)
                 _assemble(component, shipped, source, work)
                 implementation.finish_component(component, source)
             model_json = {**source.model, **implementation.component_settings(inspection)}
-            _write_model_json(component, model_json)
+            _finish(component, model_json)
+        inspection = learn_envelope(key, component, inspection, environment, context)
+        model_json |= {envelope.KEY: inspection[envelope.KEY]} if envelope.is_in(inspection) else {}
         spec = implementation.component_spec(inspection)
+        alerts = suggested_alerts(key, spec, inspection, context)
+        _finish(component, model_json, alerts)
 
         def build(component: Path, folder: Path) -> Path:
             return context.packaging.build_config_package(
@@ -122,7 +131,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 implementation.finish_component(component, source)
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
-                _write_model_json(component, {**model_json, **numbers})
+                _finish(component, {**model_json, **numbers}, alerts)
             package = build(component, folder)
             inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
         if renumbering.is_compared:
@@ -153,7 +162,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             for file in sorted(component.rglob("*")) if file.is_file()
         ]  # fmt: skip
     kept = lock_was_kept, environment.kept
-    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
+    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata, alerts)
     return artefact, report
 
 
@@ -182,7 +191,15 @@ def _assemble(component: Path, folders: Sequence[Path], source: ModelSource, wor
             link_or_copy(file, target)
         else:
             shutil.copyfile(file, target)
-    _write_model_json(component, source.model)
+    _finish(component, source.model)
+
+
+def _finish(component: Path, model_json: Any, alerts: str = "") -> None:
+    """Write what the packaging adds to the component's files."""
+    text = json.dumps(model_json, indent=1, sort_keys=True) + "\n"
+    (component / "model.json").write_text(text, encoding="utf-8")
+    if alerts:
+        (component / envelope.ALERTS_FILE).write_text(alerts, encoding="utf-8")
 
 
 def _module(name: str) -> str | None:
@@ -192,10 +209,6 @@ def _module(name: str) -> str | None:
         return top
     suffix = next((suffix for suffix in _MODULE_SUFFIXES if top.endswith(suffix)), None)
     return top.split(".")[0] if suffix else None
-
-
-def _write_model_json(component: Path, settings: Any) -> None:
-    (component / "model.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _lock_of(source: ModelSource, entry: ModelTypeSettings, context: TaskContext) -> tuple[Generation, bool]:

@@ -97,6 +97,11 @@ NUMBERS_OF = "numbers_of"
 """The package whose numbers the states have got (tasks/renumbering.py). Written by deployment_package.py, for people.
 Left out where the model has its own."""
 
+# Whether it is offered ------------------------------------------------------------------------------------
+
+ARCHIVED = "archived"
+"""Who archived the package, when and why, as JSON. Written and read by archive.py."""
+
 # Metrics on later raw data --------------------------------------------------------------------------------
 
 DATED_METRICS = "metrics_%Y%m%dT%H%M%SZ"
@@ -108,7 +113,7 @@ PACKAGE_TAGS = frozenset(
     {
         *IDENTITY, PACKAGE_ID, MODEL_TYPE, OLDER_THAN, LOCK_KEY, LOCK_DIGEST, RAW_DATA, RAW_DATA_DIGEST, PAYLOAD_DIGEST,
         EDGEPACK_VERSION, CONFIG_DIGEST, RUN_ID, ENVIRONMENT, BUILD_REFERENCE, EXPERIMENT_NAME, DISPLAY_NAME,
-        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED, INTERFACE_CHANGE, NUMBERS_OF,
+        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED, INTERFACE_CHANGE, NUMBERS_OF, ARCHIVED,
     }
 )  # fmt: skip
 """Every name but those of metrics."""

@@ -21,6 +21,7 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
+from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
     the component keeps up with the cycle that its package declares; `isolation` how it was isolated; `tried` what else
-    was tried with the model; `changed` answers that the conversion of the model has changed."""
+    was tried with the model; `changed` answers that the conversion of the model has changed; `faults` what faults of
+    sensors change."""
 
     rows: list[CheckRow]
     preview: list[dict[str, Any]]
@@ -42,6 +44,7 @@ class ValidationReport:
     isolation: str
     tried: list[dict[str, Any]]
     changed: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
 
 
 def validate(
@@ -84,6 +87,10 @@ def validate(
             component=runner.component_folder, payload=payload, results=results, inspection=inspection,
         )  # fmt: skip
         parts += comparison.rows
+        fault_rows, faults = try_faults(
+            key, payload, results, inspection, runner.component_folder, environment, work, context
+        )
+        parts += fault_rows
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": context.store.put_file(run.results, JSON_LINES),
@@ -103,7 +110,7 @@ def validate(
         warnings, tried = try_out(key, trial, runner.component_folder, environment, context) if trial else ([], [])
     isolation = context.sandbox.isolation.words
     report = ValidationReport(
-        [*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried, list(comparison.table)
+        [*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried, list(comparison.table), faults
     )
     return artefact, report
 

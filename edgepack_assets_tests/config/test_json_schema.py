@@ -105,9 +105,12 @@ model_types:
     delta: true
     run_whole_payload: yes
     gates:
-      silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
+      silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%, confidence: 95%, too_few: warn}
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
+    intervals: true
+    envelope: true
+    fault_probes: warn
     numbering: fail
     numbering_agreement: 0.8
     approval: {default: auto, prod: required}

@@ -57,5 +57,6 @@ def config_package(
             "inspection": dg.MetadataValue.json(report.inspection),
             **({"predecessor": report.renumbering.predecessor} if report.renumbering.predecessor else {}),
             **({"answers_before_and_now": table(report.renumbering.table)} if report.renumbering.table else {}),
+            **({"suggested_alerts": dg.MetadataValue.md(report.alerts)} if report.alerts else {}),
             **report.conversion,
         }, tags=tags)  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
+from edgepack_assets.model_types import envelope
+from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.image_classification import (
     contact_sheet,
     image_input,
@@ -38,6 +40,11 @@ from edgepack_assets.model_types.interface import (
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
+_ENVELOPE_METRICS = (
+    envelope.DISTANCE,
+    Variable("envelope_repeated", "String", "How many images in a row before this one were the same"),
+)
+
 
 class ImageClassification(ModelType):
     """Photos in class folders, a .tflite, .onnx, Keras or TensorFlow model, one class index per image."""
@@ -49,6 +56,8 @@ class ImageClassification(ModelType):
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
+    envelope_per: ClassVar[str | None] = "image"
+    envelope_tasks: ClassVar[str] = "child_image_envelope.py"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -63,6 +72,12 @@ class ImageClassification(ModelType):
     ) -> dict[str, Any]:
         """One record per image."""
         return payloads.write_payload(raw, tags, writer, entry.settings)
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """An image, a folder of images, or one of class folders."""
+        return payloads.write_recording(recording, writer, entry.settings, work)
 
     def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
         """component/, and for image sets what takes these."""
@@ -95,7 +110,10 @@ class ImageClassification(ModelType):
                 else Variable(payloads.INPUT, "String", "JSON with the image as a data URI of a PNG or JPEG"),
             ),
             outputs=(Variable("prediction", "String", "index of the most probable class"),),
-            metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
+            metrics=(
+                Variable("ic_probability", "String", "probability of the prediction"),
+                *(_ENVELOPE_METRICS if envelope.is_in(inspection) else ()),
+            ),
         )
 
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,6 +138,12 @@ class ImageClassification(ModelType):
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
         return None if entry.settings.given else input_trial.plan(payload, results, inspection, work)
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """Faults of cameras, on a few images."""
+        return FaultProbes(payload.records, payload.count, warns=entry.fault_probes == "warn")
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """The answers of a converted Keras or TensorFlow model, and the original's."""

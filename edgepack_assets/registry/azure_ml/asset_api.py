@@ -131,10 +131,15 @@ class AssetApi:
         except AbsentError:
             return False
         properties: dict[str, Any] = _body(response)["properties"]
-        kept = {key: properties[key] for key in _KEPT if properties.get(key) is not None}
-        left = {tag: value for tag, value in (kept.get("tags") or {}).items() if tag not in without}
-        self._put(kind, name, version, {**kept, "tags": {**left, **tags}})
+        left = {tag: value for tag, value in (properties.get("tags") or {}).items() if tag not in without}
+        self._put(kind, name, version, {**_written(properties), "tags": {**left, **tags}})
         return True
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> None:
+        """Archive a version or bring it back, leaving the rest of it as it is. Raises AbsentError."""
+        path = _path(kind, name, version)
+        response = self._remote.call(f"reading {kind} {name}:{version}", lambda: self._ask(kind, "GET", path))
+        self._put(kind, name, version, {**_written(_body(response)["properties"]), "isArchived": archived})
 
     def _put(self, kind: Kind, name: str, version: Version, properties: dict[str, Any]) -> None:
         doing = f"registering {kind} {name}:{version}"
@@ -260,6 +265,10 @@ class AssetApi:
         client: Any = PipelineClient(base_url=management, policies=policies, **options)
         pipeline: Pipeline[Any, Any] = client._pipeline
         return pipeline
+
+
+def _written(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: properties[key] for key in _KEPT if properties.get(key) is not None}
 
 
 def _path(kind: Kind, name: str, version: Version) -> str:
