@@ -26,6 +26,7 @@ from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.component_spec import SDK_TYPES, ComponentSpec, Parameter, Variable
 from edgepack_assets.model_types.conversion import (
     Compared,
     Comparison,
@@ -49,7 +50,6 @@ from edgepack_assets.model_types.records import (
 )
 from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
-from edgepack_assets.sandbox.value_types import TYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,44 +98,6 @@ __all__ = [
     "gzip_writer",
     "read_lines",
 ]
-
-SDK_TYPES = TYPES
-"""Types of variables that the AI Inference Server knows (simaticai 2.9); arrays may state a size, DoubleArray[3]."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An input, output or metric of the component: name, type of SDK_TYPES, description."""
-
-    name: str
-    type: str
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs.
-
-    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
-
-    name: str
-    type: str
-    default: int | float | str | bool
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class ComponentSpec:
-    """What the component declares to the server. `periodicity` is in milliseconds, None without timeshifting.
-
-    A name of a metric has an underscore, and its type is String: the component gives JSON, {"value": x}."""
-
-    description: str
-    inputs: tuple[Variable, ...]
-    outputs: tuple[Variable, ...]
-    metrics: tuple[Variable, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    periodicity: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, split_name
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.model_types.interface import Payload, Results
-from edgepack_assets.packaging.runner import PackageRun, PackageRunner
+from edgepack_assets.packaging.component_runs import PackageRun
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -161,11 +162,10 @@ def run_registered(
         if SERVER_LOCK_KEY in predecessor.package.tags:
             server = context.environment(_lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
         with PackageRunner(path, work, context.sandbox, environment, server=server) as runner:
-            run = runner.run(
+            yield runner.run(
                 f"running {predecessor}", payload.records, child_imports, count=payload.count,
                 server_imports=context.child_imports(key, server.lock) if server else (),
             )  # fmt: skip
-        yield Results(run.results)
 
 
 def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
