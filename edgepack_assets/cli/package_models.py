@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,7 @@ class FailureError(click.ClickException):
 )
 @click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
 @click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the results as one JSON list; the progress goes to stderr."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list; progress goes to stderr.")
 def package_models(  # noqa: PLR0917 - one for each option
     keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
     no_wait: bool, parallel: int, as_json: bool,
@@ -173,15 +172,17 @@ def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, 
     home = dagster_home.prepare_process()
 
     from edgepack_assets.definitions import build_defs
+    from edgepack_assets.defs.package_bars import run_display
     from edgepack_assets.defs.package_runs import run_requests
 
-    return run_requests(
-        requests,
-        lambda console: build_defs(settings.file, loggers={"console": console}),
-        home,
-        lambda line: click.echo(line, err=as_json),
-        parallel=parallel,
-    )
+    with run_display(sys.stderr if as_json else sys.stdout) as display:
+        return run_requests(
+            requests,
+            lambda console: build_defs(settings.file, loggers={"console": console}),
+            home,
+            display,
+            parallel=parallel,
+        )
 
 
 def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:
