@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepack_assets.config.schema import GateSettings
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.tasks.gates import Certainty, Reference, compare_with_gates
 from edgepack_assets.tasks.intervals import differences, intervals

@@ -18,8 +18,9 @@ from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
 from edgepack_assets.cli.package_names import find_package
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.config.schema import STAGES, Settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder

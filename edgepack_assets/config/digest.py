@@ -20,10 +20,19 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import without_credentials
 
 _OF_THE_RUN = {"build_reference", "experiment_name", "display_name"}
+_GIVEN: dict[Path, str] = {}
+
+
+def use_digest(file: Path, digest: str) -> None:
+    """Let `digest` be that of a configuration file of this process: of one that was made of another file, for a job on
+    another machine, which is to name the configuration that the user wrote."""
+    _GIVEN[file] = digest
 
 
 def config_digest(settings: Settings) -> str:
     """sha256 (hex) of the settings, without what this module's docstring lists."""
+    if settings.file in _GIVEN:
+        return _GIVEN[settings.file]
     left_out: Any = {"file": True, "run": _OF_THE_RUN, "compute": True, "model_types": {"__all__": {"compute"}}}
     fields = settings.model_dump(mode="json", exclude=left_out)
     plain = _plain(fields, settings.file.parent)

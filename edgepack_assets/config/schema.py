@@ -21,15 +21,14 @@ from pydantic import (
 )
 
 from edgepack_assets.config.compute_settings import ComputeSettings, as_experiment_name, compute_workspace
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.sensor_settings import SensorSettings
-from edgepack_assets.config.tolerance import Tolerance, read_confidence, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
-from edgepack_assets.partitions import is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -72,15 +71,6 @@ def _replacement(line: str | None) -> str | None:
     return _requirement(line) if line else None
 
 
-def _model_version(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    # A value from an environment variable is text.
-    if isinstance(value, str) and is_version(value):
-        return int(value)
-    raise ValueError("a version is a whole number from 1 up")
-
-
 def _data_version(value: object) -> Version:
     if isinstance(value, str) and is_version_text(value):
         return read_version(value)
@@ -89,21 +79,8 @@ def _data_version(value: object) -> Version:
     raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
-STAGES = ("staging", "production")
-"""What a package is used for: tried, or at work."""
-
-
 def _by_environment(value: object) -> object:
     return {"default": value} if isinstance(value, str) else value
-
-
-def _reference(value: object) -> object:
-    if value in ("previous", "training", *STAGES):
-        return value
-    try:
-        return _model_version(value)
-    except ValueError:
-        raise ValueError(f"a reference is {_REFERENCES}") from None
 
 
 def _python_version_in_json(schema: dict[str, Any]) -> None:
@@ -112,8 +89,6 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
     schema["enum"] = [*EDGE_PYTHONS, *map(float, EDGE_PYTHONS), None]
 
 
-_REFERENCES = "previous, training, staging, production or the number of a model version"
-_Reference = Literal["previous", "training", "staging", "production"]
 _Approval = Literal["auto", "required"]
 _LineName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,39}$")]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
@@ -169,52 +144,6 @@ class DataAssetSettings(Section):
     version: Annotated[Version, BeforeValidator(_data_version, json_schema_input_type=int | float | str)] = Field(
         default="latest", description="latest, a whole number, or in Azure ML any text, read as it is written."
     )
-
-
-class GateSettings(Section):
-    """What a metric must hold: bounds, both inclusive, and how much worse than a reference it may be.
-
-    Which direction is worse depends on the metric; its model type knows.
-    """
-
-    min: Number | None = Field(default=None, description="Lowest value that passes.")
-    max: Number | None = Field(default=None, description="Highest value that passes.")
-    reference: Annotated[
-        _Reference | int | None, BeforeValidator(_reference, json_schema_input_type=_Reference | int | None)
-    ] = Field(
-        default=None,
-        description="previous: the package of the highest lower model version. training: the tag of the model version. "
-        "staging, production: the package that was moved to that stage last, on whichever line. A number: the newest "
-        "package of that model version.",
-    )
-    tolerance: Annotated[
-        Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
-    ] = Field(
-        default=Tolerance(0.0),
-        description="How much worse than the reference the metric may be: a number, or a share such as 5%.",
-        json_schema_extra={"default": 0},
-    )
-    confidence: Annotated[
-        float | None,
-        BeforeValidator(read_confidence, json_schema_input_type=Annotated[float, Field(ge=0.5, le=0.999)] | str | None),
-    ] = Field(default=None, description="The gate holds, or does not, only where that is this sure, such as 95%.")
-    too_few: Literal["pass", "warn", "fail"] | None = Field(
-        default=None,
-        description="What happens if the records are too few to tell at that confidence. Default: fail for min and "
-        "max, warn for a reference.",
-    )
-
-    @model_validator(mode="after")
-    def _can_pass_and_fail(self) -> GateSettings:
-        if self.min is None and self.max is None and self.reference is None:
-            raise ValueError("a gate needs min, max or reference")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
-        if self.reference is None and "tolerance" in self.model_fields_set:
-            raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
-        if self.confidence is None and self.too_few is not None:
-            raise ValueError("too_few needs a confidence, such as 95%")
-        return self
 
 
 class ModelTypeSettings(Section):

@@ -23,8 +23,10 @@ from edgepack_assets.model_types.interface import (
     ComponentSpec,
     Conversion,
     Converted,
+    GpuModel,
     ModelSource,
     Parameter,
+    PipelineComponent,
     Preparation,
     Prepared,
     Samples,
@@ -187,8 +189,10 @@ def model_source(answer: Any) -> ModelSource:
             if not _is(file, Path, f"{subject}, {name}").is_file():
                 raise UnfitAnswerError(f"{subject} with {name}: {file}, which is no file")
     json_object(source.model), json_object(source.arguments)
-    for field in ("requirements", "constraints"):
-        for line in _is(getattr(source, field), tuple, field):
+    if source.packaged_requirements is not None:
+        _is(source.packaged_requirements, tuple, "packaged_requirements")
+    for field in ("requirements", "constraints", "packaged_requirements"):
+        for line in _is(getattr(source, field) or (), tuple, field):
             try:
                 Requirement(_is(line, str, field))
             except InvalidRequirement as error:
@@ -261,6 +265,34 @@ def component_spec(answer: Any) -> ComponentSpec:
     if spec.periodicity is not None and _is(spec.periodicity, int, "periodicity") < 1:
         raise UnfitAnswerError(f"a periodicity of {spec.periodicity} ms")
     return spec
+
+
+def pipeline(is_wanted: bool) -> Callable[[Any], tuple[PipelineComponent, ...]]:
+    """A check for the components of a package of several, which `is_wanted` or must not be."""
+
+    def check(answer: Any) -> tuple[PipelineComponent, ...]:
+        for each in _is(answer, tuple):
+            _is(_is(each, PipelineComponent).name, str, "a name"), _is(each.spec, ComponentSpec, f"{each.name}: spec")
+            if not re.fullmatch(r"[-a-zA-Z0-9_]{1,100}", each.name):
+                raise UnfitAnswerError(f"a component {each.name!r:.120}; names are of letters, digits, - and _")
+            file = "entrypoint.py" if each.gpu is None else "1/model.onnx"
+            if not (_is(each.folder, Path, f"{each.name}: folder") / file).is_file():
+                raise UnfitAnswerError(f"a component {each.name} whose folder holds no {file}")
+            if each.gpu is not None:
+                _is(each.gpu, GpuModel, f"{each.name}: gpu")
+        if len({each.name for each in answer}) != len(answer):
+            raise UnfitAnswerError(f"components of one name: {', '.join(each.name for each in answer)}")
+        if sum(each.gpu is not None for each in answer) != is_wanted:
+            raise UnfitAnswerError(
+                f"{len(answer)} components, of which {'not one is' if is_wanted else 'some are'} for the GPU runtime"
+            )
+        if answer:
+            first, last = answer[0].spec, answer[-1].spec
+            component_spec(ComponentSpec("", first.inputs, last.outputs, last.metrics))
+        return answer  # type: ignore[no-any-return]
+
+    check.__doc__ = "a tuple of PipelineComponents" if is_wanted else "an empty tuple, for there is one component"
+    return check
 
 
 def _once(subject: str, variables: Iterable[Variable | Parameter]) -> None:

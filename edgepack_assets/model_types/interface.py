@@ -26,6 +26,7 @@ from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.component_spec import SDK_TYPES, ComponentSpec, Parameter, Variable
 from edgepack_assets.model_types.conversion import (
     Compared,
     Comparison,
@@ -35,6 +36,7 @@ from edgepack_assets.model_types.conversion import (
     SideJobs,
     SideResult,
 )
+from edgepack_assets.model_types.pipeline import GpuModel, GpuTensor, PipelineComponent
 from edgepack_assets.model_types.records import (
     Answer,
     Label,
@@ -48,7 +50,6 @@ from edgepack_assets.model_types.records import (
 )
 from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
-from edgepack_assets.sandbox.value_types import TYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +67,8 @@ __all__ = [
     "ComponentSpec",
     "Conversion",
     "Converted",
+    "GpuModel",
+    "GpuTensor",
     "Label",
     "ModelError",
     "ModelSource",
@@ -74,6 +77,7 @@ __all__ = [
     "Parameter",
     "Payload",
     "PayloadWriter",
+    "PipelineComponent",
     "PluginError",
     "Preparation",
     "Prepared",
@@ -95,44 +99,6 @@ __all__ = [
     "read_lines",
 ]
 
-SDK_TYPES = TYPES
-"""Types of variables that the AI Inference Server knows (simaticai 2.9); arrays may state a size, DoubleArray[3]."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An input, output or metric of the component: name, type of SDK_TYPES, description."""
-
-    name: str
-    type: str
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs.
-
-    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
-
-    name: str
-    type: str
-    default: int | float | str | bool
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class ComponentSpec:
-    """What the component declares to the server. `periodicity` is in milliseconds, None without timeshifting.
-
-    A name of a metric has an underscore, and its type is String: the component gives JSON, {"value": x}."""
-
-    description: str
-    inputs: tuple[Variable, ...]
-    outputs: tuple[Variable, ...]
-    metrics: tuple[Variable, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    periodicity: int | None = None
-
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -148,6 +114,8 @@ class ModelSource:
     a model that the component can run; `files` and `model` are then those of `Converted.source`. `pinned_with`: the
     `3.x` that `requirements` were written with, where `python_version` is None as another runs the model too: it is
     taken if the usual one lacks some of them.
+    `packaged_requirements`: of a package of several components what its Python components need; `requirements` are
+    then those of the environment that stands for the server's GPU runtime, in which the model is inspected, too.
     """
 
     files: Mapping[str, Path]
@@ -160,6 +128,7 @@ class ModelSource:
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion | None = None
+    packaged_requirements: tuple[str, ...] | None = None
     pinned_with: str | None = None
 
 
@@ -344,6 +313,17 @@ class ModelType(ABC):
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component must know of the inspection: added to model.json (JSON)."""
         return {}
+
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """The components that ship one after the other in place of the one that was laid out in `component` and
+        inspected there; none where that one ships. Their folders are made in `work`. A source with
+        `packaged_requirements` has some, with exactly one for the GPU runtime. Trials then get the files of the first
+        component, with the model of the GPU component.
+
+        Raises ModelError."""
+        return ()
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Rows of the config package's check on the inspection: what is only assumed, for example."""

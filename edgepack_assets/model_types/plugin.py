@@ -28,6 +28,7 @@ from edgepack_assets.model_types.interface import (
     ModelType,
     Payload,
     PayloadWriter,
+    PipelineComponent,
     Preparation,
     Prepared,
     Prepped,
@@ -114,6 +115,13 @@ class Plugin:
         """See ModelType."""
         nothing = answers.instance_of(type(None))
         self._call("finish_component", nothing, self._plugin.finish_component, component, source)
+
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """See ModelType."""
+        check = answers.pipeline(source.packaged_requirements is not None)
+        return self._call("pipeline", check, self._plugin.pipeline, component, source, inspection, work)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """See ModelType."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.schema import GateSettings
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
 from edgepack_assets.tasks.intervals import Difference, Interval
 

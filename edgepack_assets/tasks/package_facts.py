@@ -176,6 +176,10 @@ def _run_config_package(  # noqa: PLR0917 - what is run, and where
     lock = context.lock_of(known.config_package)
     package = context.store.fetch(known.config_package.parts["package"])
     environment, child_imports = context.environment(lock), context.child_imports(candidate.key, lock)
-    with PackageRunner(package, work, context.sandbox, environment) as runner:
-        run = runner.run(f"running {candidate}", payload.records, child_imports, count=payload.count)
+    server = context.server_of(known.config_package)
+    with PackageRunner(package, work, context.sandbox, environment, server=server) as runner:
+        run = runner.run(
+            f"running {candidate}", payload.records, child_imports, count=payload.count,
+            server_imports=context.child_imports(candidate.key, server.lock) if server else (),
+        )  # fmt: skip
     return Answered(candidate.name, Results(run.results), inspection), run.latency

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.config.schema import STAGES
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext

@@ -14,7 +14,8 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, split_name
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.model_types.interface import Payload, Results
-from edgepack_assets.packaging.runner import PackageRun, PackageRunner
+from edgepack_assets.packaging.component_runs import PackageRun
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -26,7 +27,15 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
-from edgepack_assets.tasks.package_tags import ARCHIVED, CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
+from edgepack_assets.tasks.package_tags import (
+    ARCHIVED,
+    CONTENT_DIGEST,
+    LOCK_DIGEST,
+    LOCK_KEY,
+    MODEL_TYPE,
+    SERVER_LOCK_DIGEST,
+    SERVER_LOCK_KEY,
+)
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.stages import current
 
@@ -149,8 +158,14 @@ def run_registered(
     with context.work_folder() as work:
         path = registered_zip(predecessor.package, work, context.registry)
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
-        with PackageRunner(path, work, context.sandbox, environment) as runner:
-            yield runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
+        server = None
+        if SERVER_LOCK_KEY in predecessor.package.tags:
+            server = context.environment(_lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
+        with PackageRunner(path, work, context.sandbox, environment, server=server) as runner:
+            yield runner.run(
+                f"running {predecessor}", payload.records, child_imports, count=payload.count,
+                server_imports=context.child_imports(key, server.lock) if server else (),
+            )  # fmt: skip
 
 
 def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
@@ -164,8 +179,10 @@ def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry)
     return files[0]
 
 
-def _lock(predecessor: Predecessor, context: TaskContext) -> Lock:
-    key, digest = (predecessor.package.tags.get(tag, "") for tag in (LOCK_KEY, LOCK_DIGEST))
+def _lock(
+    predecessor: Predecessor, context: TaskContext, key_tag: str = LOCK_KEY, digest_tag: str = LOCK_DIGEST
+) -> Lock:
+    key, digest = (predecessor.package.tags.get(tag, "") for tag in (key_tag, digest_tag))
     for name in context.store.names(LOCKS, key) if key else ():
         document = context.store.get_named(LOCKS, name) if split_name(name)[0] == key else None
         if document is not None and (lock := read_generation(name, document).lock).digest == digest:

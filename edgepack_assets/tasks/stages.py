@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from edgepack_assets.config.schema import STAGES
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.package_tags import ARCHIVED, LONGEST_TAG

@@ -155,6 +155,17 @@ model_types:
     output:
       name: logits
       scores: logits
+    runtime: gpu
+    gpu:
+      max_batch_size: 4
+      warmup: true
+      tensorrt:
+        precision_mode: FP16
+        max_cached_engines: 2
+        minimum_segment_size: 3
+        max_workspace_size_bytes: 1073741824
+        trt_engine_cache_enable: true
+        trt_engine_cache_path: /tmp/triton
   letters:
     implementation: image_classification
     model_name: letters
@@ -307,6 +318,9 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "preset", "payload"), "binary"),
         (("model_types", "letters", "image_format"), "RGB"),
         (("model_types", "preset", "delta"), "perhaps"),
+        (("model_types", "images", "runtime"), "cuda"),
+        (("model_types", "images", "gpu", "max_batch_size"), 0),
+        (("model_types", "images", "gpu", "tensorrt", "precision_mode"), "INT8"),
     ],
 )
 def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:

@@ -255,6 +255,7 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "finish_component": lambda plugin, path: plugin.finish_component(path, ModelSource({}, {}, (), None)),
     "component_spec": lambda plugin, path: plugin.component_spec({}),
     "component_settings": lambda plugin, path: plugin.component_settings({}),
+    "pipeline": lambda plugin, path: plugin.pipeline(path, ModelSource({}, {}, (), None), {}, path),
     "inspection_rows": lambda plugin, path: plugin.inspection_rows({}, entry()),
     "numbers_are_free": lambda plugin, path: plugin.numbers_are_free({}),
     "categories": lambda plugin, path: plugin.categories({}),

@@ -10,7 +10,7 @@ import pytest
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.schema import GateSettings
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.certainty import SAMPLES, certainty_report

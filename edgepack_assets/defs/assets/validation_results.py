@@ -55,6 +55,7 @@ def validation_results(
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),
+            **({"latency_of_components": table(report.components)} if report.components else {}),
             **({"tried": table(report.tried)} if report.tried else {}),
             **({"faults": table(report.faults)} if report.faults else {}),
             **({"changed_by_conversion": table(report.changed)} if report.changed else {}),

@@ -13,6 +13,7 @@ from edgepack_assets.model_types import envelope
 from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.image_classification import (
     contact_sheet,
+    gpu,
     image_input,
     input_trial,
     keras_comparison,
@@ -31,6 +32,7 @@ from edgepack_assets.model_types.interface import (
     ModelType,
     Payload,
     PayloadWriter,
+    PipelineComponent,
     Prepped,
     Results,
     Score,
@@ -52,7 +54,7 @@ class ImageClassification(ModelType):
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
     keys_beside_settings: ClassVar[frozenset[str]] = frozenset(
-        {"input", "output", "conversion", "payload", "image_format"}
+        {"input", "output", "conversion", "payload", "image_format", "runtime", "gpu"}
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
@@ -116,6 +118,12 @@ class ImageClassification(ModelType):
             ),
         )
 
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """Three where the model runs on the GPU runtime."""
+        return gpu.pipeline(component, source, inspection, self.component_spec(inspection), work)
+
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component need not find out again of the model."""
         settings: Mapping[str, Any] = inspection["component"]
@@ -127,7 +135,7 @@ class ImageClassification(ModelType):
         configured, found = entry.settings.payload, inspection.get("payload") or "json"
         if (configured, found) != ("json", "json"):
             rows.append(CheckRow("payload", configured == found, found, configured))
-        return rows
+        return rows + gpu.rows(entry.settings)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """Index of a class -> its folder in the raw data."""

@@ -32,7 +32,7 @@ _CHILD = """
 import importlib.util, json, os, sys
 folder, tasks, job = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 os.chdir(folder)
-sys.path.insert(0, folder)
+sys.path = [folder, *sys.path, os.path.dirname(tasks)]  # as in the sandbox
 spec = importlib.util.spec_from_file_location("tasks", tasks)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
