@@ -41,7 +41,18 @@ class FailureError(click.ClickException):
         self.exit_code = code  # type: ignore[misc] # click reads it from the error that it caught
 
 
-@click.command("models", hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Context(click.Context):
+    @property
+    def command_path(self) -> str:
+        """`edgepack package`, as the user types it: this command is given no name."""
+        return super().command_path.rstrip()
+
+
+class _Command(click.Command):
+    context_class = _Context
+
+
+@click.command("models", cls=_Command, hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("keys", metavar="KEY...", nargs=-1)
 @click.option("--all-missing", is_flag=True, help="Package every model version that has no package yet.")
 @click.option(

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.text_format import shortened
+
 _OUTPUT_LIMIT = 256 << 10
 """Bytes of a child's output that reach the log."""
 _TAIL = 16 << 10
@@ -83,4 +85,4 @@ def newest_line(text: str) -> str:
     lines = [line.removeprefix(_MARGIN[1:]).strip() for line in printable(text).splitlines()]
     chosen = [line for line in lines if _PROGRESS in line] or list(filter(None, lines))
     line = chosen[-1].replace("\t", " ") if chosen else ""
-    return line if len(line) <= _LONGEST_NEWS else f"{line[: _LONGEST_NEWS - 1]}…"
+    return shortened(line, _LONGEST_NEWS)
