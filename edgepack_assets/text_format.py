@@ -32,3 +32,8 @@ def format_table(rows: Iterable[Sequence[str]], *, underlined: bool = False) -> 
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def shortened(text: str, width: int) -> str:
+    """`text`, cut to `width` characters with an ellipsis at its end if it is longer."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,18 @@ class FailureError(click.ClickException):
         self.exit_code = code  # type: ignore[misc] # click reads it from the error that it caught
 
 
-@click.command("models", hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Context(click.Context):
+    @property
+    def command_path(self) -> str:
+        """`edgepack package`, as the user types it: this command is given no name."""
+        return super().command_path.rstrip()
+
+
+class _Command(click.Command):
+    context_class = _Context
+
+
+@click.command("models", cls=_Command, hidden=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("keys", metavar="KEY...", nargs=-1)
 @click.option("--all-missing", is_flag=True, help="Package every model version that has no package yet.")
 @click.option(
@@ -61,9 +73,7 @@ class FailureError(click.ClickException):
 )
 @click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
 @click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the results as one JSON list; the progress goes to stderr."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list; progress goes to stderr.")
 def package_models(  # noqa: PLR0917 - one for each option
     keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
     no_wait: bool, parallel: int, as_json: bool,
@@ -179,15 +189,17 @@ def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, 
     home = dagster_home.prepare_process()
 
     from edgepack_assets.definitions import build_defs
+    from edgepack_assets.defs.package_bars import run_display
     from edgepack_assets.defs.package_runs import run_requests
 
-    return run_requests(
-        requests,
-        lambda console: build_defs(settings.file, loggers={"console": console}),
-        home,
-        lambda line: click.echo(line, err=as_json),
-        parallel=parallel,
-    )
+    with run_display(sys.stderr if as_json else sys.stdout) as display:
+        return run_requests(
+            requests,
+            lambda console: build_defs(settings.file, loggers={"console": console}),
+            home,
+            display,
+            parallel=parallel,
+        )
 
 
 def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:

@@ -145,7 +145,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         + " The .sha256 file of a deployment package is written beside it." * (kind is Kind.MODEL),
     )
     @click.argument("version", metavar="NAME:VERSION", callback=name_and_version)
-    @click.argument("dest", type=click.Path(path_type=Path))
+    @click.argument("dest", type=click.Path(path_type=Path, file_okay=False))
     def download(version: tuple[str, Version], dest: Path) -> None:
         settings = load_settings()
         _refuse_text_in_a_local_registry(*version, settings)

@@ -67,5 +67,5 @@ def webserver(names: Sequence[str], arguments: Sequence[str]) -> None:
     from edgepack_assets.defs.ui.webserver import names_code, run_webserver
 
     _prepare(names, module=not names_code(arguments))
-    sys.argv[1:] = arguments
+    sys.argv = ["edgepack webserver", *arguments]
     run_webserver()

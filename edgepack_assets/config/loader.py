@@ -121,8 +121,10 @@ def read_config(file: Path | None = None) -> ConfigFile:
     file = (file or find_config()).absolute()
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not text in UTF-8 (byte {error.start + 1}): save it as UTF-8") from error
     variables: dict[Sequence[int | str], str] = {}
     try:
         config = _parse(text, file)

@@ -26,11 +26,13 @@ import dagster as dg
 
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.jobs import ASSETS, JOB
+from edgepack_assets.defs.package_bars import RunDisplay, RunState
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.sandbox.child_output import newest_line
 
 PATIENCE = 10.0
 """Seconds after which a step that still runs is reported; twice as many each time."""
@@ -38,9 +40,9 @@ _POLL_SECONDS = 1.0
 _GRACE = 60.0
 """Seconds in which an interrupted run may end by itself."""
 _LAST_LINES = 15
+_FAILED = "failed"
 _FORK = multiprocessing.get_context("fork")
 
-Report = Callable[[str], None]
 LoadDefinitions = Callable[[dg.LoggerDefinition], dg.Definitions]
 
 
@@ -72,9 +74,9 @@ class PackageResult:
 
 
 def run_requests(
-    requests: Iterable[PackageRequest], load: LoadDefinitions, home: Path, report: Report, *, parallel: int = 2
+    requests: Iterable[PackageRequest], load: LoadDefinitions, home: Path, display: RunDisplay, *, parallel: int = 2
 ) -> list[PackageResult]:
-    """Materialize each request in a process of its own, at most `parallel` at once, and report a line for each asset.
+    """Materialize each request in a process of its own, at most `parallel` at once, and show how far it is.
 
     `load` gives the definitions with a console logger; it is called once, here. `home` is the folder of the Dagster
     instance; its partition keys must have been added. Whatever ends a process early is the result of its request
@@ -94,8 +96,10 @@ def run_requests(
                 running.append(_Process(waiting.pop(), definitions, home))
             wait([process.connection for process in running], timeout=_POLL_SECONDS)
             for process in running:
-                for line in process.news():
-                    report(line)
+                for line in process.news(display.states is None):
+                    display.line(line)
+            if display.states is not None:
+                display.states([process.state for process in running])
             for process in [process for process in running if process.result is not None]:
                 running.remove(process)
                 assert process.result is not None
@@ -127,6 +131,8 @@ class _Process:
         self._step: str | None = None
         self._step_began = 0.0
         self._patience = PATIENCE
+        self._said: str | None = None
+        self._done = 0
         self.result: PackageResult | None = None
         self.connection, sending = _FORK.Pipe(duplex=False)
         self._process = _FORK.Process(
@@ -153,8 +159,15 @@ class _Process:
         if self.result is None:
             _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceled(run))
 
-    def news(self) -> list[str]:
-        """What happened since the last call: a line per asset that is done, has failed or takes long."""
+    @property
+    def state(self) -> RunState:
+        """How far the run is."""
+        ended = self.result is not None
+        return RunState(self._request.key, self._done, len(self._request.assets), self._step, self._said, ended)
+
+    def news(self, slow: bool = False) -> list[str]:
+        """What happened since the last call: a line per asset that is done or has failed, and if `slow` for one that
+        takes long."""
         lines = []
         while self.result is None and self.connection.poll():
             try:
@@ -166,13 +179,18 @@ class _Process:
             if isinstance(message, PackageResult):
                 self.result = message
                 self._process.join()
+            elif isinstance(message, _Said):
+                self._said = message.text
             elif message.took is None:
                 self._step, self._step_began, self._patience = message.step, time.monotonic(), PATIENCE
+                self._said = None
             else:
-                self._step = None
+                self._step = self._said = None
+                self._done += message.took != _FAILED
                 lines.append(self._line(message.step, message.took))
-        if self._step is not None and time.monotonic() - self._step_began > self._patience:
-            lines.append(self._line(self._step, f"{self._patience:.0f} s so far"))
+        if slow and self._step is not None and time.monotonic() - self._step_began > self._patience:
+            said = f": {self._said}" * bool(self._said)
+            lines.append(self._line(self._step, f"{self._patience:.0f} s so far{said}"))
             self._patience *= 2
         return lines
 
@@ -204,6 +222,13 @@ class _StepNews:
 
     step: str
     took: str | None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the running step says it is doing, or how far it is."""
+
+    text: str
 
 
 def _execute(  # noqa: PLR0917 - what one process is given
@@ -268,7 +293,10 @@ class _Progress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look at the record's event, if it has one."""
-        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        logged = getattr(record, "dagster_meta", {})
+        event = logged.get("dagster_event")
+        if event is None and record.levelno == logging.INFO and (text := newest_line(logged.get("orig_message") or "")):
+            self._send(_Said(text))
         if not isinstance(event, dg.DagsterEvent) or event.step_key is None:
             return
         if event.is_step_materialization and event.asset_key == dg.AssetKey("deployment_package"):
@@ -281,9 +309,9 @@ class _Progress(logging.Handler):
         elif event.is_step_success:
             self._send(_StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
         elif event.is_step_failure:
-            self._send(_StepNews(event.step_key, "failed"))
+            self._send(_StepNews(event.step_key, _FAILED))
 
-    def _send(self, news: _StepNews) -> None:
+    def _send(self, news: _StepNews | _Said) -> None:
         with suppress(BrokenPipeError):  # the command was killed; the run goes on
             self._connection.send(news)
 

@@ -3,8 +3,10 @@ missing."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgepack_assets.config.loader import load_settings
@@ -22,8 +24,13 @@ from edgepack_assets.registry.base import Registry
 PACKAGE_ASSET = "deployment_package"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run the quickstart; return the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m edgepack_assets.quickstart",
+        description="Make sample data, two models and their registered packages, in the folder of edgepack.yaml "
+        "(EDGEPACK_CONFIG names another). The first time takes some minutes. Run again, it does only what is missing.",
+    ).parse_args(arguments)
     began = time.monotonic()
     try:
         settings = load_settings()
@@ -74,12 +81,14 @@ def run(settings: Settings, registry: Registry) -> tuple[list[SampleModel], list
 
 def _package(keys: list[ModelKey], home: Path, settings: Settings) -> None:
     from edgepack_assets.definitions import build_defs
+    from edgepack_assets.defs.package_bars import run_display
     from edgepack_assets.defs.package_runs import PackageRequest, failures_in_words, run_requests
 
-    results = run_requests(
-        map(PackageRequest, keys), lambda console: build_defs(settings.file, loggers={"console": console}), home,
-        _print_line,
-    )  # fmt: skip
+    with run_display(sys.stdout, "  ") as display:
+        results = run_requests(
+            map(PackageRequest, keys), lambda console: build_defs(settings.file, loggers={"console": console}), home,
+            display,
+        )  # fmt: skip
     if failures := failures_in_words(results):
         raise EdgepackError(failures)
 
@@ -98,4 +107,4 @@ def _print_line(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

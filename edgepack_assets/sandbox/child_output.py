@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.text_format import shortened
+
 _OUTPUT_LIMIT = 256 << 10
 """Bytes of a child's output that reach the log."""
 _TAIL = 16 << 10
@@ -16,6 +18,9 @@ _LOG_EVERY = 1.0
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Control characters, those that nobody sees or that turn a line's direction round, and halves of characters."""
 _MARGIN = "\n| "
+_PROGRESS = " a second"
+"""What every line of sandbox/progress.py holds."""
+_LONGEST_NEWS = 120
 
 
 class ChildOutput:
@@ -72,3 +77,12 @@ def printable(text: str) -> str:
 def quoted(text: str) -> str:
     """Printable lines, of which none but the first begins where lines of the log do: else a model could write some."""
     return printable(text).strip().replace("\n", _MARGIN)
+
+
+def newest_line(text: str) -> str:
+    """What a message of the log tells about how far the work is, as one printable line: its last line of progress, or
+    its last line; empty if there is none."""
+    lines = [line.removeprefix(_MARGIN[1:]).strip() for line in printable(text).splitlines()]
+    chosen = [line for line in lines if _PROGRESS in line] or list(filter(None, lines))
+    line = chosen[-1].replace("\t", " ") if chosen else ""
+    return shortened(line, _LONGEST_NEWS)

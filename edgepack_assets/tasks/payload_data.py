@@ -22,6 +22,7 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.output_files import IsOurs, OutputFile
+from edgepack_assets.text_format import format_size
 
 JSON_LINES = "application/x-ndjson+gzip"
 
@@ -57,7 +58,7 @@ def make_payload(
         copy_to.prepare(is_a_copy)
     entry, implementation = context.entry(key), context.model_type(key)
     raw = resolve(context.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
-    context.log.info(f"raw data {raw}, {raw.size} bytes")
+    context.log.info(f"raw data {raw}, {format_size(raw.size)}")
     if entry.raw_data.version == "latest" and (damaged := damaged_above(context.registry, raw)):
         context.log.warning(f"{raw} is the latest raw data that can be read: {damaged_in_words(damaged)}")
     with context.work_folder() as work:

@@ -150,6 +150,8 @@ def test_the_table_is_aligned_and_holds_packages_too(plant: Path) -> None:
         (["data", "download", "raw:7", "out"], 1, "no data asset 'raw'; it has: none"),
         (["data", "download", "raw", "out"], 2, "write NAME:VERSION"),
         (["data", "download", "raw:0", "out"], 2, "write NAME:VERSION"),
+        (["data", "download", "raw:1", "edgepack.yaml"], 2, "'edgepack.yaml' is a file"),
+        (["package"], 2, "package [OPTIONS] KEY..."),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from edgepack_assets.defs.failures import PlainFailure
+from edgepack_assets.defs.package_bars import RunDisplay
 from edgepack_assets.defs.package_runs import (
     ASSETS,
     PackageRequest,
@@ -85,7 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(home: Path) -> Runs:
     lines: list[str] = []
     requests = [PackageRequest(ModelKey("press", version), BOTH) for version in (1, 2, 3, 4, 5)]
-    results = run_requests(requests, load, home, lines.append)
+    results = run_requests(requests, load, home, RunDisplay(lines.append))
     assert [result.key for result in results] == [request.key for request in requests]
     return Runs(home, [line.split() for line in lines], {result.key.version: result for result in results})
 
@@ -160,7 +161,10 @@ def test_a_failure_that_is_no_bug_has_no_stack_trace(runs: Runs) -> None:
 def test_some_assets_with_a_run_configuration(home: Path) -> None:
     config = {"ops": {"deployment_package": {"config": {"note": "by hand"}}}}
     (result,) = run_requests(
-        [PackageRequest(ModelKey("press", 6), ("deployment_package",), config)], load, home, lambda line: None
+        [PackageRequest(ModelKey("press", 6), ("deployment_package",), config)],
+        load,
+        home,
+        RunDisplay(lambda line: None),
     )
     assert result.succeeded
     assert result.package["note"] == "by hand"
@@ -178,11 +182,12 @@ def test_what_is_made_from_an_asset() -> None:
 INTERRUPTED = """
 import sys
 from pathlib import Path
+from edgepack_assets.defs.package_bars import RunDisplay
 from edgepack_assets.defs.package_runs import PackageRequest, run_requests
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets_tests.defs.test_package_runs import BOTH, load
 try:
-    run_requests([PackageRequest(ModelKey("press", 7), BOTH)], load, Path(sys.argv[1]), lambda line: None)
+    run_requests([PackageRequest(ModelKey("press", 7), BOTH)], load, Path(sys.argv[1]), RunDisplay(lambda line: None))
 except KeyboardInterrupt:
     print("interrupted")
 """

@@ -13,26 +13,33 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 from dagster._cli import dev
 
 from edgepack_assets.errors import ConfigError
 
 _LOCK = ".edgepack-ui.lock"
 _ASSET_GRAPH = "/asset-groups"
+_LAST_PORT = 65535
 _PATIENCE = 120.0
 """Seconds in which the web server is expected to answer."""
 
 
 def address(arguments: Sequence[str]) -> tuple[str, int]:
-    """Host and port of the options of `dagster dev`; 127.0.0.1 and 3000 where they name none."""
-    with dev.dev_command.make_context(
-        "edgepack ui", list(arguments), resilient_parsing=True, auto_envvar_prefix="DAGSTER_CLI_DEV"
-    ) as context:
-        return context.params.get("host") or "127.0.0.1", int(context.params.get("port") or 3000)
+    """Host and port of the options of `dagster dev`; 127.0.0.1 and 3000 where they name none. Raises
+    click.UsageError for an option that `dagster dev` does not have, or a value that is none."""
+    with dev.dev_command.make_context("edgepack ui", list(arguments), auto_envvar_prefix="DAGSTER_CLI_DEV") as context:
+        port = context.params.get("port") or "3000"
+        if not str(port).isdecimal():
+            raise click.BadParameter(f"{port!r} is not a number", context, param_hint="--port")
+        return context.params.get("host") or "127.0.0.1", int(port)
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises ConfigError if another program has the port: Dagster would take another one without a word."""
+    """Raises ConfigError if there is no such port, or another program has it. Dagster would take another one
+    without a word."""
+    if not 0 < port <= _LAST_PORT:
+        raise ConfigError(f"--port {port}: choose a port from 1 to {_LAST_PORT}")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -44,7 +51,7 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise ConfigError(
                 f"port {port} of {host} cannot be used ({error.strerror}): stop the program that has it, or choose "
-                f"another one: edgepack ui --port {port + 1}"
+                f"another one: edgepack ui --port {port + 1 if port < _LAST_PORT else port - 1}"
             ) from error
 
 

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edgepack_assets.cli.ui import ui
 from edgepack_assets.defs.ui.start import address, check_port, only_one, show_asset_graph
 from edgepack_assets.errors import ConfigError
 
@@ -26,6 +28,20 @@ def test_a_port_that_is_taken_is_refused() -> None:
         with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 .* edgepack ui --port {port + 1}"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"--port {port}: choose a port from 1 to 65535"):
+        check_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("arguments", [["--port", "abc"], ["--prt", "3"], ["--port"]])
+def test_mistakes_in_dagsters_options_are_usage_errors(arguments: list[str]) -> None:
+    result = CliRunner().invoke(ui, arguments)
+    assert result.exit_code == 2, result.output
+    assert "Error: " in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:

@@ -1,0 +1,154 @@
+"""What a command shows of its runs: bars on a terminal, plain lines elsewhere. A real terminal, and real runs in it."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from edgepack_assets.partitions import PARTITIONS_NAME
+from edgepack_assets.sandbox.child_output import newest_line
+
+MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
+KEYS = ("press:1", "press:2")
+PROGRESS = "10 of 40 records (25%), 2.0 a second, 15 s left"
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[(?:3[0-7]|9[0-7]|38;)[0-9;]*m")
+
+
+@dg.asset(partitions_def=MODELS)
+def config_package(context: dg.AssetExecutionContext) -> None:
+    """Says how far it is, as a job in the sandbox does, with what would move the cursor."""
+    context.log.info(f"payload_data of press:1: warming up\n| \x1b[2J[red]{PROGRESS}\n| nothing of interest")
+    go = Path(context.instance.root_directory) / "go"
+    deadline = time.monotonic() + 60
+    while not go.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+@dg.asset(partitions_def=MODELS, deps=[config_package])
+def deployment_package(context: dg.AssetExecutionContext) -> None:
+    """Fails for version 2."""
+    if context.partition_key == "press:2":
+        raise dg.Failure("it holds no model file", allow_retries=False)
+
+
+def load(console: dg.LoggerDefinition) -> dg.Definitions:
+    """Definitions with the job's name and two of its assets."""
+    job = dg.define_asset_job("package_model", selection="*", partitions_def=MODELS)
+    return dg.Definitions(assets=[config_package, deployment_package], jobs=[job], loggers={"console": console})
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from edgepack_assets.defs import package_runs
+from edgepack_assets.defs.package_bars import run_display
+from edgepack_assets.partitions import ModelKey
+from edgepack_assets_tests.defs.test_package_bars import load
+package_runs.PATIENCE = 0.5
+requests = [
+    package_runs.PackageRequest(ModelKey("press", n), ("config_package", "deployment_package")) for n in (1, 2)
+]
+with run_display(sys.stdout) as display:
+    package_runs.run_requests(requests, load, Path(sys.argv[1]), display)
+print("the table")
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions(PARTITIONS_NAME, ["press:1", "press:2"])
+    return tmp_path
+
+
+def on_a_terminal(home: Path, **environment: str) -> str:
+    """What the command writes to a terminal of 100 columns."""
+    return written_to(*pty.openpty(), home, environment)
+
+
+def written_to(ours: int, theirs: int, home: Path, environment: dict[str, str]) -> str:
+    """What the command writes. Its assets go on when it has shown how far both are."""
+    cleared = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(home)],
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.STDOUT,
+        env={**cleared, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", **environment},
+    ) as command:  # fmt: skip
+        os.close(theirs)
+        written = b""
+        while chunk := _read(ours):
+            written += chunk
+            if all(re.search(rf"{key}\b.*{re.escape(PROGRESS[:12])}".encode(), written) for key in KEYS):
+                (home / "go").touch()
+        assert command.wait() == 0, written.decode()
+    os.close(ours)
+    return written.decode().replace("\r\n", "\n")
+
+
+def _read(number: int) -> bytes:
+    try:
+        return os.read(number, 65536)
+    except OSError:  # what a terminal whose other end is closed gives
+        return b""
+
+
+def test_a_terminal_shows_a_bar_for_each_partition(home: Path) -> None:
+    written = on_a_terminal(home)
+    assert COLOUR.search(written)
+    assert "\x1b[2J" not in written
+    text = ESCAPE.sub("", written)
+    for key in KEYS:
+        assert re.search(rf"{key} \S+ 0/2 0:00:\d\d config_package: .*{re.escape(PROGRESS[:12])}", text), text
+    assert re.search(r"press:1 \S+ 2/2 ", text)
+    assert re.search(r"press:2 \S+ 1/2 0:00:\d\d failed", text)
+    assert re.search(r"press:2 +deployment_package +failed\n", text)
+    assert "so far" not in text
+    assert not re.search(r"press:2 \S+ 2/2 ", text)
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+    assert text.endswith("the table\n")
+
+
+def test_without_colours_on_request(home: Path) -> None:
+    written = on_a_terminal(home, NO_COLOR="1")
+    assert not COLOUR.search(written)
+    assert "2/2" in written
+
+
+def assert_plain_lines(written: str) -> None:
+    assert "\x1b" not in written
+    lines = [line.split(maxsplit=2) for line in written.splitlines()]
+    assert ["press:1", "deployment_package"] in [line[:2] for line in lines]
+    assert ["press:2", "deployment_package", "failed"] in lines
+    slow = [line[2] for line in lines if line[:2] == ["press:1", "config_package"]]
+    assert re.fullmatch(rf"\d+ s so far: \S*{re.escape(PROGRESS)}", slow[0]), slow
+
+
+def test_a_dumb_terminal_gets_lines(home: Path) -> None:
+    assert_plain_lines(on_a_terminal(home, TERM="dumb"))
+
+
+def test_a_pipe_gets_lines(home: Path) -> None:
+    assert_plain_lines(written_to(*os.pipe(), home, {"FORCE_COLOR": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", ""),
+        (" \n ", ""),
+        ("building the environment", "building the environment"),
+        (f"metrics: a\n| {PROGRESS}\n| b", PROGRESS),
+        ("a\n| b\u202e\x1b]0;c\x07\td", "b\ufffd\ufffd]0;c\ufffd d"),
+        ("x" * 500, "x" * 119 + "…"),
+    ],
+)
+def test_the_newest_line_is_short_and_printable(message: str, line: str) -> None:
+    assert newest_line(message) == line
