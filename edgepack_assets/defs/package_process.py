@@ -1,0 +1,181 @@
+"""The process that makes runs for a command, one after the other, and what crosses between it and the command.
+
+It is forked from one that has loaded the definitions (package_runs.py). What it has imported, and its helpers
+(kept_helpers.py), serve all of its runs; each run has an instance, a resource and a log of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.defs.instance import opened
+from edgepack_assets.defs.jobs import ASSETS, JOB
+from edgepack_assets.defs.kept_helpers import keeping_helpers
+from edgepack_assets.defs.sensors.run_outcomes import outcome_of
+from edgepack_assets.new_models.run_requests import RunOutcome
+from edgepack_assets.partitions import ModelKey
+
+
+@dataclass(frozen=True)
+class PackageRequest:
+    """A partition to be materialized: all assets of the job, or some, with a run configuration."""
+
+    key: ModelKey
+    assets: tuple[str, ...] = ASSETS
+    run_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackageResult:
+    """What became of a request. `reasons` say why it failed, a sentence each; `package` is the metadata of the
+    materialized deployment package (name, version, location, tags and more), empty if there is none."""
+
+    key: ModelKey
+    outcome: RunOutcome
+    run_id: str
+    reasons: tuple[str, ...]
+    package: Mapping[str, Any]
+    log: Path
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every asset was materialized and every blocking check held."""
+        return self.outcome is RunOutcome.SUCCEEDED
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is to run next, and where its output goes."""
+
+    request: PackageRequest
+    run_id: str
+    log: Path
+
+
+class Taken:
+    """The answer to an order that has come: from here on there may be a run."""
+
+
+@dataclass(frozen=True)
+class StepNews:
+    """A step that began (`took` is None), or ended: how long it took, or `failed`."""
+
+    step: str
+    took: str | None
+
+
+def serve(definitions: dg.Definitions, home: Path, connection: Connection, others: Sequence[Connection]) -> None:
+    """The forked process: a run for each order, until there is none left or the command is gone."""
+    os.setsid()  # the command cancels its runs; Ctrl-C of the terminal must not reach them before
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    for other in others:
+        other.close()
+    with keeping_helpers() as helpers, suppress(BrokenPipeError, ConnectionResetError, EOFError):
+        while (order := connection.recv()) is not None:
+            connection.send(Taken())
+            _write_output_to(order.log)
+            helpers.write_output_to(order.log)
+            connection.send(_execute(order, definitions, home, connection))
+
+
+def _execute(order: Order, definitions: dg.Definitions, home: Path, connection: Connection) -> PackageResult:
+    """One run, from its creation to its end."""
+    request = order.request
+    with opened(home) as instance:
+        handler = _Progress(connection)
+        _FORWARDED.append(handler)
+        try:
+            job = definitions.resolve_job_def(JOB)
+            assets = [dg.AssetKey(name) for name in request.assets]
+            result = job.execute_in_process(
+                run_config={**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}},
+                instance=instance, partition_key=str(request.key), asset_selection=assets, raise_on_error=False,
+                run_id=order.run_id,
+            )  # fmt: skip
+        finally:
+            _FORWARDED.remove(handler)
+        outcome = outcome_of(instance, result.dagster_run)
+    return PackageResult(request.key, outcome, order.run_id, tuple(handler.reasons), handler.package, order.log)
+
+
+_FORWARDED: list[logging.Handler] = []
+"""What the console logger of this process also hands its records to."""
+
+
+def _open_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger(str(context.logger_config["name"]), logging.DEBUG)
+    written = logging.StreamHandler(sys.stdout)
+    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in (written, *_FORWARDED):
+        logger.addHandler(handler)
+    return logger
+
+
+progress_logger = dg.LoggerDefinition(
+    _open_logger, dg.colored_console_logger.config_schema, dg.colored_console_logger.description
+)
+"""Configured like Dagster's own, so that a run can be launched again from the UI."""
+
+
+class _Progress(logging.Handler):
+    """Sends the beginning and the end of each step, and keeps why steps failed and what was registered."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self.reasons: list[str] = []
+        self.package: dict[str, Any] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at the record's event, if it has one."""
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if not isinstance(event, dg.DagsterEvent) or event.step_key is None:
+            return
+        if event.is_step_materialization and event.asset_key == dg.AssetKey("deployment_package"):
+            metadata = event.step_materialization_data.materialization.metadata
+            self.package = {name: value.value for name, value in metadata.items()}
+        if event.is_step_failure:
+            self.reasons.append(_reason(event))
+        if event.is_step_start:
+            self._send(StepNews(event.step_key, None))
+        elif event.is_step_success:
+            self._send(StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
+        elif event.is_step_failure:
+            self._send(StepNews(event.step_key, "failed"))
+
+    def _send(self, news: StepNews) -> None:
+        with suppress(BrokenPipeError):  # the command was killed; the run goes on
+            self._connection.send(news)
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return data.user_failure_data.description
+    return f"{event.step_key}: {data.error.message if data.error else 'failed'}".strip()
+
+
+def _write_output_to(log: Path) -> None:
+    """Have everything that this process and its children print from here on end in a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as file, open(os.devnull) as nothing:  # noqa: PTH123 - a device
+        os.dup2(nothing.fileno(), 0)
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    if sys.stdout is not sys.stderr:  # the first time
+        # It writes to whatever the descriptor stands for, so that who keeps it writes to the log of the run.
+        stream = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        sys.stdout = sys.stderr = stream
