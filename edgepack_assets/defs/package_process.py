@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -82,31 +82,48 @@ def serve(definitions: dg.Definitions, home: Path, connection: Connection, other
         signal.signal(number, signal.SIG_DFL)
     for other in others:
         other.close()
-    with keeping_helpers() as helpers, suppress(BrokenPipeError, ConnectionResetError, EOFError):
-        while (order := connection.recv()) is not None:
-            connection.send(Taken())
+    instance: dg.DagsterInstance | None = None
+    with ExitStack() as stack, keeping_helpers() as helpers:
+        while (order := _next_order(connection)) is not None:
+            _send(connection, Taken())
             _write_output_to(order.log)
             helpers.write_output_to(order.log)
-            connection.send(_execute(order, definitions, home, connection))
+            if instance is None:
+                instance = stack.enter_context(opened(home))  # here, so that what it prints is in the log
+            _send(connection, _execute(order, definitions, instance, connection))
 
 
-def _execute(order: Order, definitions: dg.Definitions, home: Path, connection: Connection) -> PackageResult:
+def _next_order(connection: Connection) -> Order | None:
+    try:
+        order: Order | None = connection.recv()
+    except (EOFError, ConnectionResetError):
+        return None
+    return order
+
+
+def _send(connection: Connection, message: Taken | StepNews | PackageResult) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # the command was killed; the run goes on
+        connection.send(message)
+
+
+def _execute(
+    order: Order, definitions: dg.Definitions, instance: dg.DagsterInstance, connection: Connection
+) -> PackageResult:
     """One run, from its creation to its end."""
     request = order.request
-    with opened(home) as instance:
-        handler = _Progress(connection)
-        _FORWARDED.append(handler)
-        try:
-            job = definitions.resolve_job_def(JOB)
-            assets = [dg.AssetKey(name) for name in request.assets]
-            result = job.execute_in_process(
-                run_config={**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}},
-                instance=instance, partition_key=str(request.key), asset_selection=assets, raise_on_error=False,
-                run_id=order.run_id,
-            )  # fmt: skip
-        finally:
-            _FORWARDED.remove(handler)
-        outcome = outcome_of(instance, result.dagster_run)
+    handler = _Progress(connection)
+    _FORWARDED.append(handler)
+    try:
+        job = definitions.resolve_job_def(JOB)
+        assets = [dg.AssetKey(name) for name in request.assets]
+        result = job.execute_in_process(
+            run_config={**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}},
+            instance=instance, partition_key=str(request.key), asset_selection=assets, raise_on_error=False,
+            run_id=order.run_id,
+        )  # fmt: skip
+    finally:
+        _FORWARDED.remove(handler)
+    outcome = outcome_of(instance, result.dagster_run)
     return PackageResult(request.key, outcome, order.run_id, tuple(handler.reasons), handler.package, order.log)
 
 
@@ -149,15 +166,11 @@ class _Progress(logging.Handler):
         if event.is_step_failure:
             self.reasons.append(_reason(event))
         if event.is_step_start:
-            self._send(StepNews(event.step_key, None))
+            _send(self._connection, StepNews(event.step_key, None))
         elif event.is_step_success:
-            self._send(StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
+            _send(self._connection, StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
         elif event.is_step_failure:
-            self._send(StepNews(event.step_key, "failed"))
-
-    def _send(self, news: StepNews) -> None:
-        with suppress(BrokenPipeError):  # the command was killed; the run goes on
-            self._connection.send(news)
+            _send(self._connection, StepNews(event.step_key, "failed"))
 
 
 def _reason(event: dg.DagsterEvent) -> str:
