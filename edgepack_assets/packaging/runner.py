@@ -29,7 +29,6 @@ from edgepack_assets.errors import ComponentError, PackageError
 from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors
 from edgepack_assets.filesystem.canonical_yaml import load_yaml
 from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
-from edgepack_assets.model_types.records import buffered
 from edgepack_assets.sandbox.child_main import RecordError, result_line
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.child_process import LARGE
@@ -256,10 +255,7 @@ def _check_results(subject: str, results: Path, records: int, outputs: dict[str,
     whatever ran in the child may have written another one."""
     lines, characters, answered = 0, 0, array("Q")
     try:
-        with (
-            open_output(results, _RESULTS_LIMIT, subject) as stream,
-            buffered(gzip.GzipFile(fileobj=stream)) as unpacked,
-        ):
+        with open_output(results, _RESULTS_LIMIT, subject) as stream, gzip.open(stream) as unpacked:
             while line := unpacked.readline(_LONGEST_LINE):
                 if lines == records:
                     raise ValueError(f"they are not one line for each of {records} records")
