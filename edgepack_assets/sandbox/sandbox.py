@@ -94,6 +94,7 @@ class Sandbox:
         one has changed what the next one would inherit."""
         if self._child is not None and (self.isolation.missing or self._child.has_ended()):
             self.close()
+        self._isolation = None  # what is missing is said again: the next run has a log of its own
 
     @property
     def isolation(self) -> Isolation:
