@@ -1,38 +1,52 @@
-"""Runs that a command starts: a process for each partition, forked from one that has loaded the definitions.
+"""Runs that a command starts, in processes that are forked from one that has loaded the definitions.
 
-`edgepack package` and the quickstart materialize with it. A run, its events and its materializations are on the
-Dagster instance in use, so the UI shows them like those of any other launch. What the model's code, the SDK and Dagster
-print goes to a log file for each partition; the command gets a line for each asset.
+`edgepack package` and the quickstart materialize with it. A process makes one run after the other, as long as each
+succeeds: what it has imported, and its helpers (kept_helpers.py), serve them all. A run, its
+events and its materializations are on the Dagster instance in use, so the UI shows them like those of any other launch.
+What the model's code, the SDK and Dagster print goes to a log file for each partition; the command gets a line for each
+asset.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from edgepack_assets.defs.instance import opened
-from edgepack_assets.defs.jobs import ASSETS, JOB
+from edgepack_assets.defs.jobs import ASSETS
 from edgepack_assets.defs.package_bars import RunDisplay, RunState
-from edgepack_assets.defs.remote.dagster_internals import execute_run_of
-from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
-from edgepack_assets.defs.sensors.run_outcomes import outcome_of
+from edgepack_assets.defs.package_process import (
+    FAILED,
+    Order,
+    PackageRequest,
+    PackageResult,
+    Said,
+    Taken,
+    progress_logger,
+    serve,
+)
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.sandbox.child_output import newest_line
+
+__all__ = [
+    "PackageRequest",
+    "PackageResult",
+    "assets_from",
+    "failures_in_words",
+    "is_materialized",
+    "run_requests",
+]
 
 PATIENCE = 10.0
 """Seconds after which a step that still runs is reported; twice as many each time."""
@@ -40,153 +54,188 @@ _POLL_SECONDS = 1.0
 _GRACE = 60.0
 """Seconds in which an interrupted run may end by itself."""
 _LAST_LINES = 15
-_FAILED = "failed"
+_MOST_RUNS = 25
+"""Of one process. Its memory grows a little with each."""
 _FORK = multiprocessing.get_context("fork")
 
 LoadDefinitions = Callable[[dg.LoggerDefinition], dg.Definitions]
 
 
-@dataclass(frozen=True)
-class PackageRequest:
-    """A partition to be materialized: all assets of the job, or some, with a run configuration."""
-
-    key: ModelKey
-    assets: tuple[str, ...] = ASSETS
-    run_config: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PackageResult:
-    """What became of a request. `reasons` say why it failed, a sentence each; `package` is the metadata of the
-    materialized deployment package (name, version, location, tags and more), empty if there is none."""
-
-    key: ModelKey
-    outcome: RunOutcome
-    run_id: str
-    reasons: tuple[str, ...]
-    package: Mapping[str, Any]
-    log: Path
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every asset was materialized and every blocking check held."""
-        return self.outcome is RunOutcome.SUCCEEDED
-
-
 def run_requests(
     requests: Iterable[PackageRequest], load: LoadDefinitions, home: Path, display: RunDisplay, *, parallel: int = 2
 ) -> list[PackageResult]:
-    """Materialize each request in a process of its own, at most `parallel` at once, and show how far it is.
+    """Materialize each request, at most `parallel` at once, and show how far it is.
 
     `load` gives the definitions with a console logger; it is called once, here. `home` is the folder of the Dagster
     instance; its partition keys must have been added. Whatever ends a process early is the result of its request
     alone. Raises what `load` raises, and KeyboardInterrupt after all runs have ended."""
-    definitions = load(_progress_logger)
+    definitions = load(progress_logger)
     gc.freeze()
     gc.enable()
     waiting = list(reversed(list(requests)))
-    running: list[_Process] = []
-    results: dict[ModelKey, PackageResult] = {}
     order = [request.key for request in reversed(waiting)]
+    running: list[_Run] = []
+    idle: list[_Runner] = []
+    results: dict[ModelKey, PackageResult] = {}
     # A closed terminal and a service that is stopped cancel the runs, as Ctrl-C does.
     earlier = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                running.append(_Process(waiting.pop(), definitions, home))
-            wait([process.connection for process in running], timeout=_POLL_SECONDS)
-            for process in running:
-                for line in process.news(display.states is None):
-                    display.line(line)
+                others = [*idle, *(run.runner for run in running)]
+                runner = idle.pop() if idle else _Runner(definitions, home, others)
+                running.append(_Run(waiting.pop(), runner, home))
+            wait([run.runner.connection for run in running], timeout=_POLL_SECONDS)
+            for line in [line for run in running for line in run.news(display.states is None)]:
+                display.line(line)
             if display.states is not None:
-                display.states([process.state for process in running])
-            for process in [process for process in running if process.result is not None]:
-                running.remove(process)
-                assert process.result is not None
-                results[process.result.key] = process.result
+                display.states([run.state for run in running if not run.is_lost])
+            for run in [run for run in running if run.has_ended]:
+                running.remove(run)
+                if run.result is None:
+                    waiting.append(run.request)
+                else:
+                    results[run.result.key] = run.result
+                _let_go(run, idle if waiting else None)
     except KeyboardInterrupt:
-        for process in running:
-            process.cancel()
-        deadline = time.monotonic() + _GRACE
-        while any(process.news() or process.result is None for process in running) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS / 10)
+        _cancel(running)
         raise
     finally:
-        for process in running:
-            process.stop()
+        for run in running:
+            run.stop()
+        for runner in idle:
+            runner.end()
         for number, handler in earlier.items():
             signal.signal(number, handler)
     return [results[key] for key in order]
 
 
-class _Process:
-    """The process of one request, and what it has sent so far."""
+def _let_go(run: _Run, idle: list[_Runner] | None) -> None:
+    """Keep the process of a run that has ended, if there is more to do and it is sound; else end it."""
+    if idle is not None and run.runner_is_usable:
+        idle.append(run.runner)
+    else:
+        run.runner.end()
 
-    def __init__(self, request: PackageRequest, definitions: dg.Definitions, home: Path) -> None:
-        self._request = request
+
+def _cancel(running: Sequence[_Run]) -> None:
+    for run in running:
+        run.cancel()
+    deadline = time.monotonic() + _GRACE
+    while any(run.news() or not run.has_ended for run in running) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS / 10)
+
+
+class _Runner:
+    """A process that makes one run after the other. `runs`: how many it was given."""
+
+    def __init__(self, definitions: dg.Definitions, home: Path, others: Sequence[_Runner]) -> None:
+        self.connection, theirs = _FORK.Pipe()
+        self.runs = 0
+        # The fork has copies of this side's ends: open there, they would hide that the command is gone.
+        ours = [self.connection, *(other.connection for other in others)]
+        self.process = _FORK.Process(target=serve, args=(definitions, home, theirs, ours))
+        # What is still in a buffer here would be written by the fork as well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.process.start()
+        theirs.close()
+
+    def give(self, order: Order) -> None:
+        """Have it run this next. If the process is gone, its connection tells."""
+        self.runs += 1
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(order)
+
+    def end(self) -> None:
+        """Have it end by itself once it has nothing to do."""
+        if not self.connection.closed:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.connection.send(None)
+            self.process.join()
+            self.connection.close()
+
+
+class _Run:
+    """The run of one request, and what its process has sent so far. `is_lost`: the process was gone before it began."""
+
+    def __init__(self, request: PackageRequest, runner: _Runner, home: Path) -> None:
+        self.request = request
+        self.runner = runner
         self._home = home
         self._run_id = str(uuid.uuid4())
         self._log = home / "package_logs" / f"{request.key.path}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.write_bytes(b"")
+        self._began = False
         self._step: str | None = None
         self._step_began = 0.0
         self._patience = PATIENCE
         self._said: str | None = None
         self._done = 0
         self.result: PackageResult | None = None
-        self.connection, sending = _FORK.Pipe(duplex=False)
-        self._process = _FORK.Process(
-            target=_execute, args=(request, self._run_id, definitions, home, self._log, sending)
-        )
-        # What is still in a buffer here would be written by the fork as well.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._process.start()
-        sending.close()
+        self.is_lost = False
+        runner.give(Order(request, self._run_id, self._log))
 
-    def cancel(self) -> None:
-        """Interrupt the run. Dagster would call one failed that is interrupted without having been told."""
-        _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceling(run))
-        if self._process.pid is not None and self._process.is_alive():
-            os.kill(self._process.pid, signal.SIGINT)
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result, or will be none."""
+        return self.result is not None or self.is_lost
 
-    def stop(self) -> None:
-        """End the process if it still runs, so that it does not outlive the command, and have its run ended too."""
-        if self._process.is_alive():
-            self._process.terminate()
-        self._process.join()
-        self.connection.close()
-        if self.result is None:
-            _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceled(run))
+    @property
+    def runner_is_usable(self) -> bool:
+        """Whether the process may make another run. After a failure nobody knows what is left in it."""
+        return self.result is not None and self.result.succeeded and self.runner.runs < _MOST_RUNS
 
     @property
     def state(self) -> RunState:
         """How far the run is."""
         ended = self.result is not None
-        return RunState(self._request.key, self._done, len(self._request.assets), self._step, self._said, ended)
+        return RunState(self.request.key, self._done, len(self.request.assets), self._step, self._said, ended)
+
+    def cancel(self) -> None:
+        """Interrupt the run. Dagster would call one failed that is interrupted without having been told."""
+        _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceling(run))
+        if self.runner.process.pid is not None and self.runner.process.is_alive():
+            os.kill(self.runner.process.pid, signal.SIGINT)
+
+    def stop(self) -> None:
+        """End the process if it still runs, so that it does not outlive the command, and have its run ended too."""
+        if self.result is not None:
+            self.runner.end()
+            return
+        if self.runner.process.is_alive():
+            self.runner.process.terminate()
+        self.runner.process.join()
+        self.runner.connection.close()
+        if not self.is_lost:
+            _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceled(run))
 
     def news(self, slow: bool = False) -> list[str]:
         """What happened since the last call: a line per asset that is done or has failed, and if `slow` for one that
         takes long."""
         lines = []
-        while self.result is None and self.connection.poll():
+        while not self.has_ended and self.runner.connection.poll():
             try:
-                message = self.connection.recv()
+                message = self.runner.connection.recv()
             except (EOFError, OSError):
-                self._process.join()
-                self.result = self._died()
+                self.runner.process.join()
+                # It ended while it had nothing to do, so another one can do this.
+                self.is_lost = not self._began and self.runner.runs > 1
+                self.result = None if self.is_lost else self._died()
                 break
-            if isinstance(message, PackageResult):
+            if isinstance(message, Taken):
+                self._began = True
+            elif isinstance(message, PackageResult):
                 self.result = message
-                self._process.join()
-            elif isinstance(message, _Said):
+            elif isinstance(message, Said):
                 self._said = message.text
             elif message.took is None:
                 self._step, self._step_began, self._patience = message.step, time.monotonic(), PATIENCE
                 self._said = None
             else:
                 self._step = self._said = None
-                self._done += message.took != _FAILED
+                self._done += message.took != FAILED
                 lines.append(self._line(message.step, message.took))
         if slow and self._step is not None and time.monotonic() - self._step_began > self._patience:
             said = f": {self._said}" * bool(self._said)
@@ -195,15 +244,15 @@ class _Process:
         return lines
 
     def _line(self, step: str, took: str) -> str:
-        return f"{self._request.key!s:28} {step:20} {took:>8}"
+        return f"{self.request.key!s:28} {step:20} {took:>8}"
 
     def _died(self) -> PackageResult:
-        code = self._process.exitcode or 0
+        code = self.runner.process.exitcode or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         _end(self._run_id, self._home, lambda instance, run: instance.report_run_failed(run, f"The process {how}."))
         last = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
         return PackageResult(
-            self._request.key, RunOutcome.INFRASTRUCTURE_FAILURE, self._run_id, (f"its process {how}", *last), {},
+            self.request.key, RunOutcome.INFRASTRUCTURE_FAILURE, self._run_id, (f"its process {how}", *last), {},
             self._log,
         )  # fmt: skip
 
@@ -214,124 +263,6 @@ def _end(run_id: str, home: Path, report: Callable[[dg.DagsterInstance, dg.Dagst
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             report(instance, run)
-
-
-@dataclass(frozen=True)
-class _StepNews:
-    """A step that began (`took` is None), or ended: how long it took, or `failed`."""
-
-    step: str
-    took: str | None
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What the running step says it is doing, or how far it is."""
-
-    text: str
-
-
-def _execute(  # noqa: PLR0917 - what one process is given
-    request: PackageRequest, run_id: str, definitions: dg.Definitions, home: Path, log: Path, connection: Connection
-) -> None:
-    """The forked process: one run, from its creation to its end."""
-    os.setsid()  # the command cancels its runs; Ctrl-C of the terminal must not reach them before
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    with _output_to(log), opened(home) as instance:
-        handler = _Progress(connection)
-        _FORWARDED.append(handler)
-        try:
-            config = {**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}}
-            run = _run(definitions.resolve_job_def(JOB), instance, request, config, run_id)
-        finally:
-            _FORWARDED.remove(handler)
-        outcome = outcome_of(instance, run)
-        connection.send(PackageResult(request.key, outcome, run_id, tuple(handler.reasons), handler.package, log))
-
-
-def _run(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, request: PackageRequest, config: Mapping[str, Any], run_id: str
-) -> dg.DagsterRun:
-    if job.executor_def.name == REMOTE_EXECUTOR:
-        return execute_run_of(job, instance, request.key, request.assets, config, run_id)
-    assets = [dg.AssetKey(name) for name in request.assets]
-    result = job.execute_in_process(
-        run_config=dict(config), instance=instance, partition_key=str(request.key), asset_selection=assets,
-        raise_on_error=False, run_id=run_id,
-    )  # fmt: skip
-    return result.dagster_run
-
-
-_FORWARDED: list[logging.Handler] = []
-"""What the console logger of this process also hands its records to."""
-
-
-def _open_logger(context: dg.InitLoggerContext) -> logging.Logger:
-    logger = logging.Logger(str(context.logger_config["name"]), logging.DEBUG)
-    written = logging.StreamHandler(sys.stdout)
-    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for handler in (written, *_FORWARDED):
-        logger.addHandler(handler)
-    return logger
-
-
-_progress_logger = dg.LoggerDefinition(
-    _open_logger, dg.colored_console_logger.config_schema, dg.colored_console_logger.description
-)
-"""Configured like Dagster's own, so that a run can be launched again from the UI."""
-
-
-class _Progress(logging.Handler):
-    """Sends the beginning and the end of each step, and keeps why steps failed and what was registered."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self._connection = connection
-        self.reasons: list[str] = []
-        self.package: dict[str, Any] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Look at the record's event, if it has one."""
-        logged = getattr(record, "dagster_meta", {})
-        event = logged.get("dagster_event")
-        if event is None and record.levelno == logging.INFO and (text := newest_line(logged.get("orig_message") or "")):
-            self._send(_Said(text))
-        if not isinstance(event, dg.DagsterEvent) or event.step_key is None:
-            return
-        if event.is_step_materialization and event.asset_key == dg.AssetKey("deployment_package"):
-            metadata = event.step_materialization_data.materialization.metadata
-            self.package = {name: value.value for name, value in metadata.items()}
-        if event.is_step_failure:
-            self.reasons.append(_reason(event))
-        if event.is_step_start:
-            self._send(_StepNews(event.step_key, None))
-        elif event.is_step_success:
-            self._send(_StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
-        elif event.is_step_failure:
-            self._send(_StepNews(event.step_key, _FAILED))
-
-    def _send(self, news: _StepNews | _Said) -> None:
-        with suppress(BrokenPipeError):  # the command was killed; the run goes on
-            self._connection.send(news)
-
-
-def _reason(event: dg.DagsterEvent) -> str:
-    data = event.step_failure_data
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return data.user_failure_data.description
-    return f"{event.step_key}: {data.error.message if data.error else 'failed'}".strip()
-
-
-@contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Have everything that this process and its children print end in a file."""
-    with log.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as stream, open(os.devnull) as nothing:  # noqa: PTH123 - a device
-        os.dup2(nothing.fileno(), 0)
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
-        sys.stdout = sys.stderr = stream
-        yield
 
 
 def assets_from(name: str) -> tuple[str, ...]:

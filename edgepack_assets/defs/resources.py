@@ -13,11 +13,10 @@ from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import other_home
+from edgepack_assets.defs.kept_helpers import helpers_of_run
 from edgepack_assets.environments.environment import Environment
-from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import TaskContext
 
 
@@ -35,8 +34,7 @@ class EdgepackResource:
         self._store: ArtefactStore | None = None
         self._registry: Registry | None = None
         self._environments: dict[str, Environment] = {}
-        self._sandbox: Sandbox | None = None
-        self._packaging = PackagingWorker()
+        self._helpers = helpers_of_run()
 
     @property
     def settings(self) -> Settings:
@@ -61,19 +59,15 @@ class EdgepackResource:
 
     def task_context(self, log: Any) -> TaskContext:
         """What a task works with, logging to `log`."""
-        if self._sandbox is None:
-            self._sandbox = Sandbox(self.settings.runtime)
-        self._sandbox.log = log
+        sandbox = self._helpers.sandbox(self.settings.runtime)
+        sandbox.log = log
         return TaskContext(
-            self.settings, self.registry, self.store, self._sandbox, self._packaging, log, self._environments
+            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
         )
 
     def close(self) -> None:
-        """End the child and the packaging worker, if any."""
-        self._packaging.close()
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
+        """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
+        self._helpers.run_ended()
 
 
 def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:

@@ -36,10 +36,12 @@ class PackagingWorker:
     """Starts at `start` or the first call, serves one call after the other, ends with `close`.
 
     Every method that packages raises what the function of the same name raises, if that is an EdgepackError;
-    PackageError if the worker failed otherwise, TransientError if it was killed or the machine ran out of something."""
+    PackageError if the worker failed otherwise, TransientError if it was killed or the machine ran out of something.
+    `output`: a file that what the worker prints is appended to; None: where errors of this process go."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self.output: Path | None = None
 
     def start(self) -> None:
         """Begin to import the SDK, if that has not begun."""
@@ -96,7 +98,7 @@ class PackagingWorker:
         self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:
-            pickle.dump((function, arguments), self._process.stdin)
+            pickle.dump((function, arguments, self.output), self._process.stdin)
             self._process.stdin.flush()
             failed, value = pickle.load(self._process.stdout)
         except (BrokenPipeError, EOFError):
@@ -147,9 +149,11 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     functions = served_functions()
     while True:
         try:
-            name, arguments = pickle.load(requests)
+            name, arguments, output = pickle.load(requests)
         except EOFError:
             return
+        if output is not None:
+            _print_to(output)
         try:
             answer: tuple[bool, Any] = (False, functions[name](*arguments))
         except EdgepackError as error:
@@ -159,6 +163,14 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             answer = (True, kind(f"{name} failed: {type(error).__name__}: {error}"))
         pickle.dump(answer, answers)
         answers.flush()
+
+
+def _print_to(output: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with output.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
 
 
 if __name__ == "__main__":

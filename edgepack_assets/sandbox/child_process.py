@@ -72,12 +72,12 @@ class JobFolder:
 
 
 class ChildProcess:
-    """A running child. `identity` is the interpreter and the modules that it was started for."""
+    """A running child. `identity` is the environment and the modules that it was started for."""
 
     def __init__(
         self, environment: Environment, child_imports: tuple[str, ...], settings: RuntimeSettings, isolation: Isolation
     ) -> None:
-        self.identity = (environment.python, child_imports)
+        self.identity = identity_of(environment, child_imports)
         self._python = environment.python
         self._settings, self._isolation = settings, isolation
         self._scratch = Scratch()
@@ -334,6 +334,16 @@ class ChildProcess:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def identity_of(environment: Environment, child_imports: tuple[str, ...]) -> tuple[object, ...]:
+    """What a child that has imported those modules can stand for. An environment that was built anew in the same place
+    is another one."""
+    try:
+        folder = environment.folder.stat()
+    except FileNotFoundError:
+        return environment.python, child_imports
+    return environment.python, child_imports, folder.st_dev, folder.st_ino, folder.st_ctime_ns
 
 
 def _flags(folder: Path) -> bytes:

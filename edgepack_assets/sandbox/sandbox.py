@@ -20,7 +20,7 @@ from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.sandbox.child_output import quoted, without_folder
-from edgepack_assets.sandbox.child_process import ChildProcess
+from edgepack_assets.sandbox.child_process import ChildProcess, identity_of
 from edgepack_assets.sandbox.isolation import Backend, Isolation, isolation_for
 from edgepack_assets.sandbox.jobs import SandboxJob
 from edgepack_assets.sandbox.untrusted_files import open_output, take_output
@@ -88,6 +88,14 @@ class Sandbox:
         if child is not None:
             child.end(self.log)
 
+    def release(self) -> None:
+        """Have nothing left that another model must not meet. The child stays only if its jobs were isolated from
+        this machine in every way: it forks a process for each, ends all that they start, and takes no further job if
+        one has changed what the next one would inherit."""
+        if self._child is not None and (self.isolation.missing or self._child.has_ended()):
+            self.close()
+        self._isolation = None  # what is missing is said again: the next run has a log of its own
+
     @property
     def isolation(self) -> Isolation:
         """How children are isolated. Raises IsolationError if that is required and does not work here."""
@@ -113,7 +121,7 @@ class Sandbox:
         Raises EnvironmentBuildError if the environment's interpreter does not start, IsolationError."""
         modules = tuple(child_imports)
         child = self._child
-        if child is None or child.identity != (environment.python, modules) or child.has_ended():
+        if child is None or child.identity != identity_of(environment, modules) or child.has_ended():
             self.close()
             self._child = ChildProcess(environment, modules, self._settings, self.isolation)
 

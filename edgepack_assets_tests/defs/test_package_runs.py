@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from edgepack_assets.defs import package_process
 from edgepack_assets.defs.failures import PlainFailure
 from edgepack_assets.defs.package_bars import RunDisplay
 from edgepack_assets.defs.package_runs import (
@@ -24,6 +25,14 @@ from edgepack_assets.defs.package_runs import (
 )
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+
+
+class DiesInstead:
+    """The process is killed where it would have taken an order."""
+
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
 
@@ -39,6 +48,8 @@ def config_package(context: dg.AssetExecutionContext) -> None:
         raise ConnectionResetError("the store is gone")
     if context.partition_key == "press:7":
         time.sleep(600)
+    if context.partition_key == "press:9":
+        package_process.Taken = DiesInstead  # type: ignore[misc] # in this fork
 
 
 @dg.asset(
@@ -49,10 +60,13 @@ def config_package(context: dg.AssetExecutionContext) -> None:
 )
 def deployment_package(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Of version 3 the check fails."""
-    print("what the asset prints")
+    print(f"what {context.partition_key} prints")
+    subprocess.run(["sh", "-c", f"echo and a child of {context.partition_key} >&2"], check=True)
     check = dg.AssetCheckResult(passed=context.partition_key != "press:3", description="other bytes")
     note = context.op_execution_context.op_config["note"]
-    return dg.MaterializeResult(metadata={"package": "press-edge:1", "note": note}, check_results=[check])
+    return dg.MaterializeResult(
+        metadata={"package": "press-edge:1", "note": note, "process": os.getpid()}, check_results=[check]
+    )
 
 
 def load(console: dg.LoggerDefinition) -> dg.Definitions:
@@ -78,7 +92,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}")
     with dg.DagsterInstance.from_config(str(folder)) as instance:
-        instance.add_dynamic_partitions(PARTITIONS_NAME, [f"press:{version}" for version in range(1, 8)])
+        instance.add_dynamic_partitions(PARTITIONS_NAME, [f"press:{version}" for version in range(1, 12)])
     return folder
 
 
@@ -139,7 +153,7 @@ def test_a_process_that_was_killed_says_so_and_its_run_has_ended(runs: Runs) -> 
 
 
 def test_what_an_asset_prints_goes_to_its_log(runs: Runs) -> None:
-    assert "what the asset prints" in runs.results[1].log.read_text()
+    assert "what press:1 prints" in runs.results[1].log.read_text()
 
 
 def test_a_failure_that_is_no_bug_has_no_stack_trace(runs: Runs) -> None:
@@ -156,6 +170,46 @@ def test_a_failure_that_is_no_bug_has_no_stack_trace(runs: Runs) -> None:
     unexpected = bug.dagster_event.step_failure_data.error
     assert unexpected is not None
     assert unexpected.stack
+
+
+def one_after_the_other(home: Path, *versions: int) -> list[PackageResult]:
+    return run_requests(
+        [PackageRequest(ModelKey("press", version), BOTH) for version in versions], load, home, RunDisplay(lambda line: None),
+        parallel=1,
+    )  # fmt: skip
+
+
+def test_a_process_makes_the_next_run_unless_one_failed(home: Path) -> None:
+    first, second, failed, third, fourth = one_after_the_other(home, 1, 8, 3, 10, 11)
+    assert first.package["process"] == second.package["process"]
+    assert not failed.succeeded
+    assert third.package["process"] == fourth.package["process"] != first.package["process"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(third.package["process"], 0)
+
+
+def test_each_run_of_a_process_has_a_log_and_an_instance_of_its_own(home: Path) -> None:
+    results = one_after_the_other(home, 8, 10)
+    for result, other in (results, reversed(results)):
+        log = result.log.read_text().splitlines()
+        assert log.count(f"what {result.key} prints") == 1
+        assert log.count(f"and a child of {result.key}") == 1
+        assert f"what {other.key} prints" not in log
+        assert not any(other.run_id in line for line in log)
+    assert len({result.run_id for result in results}) == 2
+
+
+def test_what_a_process_cannot_begin_is_run_by_another(home: Path) -> None:
+    first, second = one_after_the_other(home, 9, 8)
+    assert first.succeeded
+    assert second.succeeded
+    assert first.package["process"] != second.package["process"]
+
+
+def test_a_process_has_a_bound_of_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepack_assets.defs.package_runs._MOST_RUNS", 1)
+    first, second = one_after_the_other(home, 8, 10)
+    assert first.package["process"] != second.package["process"]
 
 
 def test_some_assets_with_a_run_configuration(home: Path) -> None:

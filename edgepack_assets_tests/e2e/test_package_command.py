@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_what_is_missing_is_packaged_and_nothing_else(plant: Plant, variants: Pa
     results = {result["key"]: result["outcome"] for result in json.loads(done.stdout)}
     assert results.pop("missing:1") == "succeeded"
     assert "state_identifier:1" not in results
+
+
+def test_models_that_one_process_packages_one_after_the_other_ship_what_they_ship_alone(plant: Plant) -> None:
+    keys = ["image_classification:1", "state_identifier:1"]
+    results = json.loads(plant.run("edgepack", "package", *keys, "--parallel", "1", "--json").stdout)
+    assert [(result["key"], result["outcome"]) for result in results] == [(key, "succeeded") for key in keys]
+    assert all(result["registered_before"] for result in results), "the same content"
+    processes = [
+        set(re.findall(r" - (\d+) - deployment_package - STEP_SUCCESS", Path(result["log"]).read_text()))
+        for result in results
+    ]
+    assert len(processes[0]) == 1
+    assert processes[0] == processes[1]
 
 
 def test_packages_are_looked_at_compared_and_run_again(plant: Plant, variants: Path, tmp_path: Path) -> None:

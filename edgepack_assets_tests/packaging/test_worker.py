@@ -69,3 +69,18 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     with pytest.raises(TransientError, match="the packaging process ended with code -9"):
         worker.expected_contents(built.config, built.lock)
     worker.close()
+
+
+def test_a_worker_prints_where_the_run_that_it_serves_does(built: Built, tmp_path: Path) -> None:
+    worker = PackagingWorker()
+    try:
+        for log in (tmp_path / "first.log", tmp_path / "second.log"):
+            log.write_text("what was there before\n")
+            worker.output = log
+            worker.expected_contents(built.config, built.lock)
+            assert worker._process is not None
+            descriptors = Path("/proc", str(worker._process.pid), "fd")
+            assert [descriptors.joinpath(number).readlink() for number in "12"] == [log, log]
+            assert log.read_text().startswith("what was there before\n")
+    finally:
+        worker.close()

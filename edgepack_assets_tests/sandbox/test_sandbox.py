@@ -586,6 +586,47 @@ def test_one_child_serves_many_jobs_and_ends_with_the_sandbox(
     assert not runs(second)
 
 
+def test_a_child_serves_another_model_only_where_it_is_isolated_in_every_way(
+    sandbox: Sandbox, backend: Backend, call: Call
+) -> None:
+    sandbox.release()  # nothing was started
+    parent = "return os.getppid()"
+    assert call(parent) == call(parent)
+    first = sandbox._child
+    assert first is not None
+    sandbox.release()
+    kept = sandbox._child
+    assert (kept is first) == (not sandbox.isolation.missing)
+    assert backend != "none" or kept is None
+    assert call(parent)
+    child = sandbox._child
+    assert child is not None
+    os.killpg(child.process.pid, signal.SIGKILL)
+    while not child.has_ended():
+        time.sleep(0.01)
+    sandbox.release()
+    assert sandbox._child is None
+    assert call(parent)
+
+
+@ONE_BACKEND
+def test_a_child_does_not_serve_an_environment_that_was_built_anew(
+    sandbox: Sandbox, environment: Environment, call: Call, tmp_path: Path
+) -> None:
+    call("return 1")
+    first = sandbox._child
+    call("return 1")
+    assert sandbox._child is first
+    anew = tmp_path / "environment"
+    anew.symlink_to(environment.folder)
+    sandbox.prepare(replace(environment, folder=anew), [])
+    assert sandbox._child is first  # the same folder by another name
+    other = tmp_path / "other"
+    other.mkdir()
+    sandbox.prepare(replace(environment, folder=other), [])
+    assert sandbox._child is not first
+
+
 def test_a_job_leaves_nothing_to_the_next(sandbox: Sandbox, environment: Environment, call: Call) -> None:
     call(
         "import json; json.planted = 1; os.environ['PLANTED'] = '1'; pathlib.Path.home().joinpath('x').write_text('1')"
