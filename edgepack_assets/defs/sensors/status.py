@@ -13,7 +13,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.sensors import raw_data, run_failures
-from edgepack_assets.defs.sensors.new_models import sensor_name
+from edgepack_assets.defs.sensors.state_store import sensor_name
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
 

@@ -312,7 +312,7 @@ def test_a_registry_that_is_gone_is_skipped_with_its_reason_and_then_a_failure(
     plant.tick()
     before = plant.cursor
     now = [10_000_000_000.0]
-    monkeypatch.setattr(new_models.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
 
     def gone(*_: object) -> None:
         raise ConnectionRefusedError("connection refused")
