@@ -171,11 +171,13 @@ def read_states(
         }
     )
     states: dict[str, State | None] = dict(store.read(names))
-    memory.texts = {name: lasting_text(state) for name, state in states.items() if state is not None}
     if is_first or any(name not in states for name in names):
-        for name, state in take_over().items():
-            if state.started > anew.get(name, 0):
-                states[name] = newest(states.get(name), state)
+        own = {name: state for name, state in take_over().items() if state.started > anew.get(name, 0)}
+        later = {name: state for name, state in own.items() if newest(states.get(name), state) is state}
+        # A row at once: it tells a model type's own sensor, if the project shrinks, that there is something later.
+        store.write({name: state.to_cursor() for name, state in later.items()})
+        states.update(later)
+    memory.texts = {name: lasting_text(state) for name, state in states.items() if state is not None}
     memory.states = states
     memory.turns = {name: turn for name, turn in memory.turns.items() if name in states}
     return cursor

@@ -14,7 +14,6 @@ from dagster import RunRequest
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.defs.sensors import new_models
 from edgepack_assets.defs.sensors.new_models import registry_sensors
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, TransientError
 from edgepack_assets.registry import approval
