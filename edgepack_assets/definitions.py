@@ -16,6 +16,7 @@ from edgepack_assets.defs.assets import ALL_ASSETS
 from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.io_manager import artefact_io_manager
 from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.remote.executor import Remote, executor_for
 from edgepack_assets.defs.resources import edgepack_resource
 from edgepack_assets.defs.sensors import registry_sensors
 from edgepack_assets.defs.sensors.raw_data import raw_data_versions
@@ -29,8 +30,10 @@ def build_defs(
     config_file: Path | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+    remote: Remote | None = None,
 ) -> dg.Definitions:
-    """The definitions for a configuration file (the one in force by default). Raises ConfigError."""
+    """The definitions for a configuration file (the one in force by default). `remote` says how jobs on other machines
+    are run, where that is not what the configuration says. Raises ConfigError."""
     settings = load_settings(config_file)
     if config_file is None and (beside := other_config_beside()) is not None:
         logging.getLogger(__name__).warning(f"using {settings.file}, which {CONFIG_VARIABLE} names, not {beside}")
@@ -47,8 +50,7 @@ def build_defs(
             **(resource_overrides or {}),
         },
         loggers=loggers,
-        # Steps are light: what is heavy runs in children. A process for each would cost seconds a step.
-        executor=dg.in_process_executor,
+        executor=executor_for(settings, remote),
     )
 
 

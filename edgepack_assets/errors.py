@@ -16,6 +16,10 @@ class TransientError(EdgepackError):
     """Seconds after which to try again, where the answer says so."""
 
 
+class RemoteJobError(TransientError):
+    """A job on another machine ended before its run was done, or told less than all. Another attempt may succeed."""
+
+
 class ConfigError(EdgepackError):
     """edgepack.yaml, or a value in it, cannot be used."""
 

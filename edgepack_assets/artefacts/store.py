@@ -30,6 +30,9 @@ from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.partitions import ModelKey
 
+REMOTE_RUNS = "remote_runs"
+"""The folder of the mailboxes of jobs on other machines: defs/remote/mailbox.py."""
+
 
 def open_store(settings: Settings) -> ArtefactStore:
     """The artefact store that the configuration names. In Azure it uses the registry's credential."""
@@ -66,6 +69,11 @@ class ArtefactStore:
         self._backend = open_backend(root, credential, time_limit)
         self._cache = BlobCache(cache)
         self._verified = VerifiedFiles()
+
+    @property
+    def backend(self) -> Backend:
+        """Where the files are kept, for what is no artefact."""
+        return self._backend
 
     # blobs ------------------------------------------------------------------------------------------
 
@@ -218,17 +226,18 @@ class ArtefactStore:
     # garbage ----------------------------------------------------------------------------------------
 
     def garbage(self, needed: Iterable[str], grace: float) -> list[StoredFile]:
-        """Blobs whose digest is not in `needed`, their local copies, and temporary files that a crash left behind, if
-        they were not used for `grace` seconds: a run in progress may not have written its manifest yet."""
+        """Blobs whose digest is not in `needed`, and `replaceable` files, if they were not used for `grace` seconds: a
+        run in progress may not have written its manifest yet."""
         keep = set(needed)
         unneeded = (file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep)
         return [*unneeded, *self.replaceable(grace, keep)]
 
     def replaceable(self, grace: float, needed: Collection[str] = ()) -> list[StoredFile]:
-        """What is garbage whatever the manifests say: temporary files that a crash left behind, and local copies of
-        blobs that are not in `needed`, if they were not used for `grace` seconds."""
+        """What is garbage whatever the manifests say: temporary files and mailboxes of jobs that a crash left behind,
+        and local copies of blobs that are not in `needed`, if they were not used for `grace` seconds."""
         is_remote = self._backend.local_folder is None
-        return [*self._idle("tmp", grace), *(self._cache.garbage(set(needed), grace) if is_remote else ())]
+        left = (*self._idle("tmp", grace), *self._idle(REMOTE_RUNS, grace))
+        return [*left, *(self._cache.garbage(set(needed), grace) if is_remote else ())]
 
     def idle_named(self, kind: str, grace: float) -> dict[str, StoredFile]:
         """Documents of a kind, by key, that were not used for `grace` seconds."""

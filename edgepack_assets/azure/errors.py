@@ -13,6 +13,7 @@ from edgepack_assets.config.registry_settings import AzureCredentialSettings, Az
 from edgepack_assets.errors import EdgepackError, TransientError
 
 DATA_SCIENTIST = "AzureML Data Scientist"
+COMPUTE_OPERATOR = "AzureML Compute Operator"
 REGISTRY_USER = "AzureML Registry User"
 BLOB_CONTRIBUTOR = "Storage Blob Data Contributor"
 
@@ -81,6 +82,10 @@ class AccessError(EdgepackError):
 
     is_token = False
     """The token itself was not accepted (401). Nothing was done, and the next request may bring a newer one."""
+
+
+class MissingRoleError(AccessError):
+    """Who we are is known, and may not do what was asked (403)."""
 
 
 def where(settings: Place) -> str:
@@ -215,7 +220,7 @@ def _forbidden(error: BaseException, at: str, said: str, settings: Place) -> Edg
     role = BLOB_CONTRIBUTOR
     if isinstance(settings, AzureMLRegistrySettings):
         role = REGISTRY_USER if settings.registry_name else DATA_SCIENTIST
-    return AccessError(f"{at}: this identity is not allowed to: give it the role {role} there: {said}")
+    return MissingRoleError(f"{at}: this identity is not allowed to: give it the role {role} there: {said}")
 
 
 def _absent(error: BaseException, at: str, said: str, settings: Place) -> EdgepackError:

@@ -12,6 +12,7 @@ import click
 
 from edgepack_assets.cli.config import config
 from edgepack_assets.cli.lock import lock
+from edgepack_assets.cli.model_show import show
 from edgepack_assets.cli.model_type import model_type
 from edgepack_assets.cli.operations import doctor, env, gc, sensors
 from edgepack_assets.cli.package import package
@@ -42,5 +43,6 @@ def main() -> None:
     partition in Dagster, which packages it."""
 
 
+model.add_command(show)
 for _command in (config, data, doctor, env, gc, lock, model, model_type, package, sensors, sync, ui, webserver):
     main.add_command(_command)

@@ -10,20 +10,28 @@ import json
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
+from edgepack_assets.cli.package_names import find_package
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.config.schema import STAGES, Settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
+from edgepack_assets.operations.compare_packages import package_key
 from edgepack_assets.operations.packages import PackageEntry, list_packages
 from edgepack_assets.packaging.contract import read_contract
-from edgepack_assets.partitions import is_version
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words, resolve
+from edgepack_assets.registry.base import Kind, damaged_in_words
+from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.package_report import read_report
 from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
 from edgepack_assets.tasks.predecessor import registered_zip
 from edgepack_assets.text_format import format_size, format_table
@@ -64,18 +72,22 @@ def package() -> None: ...
 
 
 package.add_command(package_models, _DEFAULT)
+for _command in (compare, run_package, verify_run):
+    package.add_command(_command)
 
 
 @package.command("list")
 @click.argument("model_type", required=False)
 @click.option("--wide", is_flag=True, help="Show every column whole, however wide the terminal is.")
+@click.option("--all", "with_archived", is_flag=True, help="Show archived packages too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything that is known.")
-def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
+def list_(model_type: str | None, wide: bool, with_archived: bool, as_json: bool) -> None:
     """List the registered packages, the newest last."""
     settings = load_settings()
     registry = open_registry(settings)
     types = [model_type] if model_type is not None else list(settings.model_types)
     entries = [entry for name in types for entry in list_packages(name, settings.model_type(name), registry)]
+    entries = [entry for entry in entries if with_archived or entry.archived is None]
     for name in types:
         damaged = registry.damaged(Kind.MODEL, settings.model_type(name).registered_package_name)
         if damaged:
@@ -96,13 +108,28 @@ def list_(model_type: str | None, wide: bool, as_json: bool) -> None:
 @click.argument("package_version", metavar="PACKAGE:VERSION")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
-def show(package_version: str, as_json: bool, interface: bool) -> None:
+@click.option(
+    "--html", is_flag=False, flag_value="-", type=click.Path(path_type=Path, dir_okay=False), metavar="[FILE]",
+    help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
+)  # fmt: skip
+def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:
     """Show all that the registry knows about a package.
 
     PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
     settings = load_settings()
     registry = open_registry(settings)
-    model_type, registered = _find(package_version, settings, registry)
+    model_type, registered = find_package(package_version, settings, registry)
+    if html is not None:
+        if as_json or interface:
+            raise click.UsageError("--html goes alone")
+        page = read_report(
+            registered.resolve(), package_key(model_type, registered, settings).version, open_store(settings)
+        )
+        target = Path(f"{registered.name}_{registered.version}.html") if str(html) == "-" else html
+        with writing(target) as stream:
+            stream.write(page)
+        click.echo(target)
+        return
     if interface:
         with scratch_folder() as folder:
             contract = read_contract(registered_zip(registered, folder, registry))
@@ -122,7 +149,8 @@ def show(package_version: str, as_json: bool, interface: bool) -> None:
     pairs = [
         ("package", str(registered)), ("model", entry.model),
         ("registered", f"{registered.created:%Y-%m-%d %H:%M:%S}Z"),
-        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"), ("size", format_size(content.size)),
+        ("gates", entry.gates), ("stages", ", ".join(entry.stages) or "-"),
+        *([("archived", str(entry.archived))] if entry.archived else []), ("size", format_size(content.size)),
         ("sha256", content.digest), ("location", registered.location),
         *((f"metric {name}", f"{value:.6g}") for name, value in entry.metrics.items()),
         *((f"tag {name}", value) for name, value in sorted(registered.tags.items()) if name in PACKAGE_TAGS),
@@ -143,7 +171,7 @@ _stage = click.option(
     "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
 )
 _line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
-_by = click.option("--by", metavar="NAME", help="Who moves it; the user of this machine by default.")
+_by = click.option("--by", metavar="NAME", help="Who does it; the user of this machine by default.")
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
 
 
@@ -160,7 +188,7 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
     settings = load_settings()
     _check_line(line, settings)
     registry = open_registry(settings)
-    _, registered = _find(package_version, settings, registry)
+    _, registered = find_package(package_version, settings, registry)
     move = stages.promote(registry, registered, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
     where = f"{stage} of {line}" if line else stage
     if move is None:
@@ -188,26 +216,31 @@ def rollback(model_type: str, stage: str, line: str, by: str | None, reason: str
     click.echo(f"{move.package} is in {move} now, in the place of {left.package}")
 
 
+@package.command()
+@click.argument("package_version", metavar="PACKAGE:VERSION")
+@click.option("--undo", is_flag=True, help="Take it out of the archive.")
+@click.option("--force", is_flag=True, help="Archive it although a stage is in use.")
+@_by
+@_reason
+def archive(package_version: str, undo: bool, force: bool, by: str | None, reason: str) -> None:
+    """Hide a package from list, promote and rollback.
+
+    It stays registered with its number and can be downloaded. A package that is in a stage is not archived."""
+    settings = load_settings()
+    registry = open_registry(settings)
+    _, found = find_package(package_version, settings, registry)
+    if undo:
+        done = archives.restore(registry, found)
+        click.echo(f"{found} is {'no longer archived' if done else 'not archived'}")
+        return
+    done = archives.archive(registry, found, by or getpass.getuser(), reason, datetime.now(UTC), force)
+    click.echo(f"{found} is {'archived' if done else 'archived already'}")
+
+
 def _check_line(line: str, settings: Settings) -> None:
     if line and line not in settings.lines:
         known = ", ".join(settings.lines) or "none"
         raise click.BadParameter(f"{line!r} is no line of {settings.file}; `lines` has: {known}", param_hint="--line")
-
-
-def _find(text: str, settings: Settings, registry: Registry) -> tuple[str, RegisteredVersion]:
-    """The model type and the package that PACKAGE:VERSION means. Raises click.BadParameter or NotFoundError."""
-    name, _, version = text.rpartition(":")
-    for model_type, entry in settings.model_types.items():
-        if name in {model_type, entry.registered_package_name}:
-            if version != "latest" and not is_version(version):
-                break
-            given = version if version == "latest" else int(version)
-            return model_type, resolve(registry, Kind.MODEL, entry.registered_package_name, given)
-    known = ", ".join(entry.registered_package_name for entry in settings.model_types.values())
-    raise click.BadParameter(
-        f"{text!r} is no package of {settings.file}: write NAME:VERSION or NAME:latest, with one of {known}",
-        param_hint="PACKAGE:VERSION",
-    )
 
 
 def _row(entry: PackageEntry) -> tuple[str, ...]:
@@ -219,7 +252,8 @@ def _row(entry: PackageEntry) -> tuple[str, ...]:
         size = "?"
     metrics = " ".join(f"{name}={value:.4g}" for name, value in entry.metrics.items())
     created = f"{entry.package.created:%Y-%m-%d %H:%M}Z"
-    return str(entry.package), entry.model, created, entry.gates, ", ".join(entry.stages) or "-", size, metrics
+    stage = ", ".join([*entry.stages, *["archived"] * (entry.archived is not None)])
+    return str(entry.package), entry.model, created, entry.gates, stage or "-", size, metrics
 
 
 def _cut(text: str, room: int) -> str:

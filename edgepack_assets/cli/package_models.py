@@ -93,7 +93,7 @@ def package_models(  # noqa: PLR0917 - one for each option
             return
         dagster_home.add_partitions(wanted)
         requests = _requests(wanted, first, override)
-        if no_wait:
+        if no_wait or (first is None and output_file is None and not _waits(settings, wanted)):
             _hand_over(settings, requests, as_json)
             return
         if output_file is not None:
@@ -125,6 +125,12 @@ def _key(text: str, settings: Settings, registry: Registry) -> ModelKey:
     if damaged := damaged_above(registry, newest):
         click.echo(f"{newest} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
     return ModelKey(name, newest.number)
+
+
+def _waits(settings: Settings, keys: Sequence[ModelKey]) -> bool:
+    """Whether the command waits for its runs: it does unless all are jobs that nobody is to wait for."""
+    computes = [settings.compute_of(key.model_type) for key in keys]
+    return any(not compute.is_remote or compute.wait_for_completion for compute in computes)
 
 
 def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:

@@ -53,7 +53,7 @@ def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
     return tags
 
 
-def _name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
+def name_and_version(ctx: click.Context, param: click.Parameter, given: str) -> tuple[str, Version]:
     name, _, version = given.partition(":")  # the version of a data asset may hold a colon, a name cannot
     is_model = ctx.parent is not None and ctx.parent.info_name == Kind.MODEL.value
     if not name or not (version == "latest" or (is_version if is_model else is_version_text)(version)):
@@ -98,17 +98,33 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if kind is Kind.MODEL:
             _add_partitions_of(added, settings)
 
+    @group.command(
+        "archive",
+        help=f"Take a version of a {noun} out of use.\n\nIt is listed no more (but by list --archived), is not the "
+        "latest, and nothing is made from it. Its files and its number stay. In Azure ML it is archived there."
+        + " Packages are archived with `edgepack package archive`."
+        * (kind is Kind.MODEL),
+    )
+    @click.argument("version", metavar="NAME:VERSION", callback=name_and_version)
+    @click.option("--undo", is_flag=True, help="Take it out of the archive.")
+    def archive(version: tuple[str, Version], undo: bool) -> None:
+        _archive(kind, *version, undo)
+
     @group.command("list", help=f"List every {noun}, or only the versions of NAME.")
     @click.argument("name", required=False)
+    @click.option("--archived", is_flag=True, help="List the archived versions instead.")
     @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
-    def list_(name: str | None, as_json: bool) -> None:
+    def list_(name: str | None, archived: bool, as_json: bool) -> None:
         registry = open_registry(load_settings())
         names = [name] if name is not None else registry.names(kind)
         entries: list[RegisteredVersion | DamagedVersion] = []
         for each in names:
+            if archived:
+                entries += registry.archived(kind, each)
+                continue
             versions, damaged = registry.versions(kind, each), registry.damaged(kind, each)
             entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
-        if name is not None and not entries:
+        if name is not None and not entries and not archived:
             latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
         looked_up = _look_up(entries)
         if as_json:
@@ -128,7 +144,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
         help=f"Copy a version of a {noun} into a folder.\n\nThe copy in DEST is verified; its path is printed."
         + " The .sha256 file of a deployment package is written beside it." * (kind is Kind.MODEL),
     )
-    @click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+    @click.argument("version", metavar="NAME:VERSION", callback=name_and_version)
     @click.argument("dest", type=click.Path(path_type=Path))
     def download(version: tuple[str, Version], dest: Path) -> None:
         settings = load_settings()
@@ -150,10 +166,11 @@ data = _group(Kind.DATA, "data asset")
 
 
 @model.command("approve")
-@click.argument("version", metavar="NAME:VERSION", callback=_name_and_version)
+@click.argument("version", metavar="NAME:VERSION", callback=name_and_version)
 @click.option("--by", metavar="NAME", help="Who approves; the user of this machine by default.")
-def approve(version: tuple[str, Version], by: str | None) -> None:
-    """Approve a version of a model.
+@click.option("--revoke", is_flag=True, help="Take the approval back. Packages that were made stay.")
+def approve(version: tuple[str, Version], by: str | None, revoke: bool) -> None:
+    """Approve a version of a model, or take that back.
 
     With `approval: required` in edgepack.yaml the sensor packages a version only after that."""
     name, number = version
@@ -162,6 +179,13 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
     settings = load_settings()
     registry = open_registry(settings)
     registered = registry.get(Kind.MODEL, name, number)
+    if revoke:
+        if by is not None:
+            raise click.UsageError("--by says who approves: leave it out with --revoke")
+        known = approval.revoke(registry, registered)
+        click.echo(f"{registered} is not approved any more (it was by {known})" if known else
+                   f"{registered} was not approved")  # fmt: skip
+        return
     types = [key for key, entry in settings.model_types.items() if entry.model_name == name]
     if not types:
         click.echo(
@@ -174,6 +198,27 @@ def approve(version: tuple[str, Version], by: str | None) -> None:
         )  # fmt: skip
     approver, is_new = approval.approve(registry, registered, by or getpass.getuser(), datetime.now(UTC))
     click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
+
+
+def _archive(kind: Kind, name: str, number: Version, undo: bool) -> None:
+    if number == "latest":
+        raise click.BadParameter("archive a version by its number", param_hint="NAME:VERSION")
+    settings = load_settings()
+    _refuse_text_in_a_local_registry(name, number, settings)
+    registry = open_registry(settings)
+    if not undo:
+        _refuse_package(kind, name, number, settings)
+    changed = registry.set_archived(kind, name, number, not undo)
+    state = "not archived" if undo else "archived"
+    click.echo(f"{name}:{number} is {state}{'' if changed else ' already' if not undo else ', and was not'}")
+
+
+def _refuse_package(kind: Kind, name: str, number: Version, settings: Settings) -> None:
+    """A package is archived by a tag, so that its number, its lock and the gates' references are still found."""
+    if kind is Kind.MODEL and name in {entry.registered_package_name for entry in settings.model_types.values()}:
+        raise click.BadParameter(
+            f"{name}:{number} is a package: edgepack package archive {name}:{number}", param_hint="NAME:VERSION"
+        )
 
 
 def _check_use(  # noqa: PLR0917 - what is added, and how
@@ -245,6 +290,11 @@ def _look_up(
                 pass  # its files are gone
         found.append((entry, content))
     return found
+
+
+def version_as_json(version: RegisteredVersion) -> dict[str, Any]:
+    """What `list --json` says of a version."""
+    return _as_json(*_look_up([version])[0])
 
 
 def _as_json(version: RegisteredVersion | DamagedVersion, content: _Content) -> dict[str, Any]:

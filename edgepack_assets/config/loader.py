@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgepack_assets.config.compute_settings import ComputeSettings, compute_problems
 from edgepack_assets.config.implementations import keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
@@ -36,6 +37,8 @@ _REGISTRIES: dict[str, type[Section]] = {"local": LocalRegistrySettings, "azure_
 _MUST_EXIST: dict[tuple[str, ...], str] = {
     ("model_types", "*", "code_paths", "*"): "file or folder",
     ("model_types", "*", "requirements_file"): "file",
+    ("model_types", "*", "compute", "conda_path"): "file",
+    ("compute", "conda_path"): "file",
     ("registry", "credential", "certificate_path"): "file",  # a pod's token_file_path may appear later
     ("runtime", "readable_folders", "*"): "file or folder",
     ("runtime", "pythons", "*"): "interpreter",
@@ -149,6 +152,7 @@ def read_config(file: Path | None = None) -> ConfigFile:
         *name_conflicts(config.values.get("model_types")),
         *_missing_files(config.values, file.parent),
         *_text_versions_in_a_local_registry(config.values),
+        *(compute_problems(config.settings) if config.settings is not None else ()),
     ):
         config.add(loc, problem)
     return config
@@ -335,12 +339,18 @@ def _with_absolute_paths(settings: Settings) -> Settings:
     def absolute(path: Path) -> Path:
         return _absolute(base, path)
 
+    def absolute_compute(compute: ComputeSettings) -> ComputeSettings:
+        paths = {key: getattr(compute, key) for key in ("conda_path", "output_file")}
+        named = {key: absolute(path) for key, path in paths.items() if path is not None}
+        return compute.model_copy(update=named) if named else compute
+
     entries = {
         name: entry.model_copy(
             update={
                 "code_paths": tuple(map(absolute, entry.code_paths)),
                 "requirements_file": entry.requirements_file and absolute(entry.requirements_file),
                 "settings": _with_absolute_fields(entry.settings, absolute),
+                "compute": entry.compute and absolute_compute(entry.compute),
             }
         )
         for name, entry in settings.model_types.items()
@@ -362,6 +372,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
             "model_types": entries,
             "registry": registry,
             "run": run.model_copy(update={"output_folders": folders}),
+            "compute": absolute_compute(settings.compute),
             "artefacts": artefacts.model_copy(update={"root": root, "cache": absolute(artefacts.cache)}),
             "runtime": runtime.model_copy(
                 update={

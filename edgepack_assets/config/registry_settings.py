@@ -19,7 +19,7 @@ def _id(text: str | None) -> str | None:
     return stripped or None
 
 
-_OptionalId = Annotated[str | None, AfterValidator(_id)]
+OptionalId = Annotated[str | None, AfterValidator(_id)]
 
 
 def _variable(name: str | None) -> str | None:
@@ -51,8 +51,8 @@ class AzureCredentialSettings(Section):
     type: Literal["default", "service_principal", "managed_identity", "workload_identity"] = Field(
         default="default", description="How to sign in. default: whatever DefaultAzureCredential finds."
     )
-    tenant_id: _OptionalId = Field(default=None, description="The directory (tenant); else AZURE_TENANT_ID.")
-    client_id: _OptionalId = Field(
+    tenant_id: OptionalId = Field(default=None, description="The directory (tenant); else AZURE_TENANT_ID.")
+    client_id: OptionalId = Field(
         default=None,
         description="The application, or the user-assigned managed identity; else AZURE_CLIENT_ID.",
     )
@@ -92,10 +92,10 @@ class AzureMLRegistrySettings(Section):
     """An Azure ML workspace, or an Azure ML registry (`registry_name` alone is enough to find it)."""
 
     type: Literal["azure_ml"] = Field(description="The kind of registry: Azure ML.")
-    subscription_id: _OptionalId = Field(default=None, description="The workspace's subscription.")
-    resource_group: _OptionalId = Field(default=None, description="The workspace's resource group.")
-    workspace_name: _OptionalId = Field(default=None, description="The workspace.")
-    registry_name: _OptionalId = Field(default=None, description="An Azure ML registry, in place of a workspace.")
+    subscription_id: OptionalId = Field(default=None, description="The workspace's subscription.")
+    resource_group: OptionalId = Field(default=None, description="The workspace's resource group.")
+    workspace_name: OptionalId = Field(default=None, description="The workspace.")
+    registry_name: OptionalId = Field(default=None, description="An Azure ML registry, in place of a workspace.")
     credential: AzureCredentialSettings = Field(
         default=AzureCredentialSettings(), description="The identity that is used in Azure."
     )

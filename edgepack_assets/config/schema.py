@@ -20,15 +20,15 @@ from pydantic import (
     model_validator,
 )
 
+from edgepack_assets.config.compute_settings import ComputeSettings, as_experiment_name, compute_workspace
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts, registered_name
-from edgepack_assets.config.registry_settings import LocalRegistrySettings, RegistrySettings
+from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
 from edgepack_assets.config.sensor_settings import SensorSettings
-from edgepack_assets.config.tolerance import Tolerance, read_tolerance
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
-from edgepack_assets.partitions import is_version
 
 EDGE_PYTHONS = ("3.11", "3.12")
 """The Python versions that the AI Inference Server runs (simaticai 2.9 python_version_validator)."""
@@ -71,15 +71,6 @@ def _replacement(line: str | None) -> str | None:
     return _requirement(line) if line else None
 
 
-def _model_version(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    # A value from an environment variable is text.
-    if isinstance(value, str) and is_version(value):
-        return int(value)
-    raise ValueError("a version is a whole number from 1 up")
-
-
 def _data_version(value: object) -> Version:
     if isinstance(value, str) and is_version_text(value):
         return read_version(value)
@@ -88,21 +79,8 @@ def _data_version(value: object) -> Version:
     raise ValueError('a version is latest, a whole number from 1 up, or text, which is quoted: version: "2024-06-01"')
 
 
-STAGES = ("staging", "production")
-"""What a package is used for: tried, or at work."""
-
-
 def _by_environment(value: object) -> object:
     return {"default": value} if isinstance(value, str) else value
-
-
-def _reference(value: object) -> object:
-    if value in ("previous", "training", *STAGES):
-        return value
-    try:
-        return _model_version(value)
-    except ValueError:
-        raise ValueError(f"a reference is {_REFERENCES}") from None
 
 
 def _python_version_in_json(schema: dict[str, Any]) -> None:
@@ -111,8 +89,6 @@ def _python_version_in_json(schema: dict[str, Any]) -> None:
     schema["enum"] = [*EDGE_PYTHONS, *map(float, EDGE_PYTHONS), None]
 
 
-_REFERENCES = "previous, training, staging, production or the number of a model version"
-_Reference = Literal["previous", "training", "staging", "production"]
 _Approval = Literal["auto", "required"]
 _LineName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,39}$")]
 AssetName = Annotated[str, AfterValidator(_asset_name)]
@@ -170,41 +146,6 @@ class DataAssetSettings(Section):
     )
 
 
-class GateSettings(Section):
-    """What a metric must hold: bounds, both inclusive, and how much worse than a reference it may be.
-
-    Which direction is worse depends on the metric; its model type knows.
-    """
-
-    min: Number | None = Field(default=None, description="Lowest value that passes.")
-    max: Number | None = Field(default=None, description="Highest value that passes.")
-    reference: Annotated[
-        _Reference | int | None, BeforeValidator(_reference, json_schema_input_type=_Reference | int | None)
-    ] = Field(
-        default=None,
-        description="previous: the package of the highest lower model version. training: the tag of the model version. "
-        "staging, production: the package that was moved to that stage last, on whichever line. A number: the newest "
-        "package of that model version.",
-    )
-    tolerance: Annotated[
-        Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
-    ] = Field(
-        default=Tolerance(0.0),
-        description="How much worse than the reference the metric may be: a number, or a share such as 5%.",
-        json_schema_extra={"default": 0},
-    )
-
-    @model_validator(mode="after")
-    def _can_pass_and_fail(self) -> GateSettings:
-        if self.min is None and self.max is None and self.reference is None:
-            raise ValueError("a gate needs min, max or reference")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
-        if self.reference is None and "tolerance" in self.model_fields_set:
-            raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
-        return self
-
-
 class ModelTypeSettings(Section):
     """One entry of `model_types`: which models are packaged, how, from what raw data, behind which gates."""
 
@@ -250,6 +191,20 @@ class ModelTypeSettings(Section):
         description="Register also the delta from the version before, for servers that have that version.",
     )
     gates: dict[str, GateSettings] = Field(default_factory=dict, description="Metrics, and what each must hold.")
+    intervals: bool = Field(
+        default=False,
+        description="Show how sure each metric is, and where it is worst. Gates with a confidence do so as well.",
+    )
+    envelope: bool = Field(
+        default=False,
+        description="The package learns from the payload what it is proven on, and tells with each answer how far from "
+        "that its input is.",
+    )
+    fault_probes: Literal["warn", "fail"] | None = Field(
+        default=None,
+        description="Try faults of sensors and small changes on the package. warn: say what changes answers "
+        "unnoticed. fail: the check validation_results.are_complete fails then.",
+    )
     numbering: Literal["map", "fail", "warn"] = Field(
         default="map",
         description="If a new model version numbers its states otherwise than the package before. map: the package "
@@ -272,6 +227,9 @@ class ModelTypeSettings(Section):
         description="Whether a person approves a version before the sensor packages it, or that by run.environment "
         "(default: all others).",
         json_schema_extra={"default": "auto"},
+    )
+    compute: ComputeSettings | None = Field(
+        default=None, description="Keys of the section compute that are others for this model type."
     )
 
     @model_validator(mode="before")
@@ -335,6 +293,9 @@ class Settings(Section):
         default=RuntimeSettings(), description="How environments are built, and the limits of model code."
     )
     run: RunSettings = Field(default=RunSettings(), description="Where a run belongs, and where it may write files.")
+    compute: ComputeSettings = Field(
+        default=ComputeSettings(), description="Where a run's work is done: here, or as a job of Azure ML."
+    )
     sensors: SensorSettings = Field(
         default=SensorSettings(), description="How the sensors look for new model versions."
     )
@@ -370,3 +331,22 @@ class Settings(Section):
             known = ", ".join(sorted(self.model_types))
             raise ConfigError(f"{self.file}: model_types has no entry {name!r}; it has: {known}")
         return self.model_types[name]
+
+    def compute_of(self, model_type: str) -> ComputeSettings:
+        """The compute of a model type: its own keys, else those of the top level. Names and tags of the jobs come from
+        the section run where neither has any."""
+        compute = self.compute.with_keys_of(self.model_type(model_type).compute)
+        named = {
+            "experiment_name": compute.experiment_name or as_experiment_name(self.run.experiment_name),
+            "display_name": compute.display_name or self.run.display_name or None,
+            "build_reference": compute.build_reference or self.run.build_reference or None,
+            "deploy_environment": compute.deploy_environment or self.run.environment or None,
+        }
+        return compute.model_copy(update=named)
+
+    def compute_workspace_of(self, model_type: str) -> AzureMLRegistrySettings:
+        """The workspace that runs the jobs of a model type. Raises ConfigError if none is named."""
+        workspace = compute_workspace(self.compute_of(model_type), self.registry)
+        if workspace is None:
+            raise ConfigError(f"{self.file}: compute names no workspace, and registry is none")
+        return workspace

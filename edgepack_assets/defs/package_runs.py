@@ -26,6 +26,8 @@ import dagster as dg
 
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.jobs import ASSETS, JOB
+from edgepack_assets.defs.remote.dagster_internals import execute_run_of
+from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
@@ -215,17 +217,25 @@ def _execute(  # noqa: PLR0917 - what one process is given
         handler = _Progress(connection)
         _FORWARDED.append(handler)
         try:
-            job = definitions.resolve_job_def(JOB)
-            assets = [dg.AssetKey(name) for name in request.assets]
-            result = job.execute_in_process(
-                run_config={**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}},
-                instance=instance, partition_key=str(request.key), asset_selection=assets, raise_on_error=False,
-                run_id=run_id,
-            )  # fmt: skip
+            config = {**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}}
+            run = _run(definitions.resolve_job_def(JOB), instance, request, config, run_id)
         finally:
             _FORWARDED.remove(handler)
-        outcome = outcome_of(instance, result.dagster_run)
+        outcome = outcome_of(instance, run)
         connection.send(PackageResult(request.key, outcome, run_id, tuple(handler.reasons), handler.package, log))
+
+
+def _run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, request: PackageRequest, config: Mapping[str, Any], run_id: str
+) -> dg.DagsterRun:
+    if job.executor_def.name == REMOTE_EXECUTOR:
+        return execute_run_of(job, instance, request.key, request.assets, config, run_id)
+    assets = [dg.AssetKey(name) for name in request.assets]
+    result = job.execute_in_process(
+        run_config=dict(config), instance=instance, partition_key=str(request.key), asset_selection=assets,
+        raise_on_error=False, run_id=run_id,
+    )  # fmt: skip
+    return result.dagster_run
 
 
 _FORWARDED: list[logging.Handler] = []

@@ -6,8 +6,10 @@ Each returns the answer if it is one, and raises UnfitAnswerError with what was 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -21,10 +23,13 @@ from edgepack_assets.model_types.interface import (
     ComponentSpec,
     Conversion,
     Converted,
+    GpuModel,
     ModelSource,
     Parameter,
+    PipelineComponent,
     Preparation,
     Prepared,
+    Samples,
     Score,
     Variable,
 )
@@ -168,6 +173,11 @@ def png(answer: Any) -> bytes:
     return answer  # type: ignore[no-any-return]
 
 
+def optional_png(answer: Any) -> bytes | None:
+    """None or the bytes of a PNG."""
+    return None if answer is None else png(answer)
+
+
 def model_source(answer: Any) -> ModelSource:
     """a ModelSource: `files` from relative paths to existing files, `model` JSON, the rest text as it says."""
     source = _is(answer, ModelSource)
@@ -179,8 +189,10 @@ def model_source(answer: Any) -> ModelSource:
             if not _is(file, Path, f"{subject}, {name}").is_file():
                 raise UnfitAnswerError(f"{subject} with {name}: {file}, which is no file")
     json_object(source.model), json_object(source.arguments)
-    for field in ("requirements", "constraints"):
-        for line in _is(getattr(source, field), tuple, field):
+    if source.packaged_requirements is not None:
+        _is(source.packaged_requirements, tuple, "packaged_requirements")
+    for field in ("requirements", "constraints", "packaged_requirements"):
+        for line in _is(getattr(source, field) or (), tuple, field):
             try:
                 Requirement(_is(line, str, field))
             except InvalidRequirement as error:
@@ -255,6 +267,34 @@ def component_spec(answer: Any) -> ComponentSpec:
     return spec
 
 
+def pipeline(is_wanted: bool) -> Callable[[Any], tuple[PipelineComponent, ...]]:
+    """A check for the components of a package of several, which `is_wanted` or must not be."""
+
+    def check(answer: Any) -> tuple[PipelineComponent, ...]:
+        for each in _is(answer, tuple):
+            _is(_is(each, PipelineComponent).name, str, "a name"), _is(each.spec, ComponentSpec, f"{each.name}: spec")
+            if not re.fullmatch(r"[-a-zA-Z0-9_]{1,100}", each.name):
+                raise UnfitAnswerError(f"a component {each.name!r:.120}; names are of letters, digits, - and _")
+            file = "entrypoint.py" if each.gpu is None else "1/model.onnx"
+            if not (_is(each.folder, Path, f"{each.name}: folder") / file).is_file():
+                raise UnfitAnswerError(f"a component {each.name} whose folder holds no {file}")
+            if each.gpu is not None:
+                _is(each.gpu, GpuModel, f"{each.name}: gpu")
+        if len({each.name for each in answer}) != len(answer):
+            raise UnfitAnswerError(f"components of one name: {', '.join(each.name for each in answer)}")
+        if sum(each.gpu is not None for each in answer) != is_wanted:
+            raise UnfitAnswerError(
+                f"{len(answer)} components, of which {'not one is' if is_wanted else 'some are'} for the GPU runtime"
+            )
+        if answer:
+            first, last = answer[0].spec, answer[-1].spec
+            component_spec(ComponentSpec("", first.inputs, last.outputs, last.metrics))
+        return answer  # type: ignore[no-any-return]
+
+    check.__doc__ = "a tuple of PipelineComponents" if is_wanted else "an empty tuple, for there is one component"
+    return check
+
+
 def _once(subject: str, variables: Iterable[Variable | Parameter]) -> None:
     names = [variable.name for variable in variables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -320,7 +360,28 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
             _table(rows_of_it, f"the table {title!r}")
         for picture in mapping(score.pictures).values():
             png(picture)
+        if score.samples is not None:
+            _samples(_is(score.samples, Samples), metric_names)
         return score
 
-    check.__doc__ = f"a Score with the metrics {', '.join(sorted(metric_names))} as numbers, rows, tables and pictures"
+    check.__doc__ = (
+        f"a Score with the metrics {', '.join(sorted(metric_names))} as numbers, rows, tables and pictures; in its "
+        "samples, sequences of one length"
+    )
     return check
+
+
+def _samples(found: Samples, metric_names: frozenset[str]) -> None:
+    count = len(found.records)
+    if stray := sorted({*found.values, *found.macro} - metric_names):
+        raise UnfitAnswerError(f"samples of {', '.join(stray)}, which is no metric")
+    labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
+    for name, values in {**found.values, **labels, **found.slices}.items():
+        if len(values) != count:
+            raise UnfitAnswerError(f"samples with {count} records and {len(values)} entries of {name}")
+    for name, numbers in {"records": found.records, **found.values, **labels}.items():
+        for number in numbers:
+            if not math.isfinite(number):
+                raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
+    if any(one >= other for one, other in pairwise(found.records)):
+        raise UnfitAnswerError("samples whose records do not ascend")

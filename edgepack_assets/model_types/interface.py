@@ -26,6 +26,7 @@ from edgepack_assets.config.implementations import INTERFACE_VERSION
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, ModelError, PluginError, RawDataError
+from edgepack_assets.model_types.component_spec import SDK_TYPES, ComponentSpec, Parameter, Variable
 from edgepack_assets.model_types.conversion import (
     Compared,
     Comparison,
@@ -35,6 +36,7 @@ from edgepack_assets.model_types.conversion import (
     SideJobs,
     SideResult,
 )
+from edgepack_assets.model_types.pipeline import GpuModel, GpuTensor, PipelineComponent
 from edgepack_assets.model_types.records import (
     Answer,
     Label,
@@ -46,8 +48,8 @@ from edgepack_assets.model_types.records import (
     gzip_writer,
     read_lines,
 )
+from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
-from edgepack_assets.sandbox.value_types import TYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +58,7 @@ __all__ = [
     "INTERFACE_VERSION",
     "SDK_TYPES",
     "Answer",
+    "Answered",
     "ArrayType",
     "CheckRow",
     "Compared",
@@ -64,6 +67,8 @@ __all__ = [
     "ComponentSpec",
     "Conversion",
     "Converted",
+    "GpuModel",
+    "GpuTensor",
     "Label",
     "ModelError",
     "ModelSource",
@@ -72,6 +77,7 @@ __all__ = [
     "Parameter",
     "Payload",
     "PayloadWriter",
+    "PipelineComponent",
     "PluginError",
     "Preparation",
     "Prepared",
@@ -79,6 +85,7 @@ __all__ = [
     "RawDataError",
     "Record",
     "Results",
+    "Samples",
     "Score",
     "Section",
     "SideJob",
@@ -91,44 +98,6 @@ __all__ = [
     "gzip_writer",
     "read_lines",
 ]
-
-SDK_TYPES = TYPES
-"""Types of variables that the AI Inference Server knows (simaticai 2.9); arrays may state a size, DoubleArray[3]."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An input, output or metric of the component: name, type of SDK_TYPES, description."""
-
-    name: str
-    type: str
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A pipeline parameter that can be changed while the pipeline runs.
-
-    The entrypoint has `update_parameters(params: dict)` for that, which is called before the first record too."""
-
-    name: str
-    type: str
-    default: int | float | str | bool
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class ComponentSpec:
-    """What the component declares to the server. `periodicity` is in milliseconds, None without timeshifting.
-
-    A name of a metric has an underscore, and its type is String: the component gives JSON, {"value": x}."""
-
-    description: str
-    inputs: tuple[Variable, ...]
-    outputs: tuple[Variable, ...]
-    metrics: tuple[Variable, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    periodicity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +114,8 @@ class ModelSource:
     a model that the component can run; `files` and `model` are then those of `Converted.source`. `pinned_with`: the
     `3.x` that `requirements` were written with, where `python_version` is None as another runs the model too: it is
     taken if the usual one lacks some of them.
+    `packaged_requirements`: of a package of several components what its Python components need; `requirements` are
+    then those of the environment that stands for the server's GPU runtime, in which the model is inspected, too.
     """
 
     files: Mapping[str, Path]
@@ -157,6 +128,7 @@ class ModelSource:
     component_files: Mapping[str, Path] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion | None = None
+    packaged_requirements: tuple[str, ...] | None = None
     pinned_with: str | None = None
 
 
@@ -218,12 +190,14 @@ class Preparation(ABC, Generic[_Report]):
 class Score:
     """Metrics of a package: the model type's `metric_names`, of the `optional_metrics` among them those that this model
     has; NaN where one is not defined. `parts` are what must hold before any gate is looked at (e.g. that every record
-    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes."""
+    has an answer). `tables` maps a title to rows, `pictures` a title to PNG bytes. `samples` are the records of which
+    metrics are means, for gates with a confidence."""
 
     metrics: Mapping[str, float]
     parts: tuple[CheckRow, ...]
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Samples | None = None
 
 
 class Trial(ABC):
@@ -238,6 +212,16 @@ class Trial(ABC):
     def rows(self, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """Rows of the check, which only warn, and a table. Raises ComponentError where `answer` is not what the
         function returns."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a package, called `name`, answered to a payload. `inspection` is what `inspect_model` returned for its
+    model, None where that is not at hand any more."""
+
+    name: str
+    results: Results
+    inspection: Mapping[str, Any] | None = None
 
 
 class ModelType(ABC):
@@ -275,6 +259,14 @@ class ModelType(ABC):
     category_output: ClassVar[str | None] = None
     """The output that says which of several states or classes a record belongs to, as a number or a text. A new model
     version is compared in it with the package before. None: it is not compared."""
+    envelope_per: ClassVar[str | None] = None
+    """What gives a value of the envelope's metrics: a window, an image. None: there is no envelope. Else, where the
+    entry sets `envelope`, envelope/component/ and the folder component_envelope/ are laid over the component's others,
+    `learn_envelope(arguments)` of child_tasks.py gets `records` and `count` as `prepare` does and returns what
+    envelope.LearnedEnvelope says. That goes into model.json and the inspection, under `envelope`, and `component_spec`
+    declares the metrics then."""
+    envelope_tasks: ClassVar[str] = "child_tasks.py"
+    """The file that defines `learn_envelope` and `probe_faults`. One of another name is alone in the sandbox."""
 
     @property
     def folder(self) -> Path:
@@ -322,6 +314,17 @@ class ModelType(ABC):
         """What the component must know of the inspection: added to model.json (JSON)."""
         return {}
 
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """The components that ship one after the other in place of the one that was laid out in `component` and
+        inspected there; none where that one ships. Their folders are made in `work`. A source with
+        `packaged_requirements` has some, with exactly one for the GPU runtime. Trials then get the files of the first
+        component, with the model of the GPU component.
+
+        Raises ModelError."""
+        return ()
+
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Rows of the config package's check on the inspection: what is only assumed, for example."""
         return []
@@ -347,6 +350,13 @@ class ModelType(ABC):
         """What to try on the packaged model beside what it answered; None where there is nothing to find out."""
         return None
 
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """What faults to try on the packaged model, where `fault_probes` is set; None where there are none. Rows that
+        do more than warn fail validation_results.are_complete."""
+        return None
+
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """How far the answers of a converted model are those of the original. Only asked where there is one."""
         return Comparison((), ())
@@ -360,3 +370,14 @@ class ModelType(ABC):
     @abstractmethod
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """A PNG of the answers."""
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """A PNG of what two packages answer to the same payload; None where a table says it as well."""
+        return None
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """As `write_payload`, of a file or folder of a user's: without tags, and without what is there for scoring
+        alone, such as labels. `work` is an empty folder. Raises RawDataError."""
+        return self.write_payload(recording, {}, writer, entry)

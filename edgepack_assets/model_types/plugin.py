@@ -18,6 +18,7 @@ from edgepack_assets.errors import ComponentError, EdgepackError, ModelError, Pl
 from edgepack_assets.filesystem.atomic_files import is_transient
 from edgepack_assets.model_types import answers
 from edgepack_assets.model_types.interface import (
+    Answered,
     ArrayType,
     Compared,
     Comparison,
@@ -27,6 +28,7 @@ from edgepack_assets.model_types.interface import (
     ModelType,
     Payload,
     PayloadWriter,
+    PipelineComponent,
     Preparation,
     Prepared,
     Prepped,
@@ -65,6 +67,8 @@ class Plugin:
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
         self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
+        self.envelope_per: str | None = self._attribute("envelope_per", answers.instance_of(str, type(None)))
+        self.envelope_tasks: str = self._attribute("envelope_tasks", answers.instance_of(str))
         self.inspection: type[UntrustedReport] = self._attribute("inspection", answers.report_class)
         self.preparation: Preparation[Any] | None = self._attribute("preparation", answers.preparation)
         self.folder = self._attribute("folder", answers.instance_of(Path))
@@ -112,6 +116,13 @@ class Plugin:
         nothing = answers.instance_of(type(None))
         self._call("finish_component", nothing, self._plugin.finish_component, component, source)
 
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """See ModelType."""
+        check = answers.pipeline(source.packaged_requirements is not None)
+        return self._call("pipeline", check, self._plugin.pipeline, component, source, inspection, work)
+
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """See ModelType."""
         return self._call("component_spec", answers.component_spec, self._plugin.component_spec, inspection)
@@ -146,6 +157,16 @@ class Plugin:
         check = answers.instance_of(Trial, type(None))
         trial: Trial | None = self._call("trial", check, self._plugin.trial, payload, results, inspection, entry, work)
         return trial
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """See ModelType."""
+        check = answers.instance_of(Trial, type(None))
+        probes: Trial | None = self._call(
+            "probes", check, self._plugin.probes, payload, results, inspection, entry, work
+        )
+        return probes
 
     def trial_rows(self, trial: Trial, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """See Trial.rows."""
@@ -189,6 +210,19 @@ class Plugin:
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """See ModelType."""
         return self._call("results_picture", answers.png, self._plugin.results_picture, payload, results, inspection)
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """See ModelType."""
+        return self._call(
+            "comparison_picture", answers.optional_png, self._plugin.comparison_picture, payload, before, now
+        )
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """See ModelType."""
+        method = self._plugin.write_recording
+        return self._call("write_recording", answers.json_object, method, recording, writer, entry, work)
 
     def _attribute(self, name: str, check: Callable[[Any], _T]) -> _T:
         return self._call(name, check, lambda: getattr(self._plugin, name))

@@ -13,6 +13,7 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import model_type
 from edgepack_assets.model_types.interface import PayloadWriter
+from edgepack_assets.model_types.model_folder.damage import why_damaged
 from edgepack_assets.registry.base import Kind
 
 _ENOUGH = 10_000
@@ -29,8 +30,10 @@ def using_types(kind: Kind, name: str, settings: Settings) -> list[str]:
 
 
 def why_useless(kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings) -> str | None:
-    """Why none of the model types that use the name can use these files, a line for each; None if one can, or if there
-    is no such type."""
+    """Why none of the model types that use the name can use these files, a line for each, or which of a model's files
+    is damaged; None if one can, or if there is no such type."""
+    if kind is Kind.MODEL and using_types(kind, name, settings) and (damage := why_damaged(path)) is not None:
+        return damage
     reasons = []
     for key in using_types(kind, name, settings):
         entry = settings.model_type(key)

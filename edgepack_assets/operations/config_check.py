@@ -1,4 +1,5 @@
-"""What is wrong with edgepack.yaml: the mistakes that the loader finds, and gates on metrics that do not exist.
+"""What is wrong with edgepack.yaml: the mistakes that the loader finds, gates on metrics that do not exist, and files
+for jobs of Azure ML that cannot be read.
 
 The loader does not know model types, so it cannot know their metrics.
 """
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edgepack_assets.config.compute_settings import ComputeSettings
 from edgepack_assets.config.loader import read_config
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.errors import PluginError
+from edgepack_assets.errors import EdgepackError, PluginError
 from edgepack_assets.model_types import model_type
 
 
@@ -19,7 +21,27 @@ def check_config(file: Path | None = None) -> Settings:
     config = read_config(file)
     for keys, problem in unknown_metrics(config.values.get("model_types")):
         config.add(keys, problem)
+    for keys, problem in _wrong_conda_files(config.settings):
+        config.add(keys, problem)
     return config.raise_if_wrong()
+
+
+def _wrong_conda_files(settings: Settings | None) -> Iterator[tuple[Sequence[int | str], str]]:
+    """(keys, message) for each compute.conda_path whose file is there and is no conda file."""
+    if settings is None:
+        return
+    sections: dict[tuple[str, ...], ComputeSettings | None] = {("compute",): settings.compute}
+    sections |= {("model_types", name, "compute"): entry.compute for name, entry in settings.model_types.items()}
+    for keys, section in sections.items():
+        path = section.conda_path if section is not None else None
+        if path is None or not path.is_file():
+            continue
+        from edgepack_assets.compute.azure_ml.environment import read_conda
+
+        try:
+            read_conda(path)
+        except EdgepackError as error:
+            yield (*keys, "conda_path"), str(error)
 
 
 def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:

@@ -56,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _authorities(settings)
     yield _tried("storage", "artefact store", lambda: _store(settings))
     yield from _registry(settings)
+    yield from _compute(settings)
     yield from _model_types(settings)
     yield from _isolation(settings)
 
@@ -153,6 +154,23 @@ def _registry(settings: Settings) -> Iterator[Finding]:
             yield Finding("registry", step.step, step.ok, step.words)
     if holds:
         yield _tried("registry", "what is in it", lambda: _count(settings))
+
+
+def _compute(settings: Settings) -> Iterator[Finding]:
+    """What jobs of Azure ML need, once for each section that differs. Nothing if all work is done here."""
+    examined = []
+    for name in settings.model_types:
+        compute = settings.compute_of(name)
+        if not compute.is_remote:
+            continue
+        workspace = settings.compute_workspace_of(name)
+        if (compute, workspace) in examined:
+            continue
+        examined.append((compute, workspace))
+        from edgepack_assets.compute.azure_ml import check_compute
+
+        for step in check_compute(compute, workspace):
+            yield Finding("compute", step.step, step.ok, step.words)
 
 
 def _count(settings: Settings) -> str:

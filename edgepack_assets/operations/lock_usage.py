@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
+from edgepack_assets.tasks.context import SERVER_LOCK
 from edgepack_assets.tasks.conversion import PART as CONVERSION
-from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY
+from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY, SERVER_LOCK_DIGEST, SERVER_LOCK_KEY
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,9 @@ def lock_uses(
             damaged.append(error)
     for name in registry.names(Kind.MODEL):
         for version in registry.versions(Kind.MODEL, name):
-            if LOCK_KEY in version.tags:
-                uses.append(LockUse(str(version), version.tags[LOCK_KEY], version.tags.get(LOCK_DIGEST)))
+            uses += _of_tags(str(version), version.tags)
     for each in damaged_models(registry):
-        if LOCK_KEY in each.tags:
-            uses.append(LockUse(str(each), each.tags[LOCK_KEY], each.tags.get(LOCK_DIGEST)))
+        uses += _of_tags(str(each), each.tags)
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
         if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)
@@ -65,9 +64,14 @@ def lock_uses(
     return uses
 
 
+def _of_tags(who: str, tags: Mapping[str, str]) -> list[LockUse]:
+    pairs = ((LOCK_KEY, LOCK_DIGEST), (SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
+    return [LockUse(who, tags[key], tags.get(digest)) for key, digest in pairs if key in tags]
+
+
 def _uses_of(artefact: Artefact, store: ArtefactStore) -> Iterator[LockUse]:
-    if "lock" in artefact.parts:
-        document = store.read_json(artefact.parts["lock"])
+    for part in {"lock", SERVER_LOCK} & artefact.parts.keys():
+        document = store.read_json(artefact.parts[part])
         yield LockUse(str(artefact.partition), document["key"], digest_of(document), document)
     if CONVERSION in artefact.parts:
         for used in store.read_json(artefact.parts[CONVERSION])["locks"]:

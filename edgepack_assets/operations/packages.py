@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
@@ -13,6 +13,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks import stages
+from edgepack_assets.tasks.archive import Archived, archived
 from edgepack_assets.tasks.package_history import by_model_version
 from edgepack_assets.tasks.package_tags import GATES_OVERRIDDEN, MODEL_NAME, MODEL_VERSION
 from edgepack_assets.text_format import format_table
@@ -47,6 +48,7 @@ class PackageEntry:
     gates: str
     metrics: Mapping[str, float]
     stages: tuple[str, ...]
+    archived: Archived | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All of it, with every tag."""
@@ -59,6 +61,7 @@ class PackageEntry:
             "gates": self.gates,
             "metrics": dict(self.metrics),
             "stages": list(self.stages),
+            "archived": None if self.archived is None else asdict(self.archived),
             "location": self.package.location,
             "tags": dict(self.package.tags),
         }
@@ -74,7 +77,7 @@ def list_packages(model_type: str, entry: ModelTypeSettings, registry: Registry)
         PackageEntry(
             model_type, package, f"{package.tags.get(MODEL_NAME, '?')}:{package.tags.get(MODEL_VERSION, '?')}",
             "overridden" if GATES_OVERRIDDEN in package.tags else "passed", metrics_of(entry, package.tags),
-            tuple(sorted(in_stages[package.number])),
+            tuple(sorted(in_stages[package.number])), archived(package),
         )
         for package in packages
     ]  # fmt: skip

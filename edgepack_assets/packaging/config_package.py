@@ -7,7 +7,8 @@ are the zip format's epoch: a package is identified by its content, not by when 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
 from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
 from edgepack_assets.model_types.interface import ComponentSpec
+from edgepack_assets.model_types.pipeline import GpuTensor, PipelineComponent
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import COMPONENT, UNSTAMPED_ID, UNSTAMPED_TIME, UNSTAMPED_VERSION
 
@@ -26,6 +28,7 @@ LOCK_FILE = "requirements.lock"
 """In the component: the full lock with hashes, as pip's `--require-hashes` takes it."""
 
 _RESERVED = (REQUIREMENTS_TXT, LOCK_FILE, PYTHON_PACKAGES_ZIP)
+_GPU_MODEL = "1/model.onnx"
 _TIMES = ("createdOn", "updatedOn")
 _LARGEST_FOR_SDK = 1 << 20
 
@@ -38,41 +41,67 @@ def config_package_name(package_name: str) -> str:
 def build_config_package(  # noqa: PLR0917 - six things, none a part of another
     component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path
 ) -> Path:
-    """Let the SDK save the pipeline of the component in `component_folder` (all of its files ship, entrypoint.py
-    is its entrypoint) and write it anew, reproducibly, into `work`.
+    """The config package of one component, whose files are in `component_folder`: see build_pipeline_package."""
+    component = PipelineComponent(COMPONENT, component_folder, spec)
+    return build_pipeline_package((component,), lock, package_name, description, work)
 
-    Raises PackageError if the SDK refuses what the component declares or holds."""
-    with quiet_import():
-        from simaticai.deployment import PythonComponent
 
-    for name in _RESERVED:
-        if (component_folder / name).exists():
-            raise PackageError(
-                f"the component holds {name}, which the packaging writes itself: rename the model's file"
-            )
-    shipped = _shipped_files(component_folder)
+def build_pipeline_package(
+    components: Sequence[PipelineComponent], lock: Lock, package_name: str, description: str, work: Path
+) -> Path:
+    """Let the SDK save the pipeline of the components, one after the other, and write it anew, reproducibly, into
+    `work`. All files of a component's folder ship; entrypoint.py is the entrypoint of a Python component, and `lock`
+    is what each of these needs.
+
+    Raises PackageError if the SDK refuses what a component declares or holds."""
+    made: list[Any] = []
+    given_otherwise: dict[str, Path] = {}
     with disk_errors(work):
-        (component_folder / LOCK_FILE).write_text(lock.as_requirements(hashes=True), encoding="utf-8")
-        large = _large_files(component_folder, shipped)
-        given = _without_contents(component_folder, [*shipped, LOCK_FILE], large, work / "given")
-        component = PythonComponent(name=COMPONENT, python_version=lock.python, desc=spec.description)
         try:
-            pins = work / REQUIREMENTS_TXT
-            pins.write_text(lock.as_requirements(), encoding="utf-8")
-            component.add_resources(given, [*shipped, LOCK_FILE])
-            component.set_entrypoint("entrypoint.py")
-            component.set_requirements(pins)
-            pipeline = _pipeline(component, spec, package_name, description)
+            for each in components:
+                add = _add_python_component if each.gpu is None else _add_gpu_component
+                given_otherwise |= add(each, lock, work, made)
+            pipeline = _pipeline(made, [each.spec for each in components], package_name, description)
             saved = Path(pipeline.save(work / "saved", package_id=UNSTAMPED_ID, version=UNSTAMPED_VERSION))
         except (AssertionError, ValueError, RuntimeError) as error:
             raise PackageError(f"the SDK refuses the component: {' '.join(str(error).split())}") from error
         finally:
-            dependencies = component.python_dependencies
-            for folder in (dependencies.python_packages, dependencies.temp):  # the SDK never removes them
-                shutil.rmtree(folder)
+            for dependencies in (each.python_dependencies for each in made if hasattr(each, "python_dependencies")):
+                for folder in (dependencies.python_packages, dependencies.temp):  # the SDK never removes them
+                    shutil.rmtree(folder)
         target = work / config_package_name(package_name)
-        write_zip(target, _files(saved.parent / saved.name.removesuffix(".zip"), component_folder, large))
+        write_zip(target, _files(saved.parent / saved.name.removesuffix(".zip"), given_otherwise))
     return target
+
+
+def _add_python_component(each: PipelineComponent, lock: Lock, work: Path, made: list[Any]) -> dict[str, Path]:
+    """Add the SDK's component to `made`. The files that it did not see: name in the package -> file."""
+    with quiet_import():
+        from simaticai.deployment import PythonComponent
+
+    for name in _RESERVED:
+        if (each.folder / name).exists():
+            raise PackageError(
+                f"the component holds {name}, which the packaging writes itself: rename the model's file"
+            )
+    shipped = _shipped_files(each.folder)
+    (each.folder / LOCK_FILE).write_text(lock.as_requirements(hashes=True), encoding="utf-8")
+    large = _large_files(each.folder, shipped)
+    given = _without_contents(each.folder, [*shipped, LOCK_FILE], large, work / "given" / each.name)
+    component = PythonComponent(name=each.name, python_version=lock.python, desc=each.spec.description)
+    made.append(component)
+    pins = work / REQUIREMENTS_TXT
+    pins.write_text(lock.as_requirements(), encoding="utf-8")
+    component.add_resources(given, [*shipped, LOCK_FILE])
+    component.set_entrypoint("entrypoint.py")
+    component.set_requirements(pins)
+    for variable in each.spec.inputs:
+        component.add_input(variable.name, variable.type, variable.description)
+    for variable in each.spec.outputs:
+        component.add_output(variable.name, variable.type, variable.description)
+    for variable in each.spec.metrics:
+        component.add_metric(variable.name, variable.description)
+    return {f"{each.name}/{name}": each.folder / name for name in large}
 
 
 def _large_files(folder: Path, shipped: Iterable[str]) -> set[str]:
@@ -106,32 +135,75 @@ def _shipped_files(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _pipeline(component: Any, spec: ComponentSpec, package_name: str, description: str) -> Any:
-    """The SDK's pipeline of the one component."""
+def _add_gpu_component(each: PipelineComponent, lock: Lock, work: Path, made: list[Any]) -> dict[str, Path]:
+    """As for a Python component, without a lock. The SDK reads a graph of no nodes with the inputs and outputs of the
+    model: it would build the whole model in this process."""
+    with quiet_import():
+        from onnx import helper
+        from simaticai.deployment import GPURuntimeComponent
+        from simaticai.helpers.model_config import TensorRTOptimization
+
+    gpu = each.gpu
+    assert gpu is not None
+    shipped = _shipped_files(each.folder)
+    if shipped != [_GPU_MODEL]:
+        raise PackageError(f"the GPU component {each.name} holds {', '.join(shipped)}; it is {_GPU_MODEL} alone")
+
+    def tensors(of: Sequence[GpuTensor]) -> list[Any]:
+        return [
+            helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(_dtype(tensor)), tensor.shape)
+            for tensor in of
+        ]
+
+    stand_in = work / "given" / each.name / "model.onnx"
+    stand_in.parent.mkdir(parents=True)
+    graph = helper.make_graph([], "stand_in", tensors(gpu.inputs), tensors(gpu.outputs))
+    stand_in.write_bytes(helper.make_model(graph).SerializeToString())
+    optimization = None
+    if gpu.tensorrt is not None:
+        optimization = TensorRTOptimization()
+        optimization.parameters |= {key: value for key, value in gpu.tensorrt.items() if key in optimization.parameters}
+        for key in gpu.tensorrt.keys() - optimization.parameters.keys():
+            optimization.add_extra_parameter(key, gpu.tensorrt[key])
+    component = GPURuntimeComponent(name=each.name, desc=each.spec.description)
+    component.use_model(stand_in, gpu.max_batch_size, optimization=optimization, warmup=gpu.warmup)
+    made.append(component)
+    return {f"{each.name}/{_GPU_MODEL}": each.folder / _GPU_MODEL}
+
+
+def _dtype(tensor: GpuTensor) -> Any:
+    import numpy as np
+
+    return np.dtype(tensor.dtype)
+
+
+def _pipeline(components: Sequence[Any], specs: Sequence[ComponentSpec], package_name: str, description: str) -> Any:
+    """The SDK's pipeline of the components, each wired to the one before it by the names of variables."""
     with quiet_import():
         from simaticai.deployment import Pipeline
 
-    for variable in spec.inputs:
-        component.add_input(variable.name, variable.type, variable.description)
-    for variable in spec.outputs:
-        component.add_output(variable.name, variable.type, variable.description)
-    for variable in spec.metrics:
-        component.add_metric(variable.name, variable.description)
-    pipeline = Pipeline.from_components([component], name=package_name, version=UNSTAMPED_VERSION, desc=description)
-    for parameter in spec.parameters:
+    pipeline = Pipeline.from_components(
+        list(components), name=package_name, version=UNSTAMPED_VERSION, desc=description
+    )
+    for before, component in pairwise(components):
+        # the SDK only warns of these
+        given = {name: each["type"] for name, each in before.outputs.items()}
+        if loose := sorted(name for name, each in component.inputs.items() if given.get(name) != each["type"]):
+            raise PackageError(f"{before.name} does not give what {component.name} takes: {', '.join(loose)}")
+    for parameter in (parameter for spec in specs for parameter in spec.parameters):
         pipeline.add_parameter(parameter.name, parameter.default, parameter.type, desc=parameter.description)
-    if spec.periodicity is not None:
-        pipeline.set_timeshifting_periodicity(spec.periodicity)
+    for periodicity in (spec.periodicity for spec in specs if spec.periodicity is not None):
+        pipeline.set_timeshifting_periodicity(periodicity)
     return pipeline
 
 
-def _files(top: Path, component_folder: Path, large: Collection[str]) -> dict[str, Content]:
-    """What the SDK saved, as it goes into our zip, with the large files of the component."""
+def _files(top: Path, given_otherwise: Mapping[str, Path]) -> dict[str, Content]:
+    """What the SDK saved, as it goes into our zip, with the files that it did not see."""
     # The SDK's runner takes the zip's first entry for the top folder.
     files: dict[str, Content] = {f"{top.name}/": b""}
     for path in top.rglob("*"):
         name = path.relative_to(top).as_posix()
-        if path.is_dir() or name == f"{COMPONENT}/{PYTHON_PACKAGES_ZIP}":
+        if path.is_dir() or (path.name == PYTHON_PACKAGES_ZIP and path.parent.parent == top):
             continue  # the SDK's is empty: the lock names the wheels, and the deployment package holds them
         if name == TELEMETRY_YAML:
             continue  # it tells of this machine and this moment, and a package must be the same on any
@@ -142,7 +214,7 @@ def _files(top: Path, component_folder: Path, large: Collection[str]) -> dict[st
             files[f"{top.name}/{name}"] = path.read_text().encode()
         else:
             files[f"{top.name}/{name}"] = path
-    return files | {f"{top.name}/{COMPONENT}/{name}": component_folder / name for name in large}
+    return files | {f"{top.name}/{name}": file for name, file in given_otherwise.items()}
 
 
 def normalised(text: bytes) -> bytes:

@@ -4,11 +4,11 @@ never resolving again, and stamped with version and package id."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from simaticai.packaging.constants import PACKAGE_SIZE_HARD_LIMIT, PACKAGE_SIZE_LIMIT
@@ -29,10 +29,12 @@ from edgepack_assets.packaging.stamp import (
     PACKAGES,
     RUNTIME,
     STAMPED_FILES,
+    ComponentName,
     Stamp,
-    component_of,
+    components_of,
     deployment_package_name,
     digest_of,
+    is_python,
     listed_content,
     project_of,
     read_yaml,
@@ -59,18 +61,22 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         size = _size_of_deployment_package(config, lock)
         if not size.passed:
             raise PackageError(f"{registered_name}: {size.found}; at most {size.wanted}")
-        component, target = work / "component.zip", work / deployment_package_name(registered_name, stamp.version)
-        files: dict[str, Content] = dict(config.inside())
+        target = work / deployment_package_name(registered_name, stamp.version)
         if lock.packages:
-            files[PACKAGES] = work / PACKAGES
             write_zip(work / PACKAGES, {package.file: store.fetch(package.blob) for package in lock.packages})
-        write_zip(component, files)
+        components = []
+        for each in components_of(pipeline, config.name):
+            files: dict[str, Content] = dict(config.inside(each.name))
+            if lock.packages and each.is_python:
+                files[PACKAGES] = work / PACKAGES
+            components.append((each, work / f"component-{each.name}.zip"))
+            write_zip(components[-1][1], files)
         (work / PACKAGES).unlink(missing_ok=True)
-        name, inside = component_of(pipeline, config.name)
         if stamp.lists_content:
-            outer[PIPELINE_CONTENT] = listed_content(name, component)
-        write_zip(target, {**outer, inside: component})
-        component.unlink()
+            outer[PIPELINE_CONTENT] = listed_content(components)
+        write_zip(target, outer | {each.inside: component for each, component in components})
+        for _, component in components:
+            component.unlink()
     row = size_row(target.stat().st_size)
     if not row.passed:
         target.unlink()
@@ -81,11 +87,12 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
 def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
     """The contents that a deployment package of this config package and lock must have."""
     with _opened_config(config_package) as config:
-        inside = f"{component_of(config.pipeline, config.name)[1]}/"
         digests = {name: digest_of(member) for name, member in config.outside().items()}
-        digests |= {f"{inside}{name}": digest_of(member) for name, member in config.inside().items()}
-        for package in lock.packages:
-            digests[f"{inside}{PACKAGES}/{package.file}"] = package.digest
+        for each in config.components:
+            files = config.inside(each.name)
+            digests |= {f"{each.inside}/{name}": digest_of(member) for name, member in files.items()}
+            for package in lock.packages if each.is_python else ():
+                digests[f"{each.inside}/{PACKAGES}/{package.file}"] = package.digest
         digests[RUNTIME] = hashlib.sha256(_runtime_config(config.pipeline)).hexdigest()
     return digests
 
@@ -109,15 +116,18 @@ def schema_rows(pipeline: dict[str, Any], runtime: dict[str, Any]) -> list[Check
     return rows
 
 
-def config_package_rows(config_package: Path, lock: Lock) -> list[CheckRow]:
-    """The rows of config_package.is_fit: structure, schema, and the size its deployment package will have."""
+def config_package_rows(config_package: Path, lock: Lock, components: Sequence[str] = (COMPONENT,)) -> list[CheckRow]:
+    """The rows of config_package.is_fit: structure (`components` are the names that it must have), schema, and the size
+    its deployment package will have."""
     with _opened_config(config_package) as config:
-        names = [component["name"] for component in config.pipeline["dataFlowPipeline"]["components"]]
-        entrypoint = Path(config.pipeline["dataFlowPipeline"]["components"][0]["entrypoint"]).name
-        shipped = entrypoint if entrypoint in config.inside() else "missing"
+        names, wanted, found = [each.name for each in config.components], [], []
+        for component in config.pipeline["dataFlowPipeline"]["components"]:
+            entrypoint = PurePosixPath(component["entrypoint"]).as_posix()  # without the SDK's ./
+            wanted.append(entrypoint)
+            found.append(entrypoint if entrypoint in config.inside(component["name"]) else "missing")
         return [
-            CheckRow("components", names == [COMPONENT], ", ".join(names), COMPONENT),
-            CheckRow("entrypoint", shipped == entrypoint, shipped, entrypoint),
+            CheckRow("components", names == list(components), ", ".join(names), ", ".join(components)),
+            CheckRow("entrypoint", found == wanted, ", ".join(found), ", ".join(wanted)),
             *schema_rows(config.pipeline, load_yaml(_runtime_config(config.pipeline))),
             _size_of_deployment_package(config, lock),
         ]
@@ -125,7 +135,8 @@ def config_package_rows(config_package: Path, lock: Lock) -> list[CheckRow]:
 
 def _size_of_deployment_package(config: _ConfigPackage, lock: Lock) -> CheckRow:
     """Whether the deployment package of this config package will be within the server's limit."""
-    return size_row(config.size + sum(package.size for package in lock.packages))
+    carrying = sum(each.is_python for each in config.components)  # each ships its own copies
+    return size_row(config.size + carrying * sum(package.size for package in lock.packages))
 
 
 def size_row(size: int) -> CheckRow:
@@ -145,7 +156,11 @@ def _runtime_config(pipeline: dict[str, Any]) -> bytes:
 
     runtime = _generate_runtime_config(pipeline)
     runtime["runtimeConfiguration"]["components"] = [
-        {"name": component["name"], "device": "IED1", "targetRuntime": "Python"}
+        {
+            "name": component["name"],
+            "device": "IED1",
+            "targetRuntime": "Python" if is_python(component) else component["runtime"]["type"],
+        }
         for component in pipeline["dataFlowPipeline"]["components"]
     ]
     return normalised(dump_yaml(runtime))
@@ -173,14 +188,20 @@ class _ConfigPackage:
     def read(self, name: str) -> bytes:
         return self.members[name].archive.read(self.members[name].name)
 
-    def inside(self) -> dict[str, Member]:
-        """The component's files, by their names inside the component."""
-        top = f"{COMPONENT}/"
+    @cached_property
+    def components(self) -> list[ComponentName]:
+        """Its components, in the order of the pipeline."""
+        return components_of(self.pipeline, self.name)
+
+    def inside(self, component: str) -> dict[str, Member]:
+        """The files of a component, by their names inside the component."""
+        top = f"{component}/"
         return {name.removeprefix(top): member for name, member in self.members.items() if name.startswith(top)}
 
     def outside(self) -> dict[str, Member]:
-        """All other files."""
-        return {name: member for name, member in self.members.items() if not name.startswith(f"{COMPONENT}/")}
+        """The files of no component."""
+        tops = {each.name for each in self.components}
+        return {name: member for name, member in self.members.items() if name.partition("/")[0] not in tops}
 
 
 @contextmanager

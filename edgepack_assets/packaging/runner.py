@@ -4,84 +4,47 @@ What differs, and why it is not the SDK's class: nothing is installed (the envir
 package's wheels), records and answers cross the process border as JSON lines and not as pickles of the component's,
 records without an answer are kept, types are checked strictly, zips are not trusted, no telemetry is written, and two
 seconds of importing the SDK are saved. A parity test holds it to the SDK's own runner, on both kinds of package.
+
+Of several components each runs over all records before the next one does, as there, but over a part of a long payload
+at a time: what they give each other can be a thousand times as large as the payload. A GPU component runs on the
+processor (sandbox/child_gpu.py), in an environment that stands for the server's.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import zipfile
-import zlib
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import Field
 
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, PackageError
-from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy
 from edgepack_assets.filesystem.canonical_yaml import load_yaml
 from edgepack_assets.filesystem.reproducible_zip import checked_names, opened_inside, opened_zip
-from edgepack_assets.sandbox.child_main import RecordError, result_line
-from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.packaging.component_runs import ComponentRun, PackageRun, SeveralRuns, check_results, latency_of
+from edgepack_assets.packaging.gpu_stage import lay_out_gpu_stage
+from edgepack_assets.packaging.stamp import is_python
 from edgepack_assets.sandbox.child_process import LARGE
 from edgepack_assets.sandbox.jobs import RunJob
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
-from edgepack_assets.sandbox.value_types import from_json
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _WHEELS = "PythonPackages.zip"
-_RESULTS_LIMIT = 16 * 1000**3
-_LONGEST_LINE = 16 << 20
-_GZIP_OVERHEAD = 1 << 16
+_NAME = re.compile(r"[-a-zA-Z0-9_]{1,100}")
+"""Of a component, as the SDK allows it."""
 _LONGEST_RECORD = 1e9
 """Seconds for a record that nothing exceeds."""
-
-
-@dataclass(frozen=True)
-class PackageRun:
-    """What a run gave: files of results and per-record seconds, counts, latency (seconds: p50, p95, p99, max, sum), and
-    the numbers of the records that were answered."""
-
-    results: Path
-    times: Path
-    records: int
-    answered: int
-    latency: dict[str, float]
-    answers: Sequence[int] = ()
-
-    def seconds(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The time of each record, in order."""
-        import numpy as np
-
-        return np.fromfile(self.times, dtype=np.float64)
-
-
-def p99(seconds: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """The time that 99 % of the records do not exceed. The slowest record of several never decides alone: on a machine
-    that also does other work, one record may take any time."""
-    if not len(seconds):
-        return 0.0
-    allowed = allowed_late(len(seconds))
-    import numpy as np
-
-    return float(np.partition(seconds, len(seconds) - 1 - allowed)[len(seconds) - 1 - allowed])
-
-
-def allowed_late(records: int) -> int:
-    """How many of so many records may be late: 1 %, or one of several."""
-    return max(records // 100, 1 if records > 1 else 0)
 
 
 class _Latency(UntrustedReport):
@@ -101,19 +64,39 @@ class _Counted(UntrustedReport):
     latency: _Latency
 
 
+@dataclass(frozen=True)
+class Component:
+    """A component of a package: what pipeline_config.yml says of it, and the folder of its files."""
+
+    config: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """As the package names it."""
+        return str(self.config["name"])
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it is Python code with wheels. Else it is for the GPU runtime."""
+        return is_python(self.config)
+
+
 class PackageRunner:
-    """Runs the one component of a config or deployment package. Use as a context manager.
+    """Runs the components of a config or deployment package. Use as a context manager.
 
-    The environment must be that of the wheels in a deployment package. `wheels` tells these (file name -> sha256) if
-    they were read already; else they are."""
+    The environment must be that of the wheels in each Python component of a deployment package. `wheels` tells these
+    (name of the component's zip -> file name -> sha256) if they were read already; else they are. `server` is the
+    environment of GPU components."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what is run, and where
         self,
         package: Path,
         work: Path,
         sandbox: Sandbox,
         environment: Environment,
-        wheels: Mapping[str, str] | None = None,
+        wheels: Mapping[str, Mapping[str, str]] | None = None,
+        server: Environment | None = None,
     ) -> None:
         self.package = package
         # A folder of its own: two runners in one would mix their files.
@@ -122,28 +105,31 @@ class PackageRunner:
         self._sandbox = sandbox
         self._environment = environment
         self._wheels = wheels
-        self.component: dict[str, Any] = {}
+        self._server = server
+        self.components: list[Component] = []
         self.parameters: dict[str, Any] = {}
 
     def __enter__(self) -> PackageRunner:
-        """Check the package, read it and extract its component but for the wheels. Raises PackageError if it is
-        not one, has not exactly one component, or holds other wheels than the environment."""
+        """Check the package, read it and extract its components but for the wheels. Raises PackageError if it is
+        not one, has no component, or holds other wheels than the environment."""
         name = self.package.name
         with opened_zip(self.package, name) as archive, disk_errors(self._folder):
             names = checked_names(archive, name)
             is_deployment_package = "runtime_config.yml" in names
             top = "" if is_deployment_package or not names else f"{names[0].split('/', 1)[0]}/"
             self._read_pipeline(archive, f"{top}pipeline_config.yml")
-            if not is_deployment_package:
-                self._extract(archive, names, f"{top}{self.component['name']}/")
-                return self
-            inside = f"components/{self.component['name']}_{self.component['version']}.zip"
-            if inside not in names:
-                raise PackageError(f"{name}: is not a pipeline package: it holds no {inside}")
-            with opened_inside(archive, inside, f"{name}/{inside}") as component:
-                files = checked_names(component, f"{name}/{inside}")
-                self._check_wheels(component, f"{name}/{inside}", _WHEELS in files)
-                self._extract(component, files, "")
+            for component in self.components:
+                if not is_deployment_package:
+                    self._extract(component, archive, names, f"{top}{component.name}/")
+                    continue
+                inside = f"components/{component.name}_{component.config['version']}.zip"
+                if inside not in names:
+                    raise PackageError(f"{name}: is not a pipeline package: it holds no {inside}")
+                with opened_inside(archive, inside, f"{name}/{inside}") as content:
+                    files = checked_names(content, f"{name}/{inside}")
+                    if component.is_python:
+                        self._check_wheels(content, inside, _WHEELS in files)
+                    self._extract(component, content, files, "")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,13 +146,16 @@ class PackageRunner:
             raise PackageError(f"{subject}: {config}: {error.args[0]}") from None
         except (yaml.YAMLError, TypeError, AttributeError) as error:
             raise PackageError(f"{subject}: {config} cannot be read: {error}") from None
-        if len(components) != 1:
-            raise PackageError(f"{self.package.name} has {len(components)} components; one is supported")
-        self.component = components[0]
+        named = [str(component.get("name")) for component in components]
+        if not components or len(set(named)) != len(named) or not all(map(_NAME.fullmatch, named)):
+            raise PackageError(f"{subject}: {config} names the components {', '.join(map(repr, named)) or 'none'}")
+        self.components = [Component(each, self._folder / str(each["name"])) for each in components]
 
-    def _check_wheels(self, component: zipfile.ZipFile, subject: str, has_wheels: bool) -> None:
-        held = self._wheels
-        if held is None:
+    def _check_wheels(self, component: zipfile.ZipFile, inside: str, has_wheels: bool) -> None:
+        subject = f"{self.package.name}/{inside}"
+        if self._wheels is not None:
+            held = self._wheels.get(inside, {})
+        else:
             held = _wheels_of(component, f"{subject}/{_WHEELS}") if has_wheels else {}
         locked = {package.file: package.digest for package in self._environment.lock.packages}
         if held != locked:
@@ -176,10 +165,11 @@ class PackageRunner:
                 f"in there would not be what is shipped: {', '.join(differing)}"
             )
 
-    def _extract(self, archive: zipfile.ZipFile, names: Iterable[str], top: str) -> None:
+    @staticmethod
+    def _extract(component: Component, archive: zipfile.ZipFile, names: Iterable[str], top: str) -> None:
         for name in names:
             if name.startswith(top) and name != f"{top}{_WHEELS}":
-                target = self.component_folder / name.removeprefix(top)
+                target = component.folder / name.removeprefix(top)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as source, target.open("wb") as stream:
                     shutil.copyfileobj(source, stream, 1 << 20)
@@ -188,36 +178,110 @@ class PackageRunner:
 
     @property
     def component_folder(self) -> Path:
-        """Where the component's files lie, extracted."""
-        return self._folder / str(self.component["name"])
+        """Where the files of the first component lie, extracted."""
+        return self.components[0].folder
 
-    def run(
+    def whole_component(self, work: Path) -> Path:
+        """A new folder in `work` with the files of the first component and the model of the GPU component: all that
+        is needed to try the model."""
+        folder = Path(tempfile.mkdtemp(prefix="whole-", dir=work))
+        shutil.copytree(self.component_folder, folder, dirs_exist_ok=True)
+        for component in self.components:
+            if not component.is_python:
+                model = component.folder / component.config["entrypoint"]
+                link_or_copy(model, folder / model.name)
+        return folder
+
+    def run(  # noqa: PLR0917 - what is run, and how far
         self,
         subject: str,
         records: Path,
         child_imports: Iterable[str],
         until_answers: int | None = None,
         count: int | None = None,
+        server_imports: Iterable[str] = (),
     ) -> PackageRun:
-        """Feed `records` (gzipped JSON lines) to the component, all of them or until it gave that many answers.
+        """Feed `records` (gzipped JSON lines) to the package, all of them or until it gave that many answers.
         `count` is how many there are: for telling how far it has come, and because the child is not trusted to.
+        `child_imports` are for Python components, `server_imports` for those of the GPU runtime.
 
         Raises TaskFailedError with the component's traceback and the record, or ComponentError."""
-        component = self.component
+        imports = {True: tuple(child_imports), False: tuple(server_imports)}
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._work))
+        if len(self.components) == 1:
+            [component] = self.components
+            ran = self._run_one(component, subject, records, folder, imports[True], until_answers, count)
+            return PackageRun(
+                ran.results, ran.times, ran.records, len(ran.answers), latency_of(ran.seconds), ran.answers
+            )
+        several = SeveralRuns(folder, [component.name for component in self.components])
+        for part, size in several.parts(records):
+            self._run_part(subject, part, size, imports, until_answers, several)
+            if until_answers is not None and several.answered >= until_answers:
+                break
+        return several.finished()
+
+    def _run_part(  # noqa: PLR0917 - what is run, and how
+        self, subject: str, part: Path, size: int, imports: Mapping[bool, tuple[str, ...]], until_answers: int | None,
+        several: SeveralRuns,
+    ) -> None:  # fmt: skip
+        """Run each component over a part of the payload. Where records lose their answer on the way, more of them are
+        needed than the first component answered: then all of the part is run."""
+        wanted = None if until_answers is None else until_answers - several.answered
+        for enough in (wanted, None) if wanted is not None else (None,):
+            ran: list[ComponentRun] = []
+            records = part
+            for number, component in enumerate(self.components):
+                first, last = number == 0, number == len(self.components) - 1
+                folder = Path(tempfile.mkdtemp(prefix="component-", dir=part.parent))
+                named = f"{subject}, component {component.name}"
+                ran.append(
+                    self._run_one(
+                        component, named, records, folder, imports[component.is_python],
+                        enough if first else None, size if first else ran[0].records,
+                        follows=not first, precedes=not last,
+                    )
+                )  # fmt: skip
+                several.saw(ran[-1])
+                if not first:
+                    records.unlink()
+                    if ran[-1].records != ran[0].records:
+                        raise ComponentError(
+                            f"{subject}: component {component.name} left {ran[-1].records} of {ran[0].records} records"
+                        )
+                records = ran[-1].results
+            if enough is None or len(ran[-1].answers) >= enough or ran[0].records == size:
+                break
+        several.add(ran)
+
+    def _run_one(  # noqa: PLR0917 - what is run, and how
+        self, component: Component, subject: str, records: Path, folder: Path, child_imports: Iterable[str],
+        until_answers: int | None, count: int | None, *, follows: bool = False, precedes: bool = False,
+    ) -> ComponentRun:  # fmt: skip
+        config = component.config
+        environment, entrypoint = self._environment, Path(config["entrypoint"]).stem
+        if not component.is_python:
+            if self._server is None:
+                raise PackageError(
+                    f"{self.package.name}: its component {component.name} is for the server's GPU runtime, but no "
+                    "environment that stands for it is known"
+                )
+            environment, entrypoint = self._server, lay_out_gpu_stage(component.folder)
         results, times = folder / "results.jsonl.gz", folder / "times.f64"
         value = self._sandbox.run(
             subject,
-            self._environment,
+            environment,
             child_imports,
             RunJob(
-                self.component_folder,
-                entrypoint=Path(component["entrypoint"]).stem,
+                component.folder,
+                entrypoint=entrypoint,
                 parameters=self.parameters,
-                input_types=component["inputType"],
-                output_types=component["outputType"],
+                input_types=config["inputType"],
+                output_types=config["outputType"],
                 until_answers=until_answers,
                 count=count,
+                follows=follows,
+                precedes=precedes,
             ),
             inputs={"records": records},
             outputs={"results": results, "times": times},
@@ -225,15 +289,16 @@ class PackageRunner:
         counted = parse_report(subject, _Counted, value)
         if count is not None and counted.records > count:
             raise ComponentError(f"{subject} reported {counted.records} records; the payload has {count}")
-        answers = _check_results(subject, results, counted.records, _declared(component["outputType"]))
+        declared = {variable["name"]: variable["type"] for variable in config["outputType"]}
+        answers = check_results(subject, results, counted.records, declared, precedes)
         with open_output(times, 8 * counted.records, subject) as stream:
             if os.fstat(stream.fileno()).st_size != 8 * counted.records or len(answers) != counted.answered:
                 raise ComponentError(f"{subject} reported other records and answers than it left")
-        run = PackageRun(results, times, counted.records, len(answers), counted.latency.model_dump(), answers)
-        seconds = run.seconds()
+        run = ComponentRun(results, times, counted.records, answers)
+        seconds = run.seconds
         if not (seconds >= 0).all() or not (seconds < _LONGEST_RECORD).all():  # neither holds for a NaN
             raise ComponentError(f"{subject} left times of records that are no times")
-        return replace(run, latency={**run.latency, "p99": p99(seconds)})
+        return run
 
 
 def _wheels_of(component: zipfile.ZipFile, subject: str) -> dict[str, str]:
@@ -244,35 +309,3 @@ def _wheels_of(component: zipfile.ZipFile, subject: str) -> dict[str, str]:
             with wheels.open(name) as stream:
                 digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     return digests
-
-
-def _declared(variables: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {variable["name"]: variable["type"] for variable in variables}
-
-
-def _check_results(subject: str, results: Path, records: int, outputs: dict[str, str]) -> array[int]:
-    """The records that were answered, if there is one line for each, in order, with what the component declares:
-    whatever ran in the child may have written another one."""
-    lines, characters, answered = 0, 0, array("Q")
-    try:
-        with open_output(results, _RESULTS_LIMIT, subject) as stream, gzip.open(stream) as unpacked:
-            while line := unpacked.readline(_LONGEST_LINE):
-                if lines == records:
-                    raise ValueError(f"they are not one line for each of {records} records")
-                if line != b'{"record": %d, "outputs": null}\n' % lines:
-                    answered.append(lines)
-                    entry = from_json(line)
-                    if line != result_line(entry["outputs"], outputs, lines):
-                        raise ValueError(f"line {lines} is no answer to record {lines}")
-                lines += 1
-                characters += len(line)
-            # gzip passes over zeros at the end, and empty members: a sparse file would be stored in full
-            if os.fstat(stream.fileno()).st_size > characters + characters // 8 + _GZIP_OVERHEAD:
-                raise ValueError("the file is larger than what it holds")
-    except RecordError as error:
-        raise ComponentError(f"{subject} left a false answer to record {lines}: {printable(str(error))}") from None
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ComponentError(f"{subject} left results that cannot be read: {printable(str(error))}") from None
-    if lines != records:
-        raise ComponentError(f"{subject} left results that are not one line for each of {records} records")
-    return answered

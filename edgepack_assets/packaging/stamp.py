@@ -11,6 +11,7 @@ import html
 import re
 import uuid
 import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,10 +202,13 @@ def _read_component(component: zipfile.ZipFile, size: int, subject: str, is_pyth
     return ComponentEntry(size, files, wheels, requirements, is_python)
 
 
-def listed_content(name: str, component: Path) -> bytes:
-    """pipeline_content.yml of the package of one Python component, whose zip is at hand."""
-    with opened_zip(component, component.name) as archive:
-        return pipeline_content({name: _read_component(archive, component.stat().st_size, component.name)})
+def listed_content(components: Iterable[tuple[ComponentName, Path]]) -> bytes:
+    """pipeline_content.yml of the package of these components, whose zips are at hand."""
+    listed = {}
+    for each, path in components:
+        with opened_zip(path, path.name) as archive:
+            listed[each.name] = _read_component(archive, path.stat().st_size, path.name, each.is_python)
+    return pipeline_content(listed)
 
 
 def _entries(archive: zipfile.ZipFile, subject: str) -> dict[str, FileEntry]:
@@ -266,7 +270,7 @@ def components_of(pipeline: dict[str, Any], subject: str) -> list[ComponentName]
             ComponentName(
                 str(each["name"]),
                 f"{COMPONENTS}{each['name']}_{each['version']}.zip",
-                each.get("runtime", {}).get("type", "python") == "python",
+                is_python(each),
             )
             for each in pipeline["dataFlowPipeline"]["components"]
         ]
@@ -280,10 +284,9 @@ def components_of(pipeline: dict[str, Any], subject: str) -> list[ComponentName]
     return components
 
 
-def component_of(pipeline: dict[str, Any], subject: str) -> tuple[str, str]:
-    """(the name of the package's first component, the name of its zip in the package)."""
-    first = components_of(pipeline, subject)[0]
-    return first.name, first.inside
+def is_python(component: Mapping[str, Any]) -> bool:
+    """Whether a component, as pipeline_config.yml says it, runs on Python."""
+    return bool(component.get("runtime", {}).get("type", "python") == "python")
 
 
 def _restamp(name: str, data: bytes, project: str, old: _Marks, new: _Marks) -> bytes:

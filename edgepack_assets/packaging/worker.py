@@ -13,19 +13,21 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.filesystem.atomic_files import is_transient
 from edgepack_assets.packaging.sdk import import_sdk
+from edgepack_assets.packaging.stamp import COMPONENT
 
 if TYPE_CHECKING:
     from edgepack_assets.artefacts.store import ArtefactStore
     from edgepack_assets.checks import CheckRow
     from edgepack_assets.environments.lock import Lock
     from edgepack_assets.model_types.interface import ComponentSpec
+    from edgepack_assets.model_types.pipeline import PipelineComponent
     from edgepack_assets.packaging.delta_package import Delta
     from edgepack_assets.packaging.stamp import Stamp
 
@@ -57,9 +59,18 @@ class PackagingWorker:
         )
         return package
 
-    def config_package_rows(self, config_package: Path, lock: Lock) -> list[CheckRow]:
+    def build_pipeline_package(
+        self, components: Sequence[PipelineComponent], lock: Lock, package_name: str, description: str, work: Path
+    ) -> Path:
+        """The config package of several components, in `work`: see config_package.py."""
+        package: Path = self._call("build_pipeline_package", components, lock, package_name, description, work)
+        return package
+
+    def config_package_rows(
+        self, config_package: Path, lock: Lock, components: Sequence[str] = (COMPONENT,)
+    ) -> list[CheckRow]:
         """Rows of config_package.is_fit: see deployment_package.py."""
-        rows: list[CheckRow] = self._call("config_package_rows", config_package, lock)
+        rows: list[CheckRow] = self._call("config_package_rows", config_package, lock, components)
         return rows
 
     def expected_contents(self, config_package: Path, lock: Lock) -> dict[str, str]:
@@ -111,7 +122,7 @@ class PackagingWorker:
 
 def served_functions() -> Mapping[str, Callable[..., Any]]:
     """The functions that PackagingWorker has methods for."""
-    from edgepack_assets.packaging.config_package import build_config_package
+    from edgepack_assets.packaging.config_package import build_config_package, build_pipeline_package
     from edgepack_assets.packaging.delta_package import build_delta_package
     from edgepack_assets.packaging.deployment_package import (
         build_deployment_package,
@@ -121,6 +132,7 @@ def served_functions() -> Mapping[str, Callable[..., Any]]:
 
     functions = (
         build_config_package,
+        build_pipeline_package,
         config_package_rows,
         expected_contents,
         build_deployment_package,

@@ -47,6 +47,14 @@ def approve(registry: Registry, model: RegisteredVersion, by: str, at: datetime)
     return approved, True
 
 
+def revoke(registry: Registry, model: RegisteredVersion) -> Approval | None:
+    """Take the approval of a version back; the one that it had, None if it had none."""
+    known = approval_of(model.tags)
+    if known is not None or APPROVED_BY in model.tags:
+        registry.set_tags(model, {}, without=[APPROVED_BY, APPROVED_AT])
+    return known
+
+
 def check_still_approved(model: RegisteredVersion) -> None:
     """Raises ApprovalError if the approval that started a run was taken back before the run came to the model."""
     if approval_of(model.tags) is None:

@@ -183,6 +183,14 @@ class Registry(Protocol):
     ) -> RegisteredVersion:
         """Add or replace tags of a version, keeping its other tags but for those in `without`."""
 
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool:
+        """Take a version out of use, or bring it back; False if it is so already. An archived one is in no list but
+        `archived`, is never the latest, and `get` does not find it; its files and its number stay. Raises NotFoundError
+        if there is no such version."""
+
+    def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        """The archived versions of a name, in the order of `versions`."""
+
     def unfinished(self) -> list[Unfinished]:
         """What registrations in progress, or cut short, have left in the registry."""
         return []
@@ -236,12 +244,17 @@ def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> Regi
     return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, version)
 
 
-def not_found(kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str]) -> NotFoundError:
-    """The error of `Registry.get`, the same for every registry."""
+def not_found(
+    kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str], *, archived: bool = False
+) -> NotFoundError:  # fmt: skip
+    """The error of `Registry.get`, the same for every registry. `archived`: there is such a version in the archive."""
+    back = f"; {name}:{version} is archived (edgepack {kind} archive {name}:{version} --undo)" if archived else ""
     if not known:
+        if archived:
+            return NotFoundError(f"{_noun(kind)} {name!r} has no version that is not archived{back}")
         return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")
     shown = ", ".join(map(str, known[-10:]))
-    return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}")
+    return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}{back}")
 
 
 def check_name(kind: Kind, name: str) -> None:

@@ -2,6 +2,7 @@
 
     <root>/models/<name>/<version>/version.json    written once
                                    tags.json       replaced whole
+                                   archived.json   there if the version is out of use
                                    content/<file or folder as it was registered>
                                    content/<stem of a package>.sha256
     <root>/data/...                                likewise
@@ -25,8 +26,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,8 +34,8 @@ import filelock
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import CorruptError, EdgepackError, TransientError, VersionTakenError
-from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy, sync_folder, write_checksum
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -47,10 +47,9 @@ from edgepack_assets.registry.base import (
     check_name,
     check_tags,
     content_digest,
-    files_of,
     not_found,
-    utf8_name,
 )
+from edgepack_assets.registry.copies import copy_into, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers
 from edgepack_assets.registry.staging import Staging
 from edgepack_assets.registry.version_folder import VersionFile, read_folder, read_tags, read_version_file, write_json
@@ -58,11 +57,11 @@ from edgepack_assets.registry.version_folder import VersionFile, read_folder, re
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process; a lock is held for milliseconds."""
 
-_COPIERS = 8
 _SETTLED_AFTER_NS = 5_000_000_000
 _NEWEST: dict[Path, tuple[int, int | None]] = {}
 """Folder of a name -> (its time of change in ns, the highest version in it): a sensor asks every few seconds."""
 
+_ARCHIVED = "archived.json"
 _FOLDERS = {Kind.MODEL: "models", Kind.DATA: "data"}
 
 
@@ -104,7 +103,7 @@ class LocalRegistry(Registry):
             self._refuse_if_away(kind)
             return [], [DamagedVersion(kind, name, 0, str(error), may_pass=isinstance(error, TransientError))]
         for number in taken:
-            if number <= above:
+            if number <= above or self._is_archived(kind, name, number):
                 continue
             try:
                 sound.append(self._read(kind, name, number))
@@ -122,9 +121,9 @@ class LocalRegistry(Registry):
         """One version. Raises NotFoundError, naming what there is."""
         check_name(kind, name)
         if not isinstance(version, int) or not is_version(str(version)):
-            raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
-        if not os.path.lexists(self._folder(kind, name, version)):
-            raise not_found(kind, name, version, self._taken(kind, name), self.names(kind))
+            raise self._not_found(kind, name, version)
+        if not os.path.lexists(self._folder(kind, name, version)) or self._is_archived(kind, name, version):
+            raise self._not_found(kind, name, version)
         read = self._read(kind, name, version)
         self._given(kind, name).add_if_possible([version])
         return read
@@ -141,7 +140,7 @@ class LocalRegistry(Registry):
         known = _NEWEST.get(folder)
         if known is not None and known[0] == changed:
             return known[1]
-        newest = next((n for n in reversed(self._taken(kind, name)) if self._is_whole(kind, name, n)), None)
+        newest = next((n for n in reversed(self._taken(kind, name)) if self._is_in_use(kind, name, n)), None)
         # A folder that changes twice within one tick of the file system's clock shows one time of change for both.
         if abs(time.time_ns() - changed) > _SETTLED_AFTER_NS:
             _NEWEST[folder] = changed, newest
@@ -185,7 +184,7 @@ class LocalRegistry(Registry):
         try:
             with disk_errors(target):
                 aside.mkdir(parents=True)
-                copy = _copy(source, aside, sync=False, link=link)
+                copy = copy_into(source, aside, sync=False, link=link)
                 digest = version.resolve().digest
                 if content_digest(copy)[0] != digest:
                     raise CorruptError(
@@ -216,12 +215,12 @@ class LocalRegistry(Registry):
         with self._staging.new() as (staging, beat):
             with disk_errors(self.path):
                 (staging / "content").mkdir()
-                content = _copy(path.resolve(), staging / "content", sync=True, copied=beat, link=is_final)
+                content = copy_into(path.resolve(), staging / "content", sync=True, copied=beat, link=is_final)
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
             digest, size = content_digest(content)
             if checksum and content.is_file():
-                _seal(write_checksum(content, digest))
+                seal(write_checksum(content, digest))
             beat()
             write_json(staging / "tags.json", tags)
             with self._lock(kind, name):
@@ -249,6 +248,33 @@ class LocalRegistry(Registry):
             kept = {key: value for key, value in known.items() if key not in without}
             write_json(self._folder(version.kind, version.name, version.number) / "tags.json", {**kept, **tags})
         return self.get(version.kind, version.name, version.version)
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool:
+        """Take a version out of use, or bring it back; False if it is so already."""
+        check_name(kind, name)
+        with self._lock(kind, name):
+            if version not in self._taken(kind, name):
+                raise self._not_found(kind, name, version)
+            if self._is_archived(kind, name, int(version)) == archived:
+                return False
+            file = self._folder(kind, name, int(version)) / _ARCHIVED
+            if archived:
+                write_json(file, {"archived": datetime.now(UTC).isoformat(timespec="seconds")})
+            else:
+                with disk_errors(file, "removed"):
+                    file.unlink()
+            _NEWEST.pop(self.path / _FOLDERS[kind] / name, None)
+        return True
+
+    def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        """The archived versions of a name, lowest first; those that are damaged are left out."""
+        check_name(kind, name)
+        found: list[RegisteredVersion] = []
+        for number in self._taken(kind, name):
+            if self._is_archived(kind, name, number):
+                with contextlib.suppress(CorruptError):
+                    found.append(self._read(kind, name, number))
+        return found
 
     def unfinished(self) -> list[Unfinished]:
         """What registrations in progress, or cut short, have left in the registry."""
@@ -284,10 +310,20 @@ class LocalRegistry(Registry):
     def _given(self, kind: Kind, name: str) -> GivenNumbers:
         return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
 
-    def _is_whole(self, kind: Kind, name: str, version: int) -> bool:
+    def _is_archived(self, kind: Kind, name: str, version: int) -> bool:
+        # False for a folder that cannot be read, where Path.exists raises: reading its version says why.
+        return os.path.exists(self._folder(kind, name, version) / _ARCHIVED)  # noqa: PTH110
+
+    def _not_found(self, kind: Kind, name: str, version: Version) -> NotFoundError:
+        taken = self._taken(kind, name)
+        known = [each for each in taken if not self._is_archived(kind, name, each)]
+        return not_found(kind, name, version, known, self.names(kind), archived=version in taken)
+
+    def _is_in_use(self, kind: Kind, name: str, version: int) -> bool:
         folder = self._folder(kind, name, version)
         try:
-            return not folder.is_symlink() and (folder / "version.json").is_file()
+            whole = not folder.is_symlink() and (folder / "version.json").is_file()
+            return whole and not self._is_archived(kind, name, version)
         except OSError:
             return False
 
@@ -362,39 +398,3 @@ class LocalRegistry(Registry):
 
 def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
-
-
-def _seal(path: Path) -> None:
-    """Bring a file down to the disk, and make it read-only."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-        os.fchmod(stream.fileno(), READ_ONLY)
-
-
-def _copy(
-    source: Path, folder: Path, sync: bool, copied: Callable[[], None] = lambda: None, link: bool = False
-) -> Path:
-    """Copy a file or folder into `folder`; with `sync`, down to the disk; with `link`, by second names. Calls `copied`
-    after each file. Returns the copy."""
-    if not source.name:
-        raise EdgepackError(f"{source}: a whole file system cannot be registered")
-    copy = folder / utf8_name(source.name)
-    base = copy if source.is_dir() else folder
-    pairs = [(file, base / name) for name, file in files_of(source)]
-    folders = {parent for _, to in pairs for parent in to.parents if parent.is_relative_to(folder)} - {folder}
-    for subfolder in sorted(folders):
-        subfolder.mkdir()
-
-    def one(pair: tuple[Path, Path]) -> None:
-        (link_or_copy if link else shutil.copyfile)(*pair)
-        if sync:
-            _seal(pair[1])
-        copied()
-
-    # Waiting for the disk is most of the time for folders of many small files.
-    with ThreadPoolExecutor(_COPIERS) as pool:
-        list(pool.map(one, pairs))
-    if sync:
-        for subfolder in folders:
-            sync_folder(subfolder)
-    return copy

@@ -9,7 +9,8 @@ next job needs a new child. Jobs:
 
 - call: import a file and call one of its functions with the job's arguments (inspect_model, prepare);
 - run: feed payload records to the component's entrypoint as the inference server would, one answer or none a
-  record. Records and answers are gzipped JSON lines: nothing is executed when either side reads them.
+  record. Records and answers are gzipped JSON lines: nothing is executed when either side reads them. The records of a
+  component that follows another one are the answers of that one.
 """
 
 import array
@@ -92,10 +93,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     ):
         for number, line in enumerate(records):
             try:
-                record = value_types.from_json(line)
+                record = _answer_before(line) if job.get("follows", False) else value_types.from_json(line)
             except ValueError as error:
                 raise RecordError(number, f"the payload holds {line:.100}, which is not JSON: {error}") from None
-            _check_inputs(record, inputs, number)
+            if record is None and job.get("follows", False):
+                times.append(0.0)
+                results.write(b'{"record": %d, "outputs": null}\n' % number)
+                continue
+            _check_inputs(record, inputs, number, job.get("follows", False))
             started = time.perf_counter()
             try:
                 answer = process_input(record)
@@ -108,7 +113,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             if answer is None:
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
                 continue
-            results.write(result_line(answer, outputs, number))
+            results.write(result_line(answer, outputs, number, job.get("precedes", False)))
             answered += 1
             if wanted is not None and answered >= wanted:
                 break
@@ -117,13 +122,25 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return {"records": len(times), "answered": answered, "latency": _latency(times)}
 
 
-def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
+def _answer_before(line: str) -> Any:
+    """What the component before answered to a record, with its arrays."""
+
+    def array_of(tensor: Any) -> Any:
+        np = importlib.import_module("numpy")  # the component's own
+        return np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape).copy()
+
+    return value_types.from_json(line, array_of)["outputs"]
+
+
+def _check_inputs(record: object, inputs: dict[str, str], number: int, tensors: bool = False) -> None:
     if not isinstance(record, dict):
         raise RecordError(number, f"the payload holds {_shown(record):.100}, not an object")
     if not record.keys() <= inputs.keys() and (undeclared := record.keys() - inputs.keys() - _ALWAYS_ALLOWED):
         raise RecordError(number, f"the payload holds inputs that are not declared: {_listed(undeclared)}")
     for name, kind in inputs.items():
         value = record.get(name)
+        if tensors and value_types.is_tensor(value, kind):
+            continue
         if value is not None and not value_types.check_of(kind)(value):
             declared = f"{kind}{value_types.wanted(kind)}"
             raise RecordError(
@@ -131,10 +148,9 @@ def _check_inputs(record: object, inputs: dict[str, str], number: int) -> None:
             )
 
 
-def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
+def result_line(answer: object, outputs: dict[str, str], number: int, tensors: bool = False) -> bytes:
     """An answer as a line of results, if it is what the component declares. The host holds what it reads to the same.
-
-    Raises RecordError."""
+    With `tensors` values may be arrays: a NaN in one is for the next component to judge. Raises RecordError."""
     if not isinstance(answer, dict):
         raise RecordError(number, f"process_input returned {type(answer).__name__}, not a dict or None")
     if answer.keys() != outputs.keys():
@@ -143,13 +159,15 @@ def result_line(answer: object, outputs: dict[str, str], number: int) -> bytes:
         raise RecordError(number, f"the answer's outputs differ from those declared: {differing}")
     for name, kind in outputs.items():
         value = answer[name]
+        if tensors and value_types.is_tensor(value, kind):
+            continue
         if not value_types.check_of(kind)(value):
             declared, shown = f"{kind}{value_types.wanted(kind)}", f"{_shown(value):.100} ({type(value).__name__})"
             raise RecordError(number, f"output {name!r} is declared {declared}, but is {shown}")
         if isinstance(value, float) and not math.isfinite(value):
             raise RecordError(number, f"output {name!r} is {value}")
     try:
-        line: bytes = value_types.to_json({"record": number, "outputs": answer}).encode() + b"\n"
+        line: bytes = value_types.to_json({"record": number, "outputs": answer}, tensors).encode() + b"\n"
         if b"\\ud" in line:
             # half of a character is no text that can be stored
             json.dumps(answer, ensure_ascii=False, default=repr).encode()

@@ -33,7 +33,9 @@ class RunJob:
     inference server would; write the output files `results` and `times`.
 
     `input_types` and `output_types` are what pipeline_config.yml declares: {"name", "type"} of each variable.
-    `until_answers`: stop after so many answers. `count`: how many records there are, for messages of progress."""
+    `until_answers`: stop after so many answers. `count`: how many records there are, for messages of progress.
+    `follows`: the records are the `results` of the component before it, in a package of several, whose records without
+    an answer it does not see. `precedes`: another component takes the answers, so they may hold numpy arrays."""
 
     folder: Path
     entrypoint: str
@@ -42,6 +44,8 @@ class RunJob:
     output_types: Sequence[Mapping[str, str]]
     until_answers: int | None = None
     count: int | None = None
+    follows: bool = False
+    precedes: bool = False
 
     def as_message(self) -> dict[str, Any]:
         """The job as child_main.py reads it."""

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_BYTES = "$bytes"
-"""The key under which base64 text stands for bytes in JSON: {"$bytes": "AAE="}."""
+_BYTES, _TENSOR = "$bytes", "$tensor"
+"""Keys under which base64 text stands for bytes in JSON: {"$bytes": "AAE="}, and a numpy type for an array, with its
+shape and its bytes beside it: {"$tensor": "float32", "shape": [1, 3], "data": "..."}."""
 _LARGEST_FLOAT32 = float.fromhex("0x1.ffffffp+127")
 """From here on a number is rounded to infinity as a Float32."""
 _SIZED = re.compile(r"(?P<kind>[A-Za-z0-9]+Array)\[(?P<size>[0-9]{1,9})\]")
@@ -88,6 +89,15 @@ _CHECKS: "dict[str, Callable[[Any], bool]]" = {
     "Binary": lambda value: isinstance(value, bytes),
     "ImageSet": _is_image_set,
 }
+TENSORS = {
+    "Float32Array": "float32",
+    "Float64Array": "float64",
+    "BooleanArray": "bool",
+    **{f"Int{bits}Array": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"UInt{bits}Array": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+"""The types that a numpy array may have between two components, and the numpy type of each. The names are those that
+the SDK gives to the tensors of a GPU component."""
 TYPES = frozenset(_CHECKS)
 """The names of all types. An array may state its size: DoubleArray[3]."""
 _WANTED = {
@@ -114,16 +124,65 @@ def wanted(kind: str) -> str:
     return f" ({_WANTED[kind]})" if kind in _WANTED else ""
 
 
-def to_json(value: Any) -> str:
-    """JSON text, with bytes as {"$bytes": base64}. Raises TypeError, ValueError or RecursionError where a value is
-    none of JSON's, such as a NaN."""
-    return json.dumps(value, allow_nan=False, default=_encoded)
+class Tensor:
+    """An array as it crosses the process border: the name of its numpy type, its shape, its bytes in C order."""
+
+    def __init__(self, dtype: str, shape: "tuple[int, ...]", data: bytes) -> None:
+        self.dtype, self.shape, self.data = dtype, shape, data
+
+    def tobytes(self) -> bytes:
+        """As an array of numpy has it."""
+        return self.data
 
 
-def from_json(text: "str | bytes") -> Any:
-    """The value of a text that `to_json` wrote. Raises ValueError or RecursionError if it is none."""
+def is_tensor(value: Any, kind: str) -> bool:
+    """Whether a value is an array of the numpy type that the declared type `kind` stands for."""
+    return kind in TENSORS and _is_array(value) and str(value.dtype) == TENSORS[kind]
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or (type(value).__module__ == "numpy" and type(value).__name__ == "ndarray")
+
+
+def to_json(value: Any, tensors: bool = False) -> str:
+    """JSON text, with bytes as {"$bytes": base64}, and with `tensors` arrays as it stands above. Raises TypeError,
+    ValueError or RecursionError where a value is none of JSON's, such as a NaN."""
+    return json.dumps(value, allow_nan=False, default=_encoded_tensor if tensors else _encoded)
+
+
+def from_json(text: "str | bytes", tensor: "Callable[[Tensor], Any] | None" = None) -> Any:
+    """The value of a text that `to_json` wrote. `tensor` makes a value of each array; without it there are none.
+    Raises ValueError or RecursionError if it is none."""
     has_bytes = (f'"{_BYTES}"' if isinstance(text, str) else f'"{_BYTES}"'.encode()) in text  # type: ignore[operator]
+    if tensor is not None:
+        return json.loads(text, object_hook=lambda members: _decoded_tensor(members, tensor))
     return json.loads(text, object_hook=_decoded) if has_bytes else json.loads(text)
+
+
+def _encoded_tensor(value: Any) -> "dict[str, Any]":
+    if not _is_array(value):
+        return _encoded(value)
+    data = base64.b64encode(value.tobytes()).decode()
+    return {_TENSOR: str(value.dtype), "shape": list(value.shape), "data": data}
+
+
+def _decoded_tensor(members: "dict[str, Any]", tensor: "Callable[[Tensor], Any]") -> Any:
+    if members.keys() != {_TENSOR, "shape", "data"}:
+        return _decoded(members)
+    dtype, shape, text = members[_TENSOR], members["shape"], members["data"]
+    if dtype not in _ITEM_SIZES or not isinstance(shape, list) or not isinstance(text, str):
+        raise ValueError(f"{dtype!r:.20} is no type of an array")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
+        raise ValueError(f"{shape!r:.50} is no shape of an array")
+    data = base64.b64decode(text, validate=True)
+    if len(data) != math.prod(shape) * _ITEM_SIZES[dtype]:
+        raise ValueError(f"an array of {dtype} of the shape {shape!r:.50} has {len(data)} bytes")
+    return tensor(Tensor(dtype, tuple(shape), data))
+
+
+_ITEM_SIZES = {
+    name: 1 if name == "bool" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz")) // 8 for name in TENSORS.values()
+}
 
 
 def _encoded(value: object) -> "dict[str, str]":

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
@@ -23,12 +26,14 @@ from edgepack_assets.errors import (
     TransientError,
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
+from edgepack_assets.model_types import envelope
 from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
 from edgepack_assets.model_types.renumbering import KEY, put_in_front
 from edgepack_assets.model_types.renumbering import settings as renumbering_settings
+from edgepack_assets.packaging.stamp import COMPONENT
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
@@ -37,8 +42,9 @@ from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
+from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
@@ -50,7 +56,8 @@ _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 @dataclass(frozen=True)
 class ConfigPackageReport:
-    """What a person sees of a config package. `conversion`: where the model was converted, how."""
+    """What a person sees of a config package. `conversion`: where the model was converted, how. `alerts`: suggested
+    rules for its metrics, as Markdown. `server`: the lock that stands for the server's GPU runtime."""
 
     rows: list[CheckRow]
     files: list[dict[str, Any]]
@@ -60,6 +67,8 @@ class ConfigPackageReport:
     inspection: dict[str, Any]
     renumbering: Renumbering
     conversion: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    alerts: str = ""
+    server: Lock | None = None
 
     @property
     def lock(self) -> Lock:
@@ -85,28 +94,40 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         shipping = convert_model(key, source, context, work)
         source = shipping.source
         generation, lock_was_kept = _lock_of(source, entry, context)
-        lock = generation.lock
-        environment = context.environment(lock)
+        lock = inspected = generation.lock
+        if source.packaged_requirements is not None:
+            inspected = server_lock(source, lock.python, context)
+        environment = context.environment(inspected)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
-        context.sandbox.prepare(environment, context.child_imports(key, lock))
+        context.sandbox.prepare(environment, context.child_imports(key, inspected))
         background_imports.start(implementation.host_imports)
         component = work / "component"
-        folders = implementation.component_folders(entry, None)
+        laid_over = envelope_folders(key, context)
+        folders = (*implementation.component_folders(entry, None), *laid_over)
         with model_errors(f"reading {model}"):
             _assemble(component, folders, source, work)
             implementation.finish_component(component, source)
         inspection = _inspect(key, context, environment, component, source)
         with model_errors(f"reading {model}"):
-            shipped = implementation.component_folders(entry, inspection)
+            shipped = (*implementation.component_folders(entry, inspection), *laid_over)
             if shipped != folders:
                 shutil.rmtree(component)
                 _assemble(component, shipped, source, work)
                 implementation.finish_component(component, source)
             model_json = {**source.model, **implementation.component_settings(inspection)}
-            _write_model_json(component, model_json)
+            _finish(component, model_json)
+            several = implementation.pipeline(component, source, inspection, work / "pipeline")
+        inspection = learn_envelope(key, component, inspection, environment, context)
+        model_json |= {envelope.KEY: inspection[envelope.KEY]} if envelope.is_in(inspection) else {}
         spec = implementation.component_spec(inspection)
+        alerts = suggested_alerts(key, spec, inspection, context)
+        _finish(component, model_json, alerts)
 
         def build(component: Path, folder: Path) -> Path:
+            if several:
+                return context.packaging.build_pipeline_package(
+                    several, lock, entry.package_name, entry.description, folder
+                )
             return context.packaging.build_config_package(
                 component, spec, lock, entry.package_name, entry.description, folder
             )
@@ -122,13 +143,14 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 implementation.finish_component(component, source)
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
-                _write_model_json(component, {**model_json, **numbers})
+                _finish(component, {**model_json, **numbers}, alerts)
             package = build(component, folder)
             inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
         if renumbering.is_compared:
             inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
-        rows = context.packaging.config_package_rows(package, lock)
-        rows = [*rows, *saved_version_rows(source.saved_versions, lock, entry), *source.parts]
+        names = [each.name for each in several] or [COMPONENT]
+        rows = context.packaging.config_package_rows(package, lock, names)
+        rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
         rows += implementation.inspection_rows(inspection, entry)
         rows += renumbering.rows
         artefact = Artefact(
@@ -138,6 +160,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 "package": context.store.put_file(package, ZIP, move=True),
                 "lock": context.store.put_json(lock.model_dump(mode="json")),
                 "inspection": context.store.put_json(inspection),
+                **({SERVER_LOCK: context.store.put_json(inspected.model_dump(mode="json"))} if several else {}),
                 **shipping.parts,
             },
             facts={
@@ -148,13 +171,31 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             },
             made_from={"registered_model": digest},
         )
+        folders_shown = {each.name: each.folder for each in several} or {"": component}
         files = [
-            {"file": file.relative_to(component).as_posix(), "bytes": file.stat().st_size}
-            for file in sorted(component.rglob("*")) if file.is_file()
+            {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
+            for name, folder in folders_shown.items() for file in sorted(folder.rglob("*")) if file.is_file()
         ]  # fmt: skip
     kept = lock_was_kept, environment.kept
-    report = ConfigPackageReport(rows, files, generation, *kept, inspection, renumbering, shipping.metadata)
+    server = inspected if several else None
+    report = ConfigPackageReport(
+        rows, files, generation, *kept, inspection, renumbering, shipping.metadata, alerts, server
+    )
     return artefact, report
+
+
+def server_lock(source: ModelSource, python: str, context: TaskContext) -> Lock:
+    """The lock that stands for the server's GPU runtime. Raises EnvironmentBuildError saying that it is that one."""
+    pinned = {canonicalize_name(Requirement(line).name) for line in source.requirements if "==" in line}
+    # what the model was saved with says nothing of the server's own runtime
+    bounds = tuple(line for line in source.constraints if canonicalize_name(Requirement(line).name) not in pinned)
+    try:
+        generation, _ = generation_for(
+            source.requirements, python, context.store, context.settings.runtime, bounds, tell=context.log.info
+        )
+    except EnvironmentBuildError as error:
+        raise EnvironmentBuildError(f"what stands for the server's GPU runtime cannot be locked: {error}") from error
+    return generation.lock
 
 
 def _assemble(component: Path, folders: Sequence[Path], source: ModelSource, work: Path) -> None:
@@ -182,7 +223,15 @@ def _assemble(component: Path, folders: Sequence[Path], source: ModelSource, wor
             link_or_copy(file, target)
         else:
             shutil.copyfile(file, target)
-    _write_model_json(component, source.model)
+    _finish(component, source.model)
+
+
+def _finish(component: Path, model_json: Any, alerts: str = "") -> None:
+    """Write what the packaging adds to the component's files."""
+    text = json.dumps(model_json, indent=1, sort_keys=True) + "\n"
+    (component / "model.json").write_text(text, encoding="utf-8")
+    if alerts:
+        (component / envelope.ALERTS_FILE).write_text(alerts, encoding="utf-8")
 
 
 def _module(name: str) -> str | None:
@@ -194,19 +243,14 @@ def _module(name: str) -> str | None:
     return top.split(".")[0] if suffix else None
 
 
-def _write_model_json(component: Path, settings: Any) -> None:
-    (component / "model.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _lock_of(source: ModelSource, entry: ModelTypeSettings, context: TaskContext) -> tuple[Generation, bool]:
     """The lock of the component, and whether it was kept from before."""
     settings, wanted = context.settings.runtime, entry.python_version or source.python_version
+    requirements = source.requirements if source.packaged_requirements is None else source.packaged_requirements
 
     def lock(version: str | None) -> tuple[Generation, bool]:
         python, _ = find_python(version, settings.pythons)
-        return generation_for(
-            source.requirements, python, context.store, settings, source.constraints, tell=context.log.info
-        )
+        return generation_for(requirements, python, context.store, settings, source.constraints, tell=context.log.info)
 
     try:
         return lock(wanted)

@@ -20,6 +20,9 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
 
+SERVER_LOCK = "server_lock"
+"""The part of a config package with the lock that stands for the server's GPU runtime."""
+
 
 @dataclass
 class TaskContext:
@@ -50,6 +53,12 @@ class TaskContext:
     def lock_of(self, config_package: Artefact) -> Lock:
         """The lock that a config package was made with."""
         return Lock.model_validate(self.store.read_json(config_package.parts["lock"]))
+
+    def server_of(self, config_package: Artefact) -> Environment | None:
+        """The environment that stands for the server's GPU runtime, in which the GPU component of a config package of
+        several was inspected; None where it has one component."""
+        part = config_package.parts.get(SERVER_LOCK)
+        return None if part is None else self.environment(Lock.model_validate(self.store.read_json(part)))
 
     def environment(self, lock: Lock) -> Environment:
         """The kept environment of a lock, built if need be, and checked once in a run."""

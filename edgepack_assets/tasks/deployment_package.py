@@ -99,7 +99,10 @@ def deploy(
                     f"{built.name} differs from what was validated in: {_differing(built_files, expected)}"
                 )
             if not executed:  # another stamp on contents that are proven equal needs no second run
-                execute(key, built, built_files, validated.payload_data, validated.validation_results, lock, context)
+                server = context.server_of(validated.config_package)
+                execute(
+                    key, built, built_files, validated.payload_data, validated.validation_results, lock, context, server
+                )
                 executed = True
             return built
 
@@ -193,10 +196,18 @@ def _tags(  # noqa: PLR0917 - what the tags are made from
         package_tags.EDGEPACK_VERSION: __version__,
         package_tags.CONFIG_DIGEST: config_digest(context.settings),
         package_tags.NUMBERS_OF: validated.config_package.facts.get(package_tags.NUMBERS_OF, ""),
+        **_server_tags(validated.config_package, context),
         **{name: value for name, value in run_tags.items() if value},
     }
     tags = {name: value for name, value in tags.items() if value or name != package_tags.NUMBERS_OF}
     return tags | {name: repr(value) for name, value in metrics.numbers.items() if value is not None}
+
+
+def _server_tags(config_package: Artefact, context: TaskContext) -> dict[str, str]:
+    server = context.server_of(config_package)
+    if server is None:
+        return {}
+    return {package_tags.SERVER_LOCK_KEY: server.lock.key, package_tags.SERVER_LOCK_DIGEST: server.lock.digest}
 
 
 def _registered_rows(

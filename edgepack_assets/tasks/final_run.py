@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
 from edgepack_assets.model_types.interface import Results, read_lines
@@ -25,24 +26,29 @@ TOLERANCE = 1e-9
 
 def execute(  # noqa: PLR0917 - what is run, and what it is held to
     key: ModelKey, package: Path, digests: Mapping[str, str], payload_data: Artefact, validation_results: Artefact,
-    lock: Lock, context: TaskContext,
+    lock: Lock, context: TaskContext, server: Environment | None = None,
 ) -> None:  # fmt: skip
     """Run a stamped package over the payload's first records, until it gave two answers, or over the whole payload if
     it has fewer or the configuration says so. The outputs must be those that were validated. `digests` are those
-    of its files, as `stamp.contents` read them.
+    of its files, as `stamp.contents` read them; `server` is the environment of its GPU component.
 
     Raises PackageError naming the record that differs, TaskFailedError or ComponentError."""
     payload = open_payload(payload_data, context)
     enough = None if context.entry(key).run_whole_payload else ANSWERS_TO_COMPARE
-    wheels = {name.rpartition("/")[2]: digest for name, digest in digests.items() if f"/{PACKAGES}/" in name}
+    wheels: dict[str, dict[str, str]] = {}
+    for name, digest in digests.items():
+        inside, between, wheel = name.partition(f"/{PACKAGES}/")
+        if between:
+            wheels.setdefault(inside, {})[wheel] = digest
     with (
         context.work_folder() as work,
-        PackageRunner(package, work, context.sandbox, context.environment(lock), wheels) as runner,
+        PackageRunner(package, work, context.sandbox, context.environment(lock), wheels, server) as runner,
     ):
         subject = f"running {package.name} of {key}"
         run = runner.run(
-            subject, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count
-        )
+            subject, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count,
+            server_imports=context.child_imports(key, server.lock) if server else (),
+        )  # fmt: skip
         validated = Results(context.store.fetch(validation_results.parts["results"]))
         answered = _compare(package.name, run.results, validated.path, run.records)
     if run.records != payload.count and (enough is None or answered < enough):

@@ -7,7 +7,7 @@ may override gates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +51,11 @@ class NumbersReport:
 
 
 def numbers_report(
-    key: ModelKey, payload_data: Artefact, validation_results: Artefact, context: TaskContext
-) -> NumbersReport:
-    """Compare validation results with the answers of the package before to the same payload. Raises TransientError, and
+    key: ModelKey, payload_data: Artefact, validation_results: Artefact, context: TaskContext,
+    with_answers: Callable[[Predecessor, Results], None] | None = None,
+) -> NumbersReport:  # fmt: skip
+    """Compare validation results with the answers of the package before to the same payload. `with_answers` gets these
+    while they are at hand, so that whoever shows them need not run that package once more. Raises TransientError, and
     OvertakenError if the numbers are not those of the package before, but config_package knew another one or none."""
     implementation, entry = context.model_type(key), context.entry(key)
     output = implementation.category_output
@@ -70,6 +72,8 @@ def numbers_report(
             return NumbersReport(NO_PREDECESSOR)
         with answers_to(payload_data, predecessor, key, context) as before:
             cross_table = contingency(before, now, output)
+            if with_answers is not None:
+                with_answers(predecessor, before)
         known = recorded(predecessor, context)
         if name == STATES:
             rows = _rows_of_states(key, cross_table, inspection, known, predecessor, context)

@@ -10,8 +10,10 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import CorruptError
 from edgepack_assets.model_types.interface import Results, Score
+from edgepack_assets.model_types.samples import as_json
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.certainty import SAMPLES, find_certainties
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_inputs
@@ -43,8 +45,11 @@ def make_metrics(
         "parts": [_as_row(row) for row in score.parts],
         **failed_inputs((payload_data, prepped_data, validation_results)),
     }
+    parts = {"metrics": context.store.put_json(facts)}
+    if score.samples is not None:
+        parts[SAMPLES] = context.store.put_json(as_json(score.samples))
     artefact = Artefact(
-        asset="metrics", partition=str(key), parts={"metrics": context.store.put_json(facts)}, facts=facts,
+        asset="metrics", partition=str(key), parts=parts, facts=facts,
         made_from={"payload_data": payload_data.digest, "prepped_data": prepped_data.digest,
                    "validation_results": validation_results.digest,
                    "config_package": validation_results.made_from["config_package"]},
@@ -81,4 +86,6 @@ def open_metrics(artefact: Artefact, context: TaskContext) -> Scored:
 def gate_rows(metrics: Scored, key: ModelKey, context: TaskContext) -> list[CheckRow]:
     """The gates' rows, recomputed from the artefact, today's configuration and today's registry."""
     gates, lower_is_better = context.entry(key).gates, context.model_type(key).lower_is_better
-    return compare_with_gates(metrics.numbers, gates, lower_is_better, references(metrics.artefact, key, context))
+    compared = references(metrics.artefact, key, context)
+    certainties = find_certainties(metrics.artefact, compared, key, context)
+    return compare_with_gates(metrics.numbers, gates, lower_is_better, compared, certainties)

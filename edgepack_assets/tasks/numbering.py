@@ -67,7 +67,7 @@ def contingency(before: Results, now: Results, output: str) -> Contingency:
     counts: Counter[tuple[Category, Category]] = Counter()
     only_before = only_now = 0
     seen: tuple[set[Category], set[Category]] = (set(), set())
-    for old, new in _side_by_side(before.answers(), now.answers()):
+    for old, new in side_by_side(before.answers(), now.answers()):
         if new is None:
             only_before += 1
         elif old is None:
@@ -82,8 +82,8 @@ def contingency(before: Results, now: Results, output: str) -> Contingency:
     return Contingency(counts, only_before, only_now)
 
 
-def _side_by_side(before: Iterator[Answer], now: Iterator[Answer]) -> Iterator[tuple[Answer | None, Answer | None]]:
-    """Both in record order, each record once."""
+def side_by_side(before: Iterator[Answer], now: Iterator[Answer]) -> Iterator[tuple[Answer | None, Answer | None]]:
+    """The answers of two packages in record order, each record once; None where one of them gave none."""
     old, new = next(before, None), next(now, None)
     while old is not None or new is not None:
         if new is None or (old is not None and old.record < new.record):

@@ -13,12 +13,13 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.config.schema import STAGES
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, damaged_in_words, refuse_unread
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Reference
 from edgepack_assets.tasks.package_tags import (
+    ARCHIVED,
     DATED_METRICS,
     MODEL_NAME,
     MODEL_VERSION,
@@ -76,6 +77,7 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
         return {}
     listed: list[RegisteredVersion | DamagedVersion] = []
     packages: dict[int, RegisteredVersion | DamagedVersion] = {}
+    offered: dict[int, RegisteredVersion | DamagedVersion] = {}
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
@@ -83,6 +85,7 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
         refuse_unread(damaged)
         listed = [*context.registry.versions(Kind.MODEL, name), *damaged]
         packages = by_model_version(listed, entry.model_name)
+        offered = by_model_version([each for each in listed if ARCHIVED not in each.tags], entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:
             unreadable = f" ({damaged_in_words(unknown)})"
             context.log.warning(f"gates of {key} have no reference in a package that cannot be read{unreadable}")
@@ -103,7 +106,9 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
                 where if value is not None else f"{model} has no tag {name} with a number", value
             )
         else:
-            compared = _package_reference(name, reference, key, packages, payload)
+            compared = _package_reference(
+                name, reference, key, offered if reference == "previous" else packages, payload
+            )
             # A package that cannot be read may be the one to compare with: that is not the same as none.
             nothing_yet = compared.nothing_yet and not (unreadable and reference == "previous")
             by_metric[name] = replace(compared, source=compared.source + unreadable, nothing_yet=nothing_yet)
@@ -129,9 +134,10 @@ def _package_reference(
                 return Reference(f"none: model version {version} is the reference itself", None, nothing_yet=True)
             return Reference(f"no package of model version {version} is registered: package it first", None)
     package = packages[version]
-    value, where = _metric_of(package, name, payload)
+    value, where = metric_of(package, name, payload)
     source = f"{package} of model version {version}, on {where}"
-    return Reference(source if value is not None else f"{package} of model version {version} has no {name}", value)
+    source = source if value is not None else f"{package} of model version {version} has no {name}"
+    return Reference(source, value, package=package)
 
 
 def _stage_reference(
@@ -140,12 +146,13 @@ def _stage_reference(
     at_work = [move for move in moves(packages) if move.stage == stage]
     if not at_work:
         return Reference(f"no package of this model is in {stage}: edgepack package promote", None)
-    value, where = _metric_of(at_work[-1].package, name, payload)
-    source = f"{at_work[-1].package}, in {at_work[-1]}, on {where}"
-    return Reference(source if value is not None else f"{at_work[-1].package} has no {name}", value)
+    package = at_work[-1].package
+    value, where = metric_of(package, name, payload)
+    source = f"{package}, in {at_work[-1]}, on {where}"
+    return Reference(source if value is not None else f"{package} has no {name}", value, package=package)
 
 
-def _metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
+def metric_of(package: RegisteredVersion | DamagedVersion, name: str, payload: str) -> tuple[float | None, str]:
     """A metric of a package, on the same payload if it was ever validated on that, and the raw data it is on."""
     if package.tags.get(PAYLOAD_DIGEST) != payload:
         for entry in reversed(dated_metrics(package).values()):

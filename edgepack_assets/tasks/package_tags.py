@@ -57,6 +57,11 @@ LOCK_KEY = "lock_key"
 """Key of the lock. Written by deployment_package.py, read by operations/lock_usage.py."""
 LOCK_DIGEST = "lock_digest"
 """Digest of the lock, which tells the generations of one key apart. Written and read with LOCK_KEY."""
+SERVER_LOCK_KEY = "server_lock_key"
+"""Key of the lock that stands for the server's GPU runtime, of a package with a GPU component. Written and read with
+LOCK_KEY."""
+SERVER_LOCK_DIGEST = "server_lock_digest"
+"""Digest of that lock. Written and read with LOCK_KEY."""
 RAW_DATA = "raw_data"
 """`name:version` of the raw data. Written by deployment_package.py, read by package_history.py for gates and for the
 raw data sensor."""
@@ -97,6 +102,11 @@ NUMBERS_OF = "numbers_of"
 """The package whose numbers the states have got (tasks/renumbering.py). Written by deployment_package.py, for people.
 Left out where the model has its own."""
 
+# Whether it is offered ------------------------------------------------------------------------------------
+
+ARCHIVED = "archived"
+"""Who archived the package, when and why, as JSON. Written and read by archive.py."""
+
 # Metrics on later raw data --------------------------------------------------------------------------------
 
 DATED_METRICS = "metrics_%Y%m%dT%H%M%SZ"
@@ -108,7 +118,8 @@ PACKAGE_TAGS = frozenset(
     {
         *IDENTITY, PACKAGE_ID, MODEL_TYPE, OLDER_THAN, LOCK_KEY, LOCK_DIGEST, RAW_DATA, RAW_DATA_DIGEST, PAYLOAD_DIGEST,
         EDGEPACK_VERSION, CONFIG_DIGEST, RUN_ID, ENVIRONMENT, BUILD_REFERENCE, EXPERIMENT_NAME, DISPLAY_NAME,
-        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED, INTERFACE_CHANGE, NUMBERS_OF,
+        GATES_OVERRIDDEN, GATES_OVERRIDDEN_FAILED, INTERFACE_CHANGE, NUMBERS_OF, ARCHIVED, SERVER_LOCK_KEY,
+        SERVER_LOCK_DIGEST,
     }
 )  # fmt: skip
 """Every name but those of metrics."""

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import RawDataError
 from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
@@ -20,7 +21,7 @@ from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words,
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.output_files import OutputFile
+from edgepack_assets.tasks.output_files import IsOurs, OutputFile
 
 JSON_LINES = "application/x-ndjson+gzip"
 
@@ -33,6 +34,15 @@ class PayloadReport:
     preview: list[Record]
 
 
+def copies_in(store: ArtefactStore) -> IsOurs:
+    """Whether a file is a copy of what the artefact store holds, and may be replaced by another copy."""
+
+    def is_a_copy(stream: IO[bytes]) -> bool:
+        return store.has(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
+
+    return is_a_copy
+
+
 def make_payload(
     key: ModelKey, context: TaskContext, copy_to: OutputFile | None = None
 ) -> tuple[Artefact, PayloadReport]:
@@ -42,10 +52,7 @@ def make_payload(
     whose bytes are in the artefact store, as those of an earlier copy are, is replaced.
     Raises RawDataError, NotFoundError, CorruptError, ConfigError.
     """
-
-    def is_a_copy(stream: IO[bytes]) -> bool:
-        return context.store.has(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
-
+    is_a_copy = copies_in(context.store)
     if copy_to is not None:
         copy_to.prepare(is_a_copy)
     entry, implementation = context.entry(key), context.model_type(key)

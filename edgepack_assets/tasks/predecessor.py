@@ -13,7 +13,8 @@ from pathlib import Path
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, split_name
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.model_types.interface import Results
+from edgepack_assets.model_types.interface import Payload, Results
+from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import (
@@ -26,7 +27,15 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
-from edgepack_assets.tasks.package_tags import CONTENT_DIGEST, LOCK_DIGEST, LOCK_KEY, MODEL_TYPE
+from edgepack_assets.tasks.package_tags import (
+    ARCHIVED,
+    CONTENT_DIGEST,
+    LOCK_DIGEST,
+    LOCK_KEY,
+    MODEL_TYPE,
+    SERVER_LOCK_DIGEST,
+    SERVER_LOCK_KEY,
+)
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.stages import current
 
@@ -60,9 +69,9 @@ class Recorded:
 def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
     """The package before that of this model version; None if there is none.
 
-    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if it
-    is of another model version, else that of the highest lower model version. Raises EdgepackError if it cannot be
-    read, or if it is not known which one it is; TransientError if that may pass."""
+    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if
+    it is of another model version, else that of the highest lower model version that is not archived. Raises
+    EdgepackError if it cannot be read, or if it is not known which one it is; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
     damaged = context.registry.damaged(Kind.MODEL, name)
@@ -92,8 +101,9 @@ def _at_work(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tupl
 
 
 def _version_before(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
-    """The newest package of the highest lower model version."""
-    packages: dict[int, _Package] = by_model_version(listed, model_name)
+    """The newest package of the highest lower model version, archived ones left out."""
+    offered = [package for package in listed if ARCHIVED not in package.tags]
+    packages: dict[int, _Package] = by_model_version(offered, model_name)
     version = max((version for version in packages if version < key.version), default=None)
     return None if version is None else (packages[version], version)
 
@@ -132,15 +142,30 @@ def answers_to(
     if known is not None and known.payload_data.parts["records"] == payload_data.parts["records"]:
         yield Results(context.store.fetch(known.validation_results.parts["results"]))
         return
-    payload = open_payload(payload_data, context)
-    lock = _lock(predecessor, context)
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
+    with run_registered(predecessor, open_payload(payload_data, context), key, context) as run:
+        yield Results(run.results)
+
+
+@contextmanager
+def run_registered(
+    predecessor: Predecessor, payload: Payload, key: ModelKey, context: TaskContext
+) -> Iterator[PackageRun]:
+    """Run a registered package over a payload, in its own environment; `key` names its model type.
+
+    The files of the run are gone after the block. Raises EdgepackError if it cannot be run."""
+    lock = _lock(predecessor, context)
     with context.work_folder() as work:
         path = registered_zip(predecessor.package, work, context.registry)
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
-        with PackageRunner(path, work, context.sandbox, environment) as runner:
-            run = runner.run(f"running {predecessor}", payload.records, child_imports, count=payload.count)
-        yield Results(run.results)
+        server = None
+        if SERVER_LOCK_KEY in predecessor.package.tags:
+            server = context.environment(_lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
+        with PackageRunner(path, work, context.sandbox, environment, server=server) as runner:
+            yield runner.run(
+                f"running {predecessor}", payload.records, child_imports, count=payload.count,
+                server_imports=context.child_imports(key, server.lock) if server else (),
+            )  # fmt: skip
 
 
 def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:
@@ -154,8 +179,10 @@ def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry)
     return files[0]
 
 
-def _lock(predecessor: Predecessor, context: TaskContext) -> Lock:
-    key, digest = (predecessor.package.tags.get(tag, "") for tag in (LOCK_KEY, LOCK_DIGEST))
+def _lock(
+    predecessor: Predecessor, context: TaskContext, key_tag: str = LOCK_KEY, digest_tag: str = LOCK_DIGEST
+) -> Lock:
+    key, digest = (predecessor.package.tags.get(tag, "") for tag in (key_tag, digest_tag))
     for name in context.store.names(LOCKS, key) if key else ():
         document = context.store.get_named(LOCKS, name) if split_name(name)[0] == key else None
         if document is not None and (lock := read_generation(name, document).lock).digest == digest:

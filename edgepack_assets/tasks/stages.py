@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from edgepack_assets.config.schema import STAGES
+from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
-from edgepack_assets.tasks.package_tags import LONGEST_TAG
+from edgepack_assets.tasks.package_tags import ARCHIVED, LONGEST_TAG
 
 _TIME = "%Y%m%dT%H%M%S%fZ"
 _TAG = re.compile(rf"stage_(?P<stage>{'|'.join(STAGES)})(?:_(?P<line>[A-Za-z0-9-]+))?_(?P<at>[0-9]{{8}}T[0-9]{{12}}Z)")
@@ -58,7 +58,9 @@ def current(packages: Iterable[RegisteredVersion | DamagedVersion]) -> dict[tupl
 def promote(  # noqa: PLR0917 - who moves what where, when and why
     registry: Registry, package: RegisteredVersion, stage: str, line: str, by: str, reason: str, now: datetime
 ) -> StageMove | None:
-    """Move a stage to a package; None if it is there already. Raises EdgepackError."""
+    """Move a stage to a package; None if it is there already. Raises EdgepackError, for an archived package too."""
+    if ARCHIVED in package.tags:
+        raise EdgepackError(f"{package} is archived: edgepack package archive {package} --undo brings it back")
     at_work = current(_packages(registry, package.name)).get((stage, line))
     if at_work is not None and at_work.package.number == package.number:
         return None
@@ -76,18 +78,34 @@ def roll_back(  # noqa: PLR0917 - who moves what where, when and why
     if not history:
         raise EdgepackError(f"no package {name} was ever moved to {shown}: nothing to roll back")
     at_work = history[-1]
-    if at_work.before is None:
-        raise EdgepackError(f"{at_work.package} is the first package in {shown}: there is none before it")
-    try:
-        target = registry.get(Kind.MODEL, name, at_work.before)
-    except NotFoundError as error:
-        raise EdgepackError(
-            f"{at_work.package} was moved to {shown} in the place of {name}:{at_work.before}, which is not there any "
-            f"more: {error}. Move another one there: edgepack package promote"
-        ) from error
-    earlier = [move for move in history if move.package.number == target.number]
-    before = earlier[-1].before if earlier else None
+    target, before = _before(registry, at_work, history, shown)
     return at_work, _move(registry, StageMove(target, stage, line, _after(at_work, now), by, reason, before, True))
+
+
+def _before(
+    registry: Registry, at_work: StageMove, history: Sequence[StageMove], shown: str
+) -> tuple[RegisteredVersion, int | None]:
+    """(the package that a stage was moved to before, the version of the one before that). Archived ones are passed
+    over."""
+    name, number, passed = at_work.package.name, at_work.before, set[int]()
+    while number is not None and number not in passed:
+        try:
+            target = registry.get(Kind.MODEL, name, number)
+        except NotFoundError as error:
+            raise EdgepackError(
+                f"{at_work.package} was moved to {shown} in the place of {name}:{number}, which is not there any "
+                f"more: {error}. Move another one there: edgepack package promote"
+            ) from error
+        earlier = [move for move in history if move.package.number == number]
+        before = earlier[-1].before if earlier else None
+        if ARCHIVED not in target.tags:
+            return target, before
+        passed.add(number)
+        number = before
+    if passed:
+        listed = ", ".join(f"{name}:{each}" for each in sorted(passed))
+        raise EdgepackError(f"what was in {shown} before {at_work.package} is archived: {listed}")
+    raise EdgepackError(f"{at_work.package} is the first package in {shown}: there is none before it")
 
 
 def _packages(registry: Registry, name: str) -> list[RegisteredVersion | DamagedVersion]:

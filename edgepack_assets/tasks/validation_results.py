@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,8 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
-from edgepack_assets.packaging.runner import PackageRun, PackageRunner, allowed_late, p99
+from edgepack_assets.packaging.component_runs import PackageRun, allowed_late, p99
+from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_main import RecordError
 from edgepack_assets.sandbox.jobs import CallJob
@@ -21,6 +23,7 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
+from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 class ValidationReport:
     """What a person sees of validation results. `latency` is in seconds; `picture` is PNG bytes; `pace` says whether
     the component keeps up with the cycle that its package declares; `isolation` how it was isolated; `tried` what else
-    was tried with the model; `changed` answers that the conversion of the model has changed."""
+    was tried with the model; `changed` answers that the conversion of the model has changed; `faults` what faults of
+    sensors change; `components` the latency of each component where there are several."""
 
     rows: list[CheckRow]
     preview: list[dict[str, Any]]
@@ -42,6 +46,8 @@ class ValidationReport:
     isolation: str
     tried: list[dict[str, Any]]
     changed: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    components: list[dict[str, Any]] = field(default_factory=list)
 
 
 def validate(
@@ -58,9 +64,13 @@ def validate(
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
         context.sandbox.prepare(environment, child_imports)
         package = context.store.fetch(config_package.parts["package"])
-        with PackageRunner(package, work, context.sandbox, environment) as runner:
+        server = context.server_of(config_package)
+        with PackageRunner(package, work, context.sandbox, environment, server=server) as runner:
             try:
-                run = runner.run(f"validating {key}", payload.records, child_imports, count=payload.count)
+                run = runner.run(
+                    f"validating {key}", payload.records, child_imports, count=payload.count,
+                    server_imports=context.child_imports(key, server.lock) if server else (),
+                )  # fmt: skip
             except TaskFailedError as error:
                 if error.failure.type != RecordError.__name__:
                     raise  # the component's own code failed
@@ -84,6 +94,10 @@ def validate(
             component=runner.component_folder, payload=payload, results=results, inspection=inspection,
         )  # fmt: skip
         parts += comparison.rows
+        fault_rows, faults = try_faults(
+            key, payload, results, inspection, runner.component_folder, environment, work, context
+        )
+        parts += fault_rows
         artefact = Artefact(
             asset="validation_results", partition=str(key),
             parts={"results": context.store.put_file(run.results, JSON_LINES),
@@ -91,7 +105,7 @@ def validate(
             facts={"records": run.records, "answered": run.answered, **failed_rows(parts)},
             observations={
                 "times": context.store.put_file(run.times, "application/octet-stream"),
-                "latency": context.store.put_json(run.latency),
+                "latency": context.store.put_json(run.latency | ({"components": run.components} if server else {})),
             },
             made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
         )  # fmt: skip
@@ -100,12 +114,21 @@ def validate(
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
         trial = implementation.trial(payload, results, inspection, context.entry(key), work)
-        warnings, tried = try_out(key, trial, runner.component_folder, environment, context) if trial else ([], [])
+        warnings: list[CheckRow] = []
+        tried: list[dict[str, Any]] = []
+        if trial:
+            folder = runner.whole_component(work) if server else runner.component_folder
+            warnings, tried = try_out(key, trial, folder, server or environment, context)
     isolation = context.sandbox.isolation.words
     report = ValidationReport(
-        [*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried, list(comparison.table)
-    )
+        [*parts, *warnings], preview, run.latency, picture, keeps_pace, isolation, tried, list(comparison.table),
+        faults, [{"component": name, **_milliseconds(latency)} for name, latency in run.components.items()],
+    )  # fmt: skip
     return artefact, report
+
+
+def _milliseconds(latency: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_ms": round(latency[name] * 1000, 4) for name in ("p50", "p95", "p99", "max")}
 
 
 def try_out(

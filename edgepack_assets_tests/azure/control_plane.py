@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from edgepack_assets_tests.azure.compute import Compute
 from edgepack_assets_tests.azure.http import Request, Response, answer, arm_error
 from edgepack_assets_tests.azure.identity import Identity
+from edgepack_assets_tests.azure.jobs import ARTIFACTS, Jobs
 from edgepack_assets_tests.azure.storage import Storage
 
 PLURALS = ("models", "data")
@@ -68,11 +70,14 @@ class ControlPlane:
         self.lro_polls = 0
         self._identity = identity
         self._storage = storage
+        self.jobs: Jobs | None = None
+        """Set by whoever can give jobs a folder and an environment."""
         self._lock = threading.RLock()
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
         provider = f"{group}/providers/Microsoft.MachineLearningServices"
         self.workspace = Shelf(f"{provider}/workspaces/{self.workspace_name}")
         self.registry = Shelf(f"{provider}/registries/{self.registry_name}")
+        self.compute = Compute(self.workspace.base, self.subscription_id, location, storage)
         self._operations: dict[str, tuple[int, str]] = {}
         self._temporary: dict[str, str] = {}
 
@@ -84,6 +89,9 @@ class ControlPlane:
                 shelf.archived_containers = set()
                 shelf.deleted = set()
             self._temporary.clear()
+        if self.jobs is not None:
+            self.jobs.reset()
+        self.compute.reset()
         self.page_size, self.index_lag, self.conflict_status, self.identity_based = 3, 0.0, 400, False
         self.lro_polls = 0
 
@@ -101,6 +109,8 @@ class ControlPlane:
         if parts[1] != self.subscription_id:
             message = f"The subscription '{parts[1]}' could not be found."
             return arm_error(404, "SubscriptionNotFound", message)
+        if match := re.fullmatch(r".*/locations/[^/]+/computeOperationsStatus/([0-9a-f-]+)", path):
+            return self.compute.handle_operation(match[1])
         if len(parts) > 3 and parts[3].lower() != self.resource_group:
             return arm_error(404, "ResourceGroupNotFound", f"Resource group '{parts[3]}' could not be found.")
         base = self.workspace.base.lower()
@@ -114,11 +124,16 @@ class ControlPlane:
             return self._datastores(request, rest[1:])
         if rest[0] in PLURALS:
             return self._assets(request, self.workspace, rest, "https://management.azure.com")
+        if (found := self._work(request, rest)) is not None:
+            return found
         return arm_error(404, "NotFound", f"no route: {path}")
 
     def regional(self, request: Request) -> Response:
         """<region>.api.azureml.ms and cert-<region>.experiments.azureml.net: the discovery of registries, a registry's
-        own assets, the operations on them."""
+        own assets, the operations on them; the run history of a workspace."""
+        if request.path == "/discovery":
+            host = f"https://{request.host}"
+            return answer(200, {"api": host, "history": host, "studio": "https://ml.azure.com", "mlflow": host})
         refusal = self._refusal(request, "")
         if refusal is not None:
             return refusal
@@ -128,6 +143,9 @@ class ControlPlane:
             return answer(200, self._discovery_body())
         if match := re.fullmatch(r"/assetstore/v1\.0/operations/([0-9a-f]+)", request.path):
             return self._poll(match[1])
+        runs = re.escape(f"/history/v1.0{self.workspace.base}/runs/")
+        if (match := re.fullmatch(f"(?i){runs}([^/]+)/details", request.path)) and self.jobs is not None:
+            return self.jobs.details(match[1])
         path = request.path.removeprefix("/mferp/managementfrontend")
         base = self.registry.base
         if not path.startswith(base + "/"):
@@ -141,6 +159,21 @@ class ControlPlane:
             host = f"https://{request.host}/mferp/managementfrontend"
             return self._assets(request, self.registry, rest, host)
         return arm_error(404, "NotFound", f"no route: {request.path}")
+
+    def _work(self, request: Request, rest: list[str]) -> Response | None:
+        """Jobs and what they need; None for a path that is none of theirs."""
+        principal, _ = self._identity.of(request.headers.get("authorization", ""))
+        if rest[0] == "computes" and principal is not None:
+            return self.compute.handle_computes(request, rest[1:], principal)
+        if rest == ["providers", "Microsoft.Authorization", "permissions"] and principal is not None:
+            return self.compute.permissions(principal)
+        if rest[0] == "environments":
+            return self.compute.handle_environments(request, rest[1:])
+        if rest[0] == "codes":
+            return self.compute.handle_codes(request, rest[1:])
+        if rest[0] == "jobs" and self.jobs is not None:
+            return self.jobs.handle(request, rest[1:])
+        return None
 
     # assets -----------------------------------------------------------------------------------------------
 
@@ -351,7 +384,8 @@ class ControlPlane:
     # storage ----------------------------------------------------------------------------------------------
 
     def _datastores(self, request: Request, rest: list[str]) -> Response:
-        known = {"workspaceblobstore": self._datastore_body()}
+        containers = {"workspaceblobstore": self.container, "workspaceartifactstore": ARTIFACTS}
+        known = {name: self._datastore_body(name, container) for name, container in containers.items()}
         if not rest:
             return answer(200, {"value": list(known.values()), "nextLink": None})
         if rest[0] not in known:
@@ -360,21 +394,21 @@ class ControlPlane:
             if self.identity_based:
                 return answer(200, {"secretsType": "None"})
             if (request.json or {}).get("expirableSecret"):
-                return answer(200, {"secretsType": "Sas", "sasToken": "?" + self._storage.sas(self.container)})
+                return answer(200, {"secretsType": "Sas", "sasToken": "?" + self._storage.sas(containers[rest[0]])})
             return answer(200, {"secretsType": "AccountKey", "key": self._storage.key})
         return answer(200, known[rest[0]])
 
-    def _datastore_body(self) -> dict[str, Any]:
+    def _datastore_body(self, name: str, container: str) -> dict[str, Any]:
         return {
-            "id": f"{self.workspace.base}/datastores/workspaceblobstore",
-            "name": "workspaceblobstore",
+            "id": f"{self.workspace.base}/datastores/{name}",
+            "name": name,
             "type": "Microsoft.MachineLearningServices/workspaces/datastores",
             "properties": {
-                "description": None, "tags": None, "properties": None, "isDefault": True,
+                "description": None, "tags": None, "properties": None, "isDefault": name == "workspaceblobstore",
                 "credentials": {"credentialsType": "None" if self.identity_based else "AccountKey"},
                 "intellectualProperty": None, "subscriptionId": self.subscription_id,
                 "resourceGroup": self.resource_group, "datastoreType": "AzureBlob",
-                "accountName": self._storage.account, "containerName": self.container,
+                "accountName": self._storage.account, "containerName": container,
                 "endpoint": "core.windows.net", "protocol": "https",
                 "serviceDataAccessAuthIdentity": "WorkspaceSystemAssignedIdentity",
             },

@@ -14,6 +14,7 @@ from edgepack_assets_tests.azure.certificates import write_certificates
 from edgepack_assets_tests.azure.control_plane import ControlPlane
 from edgepack_assets_tests.azure.faults import Faults
 from edgepack_assets_tests.azure.identity import IMDS, LOGIN, Identity, Principal
+from edgepack_assets_tests.azure.jobs import ARTIFACTS, Jobs
 from edgepack_assets_tests.azure.server import Proxy
 from edgepack_assets_tests.azure.storage import Storage
 
@@ -38,6 +39,8 @@ class LoopbackAzure:
         )
         self.storage = Storage("plantstorage", self.identity, folder)
         self.azure_ml = ControlPlane(self.identity, self.storage)
+        self.jobs = Jobs(self.azure_ml.compute, self.identity, folder, lambda: self.node_environ)
+        self.azure_ml.jobs = self.jobs
         self.proxy = Proxy(context, self.faults)
         self.proxy.route("management.azure.com", self.azure_ml.management)
         self.proxy.route("management.chinacloudapi.cn", self.azure_ml.management)
@@ -56,8 +59,10 @@ class LoopbackAzure:
         self.storage.start()
         with self.in_force():
             self.storage.make_container(self.azure_ml.container)
+            self.storage.make_container(ARTIFACTS)
 
     def stop(self) -> None:
+        self.jobs.reset()
         self.proxy.stop()
         self.storage.stop()
 
@@ -87,6 +92,11 @@ class LoopbackAzure:
             "AZURE_CLIENT_ID": self.principal.client_id,
             "AZURE_CLIENT_SECRET": self.principal.secret,
         }
+
+    @property
+    def node_environ(self) -> dict[str, str]:
+        """What a node of a compute cluster needs to reach this Azure; it is nobody there but for its own identity."""
+        return {name: value for name, value in self.environ.items() if not name.startswith("AZURE_")}
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:

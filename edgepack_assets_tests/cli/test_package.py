@@ -129,6 +129,15 @@ def test_promote_and_rollback_say_what_they_did(registry: LocalRegistry) -> None
         (["promote", "press:1", "--stage", "test"], 2, "'test' is not one of 'staging', 'production'"),
         (["rollback", "press"], 1, "no package Press-edge was ever moved to production"),
         (["rollback", "other"], 1, "model_types has no entry 'other'"),
+        (["archive", "press:7"], 1, "has no version 7"),
+        (["compare", "press:1", "other:1"], 1, "the registry has no model 'press_model'"),
+        (["compare", "Press-edge:1", "Press-edge:1"], 1, "name two different packages"),
+        (["compare", "Press-edge:1", "other:1"], 2, "'other:1' is no package of"),
+        (["compare", "Press-edge:1"], 2, "Missing argument 'B'"),
+        (["run", "press:1", "/nowhere.parquet"], 1, "/nowhere.parquet: no such file or folder"),
+        (["run", "press:1", "edgepack.yaml"], 1, "edgepack.yaml: not a readable Parquet file"),
+        (["run", "press:1", "edgepack.yaml", "--output-file", "x.xls"], 2, "ends in none of .csv, .json, .parquet"),
+        (["verify-run", "other:1"], 2, "'other:1' is no package of"),
         (["show", "press:0"], 2, "'press:0' is no package of"),
         (["list", "other"], 1, "model_types has no entry 'other'"),
         (["lst"], 2, "'lst' is not a partition key"),
@@ -143,6 +152,59 @@ def test_a_mistake_is_a_sentence_and_changes_nothing(
     assert done.exit_code == code
     assert message in done.output
     assert [dict(version.tags) for version in registry.versions(Kind.MODEL, "Press-edge")] == before
+
+
+def test_an_archived_package_is_no_longer_offered(registry: LocalRegistry) -> None:
+    assert run("promote", "press:1").exit_code == 0
+    assert run("promote", "press:2").exit_code == 0
+    assert run("promote", "press:3").exit_code == 0
+    assert run("archive", "press:2", "--by", "Ada", "--reason", "<b>it stopped</b>").output == (
+        "Press-edge:2 is archived\n"
+    )
+    assert run("archive", "press:2").output == "Press-edge:2 is archived already\n"
+    assert [entry["version"] for entry in json.loads(run("list", "--json").output)] == [1, 3]
+    assert "Press-edge:2" not in run("list").output
+    listed = json.loads(run("list", "--all", "--json").output)
+    assert listed[1]["archived"]["by"] == "Ada"
+    assert "archived" in run("list", "--all").output
+    assert "archived by Ada" in run("show", "press:2").output
+    refused = run("promote", "press:2")
+    assert refused.exit_code == 1 and "Press-edge:2 is archived: edgepack package archive" in refused.output
+    # 3 came in the place of 2, which is passed over
+    assert run("rollback", "press").output == "Press-edge:1 is in production now, in the place of Press-edge:3\n"
+    assert run("archive", "press:3").exit_code == 0
+    assert "press_model:1" in run("show", "press:latest").output
+    assert run("archive", "press:2", "--undo").output == "Press-edge:2 is no longer archived\n"
+    assert run("archive", "press:2", "--undo").output == "Press-edge:2 is not archived\n"
+    assert "press_model:2" in run("show", "press:latest").output
+
+
+def test_what_a_line_uses_is_archived_only_by_force(registry: LocalRegistry) -> None:
+    assert run("promote", "press:1", "--line", "line-2").exit_code == 0
+    refused = run("archive", "press:1")
+    assert refused.exit_code == 1
+    assert "Press-edge:1 is in production of line-2: move another package there first" in refused.output
+    assert "archived" not in registry.get(Kind.MODEL, "Press-edge", 1).tags
+    assert run("archive", "press:1", "--force").exit_code == 0
+    assert run("archive", "press:1", "--reason", "x" * 1000).output == "Press-edge:1 is archived already\n"
+    long = run("archive", "press:2", "--reason", "x" * 1000)
+    assert long.exit_code == 1 and "shorten it" in long.output
+
+
+def test_nothing_before_but_archived_packages_is_no_way_back(registry: LocalRegistry) -> None:
+    for each in ("press:1", "press:2"):
+        assert run("promote", each).exit_code == 0
+    assert run("archive", "press:1").exit_code == 0
+    refused = run("rollback", "press")
+    assert refused.exit_code == 1
+    assert "what was in production before Press-edge:2 is archived: Press-edge:1" in refused.output
+
+
+def test_a_key_that_is_the_package_of_another_model_version_is_said(registry: LocalRegistry) -> None:
+    registry.set_tags(registry.get(Kind.MODEL, "Press-edge", 3), {"model_version": "1"})
+    assert "press:3 is the package Press-edge:3, of model version 1" in run("show", "press:3").stderr
+    assert run("show", "Press-edge:3").stderr == ""
+    assert run("show", "press:2").stderr == ""
 
 
 def test_help_shows_both_forms() -> None:

@@ -49,6 +49,34 @@ run:
   experiment_name: e
   display_name: d
   output_folders: [outputs]
+compute: &compute
+  type: azure_ml
+  subscription_id: 0b1f
+  resource_group: group
+  workspace_name: workspace
+  cluster_name: edgepack
+  cluster_size: Standard_DS3_v2
+  cluster_region: westeurope
+  min_instances: 0
+  max_instances: 2
+  idle_time_before_scale_down: 15
+  low_priority: true
+  identity:
+    client_id: "1"
+    resource_id: /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u
+  environment_name: edgepack
+  environment_image: mcr.microsoft.com/azureml/base:1
+  conda_path: conda.yml
+  env_description: d
+  docker_args: [--cap-add=SYS_ADMIN]
+  experiment_name: e
+  display_name: d
+  build_reference: "0012"
+  deploy_environment: prod
+  wait_for_completion: false
+  output_file: job.txt
+  start_time_limit: 1800
+  time_limit: 7200
 sensors:
   interval: 60
   sweep_interval: 600
@@ -79,12 +107,16 @@ model_types:
     sensor: true
     run_whole_payload: yes
     gates:
-      silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%}
+      silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%, confidence: 95%, too_few: warn}
       inertia: {reference: 3, tolerance: 100}
     revalidate: true
+    intervals: true
+    envelope: true
+    fault_probes: warn
     numbering: fail
     numbering_agreement: 0.8
     approval: {default: auto, prod: required}
+    compute: *compute
   pump:
     implementation: state_identifier
     model_name: pump
@@ -125,6 +157,17 @@ model_types:
     output:
       name: logits
       scores: logits
+    runtime: gpu
+    gpu:
+      max_batch_size: 4
+      warmup: true
+      tensorrt:
+        precision_mode: FP16
+        max_cached_engines: 2
+        minimum_segment_size: 3
+        max_workspace_size_bytes: 1073741824
+        trt_engine_cache_enable: true
+        trt_engine_cache_path: /tmp/triton
   letters:
     implementation: image_classification
     model_name: letters
@@ -212,7 +255,7 @@ def test_every_key_has_a_title_and_a_description() -> None:
 
 
 def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_path: Path) -> None:
-    for name in ("code", "python", "requirements.txt", "secrets.pem"):
+    for name in ("code", "python", "requirements.txt", "secrets.pem", "conda.yml"):
         (tmp_path / name).touch()
     file = tmp_path / "edgepack.yaml"
     file.write_text(COMPLETE)
@@ -277,6 +320,9 @@ def test_every_value_may_be_a_variable_and_none_may_be_a_section_of_its_own(loc:
         (("model_types", "preset", "payload"), "binary"),
         (("model_types", "letters", "image_format"), "RGB"),
         (("model_types", "preset", "delta"), "perhaps"),
+        (("model_types", "images", "runtime"), "cuda"),
+        (("model_types", "images", "gpu", "max_batch_size"), 0),
+        (("model_types", "images", "gpu", "tensorrt", "precision_mode"), "INT8"),
     ],
 )
 def test_what_an_editor_can_know_is_marked(loc: tuple[str | int, ...], value: object) -> None:

@@ -144,7 +144,8 @@ FAULTS = {
     ),
     "unknown key of a gate": (
         ENTRY + "    gates:\n      x: {low: 1}\n",
-        r":8: unknown key 'model_types.press.gates.x.low'; allowed here: max, min, reference, tolerance$",
+        r":8: unknown key 'model_types.press.gates.x.low'; allowed here: confidence, max, min, reference, tolerance, "
+        r"too_few$",
     ),
     "the reserved key": (ENTRY + "file: x\n", r":7: unknown key 'file'"),
     "missing key": (ENTRY.replace("    model_name: press_model\n", ""), r":2: key '.*model_name' is missing"),
@@ -171,6 +172,15 @@ FAULTS = {
     ),
     "the latest as reference": (ENTRY + "    gates: {x: {reference: latest}}\n", r":7: .*reference: a reference is"),
     "a tolerance alone": (ENTRY + "    gates: {x: {min: 1, tolerance: 1}}\n", r":7: .*x: a tolerance needs a ref"),
+    "a confidence of one": (
+        ENTRY + "    gates: {x: {min: 1, confidence: 1}}\n",
+        r":7: .*confidence: a confidence is from 50% to 99.9%, written 95% or 0.95",
+    ),
+    "a confidence of yes": (
+        ENTRY + "    gates: {x: {min: 1, confidence: yes}}\n",
+        r":7: .*confidence: a confidence is",
+    ),
+    "too_few alone": (ENTRY + "    gates: {x: {min: 1, too_few: warn}}\n", r":7: .*x: too_few needs a confidence"),
     "a tolerance below zero": (
         ENTRY + "    gates: {x: {reference: previous, tolerance: -1%}}\n",
         r":7: .*tolerance: a tolerance is a number from 0 up, or .* 5%",

@@ -78,6 +78,7 @@ def main() -> None:
     inside.save(OUT / "inside.keras")
     inside.save(OUT / "inside.h5")
     outside.save(OUT / "outside.keras")
+    keras.Sequential([keras.Input(SHAPE), *inside.layers[1:]]).save(OUT / "sequential.keras")
     inside.export(OUT / "export")
     tf.saved_model.save(inside, str(OUT / "saved"))
     for flavor in ("tensorflow", "keras"):

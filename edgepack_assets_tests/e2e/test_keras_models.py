@@ -70,6 +70,7 @@ def answers(plant: Plant, partition: str) -> dict[str, tuple[int, float]]:
     [
         ("inside.keras", "inside", {}),
         ("inside.h5", "inside", {}),
+        ("sequential.keras", "inside", {}),
         ("mlflow_tensorflow", "inside", {}),
         ("mlflow_keras", "inside", {}),
         ("outside.keras", "outside", OUTSIDE),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgepack_assets.filesystem.parquet import write_columns
 from edgepack_assets.model_types import figures, model_type
-from edgepack_assets.model_types.interface import Payload, PayloadWriter, Prepped, Results
+from edgepack_assets.model_types.interface import Answered, Payload, PayloadWriter, Prepped, Results
 from edgepack_assets.model_types.state_identifier import figures as state_figures
 from edgepack_assets_tests.model_types.image_classification.helpers import labelled_payload, results
 
@@ -71,6 +71,47 @@ def plain_images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def test_any_name_of_a_class_or_file_is_drawn(tmp_path: Path, plain_images: list[bytes], name: str) -> None:
     for picture, other in zip(draw_images(tmp_path, name), plain_images, strict=True):
         assert size(picture)[0] <= size(other)[0] and size(picture)[1] <= size(other)[1]
+
+
+def draw_states_of_both(folder: Path, name: str, before: list[int], now: list[int]) -> bytes:
+    """The states of two packages of this name; the inspection of the first is not at hand."""
+    folder.mkdir(exist_ok=True)
+    writer = PayloadWriter(folder / "records", folder / "sources")
+    with writer.open():
+        for number in range(len(now)):
+            writer.add({phase: None if number == 3 else float(number) for phase in ("ph1", "ph2", "ph3")})
+    made = []
+    for at, states in enumerate((before, now)):
+        path = folder / f"results-{at}"
+        lines = [json.dumps({"record": i, "outputs": {"prediction": state}}) for i, state in enumerate(states)]
+        path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+        made.append(Answered(name, Results(path), {"window_size": 2, "component": {}} if at else None))
+    picture = model_type("state_identifier").comparison_picture(
+        Payload(writer.records, writer.sources, writer.count), *made
+    )
+    assert picture is not None
+    return picture
+
+
+def colours(picture: bytes, colour: tuple[int, int, int]) -> int:
+    with Image.open(io.BytesIO(picture)) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
+    return int((abs(pixels - colour).max(axis=2) < 8).sum())
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
+def test_states_of_two_packages_of_any_name_are_drawn_in_the_width_of_the_ui(tmp_path: Path, name: str) -> None:
+    picture = draw_states_of_both(tmp_path / "x", name, [0, 1, 2, 0, -1, 9], [0, 1, 2, 0, -1, 9])
+    assert size(picture)[0] <= figures.WIDTH * 110 + 1
+
+
+def test_where_two_packages_differ_is_marked(tmp_path: Path) -> None:
+    red = (0xC8, 0x10, 0x2E)
+    same = draw_states_of_both(tmp_path / "same", "Press-edge:1", [0, 1] * 10, [0, 1] * 10)
+    other = draw_states_of_both(tmp_path / "other", "Press-edge:1", [0, 1] * 10, [0, 1] * 9 + [1, 1])
+    most = draw_states_of_both(tmp_path / "most", "Press-edge:1", [0, 1] * 10, [1, 0] * 10)
+    assert colours(same, red) == 0 < colours(other, red) < colours(most, red)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

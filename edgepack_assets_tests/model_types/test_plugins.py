@@ -23,6 +23,7 @@ from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, Plugi
 from edgepack_assets.model_types import Plugin, model_type
 from edgepack_assets.model_types.conversion import Conversion
 from edgepack_assets.model_types.interface import (
+    Answered,
     ModelSource,
     ModelType,
     Payload,
@@ -236,6 +237,10 @@ def _payload(path: Path) -> Payload:
     return Payload(path, path, 0)
 
 
+def _answered(path: Path) -> Answered:
+    return Answered("Press-edge:1", Results(path))
+
+
 def _written(plugin: Plugin, path: Path) -> dict[str, Any]:
     writer = PayloadWriter(path / "records", path / "sources")
     with writer.open():
@@ -250,14 +255,18 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "finish_component": lambda plugin, path: plugin.finish_component(path, ModelSource({}, {}, (), None)),
     "component_spec": lambda plugin, path: plugin.component_spec({}),
     "component_settings": lambda plugin, path: plugin.component_settings({}),
+    "pipeline": lambda plugin, path: plugin.pipeline(path, ModelSource({}, {}, (), None), {}, path),
     "inspection_rows": lambda plugin, path: plugin.inspection_rows({}, entry()),
     "numbers_are_free": lambda plugin, path: plugin.numbers_are_free({}),
     "categories": lambda plugin, path: plugin.categories({}),
     "category_names": lambda plugin, path: plugin.category_names(_payload(path), {}),
     "trial": lambda plugin, path: plugin.trial(_payload(path), Results(path), {}, entry(), path),
+    "probes": lambda plugin, path: plugin.probes(_payload(path), Results(path), {}, entry(), path),
     "compare": lambda plugin, path: plugin.compare(None, entry(), None, path),
     "score": lambda plugin, path: plugin.score(_payload(path), Results(path), None, {}),
     "results_picture": lambda plugin, path: plugin.results_picture(_payload(path), Results(path), {}),
+    "comparison_picture": lambda plugin, path: plugin.comparison_picture(_payload(path), *[_answered(path)] * 2),
+    "write_recording": lambda plugin, path: plugin.write_recording(path, None, entry(), path),
 }
 
 OF_PARTS: dict[str, tuple[str, Callable[[Plugin, Path], Any]]] = {

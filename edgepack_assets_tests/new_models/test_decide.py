@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from edgepack_assets.new_models.follow_runs import GONE_AFTER, LOST_AFTER
 from edgepack_assets.new_models.run_requests import Rules, RunOutcome, SeenRun
 from edgepack_assets.new_models.tick import Decision
 from edgepack_assets.registry.base import DamagedVersion, Kind
+from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets_tests.new_models.simulated import START, SimulatedRegistry
 
 RULES = Rules(model_type="press", model_name="press_model", start="all")
@@ -215,3 +217,20 @@ def test_a_registry_that_dies_leaves_the_state_as_it_was(mood: str) -> None:
     with pytest.raises(ConnectionError):
         sensor.look(after=2000)
     assert sensor.state.to_cursor() == before
+
+
+def test_an_archived_version_is_not_packaged(tmp_path: Path) -> None:
+    """Of a real registry: nothing of the sensor knows the archive."""
+    registry, file = LocalRegistry(tmp_path / "registry"), tmp_path / "model.pkl"
+    file.write_bytes(b"model")
+    for _ in range(3):
+        registry.register(Kind.MODEL, "press_model", file, {})
+    registry.set_archived(Kind.MODEL, "press_model", 2, True)
+    first = decide(None, RULES, registry, lambda _: [], START)
+    assert [request.registered.version for request in first.requests] == [1, 3]
+    registry.register(Kind.MODEL, "press_model", file, {})
+    registry.set_archived(Kind.MODEL, "press_model", 4, True)
+    assert decide(first.state, RULES, registry, lambda _: [], START + 30).requests == []
+    registry.set_archived(Kind.MODEL, "press_model", 4, False)
+    later = decide(first.state, RULES, registry, lambda _: [], START + 60)
+    assert [request.registered.version for request in later.requests] == [4]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,27 @@ def test_a_long_recording_is_not_read_whole(settings: Settings, tmp_path: Path) 
 def test_a_name_that_nothing_uses_is_no_reason(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("weights")
     assert why_useless(Kind.MODEL, "other", tmp_path / "model.txt", {}, settings) is None
+
+
+def test_a_model_that_was_not_copied_whole_is_refused_before_it_is_registered(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", bytes(9_000))
+    (tmp_path / "model.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:5_000])
+    (tmp_path / "model.joblib").write_bytes(pickle.dumps(list(range(1_000)))[:700])
+    for name, file in (("parts_model", "model.keras"), ("press_model", "model.joblib")):
+        reason = why_useless(Kind.MODEL, name, tmp_path / file, {}, settings)
+        assert reason is not None
+        assert reason.startswith(f"{file}: ")
+        assert "was it copied whole?" in reason
+
+
+def test_a_pointer_to_git_lfs_is_called_that(settings: Settings, tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
+    for name, file in (("parts_model", "model.tflite"), ("press_model", "model.pkl")):
+        (tmp_path / file).write_text(pointer)
+        reason = why_useless(Kind.MODEL, name, tmp_path / file, {}, settings)
+        assert reason is not None
+        assert "is a Git LFS pointer" in reason

@@ -428,7 +428,7 @@ def test_a_registration_that_copies_for_long_shows_that_it_lives(
         os.utime(staging, (1, 1))  # as if it were long ago
 
     monkeypatch.setattr(shutil, "copyfile", slow)
-    monkeypatch.setattr("edgepack_assets.registry.local._COPIERS", 1)
+    monkeypatch.setattr("edgepack_assets.registry.copies._COPIERS", 1)
     local.register(Kind.MODEL, "press", model, {})
     assert len(ages) > 1
     assert all(ages)

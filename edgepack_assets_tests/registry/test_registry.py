@@ -183,3 +183,32 @@ def test_a_download_overwrites_nothing(registry: Registry, model: Path, tmp_path
         registry.download(made, tmp_path / "here")
     assert (there / "MLmodel").read_text() == "mine"
     assert [entry.name for entry in (tmp_path / "here").iterdir()] == ["press model"]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_an_archived_version_is_out_of_use_and_comes_back(
+    registry: Registry, model: Path, tmp_path: Path, kind: Kind
+) -> None:
+    for number in (1, 2, 3):
+        registry.register(kind, "press", model, {"n": str(number)})
+    assert registry.set_archived(kind, "press", 3, True)
+    assert not registry.set_archived(kind, "press", 3, True)
+    assert latest(registry, kind, "press").version == 2
+    assert [each.version for each in registry.versions(kind, "press")] == [1, 2]
+    assert [(each.version, each.tags) for each in registry.archived(kind, "press")] == [(3, {"n": "3"})]
+    with pytest.raises(NotFoundError, match=rf"press:3 is archived \(edgepack {kind} archive press:3 --undo\)"):
+        registry.get(kind, "press", 3)
+    assert registry.register(kind, "press", model, {}).version == 4, "its number stays taken"
+    for number in (1, 2, 4):
+        registry.set_archived(kind, "press", number, True)
+    with pytest.raises(NotFoundError):
+        latest(registry, kind, "press")
+    assert registry.set_archived(kind, "press", 3, False)
+    assert not registry.set_archived(kind, "press", 3, False)
+    back = registry.get(kind, "press", 3)
+    assert (back.tags, latest(registry, kind, "press")) == ({"n": "3"}, back)
+    assert contents(registry.download(back, tmp_path / "back")) == contents(model)
+    with pytest.raises(NotFoundError, match="has no version 9"):
+        registry.set_archived(kind, "press", 9, True)
+    with pytest.raises(NotFoundError):
+        registry.set_archived(kind, "nothing", 1, True)

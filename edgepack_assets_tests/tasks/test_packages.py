@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.config.schema import GateSettings
+from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry

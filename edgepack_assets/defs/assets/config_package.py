@@ -55,7 +55,9 @@ def config_package(
             "environment_reused": report.environment_was_kept,
             "files": table(report.files),
             "inspection": dg.MetadataValue.json(report.inspection),
+            **({"server": ", ".join(f"{p.name} {p.version}" for p in report.server.packages)} if report.server else {}),
             **({"predecessor": report.renumbering.predecessor} if report.renumbering.predecessor else {}),
             **({"answers_before_and_now": table(report.renumbering.table)} if report.renumbering.table else {}),
+            **({"suggested_alerts": dg.MetadataValue.md(report.alerts)} if report.alerts else {}),
             **report.conversion,
         }, tags=tags)  # fmt: skip

@@ -11,9 +11,11 @@ from edgepack_assets.defs.assets.declare import asset_options, result, run_confi
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.registry.base import ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
+from edgepack_assets.tasks.package_report import REPORT, with_report
 from edgepack_assets.text_format import format_size
 
 CHECK = "is_registered_as_built"
@@ -56,14 +58,13 @@ def deployment_package(
             package_tags.EXPERIMENT_NAME: run.experiment_name,
             package_tags.DISPLAY_NAME: run.display_name,
         }
+        task_context = edgepack.task_context(context.log)
+        validated = Validated(config_package, payload_data, validation_results, metrics)
         artefact, report = deploy(
-            key,
-            Validated(config_package, payload_data, validation_results, metrics),
-            run_tags,
-            run_config(context, "override_gates_reason"),
-            edgepack.task_context(context.log),
-        )
+            key, validated, run_tags, run_config(context, "override_gates_reason"), task_context
+        )  # fmt: skip
         registered = report.registered
+        artefact = with_report(artefact, registered, key, validated, task_context)
         if target is not None and all_pass(report.rows):
             write_hand_over(target, _told(key, artefact, report), report.metrics)
             context.log.info(f"name and version of the package are in {target.path}")
@@ -84,8 +85,19 @@ def deployment_package(
             "registered_before": report.was_registered_before,
             **({"delta": str(report.delta.registered or "none"), "delta_size": report.delta.words}
                if report.delta else {}),
+            **_report_link(registered, key, artefact),
             "tags": dg.MetadataValue.json(dict(registered.tags)),
         }, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip
+
+
+def _report_link(registered: ResolvedVersion, key: ModelKey, artefact: Artefact) -> dict[str, Any]:
+    """Where the report is: in `edgepack ui` at a link, everywhere by a command."""
+    if REPORT not in artefact.observations:
+        return {}
+    return {
+        "report": dg.MetadataValue.url(f"/edgepack/report/{key}"),
+        "report_command": f"edgepack package show {registered} --html",
+    }
 
 
 def _told(key: ModelKey, artefact: Artefact, report: DeploymentReport) -> dict[str, Any]:

@@ -9,9 +9,14 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.tasks.certainty import certainty_report
+from edgepack_assets.tasks.comparison import Comparison, as_cells
 from edgepack_assets.tasks.contract_changes import config_package_of, contract_rows
 from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
+from edgepack_assets.tasks.package_report import with_shown
+from edgepack_assets.tasks.predecessor import Recorded
+from edgepack_assets.tasks.side_by_side import PredecessorComparison
 
 CHECK = "pass_gates"
 
@@ -41,14 +46,40 @@ def metrics(
         }
         tables = {title: table(rows) for title, rows in score.tables.items()}
         pictures = {title: picture(png, title) for title, png in score.pictures.items()}
-        numbering = numbers_report(key, payload_data, validation_results, task_context)
+        config_package = config_package_of(key, validation_results, task_context)
+        recorded = Recorded(config_package, payload_data, validation_results)
+        before = PredecessorComparison(key, recorded, artefact, task_context)
+        numbering = numbers_report(key, payload_data, validation_results, task_context, before.add_answers)
         if numbering.table:
             tables["Answers before and now"] = table(numbering.table)
-        config_package = config_package_of(key, validation_results, task_context)
+        sure = certainty_report(artefact, payload_data, key, task_context)
+        tables |= {title: table(rows) for title, rows in sure.tables.items()}
+        comparison = before.comparison()
+        compared = _compared(comparison)
         kept = [*numbering.rows, *contract_rows(key, config_package, task_context)]
-        rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows]
+        rows = [*gate_rows(scored, key, task_context), *kept, *scored.consistency_rows, *sure.rows]
         # What does not hold first, then gates: their numbers are what a person looks for.
         rows.sort(key=lambda row: (row.passed, not row.name.startswith("gate")))
+        artefact = with_shown(
+            artefact, task_context.store, rows={"gates": rows}, tables={**score.tables, **sure.tables},
+            pictures=score.pictures,
+            comparison=comparison,
+        )  # fmt: skip
         tags = raw_data_tags(context.instance, key, payload_data)
-        metadata = {**numbers, "predecessor": numbering.predecessor, **tables, **pictures}
+        numbers |= {f"{name} (interval)": text for name, text in sure.texts.items()}
+        metadata = {**numbers, "predecessor": numbering.predecessor, **compared, **tables, **pictures}
         yield from result(context, artefact, CHECK, rows, metadata, tags=tags)
+
+
+def _compared(comparison: Comparison | None) -> dict[str, Any]:
+    """The comparison with the package before, as metadata; nothing where there is none."""
+    if comparison is None:
+        return {}
+    shown: dict[str, Any] = {
+        "answers that differ from before": comparison.answers_in_words,
+        "Compared with the package before": table(as_cells(comparison.rows)),
+    }
+    if comparison.picture is not None:
+        title = "Answers of the package before and now"
+        shown[title] = picture(comparison.picture, title)
+    return shown

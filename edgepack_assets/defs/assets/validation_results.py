@@ -8,6 +8,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
+from edgepack_assets.tasks.package_report import with_shown
 from edgepack_assets.tasks.validation_results import validate
 
 CHECK = "are_complete"
@@ -33,7 +34,15 @@ def validation_results(
 ) -> Iterator[dg.MaterializeResult[Artefact]]:
     """Run the package of a partition over its payload."""
     with user_errors(context) as key:
-        artefact, report = validate(key, payload_data, config_package, edgepack.task_context(context.log))
+        task_context = edgepack.task_context(context.log)
+        artefact, report = validate(key, payload_data, config_package, task_context)
+        tables = {title: rows for title, rows in (
+            ("Tried with other inputs", report.tried), ("Changed by the conversion", report.changed)
+        ) if rows}  # fmt: skip
+        artefact = with_shown(
+            artefact, task_context.store, rows={"pace": report.pace}, pictures={"answers": report.picture},
+            tables=tables, isolation=report.isolation,
+        )  # fmt: skip
         records, answered = artefact.facts["records"], artefact.facts["answered"]
         yield from result(context, artefact, CHECK, report.rows, {
             "dagster/row_count": records,
@@ -46,6 +55,8 @@ def validation_results(
             "latency_max_ms": round(report.latency["max"] * 1000, 4),
             "isolation": report.isolation,
             "preview": table(report.preview),
+            **({"latency_of_components": table(report.components)} if report.components else {}),
             **({"tried": table(report.tried)} if report.tried else {}),
+            **({"faults": table(report.faults)} if report.faults else {}),
             **({"changed_by_conversion": table(report.changed)} if report.changed else {}),
         }, only_warn={PACE: report.pace}, tags=raw_data_tags(context.instance, key, payload_data))  # fmt: skip

@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from edgepack_assets.defs.ui.guard import RequestGuard, is_json
+from edgepack_assets.defs.ui.reports import REPORT_ROUTE
 from edgepack_assets.errors import ConfigError, EdgepackError
 
 ALLOWED_HOSTS_VARIABLE = "EDGEPACK_ALLOWED_HOSTS"
@@ -37,6 +38,9 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.I
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's web server; foreign hosts and origins are refused, GraphQL is served as JSON by POST only."""
+
+    def build_routes(self) -> Any:
+        return [REPORT_ROUTE, *super().build_routes()]  # type: ignore[no-untyped-call]
 
     def build_middleware(self) -> list[Middleware]:
         return [Middleware(RequestGuard, allowed_hosts=allowed_hosts()), *super().build_middleware()]

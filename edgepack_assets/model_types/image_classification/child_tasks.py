@@ -22,10 +22,6 @@ _LONGEST_NOTE = 200
 _UNIT = 1e-3
 _SUM = 1e-2
 """How far scores may be from a sum of 1: float16 and quantized ones are rounded."""
-_OLD_IR, _OLD_OPSET = 7, 13
-"""Of an .onnx file that every onnxruntime runs which runs on Python 3.11."""
-_MOST_VERSIONS = 100
-"""No version of ONNX is near this; a number in one byte."""
 
 
 def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -33,14 +29,15 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
 
     The working directory is the component's folder, whose inference.py does the work: what is told here is
     what the edge will do. `component` goes into model.json, so that the edge need not find it out again.
-    `arguments`: `ir_version` and `opset` of an .onnx file; `scores`, and `scores_are` how that is known."""
+    `arguments`: `ir_version` and `opset` of an .onnx file; `scores`, and `scores_are` how that is known; `gpu` as
+    configured, where the model is for the GPU runtime."""
     inference, loader = importlib.import_module("inference"), _loader()
     folder = Path.cwd()
     settings = inference.read_settings(folder)
     try:
         model = loader.load_model(folder)
     except inference.UnfitModel as error:
-        if refused := _beyond_onnxruntime(settings, arguments):
+        if refused := importlib.import_module("child_versions").beyond_onnxruntime(settings, arguments):
             raise inference.UnfitModel(refused) from error
         raise
     source, target = model.input, model.output
@@ -85,6 +82,7 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
         },
         "component": {"scores": classifier.scores, "input": given},
         **({"payload": settings["payload"]} if "payload" in settings else {}),
+        **_for_gpu_runtime(classifier, arguments.get("gpu")),
     }
 
 
@@ -112,66 +110,15 @@ def try_inputs(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"classes": classes_of_inputs}
 
 
+def _for_gpu_runtime(classifier: Any, configured: Mapping[str, Any] | None) -> dict[str, Any]:
+    if configured is None:
+        return {}
+    return {"gpu": importlib.import_module("child_batches").inspect_batches(classifier, configured["max_batch_size"])}
+
+
 def _loader() -> Any:
     """The component's module that loads the model."""
     return importlib.import_module("onnx_options" if Path("onnx_options.py").is_file() else "inference")
-
-
-def _beyond_onnxruntime(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None:
-    """Why onnxruntime is too old for the model, with the newest that it runs; None where it is not too old.
-
-    That is found out with models of one operation: no table of versions has to be kept."""
-    if settings["runtime"] != "onnxruntime" or "ir_version" not in arguments:
-        return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-
-    def runs(ir_version: int, opset: int) -> bool:
-        try:
-            onnxruntime.InferenceSession(_smallest_onnx(ir_version, opset), options, providers=["CPUExecutionProvider"])
-        except Exception:  # noqa: BLE001 - its errors have no common base; the model itself is as simple as can be
-            return False
-        return True
-
-    def runs_ir(version: int) -> bool:
-        return runs(version, _OLD_OPSET)
-
-    def runs_opset(version: int) -> bool:
-        return runs(_OLD_IR, version)
-
-    newer = []
-    for part, version, check in (
-        ("ONNX IR version", arguments["ir_version"], runs_ir),
-        ("opset", arguments["opset"], runs_opset),
-    ):
-        if not check(version):
-            newest = next((number for number in range(min(version, _MOST_VERSIONS), 0, -1) if check(number)), None)
-            if newest is not None:
-                newer.append(f"it has {part} {version}, and onnxruntime {onnxruntime.__version__} runs up to {newest}")
-    if not newer:
-        return None
-    return (
-        f"{'; '.join(newer)}: export the model for that, or allow a newer onnxruntime (requirements in edgepack.yaml, "
-        "or of the model)"
-    )
-
-
-def _smallest_onnx(ir_version: int, opset: int) -> bytes:
-    """A model of one Identity, in the protobuf of onnx.proto."""
-
-    def message(field: int, content: bytes) -> bytes:
-        return bytes([field << 3 | 2, len(content)]) + content
-
-    def number(field: int, value: int) -> bytes:
-        return bytes([field << 3, value])
-
-    tensor = message(1, number(1, 1) + message(2, message(1, number(1, 1))))
-    node = message(1, b"x") + message(2, b"y") + message(4, b"Identity")
-    graph = message(1, node) + message(2, b"g")
-    graph += message(11, message(1, b"x") + message(2, tensor)) + message(12, message(1, b"y") + message(2, tensor))
-    return number(1, ir_version) + message(7, graph) + message(8, number(2, opset))
 
 
 def _image_of(payload: Any) -> Any:

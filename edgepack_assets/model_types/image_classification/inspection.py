@@ -82,6 +82,12 @@ class _Component(UntrustedReport):
     input: _Preprocessing
 
 
+class _Gpu(UntrustedReport):
+    """What the GPU runtime must know: the shape of the output for one image."""
+
+    answer_shape: Annotated[list[_Size], Field(min_length=1, max_length=8)]
+
+
 class Inspection(UntrustedReport):
     """The model's runtime, the size of the component's files, the model's input and its output."""
 
@@ -91,3 +97,4 @@ class Inspection(UntrustedReport):
     output: _Output
     component: _Component
     payload: Literal["json", "image_set"] | None = None
+    gpu: _Gpu | None = None

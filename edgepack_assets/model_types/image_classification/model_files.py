@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import is_leftover
-from edgepack_assets.model_types.image_classification import image_sets
+from edgepack_assets.model_types.image_classification import gpu, image_sets
 from edgepack_assets.model_types.image_classification.keras_conversion import FILE, KerasConversion
 from edgepack_assets.model_types.image_classification.onnx_model import OnnxModel, read_onnx_model
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
@@ -35,6 +35,7 @@ _RUNTIMES = {".tflite": ("litert", "ai-edge-litert"), ".onnx": ("onnxruntime", "
 def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     """Find what ships, without executing or loading it. Raises ModelError."""
     if not _holds_ready_file(model) and (original := find_original(model)) is not None:
+        gpu.configured(entry.settings, original.name)
         return _to_convert(original, entry)
     if entry.code_paths:
         raise ModelError(
@@ -51,17 +52,22 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     else:
         _refuse_onnx_settings(file.name, settings)
         onnx = OnnxModel({}, {}, {}, {})
-    arguments = {**onnx.arguments, **_scores(settings)}
+    on_gpu = gpu.configured(settings, file.name)
+    arguments = {**onnx.arguments, **_scores(settings), **on_gpu}
     image_set = _image_set(settings)
-    needed = (distribution, "numpy", "pillow", *image_set.needed)
+    needed = ("numpy", "pillow", *image_set.needed) if on_gpu else (distribution, "numpy", "pillow", *image_set.needed)
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
+    required, packaged = merge_requirements(saved.requirements, entry, needed), None
+    if on_gpu:
+        packaged, required = gpu.requirements(required)
     return ModelSource(
         files={name: file, **onnx.external_data, **image_set.files},
         model={"file": name, "runtime": runtime}
         | ({"input": settings.given} if settings.given else {})
         | ({"onnx": onnx.options} if onnx.options else {})
         | dict(image_set.model),
-        requirements=merge_requirements(saved.requirements, entry, needed),
+        requirements=required,
+        packaged_requirements=packaged,
         # What Python a model was trained with says nothing of a file that no Python code belongs to.
         python_version=None,
         pinned_with=saved.python_version,

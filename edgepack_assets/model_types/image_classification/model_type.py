@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
+from edgepack_assets.model_types import envelope
+from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.image_classification import (
     contact_sheet,
+    gpu,
     image_input,
     input_trial,
     keras_comparison,
@@ -29,6 +32,7 @@ from edgepack_assets.model_types.interface import (
     ModelType,
     Payload,
     PayloadWriter,
+    PipelineComponent,
     Prepped,
     Results,
     Score,
@@ -38,6 +42,11 @@ from edgepack_assets.model_types.interface import (
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
+_ENVELOPE_METRICS = (
+    envelope.DISTANCE,
+    Variable("envelope_repeated", "String", "How many images in a row before this one were the same"),
+)
+
 
 class ImageClassification(ModelType):
     """Photos in class folders, a .tflite, .onnx, Keras or TensorFlow model, one class index per image."""
@@ -45,10 +54,12 @@ class ImageClassification(ModelType):
     interface_version: ClassVar[int] = 1
     settings: ClassVar[type[Section]] = ImageClassificationSettings
     keys_beside_settings: ClassVar[frozenset[str]] = frozenset(
-        {"input", "output", "conversion", "payload", "image_format"}
+        {"input", "output", "conversion", "payload", "image_format", "runtime", "gpu"}
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
     category_output: ClassVar[str | None] = "prediction"
+    envelope_per: ClassVar[str | None] = "image"
+    envelope_tasks: ClassVar[str] = "child_image_envelope.py"
     inspection: ClassVar[type[UntrustedReport]] = Inspection
     host_imports: ClassVar[tuple[str, ...]] = ("PIL.Image", "sklearn.metrics")
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -63,6 +74,12 @@ class ImageClassification(ModelType):
     ) -> dict[str, Any]:
         """One record per image."""
         return payloads.write_payload(raw, tags, writer, entry.settings)
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """An image, a folder of images, or one of class folders."""
+        return payloads.write_recording(recording, writer, entry.settings, work)
 
     def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
         """component/, and for image sets what takes these."""
@@ -95,8 +112,17 @@ class ImageClassification(ModelType):
                 else Variable(payloads.INPUT, "String", "JSON with the image as a data URI of a PNG or JPEG"),
             ),
             outputs=(Variable("prediction", "String", "index of the most probable class"),),
-            metrics=(Variable("ic_probability", "String", "probability of the prediction"),),
+            metrics=(
+                Variable("ic_probability", "String", "probability of the prediction"),
+                *(_ENVELOPE_METRICS if envelope.is_in(inspection) else ()),
+            ),
         )
+
+    def pipeline(
+        self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
+    ) -> tuple[PipelineComponent, ...]:
+        """Three where the model runs on the GPU runtime."""
+        return gpu.pipeline(component, source, inspection, self.component_spec(inspection), work)
 
     def component_settings(self, inspection: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the component need not find out again of the model."""
@@ -109,7 +135,7 @@ class ImageClassification(ModelType):
         configured, found = entry.settings.payload, inspection.get("payload") or "json"
         if (configured, found) != ("json", "json"):
             rows.append(CheckRow("payload", configured == found, found, configured))
-        return rows
+        return rows + gpu.rows(entry.settings)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
         """Index of a class -> its folder in the raw data."""
@@ -120,6 +146,12 @@ class ImageClassification(ModelType):
     ) -> Trial | None:
         """The usual ways in which images enter a model, where none is configured."""
         return None if entry.settings.given else input_trial.plan(payload, results, inspection, work)
+
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """Faults of cameras, on a few images."""
+        return FaultProbes(payload.records, payload.count, warns=entry.fault_probes == "warn")
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """The answers of a converted Keras or TensorFlow model, and the original's."""

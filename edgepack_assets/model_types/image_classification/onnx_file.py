@@ -36,10 +36,14 @@ _PASSED_ON = frozenset({b"Identity", b"Cast", b"Reshape", b"Flatten", b"Squeeze"
 
 @dataclass(frozen=True)
 class Argument:
-    """An input or output of the graph; None in the shape: not fixed. `shape` is None where the file does not say it."""
+    """An input or output of the graph; None in the shape: not fixed. `shape` is None where the file does not say it.
+    `element`: the number of its type. `start`, `stop`: where the graph's field lies."""
 
     name: str
     shape: tuple[int | None, ...] | None
+    element: int = field(default=0, compare=False)
+    start: int = field(default=0, compare=False)
+    stop: int = field(default=0, compare=False)
 
     @property
     def shape_text(self) -> str:
@@ -51,11 +55,16 @@ class Argument:
 
 @dataclass(frozen=True)
 class ExternalTensor:
-    """Weights in a file beside the .onnx file: `location` as the file names it, offset and length in bytes."""
+    """Weights in a file beside the .onnx file: `location` as the file names it, offset and length in bytes. Of an
+    initializer of the main graph: `start`, `stop`, where its field lies, and `kept`, where those of its fields lie that
+    do not say where its data is."""
 
     location: str
     offset: int
     length: int | None
+    start: int = field(default=0, compare=False)
+    stop: int = field(default=0, compare=False)
+    kept: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -239,8 +248,10 @@ class _Reader:
 
     def _tensor(self, tensor: _Field, is_initializer: bool) -> _Field | None:
         """The tensor's raw data, if it has some in the file itself."""
-        raw, entries, is_external = None, {}, False
+        raw, entries, is_external, kept = None, {}, False, []
         for item in self._message(tensor):
+            if item.number not in (_TENSOR_RAW, _TENSOR_LOCATION, _TENSOR_EXTERNAL):
+                kept.append((item.start, item.stop))
             if item.number == _TENSOR_NAME and is_initializer:
                 self._initializers.add(self._bytes(item))
             elif item.number == _TENSOR_RAW:
@@ -251,11 +262,14 @@ class _Reader:
                 entry = {each.number: each for each in self._message(item)}
                 entries[self._text(entry.get(1))] = self._text(entry.get(2))
         if is_external:
-            self._found.external.append(self._external(entries))
+            where = (tensor.start, tensor.stop, tuple(kept)) if is_initializer else (0, 0, ())
+            self._found.external.append(self._external(entries, *where))
             return None
         return None if entries else raw
 
-    def _external(self, entries: dict[str, str]) -> ExternalTensor:
+    def _external(
+        self, entries: dict[str, str], start: int, stop: int, kept: tuple[tuple[int, int], ...]
+    ) -> ExternalTensor:
         numbers = {key: entries[key] for key in ("offset", "length") if key in entries}
         for key, text in numbers.items():
             if not (text.isascii() and text.isdigit() and len(text) < 19):
@@ -263,15 +277,19 @@ class _Reader:
         if not entries.get("location"):
             raise self._refused("a tensor keeps its data in a file without a name")
         length = int(numbers["length"]) if "length" in numbers else None
-        return ExternalTensor(entries["location"], int(numbers.get("offset", 0)), length)
+        return ExternalTensor(entries["location"], int(numbers.get("offset", 0)), length, start, stop, kept)
 
     def _argument(self, item: _Field) -> Argument:
         shape: tuple[int | None, ...] | None = None
+        element = 0
         for kind in self._below(item, 2):  # TypeProto
             for tensor in self._below(kind, 1):
-                for dimensions in self._below(tensor, 2):
-                    shape = tuple(self._size(each) for each in self._below(dimensions, 1))
-        return Argument(self._name_of(item).decode("utf-8", "replace"), shape)
+                for each in self._message(tensor):
+                    if each.number == 1:
+                        element = each.value
+                    elif each.number == 2:
+                        shape = tuple(self._size(dimension) for dimension in self._below(each, 1))
+        return Argument(self._name_of(item).decode("utf-8", "replace"), shape, element, item.start, item.stop)
 
     def _size(self, dimension: _Field) -> int | None:
         sizes = [each.value for each in self._message(dimension) if each.number == 1]

@@ -22,9 +22,10 @@ HUGE_TENSOR = 256 << 20
 _MODEL = "model.onnx"
 _COMPONENT_FILES = (
     "entrypoint.py", "decoding.py", "inference.py", "preprocessing.py", "onnx_options.py", "model.json",
-    "image_set_decoding.py", "imageset.py",
+    "image_set_decoding.py", "imageset.py", "envelope.py", "image_features.py",
 )  # fmt: skip
 """Of every form of the component: `payload` may change."""
+_NAMES_OF_SCORES = ("logit", "prob", "score", "class")
 _OPTIONS_FOLDER = Path(__file__).with_name("component_onnx")
 _SCORES: Mapping[str, str] = {
     "Softmax": "probabilities",
@@ -50,11 +51,12 @@ def read_onnx_model(file: Path, root: Path, settings: ImageClassificationSetting
     """Find out without loading it. `root` is the folder of the model's files. Raises ModelError."""
     parsed = read_onnx(file)
     external = _external_data(file, root, parsed)
+    size = _size(file.name, parsed, settings)
     output = _output(file.name, parsed, settings)
     options: dict[str, Any] = {}
     if len(parsed.outputs) > 1:
         options["output"] = output
-    if (size := _size(file.name, parsed, settings)) is not None:
+    if size is not None:
         options["size"] = list(size)
     with disk_errors(file, "read"):
         total = sum(each.stat().st_size for each in {file, *external.values()})
@@ -104,9 +106,10 @@ def _output(name: str, parsed: OnnxFile, settings: ImageClassificationSettings) 
     if not outputs:
         raise ModelError(f"{name}: its graph has no output; register the exported model again")
     if wanted is None and len(outputs) > 1:
+        likely = next((each for each in outputs if any(word in each.lower() for word in _NAMES_OF_SCORES)), outputs[0])
         raise ModelError(
             f"{name}: has {len(outputs)} outputs, {shown}; set the one with a score for each class in edgepack.yaml, "
-            f"as output: {{name: {outputs[0]}}}"
+            f"as output: {{name: {likely}}}"
         )
     if wanted is not None and wanted not in outputs:
         raise ModelError(f"{name}: has no output {wanted!r}, which output.name says; its outputs: {shown}")
@@ -119,8 +122,13 @@ def _size(name: str, parsed: OnnxFile, settings: ImageClassificationSettings) ->
         inputs = ", ".join(f"{each.name!r} ({each.shape_text})" for each in parsed.inputs[:20]) or "none"
         raise ModelError(f"{name}: an image classifier has one input, this has {inputs}; export it with that one alone")
     [entered] = parsed.inputs
-    if entered.shape is None or len(entered.shape) != 4:
-        return None  # refused when the model is inspected
+    if entered.shape is None:
+        return None  # what it is shows when the model is inspected
+    if len(entered.shape) != 4:
+        raise ModelError(
+            f"{name}: its input {entered.name!r} is {entered.shape_text}, not batch, height, width and channels: it "
+            "takes no images"
+        )
     channels_last = entered.shape[3] in (1, 3) and entered.shape[1] not in (1, 3)
     fixed = entered.shape[1:3] if channels_last else entered.shape[2:4]
     if settings.size is None:

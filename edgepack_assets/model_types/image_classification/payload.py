@@ -6,10 +6,11 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
@@ -59,6 +60,24 @@ def write_payload(
         "formats": dict(sorted(formats.items())),
         "modes": dict(sorted(modes.items())),
     }
+
+
+def write_recording(
+    recording: Path, writer: PayloadWriter, settings: ImageClassificationSettings, work: Path
+) -> dict[str, Any]:
+    """One record per image of a file, of a folder of images, or of a folder of class folders, whose labels are not
+    known. Raises RawDataError."""
+    if not recording.is_dir():
+        if recording.suffix.lower() not in SUFFIXES:
+            raise RawDataError(f"{recording.name}: not one of {', '.join(SUFFIXES)}, nor a folder of such images")
+        (work / "image").mkdir()
+        shutil.copyfile(recording, work / "image" / recording.name)
+        recording = work
+    elif any(entry.is_file() and not is_leftover(PurePath(entry.name)) for entry in recording.iterdir()):
+        shutil.copytree(recording, work / "images")
+        recording = work
+    names = sorted(entry.name for entry in recording.iterdir() if entry.is_dir())
+    return write_payload(recording, {name: str(label) for label, name in enumerate(names)}, writer, settings)
 
 
 def _write_image_sets(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import confusion_matrix
-from edgepack_assets.model_types.interface import Payload, Results, Score, read_lines
+from edgepack_assets.model_types.interface import Payload, Results, Samples, Score, read_lines
 
 METRICS = (
     "accuracy_validation",
@@ -144,7 +145,27 @@ def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> 
         parts=tuple(_rows(payload, scored, classes)),
         tables=tables,
         pictures={"Confusion matrix": confusion_matrix.draw(truth, predicted, names, NO_ANSWER)},
+        samples=_samples(scored.images),
     )
+
+
+def _samples(images: Sequence[Image]) -> Samples:
+    """Each image by itself. Several pictures of one part are alike, and say less than as many others."""
+    return Samples(
+        records=[image.record for image in images],
+        values={METRICS[0]: [float(image.correct) for image in images]},
+        truth=[image.truth for image in images],
+        predicted=[image.prediction for image in images],
+        macro={METRICS[1]: "precision", METRICS[2]: "recall", METRICS[3]: "f1"},
+        slices=_slices(images),
+    )
+
+
+def _slices(images: Sequence[Image]) -> dict[str, list[str]]:
+    """By class, and by folder where these are others than the classes'."""
+    classes = [image.class_name for image in images]
+    folders = [str(PurePosixPath(image.file).parent) for image in images]
+    return {"class": classes, **({"folder": folders} if folders != classes else {})}
 
 
 def _counts(payload: Payload, scored: Scored) -> dict[str, Any]:

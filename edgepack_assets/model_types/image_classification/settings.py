@@ -172,16 +172,57 @@ class OutputSettings(Section):
         return self
 
 
+class TensorRtSettings(Section):
+    """The parameters of the TensorRT accelerator that the SDK allows, under the SDK's names."""
+
+    precision_mode: Literal["FP32", "FP16"] = Field(default="FP32", description="Numbers that the GPU computes with.")
+    max_cached_engines: Annotated[Count, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="How many engines are kept in the cache."
+    )
+    minimum_segment_size: Annotated[Count, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="The fewest nodes of the model that become an engine of their own."
+    )
+    max_workspace_size_bytes: Annotated[Count, Field(ge=1)] | None = Field(
+        default=None, description="The most memory that an engine may use while it works."
+    )
+    trt_engine_cache_enable: bool | None = Field(
+        default=None, description="Whether engines are kept: building one takes minutes. Default of the SDK: true."
+    )
+    trt_engine_cache_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{1,200}$")] | None = Field(
+        default=None, description="The folder on the server where engines are kept. Default of the SDK: /tmp/triton."
+    )
+
+
+class GpuSettings(Section):
+    """How the server's GPU runtime runs the model."""
+
+    max_batch_size: Annotated[Count, Field(ge=1, le=1024)] = Field(
+        default=1,
+        description="The most images of one record that the model gets at once. Above 1 it must have been exported "
+        "with a batch of any size.",
+    )
+    warmup: bool = Field(default=False, description="Whether the server runs the model once on zeros when it starts.")
+    tensorrt: TensorRtSettings | None = Field(
+        default=None, description="Speed the model up with TensorRT, with these parameters. Default: without."
+    )
+
+
 class ImageClassificationSettings(Section):
     """`input`: how an image enters the model; what is not named is taken from its metadata, else assumed. `output`:
     what of the model's outputs is read, and how. `conversion`: how a Keras or TensorFlow model becomes TensorFlow
-    Lite."""
+    Lite. `runtime`, `gpu`: what of the server runs the model."""
 
     input: ImageInput | None = Field(default=None, description="Image classifier: how an image becomes its input.")
     output: OutputSettings | None = Field(default=None, description="Image classifier: which output holds the scores.")
     conversion: Conversion | None = Field(
         default=None, description="Image classifier: how a Keras or TensorFlow model becomes TensorFlow Lite."
     )
+    runtime: Literal["python", "gpu"] = Field(
+        default="python",
+        description="Image classifier: what of the server runs the model. python: the package's own Python component. "
+        "gpu: the server's GPU runtime, which takes .onnx files; the package has three components then.",
+    )
+    gpu: GpuSettings | None = Field(default=None, description="With runtime: gpu: how the model runs there.")
     payload: Literal["json", "image_set"] = Field(
         default="json",
         description="Image classifier: how images reach the package. json: text with a PNG or JPEG. image_set: the AI "
@@ -190,6 +231,12 @@ class ImageClassificationSettings(Section):
     image_format: Literal[FORMATS] | None = Field(  # type: ignore[valid-type]
         default=None, description="With image_set: the format of the camera. Default: the data asset's tag, else RGB8."
     )
+
+    @model_validator(mode="after")
+    def _gpu_goes_with_its_runtime(self) -> ImageClassificationSettings:
+        if self.gpu is not None and self.runtime != "gpu":
+            raise ValueError("gpu goes with runtime: gpu")
+        return self
 
     @model_validator(mode="after")
     def _format_goes_with_image_sets(self) -> ImageClassificationSettings:

@@ -210,7 +210,9 @@ class Original:
             raise UnfitModelError(
                 "it is a class of its own that does not say what it takes; save it by model.export(folder) instead"
             )
-        source, _ = _only(list(tensors[0]), "input"), _only(self._model.output_names, "output")
+        source = _only(list(tensors[0]), "input")
+        # A Sequential of Keras 3 has no output_names, and its tensors' names are of no use to a person.
+        _only(list(getattr(self._model, "output_names", tensors[1])), "output")
         function = self.tf.function(lambda batch: self._model(batch, training=False))
         self._call = function
         dtype = getattr(source.dtype, "name", source.dtype)

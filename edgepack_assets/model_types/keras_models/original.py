@@ -62,6 +62,7 @@ def find_original(model: Path) -> Original | None:
             f"the model folder holds {len(candidates)} Keras or TensorFlow models ({listed}); register one"
         )
     if not candidates:
+        _refuse_half_saved_model(names)
         frozen = any(name.lower().endswith(".pb") for name in names)
         _refuse_others(names, frozen or bool(flavors))
         return None
@@ -121,6 +122,16 @@ def _code_folder(model: Path, root: Path | None) -> Path | None:
 def _refuse_weights(name: str) -> None:
     if name.lower().endswith(".weights.h5"):
         raise ModelError(f"{name}: holds weights alone; save the whole model, by model.save('name.keras')")
+
+
+def _refuse_half_saved_model(names: Iterable[str]) -> None:
+    for name in names:
+        if name.endswith("variables/variables.index"):
+            folder = name.removesuffix("variables/variables.index")
+            raise ModelError(
+                f"the model folder holds {name} but no {folder}{_SAVED_MODEL}, which a SavedModel consists of as well: "
+                "was it copied whole? Register the whole folder that model.export wrote"
+            )
 
 
 def _refuse_others(names: list[str], are_of_tensorflow: bool) -> None:

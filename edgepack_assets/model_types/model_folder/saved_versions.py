@@ -84,7 +84,7 @@ def _skops_version(file: Path) -> str | None:
 
 def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
     window, count = b"", 0
-    for chunk in _unpacked(stream):
+    for chunk in unpacked(stream):
         window, count = window[-_OVERLAP:] + chunk, count + len(chunk)
         if match := pattern.search(window):
             length = match["length"][0] if match.groupdict().get("length") else None
@@ -94,9 +94,9 @@ def _first(pattern: re.Pattern[bytes], stream: IO[bytes]) -> str | None:
     return None
 
 
-def _unpacked(stream: IO[bytes]) -> Iterator[bytes]:
+def unpacked(stream: IO[bytes], *, whole: bool = False) -> Iterator[bytes]:
     """The bytes of a file in pieces, unpacked if it is compressed in a way that joblib writes (but lz4). What is
-    damaged ends it."""
+    damaged ends it, or with `whole` raises EOFError, as does a missing end."""
     chunk = stream.read(_CHUNK)
     if chunk.startswith((b"BZh", b"\xfd7zXZ\0", b"]\0\0")):
         unpacker = bz2.BZ2Decompressor() if chunk[:1] == b"B" else lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
@@ -104,16 +104,20 @@ def _unpacked(stream: IO[bytes]) -> Iterator[bytes]:
             try:
                 yield unpacker.decompress(chunk, _CHUNK)
             except (OSError, EOFError, lzma.LZMAError):
-                return
+                break
             chunk = stream.read(_CHUNK) if unpacker.needs_input else b""
+        if whole and not unpacker.eof:
+            raise EOFError
     elif chunk.startswith((b"\x1f\x8b", b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")):
         inflater = zlib.decompressobj(32 + zlib.MAX_WBITS)  # zlib's header or gzip's
         while chunk and not inflater.eof:
             try:
                 yield inflater.decompress(chunk, _CHUNK)
             except zlib.error:
-                return
+                break
             chunk = inflater.unconsumed_tail or stream.read(_CHUNK)
+        if whole and not inflater.eof:
+            raise EOFError
     else:
         while chunk:
             yield chunk

@@ -14,6 +14,7 @@ from typing import Any
 
 import child_columns
 import child_estimators
+import child_window_envelope
 import edgepack_progress
 import inference
 import numpy as np
@@ -104,6 +105,30 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         "features": features.shape[1] - likelihoods.shape[1],
         "unfilled": int((~finite).sum()),
     }
+
+
+def learn_envelope(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the component learns from the payload's records."""
+    model, settings, rows = _model_and_rows(arguments)
+    return child_window_envelope.learn(_identifier(model, settings), rows, inference.COLUMNS)
+
+
+def probe_faults(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the component answers to the payload's records with faults."""
+    model, settings, rows = _model_and_rows(arguments)
+
+    def make() -> Any:
+        if "envelope" in settings:
+            return importlib.import_module("enveloped").enveloped(model, settings)
+        return _identifier(model, settings)
+
+    return child_window_envelope.probe(make, rows, inference.COLUMNS)
+
+
+def _model_and_rows(arguments: dict[str, Any]) -> "tuple[Any, dict[str, Any], np.ndarray]":
+    model, settings = inference.load_model(Path.cwd())
+    _use_channels(settings)
+    return model, settings, _read_rows(Path(arguments["records"]), arguments["count"])
 
 
 def _use_channels(settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,10 +28,13 @@ measured twice, and only the sums of one block's windows are kept."""
 
 @dataclass(frozen=True)
 class Separation:
-    """Mean silhouette coefficient (Rousseeuw 1987) and Dunn index (1974), Euclidean; NaN where not defined."""
+    """Mean silhouette coefficient (Rousseeuw 1987) and Dunn index (1974), Euclidean; NaN where not defined.
+
+    `silhouettes` are those of the windows, in their order; none where the mean is not defined."""
 
     silhouette: float
     dunn_index: float
+    silhouettes: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 def separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Separation:
@@ -50,6 +53,7 @@ def separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Sepa
     order = np.argsort(clusters, kind="stable")
     windows = _Windows(np.ascontiguousarray(features[order], dtype=np.float64), clusters[order])
     total, between, within = 0.0, math.inf, 0.0
+    each = np.zeros(len(order))
     sums = np.zeros((len(order), len(distinct)) if windows.symmetric else (_SIDE, len(distinct)))
     for block in windows.measured():
         first = 0 if windows.symmetric else block.rows.start
@@ -59,11 +63,14 @@ def separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Sepa
             sums[block.columns, block.row_clusters] += block.column_sums.T
         between, within = min(between, block.between), max(within, block.within)
         if block.columns.stop == len(order):  # the last one of these rows
-            total += float(windows.silhouettes(mine, block.rows).sum())
+            found = windows.silhouettes(mine, block.rows)
+            total += float(found.sum())
+            each[order[block.rows]] = found
             mine[:] = 0
-    return Separation(
-        total / len(order) if len(distinct) < len(order) else math.nan, between / within if within > 0 else math.nan
-    )
+    dunn_index = between / within if within > 0 else math.nan
+    if len(distinct) == len(order):
+        return Separation(math.nan, dunn_index)
+    return Separation(total / len(order), dunn_index, each)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _MOST_POINTS = 4_000
@@ -56,38 +58,13 @@ def states(
 ) -> bytes:
     """The channels over time, on bands in the colour of the state that was answered: the total of three phases of
     power, and of other channels, which need not have one unit, each from its smallest to its largest value."""
-    import numpy as np
-    from matplotlib.patches import Patch
-
-    every = max(1, payload.count // _MOST_POINTS)
+    minutes, lines = recorded_lines(payload, channels, period_ms)
     shown = list(channels)[:_MOST_CHANNELS]
-    values = np.array(
-        [
-            [math.nan if record[name] is None else record[name] for name in shown]
-            for record in read_lines(payload.records, every=every)
-        ],
-        dtype=np.float64,
-    )
     is_power = tuple(channels) == PHASES
-    lines = values.sum(axis=1)[:, None] if is_power else _scaled(values)
-    minutes = np.arange(len(lines)) * every * period_ms / 60_000
     figure = new_figure(WIDTH, 3.8)
     axes = figure.add_subplot()
-    seen: dict[int, int] = {}
-    bands: list[list[float]] = []  # start, end, state; neighbours of one state are one band
-    for answer in results.answers():
-        state = int(answer.outputs["prediction"])
-        seen[state] = seen.get(state, 0) + 1
-        end = (answer.record + 1) * period_ms / 60_000
-        start = max(bands[-1][1] if bands else 0.0, end - inspection["window_size"] * period_ms / 60_000)
-        if bands and bands[-1][2] == state and bands[-1][1] >= start:
-            bands[-1][1] = end
-        else:
-            bands.append([start, end, state])
-    for start, end, band in bands:
-        axes.axvspan(start, end, color=STATE_COLOURS[int(band) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
-    for at in range(lines.shape[1]):
-        axes.plot(minutes, lines[:, at], color="#222222", linewidth=0.7, alpha=1.0 if lines.shape[1] == 1 else 0.6)
+    bands, seen = state_bands(results, inspection["window_size"], period_ms)
+    draw(axes, bands, minutes, lines)
     axes.set_xlim(0, payload.count * period_ms / 60_000)
     axes.set_xlabel("minutes")
     if is_power:
@@ -101,16 +78,66 @@ def states(
         if len(shown) < len(channels):
             axes.set_ylabel(f"the first {len(shown)} of {len(channels)} channels")
     axes.set_title("Answered states over time", fontsize=10)
-    if seen:
-        shares = [(state, f"{_named(state, inspection)}: {n} windows") for state, n in sorted(seen.items())]
-        handles = [
-            Patch(color=STATE_COLOURS[state % len(STATE_COLOURS)], alpha=0.45, label=label)
-            for state, label in shares[:_MOST_STATES]
-        ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False
-        )
+    add_legend(figure, {state: f"{state_name(state, inspection)}: {n} windows" for state, n in seen.items()})
     return png(figure)
+
+
+def recorded_lines(
+    payload: Payload, channels: Sequence[str], period_ms: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(minutes of the points that are drawn, their values with a column for each line)."""
+    import numpy as np
+
+    every = max(1, payload.count // _MOST_POINTS)
+    shown = list(channels)[:_MOST_CHANNELS]
+    values = np.array(
+        [
+            [math.nan if record[name] is None else record[name] for name in shown]
+            for record in read_lines(payload.records, every=every)
+        ],
+        dtype=np.float64,
+    )
+    lines = values.sum(axis=1)[:, None] if tuple(channels) == PHASES else _scaled(values)
+    return np.arange(len(lines)) * every * period_ms / 60_000, lines
+
+
+def state_bands(results: Results, window: int, period_ms: int) -> tuple[list[list[float]], dict[int, int]]:
+    """([start, end, state] in minutes, neighbours of one state as one band; state -> its number of windows)."""
+    seen: dict[int, int] = {}
+    bands: list[list[float]] = []
+    for answer in results.answers():
+        state = int(answer.outputs["prediction"])
+        seen[state] = seen.get(state, 0) + 1
+        end = (answer.record + 1) * period_ms / 60_000
+        start = max(bands[-1][1] if bands else 0.0, end - window * period_ms / 60_000)
+        if bands and bands[-1][2] == state and bands[-1][1] >= start:
+            bands[-1][1] = end
+        else:
+            bands.append([start, end, state])
+    return bands, seen
+
+
+def draw(
+    axes: Axes, bands: Sequence[Sequence[float]], minutes: NDArray[np.float64], lines: NDArray[np.float64]
+) -> None:
+    """Lines over time on bands in the colours of their states."""
+    for start, end, band in bands:
+        axes.axvspan(start, end, color=STATE_COLOURS[int(band) % len(STATE_COLOURS)], alpha=0.45, linewidth=0)
+    for at in range(lines.shape[1]):
+        axes.plot(minutes, lines[:, at], color="#222222", linewidth=0.7, alpha=1.0 if lines.shape[1] == 1 else 0.6)
+
+
+def add_legend(figure: Figure, labels: Mapping[int, str]) -> None:
+    """State -> its label, below the axes; of many states the first."""
+    from matplotlib.patches import Patch
+
+    if not labels:
+        return
+    handles = [
+        Patch(color=STATE_COLOURS[state % len(STATE_COLOURS)], alpha=0.45, label=label)
+        for state, label in sorted(labels.items())[:_MOST_STATES]
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,7 +154,8 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return strips
 
 
-def _named(state: int, inspection: Mapping[str, Any]) -> str:
+def state_name(state: int, inspection: Mapping[str, Any]) -> str:
+    """`state 2`, or its number with its name."""
     names = names_of(inspection) or class_names(inspection)
     return (
         f"state {state}"

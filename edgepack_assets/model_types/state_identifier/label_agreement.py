@@ -20,12 +20,13 @@ _MOST_NAMED = 10
 @dataclass(frozen=True)
 class Agreement:
     """Share of labelled windows that are answered rightly, adjusted Rand index (Hubert and Arabie 1985); NaN without a
-    labelled window. `table` has a row for each label."""
+    labelled window. `table` has a row for each label, `right` a 1 or 0 for each labelled window."""
 
     accuracy: float
     adjusted_rand_index: float
     rows: tuple[CheckRow, ...]
     table: list[dict[str, Any]]
+    right: Sequence[float] = ()
 
 
 def window_labels(payload: Payload, last_records: NDArray[np.int64], size: int) -> list[str | None]:
@@ -86,7 +87,8 @@ def agreement(
         }
         for label in sorted(set(known))
     ]
-    return Agreement(float(right.mean()), float(adjusted_rand_score(known, answered)), tuple(rows), table)
+    rand_index = float(adjusted_rand_score(known, answered))
+    return Agreement(float(right.mean()), rand_index, tuple(rows), table, right.astype(float).tolist())
 
 
 def _best_assignment(states: NDArray[np.int64], labels: Sequence[str]) -> dict[int, str]:

@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.errors import ModelError
+from edgepack_assets.model_types import envelope
+from edgepack_assets.model_types.envelope.fault_probes import FaultProbes
 from edgepack_assets.model_types.interface import (
+    Answered,
     ComponentSpec,
     ModelSource,
     ModelType,
@@ -19,6 +22,7 @@ from edgepack_assets.model_types.interface import (
     Prepped,
     Results,
     Score,
+    Trial,
     Variable,
 )
 from edgepack_assets.model_types.model_folder.model_file import (
@@ -32,7 +36,7 @@ from edgepack_assets.model_types.model_folder.model_file import (
 )
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
-from edgepack_assets.model_types.state_identifier import figures, payload, scoring, state_names
+from edgepack_assets.model_types.state_identifier import comparison_figure, figures, payload, scoring, state_names
 from edgepack_assets.model_types.state_identifier.inspection import (
     Inspection,
     channels_of,
@@ -46,6 +50,11 @@ from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, PHA
 
 _FORMATS = {".pkl": "joblib", ".pickle": "joblib", ".joblib": "joblib", ".skops": "skops"}
 # joblib reads plain pickles too, and a .pkl may well have been written by joblib
+_ENVELOPE_METRICS = (
+    envelope.DISTANCE,
+    Variable("envelope_outside", "String", "Share of the window's values beyond the range that it was proven on"),
+    Variable("envelope_missing", "String", "Share of the window's values that are missing"),
+)
 _ENVIRONMENT_FILES = ("requirements.txt", "conda.yaml", "python_env.yaml")
 
 
@@ -60,6 +69,7 @@ class StateIdentifier(ModelType):
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
     category_output = "prediction"
+    envelope_per = "window"
     inspection = Inspection
     preparation = WindowFeatures()
     host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
@@ -152,6 +162,7 @@ class StateIdentifier(ModelType):
                 Variable("model_input_min", "String", "Smallest value in the window"),
                 Variable("model_input_max", "String", "Largest value in the window"),
                 Variable("model_input_mean", "String", "Mean of the window"),
+                *(_ENVELOPE_METRICS if envelope.is_in(inspection) else ()),
             ),
             parameters=(
                 Parameter("step_size", "Integer", inspection["window_step"], "Records from one answer to the next"),
@@ -180,6 +191,12 @@ class StateIdentifier(ModelType):
         states = shipped(self.categories(inspection), inspection)
         return [*inspection_rows(inspection, entry), *state_names.names_rows(inspection, states)]
 
+    def probes(
+        self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
+    ) -> Trial | None:
+        """Faults of the channels, on stretches of the recording."""
+        return FaultProbes(payload.records, payload.count, warns=entry.fault_probes == "warn")
+
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
@@ -191,6 +208,20 @@ class StateIdentifier(ModelType):
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """The channels over time with the answered states behind them."""
         return figures.states(payload, results, inspection, channels_of(inspection), period_of(inspection))
+
+    def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
+        """The states that both answered, above each other over the same time."""
+        known = now.inspection or before.inspection
+        if known is None:
+            return None
+        return comparison_figure.states_of_both(payload, before, now, channels_of(known), period_of(known))
+
+    def write_recording(
+        self, recording: Path, writer: PayloadWriter, entry: ModelTypeSettings, work: Path
+    ) -> dict[str, Any]:
+        """A recording of the channels; it needs no labels."""
+        settings = entry.settings.model_copy(update={"label_column": None})
+        return payload.write_payload(recording, writer, settings)
 
 
 def _signature(root: Path, in_folder: bool) -> dict[str, Any]:

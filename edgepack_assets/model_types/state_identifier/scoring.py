@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.filesystem.parquet import read_columns
-from edgepack_assets.model_types.interface import Payload, Prepped, Results, Score
+from edgepack_assets.model_types.interface import Payload, Prepped, Results, Samples, Score
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 from edgepack_assets.model_types.state_identifier.label_agreement import agreement, window_labels
-from edgepack_assets.model_types.state_identifier.settings import StateIdentifierSettings
+from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, StateIdentifierSettings
 from edgepack_assets.model_types.state_identifier.state_names import names_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_HOUR_MS = 3_600_000
 _MOST_STATES = 100
 """Rows of the table of states; a model may answer as many as it likes."""
 LIKELIHOOD = "mixture_log_likelihood"
@@ -94,12 +95,16 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
     )
     separated = separation(features[joined] if joined else features[:0], states)
     metrics = {"silhouette": separated.silhouette, "dunn_index": separated.dunn_index}
+    values: dict[str, Any] = {} if separated.silhouettes is None else {"silhouette": separated.silhouettes}
+    slices = {"hour": _hours(records[joined], inspection.get("period_ms") or PERIOD_MS)}
     if "inertia" in _of_model(inspection):
         inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
         parts.append(CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"))
         metrics["inertia"] = inertias[-1] if len(inertias) == 1 else math.nan
     if LIKELIHOOD in columns:
         metrics |= _fit(columns[LIKELIHOOD][due], inspection["mixture"].get("free_parameters"))
+        if np.isfinite(columns[LIKELIHOOD][joined]).all():
+            values["mean_log_likelihood"] = columns[LIKELIHOOD][joined]
     tables = {"States": _states(states, inspection)}
     if payload.has_labels():
         labels = window_labels(payload, records[joined], inspection["window_size"])
@@ -107,7 +112,21 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
         metrics |= {"accuracy": agreed.accuracy, "adjusted_rand_index": agreed.adjusted_rand_index}
         parts += agreed.rows
         tables["Labels"] = agreed.table
-    return Score(metrics=metrics, parts=tuple(parts), tables=tables)
+        if len(agreed.right) == len(joined):  # else the labelled windows are others than those of the silhouette
+            values["accuracy"], slices["label"] = agreed.right, [str(label) for label in labels]
+    samples = Samples(
+        records=[int(records[i]) for i in joined],
+        values=values,
+        follow_each_other=True,
+        overlap=-(-inspection.get("window_size", 1) // inspection.get("window_step", 1)),
+        slices=slices,
+    )
+    return Score(metrics=metrics, parts=tuple(parts), tables=tables, samples=samples)
+
+
+def _hours(records: NDArray[np.int64], period_ms: int) -> list[str]:
+    """The hour of the recording in which each record lies."""
+    return [f"hour {1 + hour}" for hour in (records * period_ms // _HOUR_MS).tolist()]
 
 
 def _fit(log_likelihoods: NDArray[np.float64], free_parameters: int | None) -> dict[str, float]:

@@ -26,6 +26,7 @@ PERIOD_MS = 250
 RESERVED_NAMES = frozenset({
     "timestamp", "prediction", "inertia", "state_name", "step_size",
     "model_input_min", "model_input_max", "model_input_mean",
+    "envelope_distance", "envelope_outside", "envelope_missing",
 })  # fmt: skip
 """Names that no channel may have: the server's own, and those of outputs, metrics and the parameter."""
 MOST_CHANNELS = 64

@@ -131,10 +131,15 @@ class AssetApi:
         except AbsentError:
             return False
         properties: dict[str, Any] = _body(response)["properties"]
-        kept = {key: properties[key] for key in _KEPT if properties.get(key) is not None}
-        left = {tag: value for tag, value in (kept.get("tags") or {}).items() if tag not in without}
-        self._put(kind, name, version, {**kept, "tags": {**left, **tags}})
+        left = {tag: value for tag, value in (properties.get("tags") or {}).items() if tag not in without}
+        self._put(kind, name, version, {**_written(properties), "tags": {**left, **tags}})
         return True
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> None:
+        """Archive a version or bring it back, leaving the rest of it as it is. Raises AbsentError."""
+        path = _path(kind, name, version)
+        response = self._remote.call(f"reading {kind} {name}:{version}", lambda: self._ask(kind, "GET", path))
+        self._put(kind, name, version, {**_written(_body(response)["properties"]), "isArchived": archived})
 
     def _put(self, kind: Kind, name: str, version: Version, properties: dict[str, Any]) -> None:
         doing = f"registering {kind} {name}:{version}"
@@ -186,6 +191,16 @@ class AssetApi:
         return f" ({_LIMITS} times registry.time_limit)" if self._is_registry else self._remote.named
 
     # requests ---------------------------------------------------------------------------------------------
+
+    def ask_workspace(self, doing: str, method: str, path: str, api_version: str, body: Any = None) -> Any:
+        """The JSON that the workspace answers to a request at a path below its own; None if it is empty."""
+        url = f"{self._workspace()}/{path}".rstrip("/")
+        response = self._remote.call(doing, lambda: self._json(method, url, body, {"api-version": api_version}))
+        return _body_or_none(response)
+
+    def ask_url(self, doing: str, url: str) -> Any:
+        """The JSON that a service of Azure ML answers to a GET; None if it is empty."""
+        return _body_or_none(self._remote.call(doing, lambda: self._json("GET", url)))
 
     def _asset_id(self, kind: Kind, name: str, version: Version) -> str:
         return f"azureml://registries/{self._name}/{_path(kind, name, version)}"
@@ -252,6 +267,10 @@ class AssetApi:
         return pipeline
 
 
+def _written(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: properties[key] for key in _KEPT if properties.get(key) is not None}
+
+
 def _path(kind: Kind, name: str, version: Version) -> str:
     return f"{'models' if kind is Kind.MODEL else 'data'}/{name}/versions/{quote(str(version), safe='')}"
 
@@ -299,3 +318,7 @@ def _taken(kind: Kind, name: str, version: Version, error: EdgepackError) -> Ver
             f"{kind} {name}:{version} was deleted, and a registry gives no number out again; take the next version"
         )
     return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
+
+
+def _body_or_none(response: Any) -> Any:
+    return response.json() if response.body().strip() else None

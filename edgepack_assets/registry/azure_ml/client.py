@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from edgepack_assets.azure.calls import Remote, quiet_logs
+from edgepack_assets.azure.calls import Backoff, Remote, quiet_logs
 from edgepack_assets.azure.clouds import current_cloud
 from edgepack_assets.azure.credential import make_credential
 from edgepack_assets.azure.errors import AbsentError, RefusedError, where
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.config.versions import Version, is_version_text
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import DONE_STATES, AssetApi
 from edgepack_assets.registry.base import Kind
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 _MOST_PAGES = 10_000
+_LONGEST_WAIT = 5.0
+"""Seconds between two looks at a version that was changed."""
 _IN_FORCE = "ActiveOnly"
 """As text: of the SDK's own ListViewType, 1.35 sends a registry the name of the Python object."""
 
@@ -137,10 +139,36 @@ class Assets:
         assets = [self._asset(kind, name, entity) for entity in entities]
         return assets if archived else [asset for asset in assets if not asset.archived]
 
+    def archived(self, kind: Kind, name: str) -> list[Asset]:
+        """The archived versions of a name, oldest first.
+
+        The SDK lists only models in force of a registry, whatever it is asked for: there the numbers that the list
+        leaves out are looked up one by one."""
+        assets = {asset.version: asset for asset in self.versions(kind, name, archived=True)}
+        if kind is Kind.MODEL and self.remote.settings.registry_name is not None:
+            for number in range(1, (self.newest(kind, name) or 0) + 1):
+                if str(number) not in assets and (asset := self.get(kind, name, number)) is not None:
+                    assets[asset.version] = asset
+        is_sound = is_version if kind is Kind.MODEL else is_version_text
+        found = [asset for asset in assets.values() if asset.archived and is_sound(asset.version)]
+        return sorted(found, key=lambda asset: (int(asset.version) if kind is Kind.MODEL else 0, asset.created))
+
     def get(self, kind: Kind, name: str, version: Version) -> Asset | None:
         """A version as it is now, archived or not; None if there is none."""
         entity = self._entity(kind, name, version)
         return None if entity is None else self._asset(kind, name, entity)
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool | None:
+        """Archive a version or bring it back, until it reads so; False if it did already, None if there is none."""
+        backoff, changed = Backoff(self.remote.limit, _LONGEST_WAIT), False
+        while True:
+            asset = self.get(kind, name, version)
+            if asset is None or asset.archived == archived:
+                return None if asset is None else changed
+            if changed and not backoff.wait():
+                raise TransientError(f"{kind} {name}:{version}: Azure ML does not show it as changed yet; look later")
+            self.api.set_archived(kind, name, version, archived)
+            changed = True
 
     def _entity(self, kind: Kind, name: str, version: Version) -> Any:
         operations = self._operations(kind)
@@ -229,6 +257,8 @@ def _import_sdk() -> type[MLClient]:
             logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(logging.WARNING)
+    # It warns of parts of its own that it uses itself.
+    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
     return MLClient
 
 

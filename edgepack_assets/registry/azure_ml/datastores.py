@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from edgepack_assets.azure.blob_container import Container
 from edgepack_assets.azure.clouds import current_cloud
 from edgepack_assets.azure.errors import AbsentError, AccessError, RefusedError
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry.azure_ml.client import Asset, Assets
-from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.azure_ml.contents import leaf_of, signature
+from edgepack_assets.registry.base import Kind, files_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -174,3 +176,16 @@ class Places:
 
         credential: Any = secret or self._assets.credential
         return ContainerClient(account_url, container, credential=credential, **self._remote.client_options())
+
+
+def upload(path: Path, place: Target, before: dict[str, tuple[int, int]], subject: str) -> None:
+    """Put a file or folder there, whole and as its `signature` was before. Raises EdgepackError."""
+    leaf = leaf_of(path)
+    base = f"{place.folder}/{leaf}"
+    files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
+    place.container.upload(files, subject)
+    _, there = place.container.find(base, path.is_dir())
+    if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
+        raise TransientError(f"{base}: storage does not list what was uploaded; try again")
+    if signature(path) != before:
+        raise EdgepackError(f"{path}: changed while it was uploaded; register it again")

@@ -49,7 +49,7 @@ from edgepack_assets.registry.azure_ml.contents import (
     own_digest,
     signature,
 )
-from edgepack_assets.registry.azure_ml.datastores import Places, Target
+from edgepack_assets.registry.azure_ml.datastores import Places, Target, upload
 from edgepack_assets.registry.base import (
     MOST_FILES,
     DamagedVersion,
@@ -60,7 +60,6 @@ from edgepack_assets.registry.base import (
     check_name,
     check_tags,
     content_digest,
-    files_of,
     not_found,
     utf8_name,
 )
@@ -144,7 +143,8 @@ class AzureMLRegistry(Registry):
             )
         if asset is None or asset.archived:
             known = [each.version for each in self.versions(kind, name)]
-            raise not_found(kind, name, version, known, [] if known else self.names(kind))
+            names = [] if known else self.names(kind)
+            raise not_found(kind, name, version, known, names, archived=asset is not None)
         return self._registered(asset)
 
     def newest_version(self, kind: Kind, name: str) -> int | None:
@@ -259,7 +259,7 @@ class AzureMLRegistry(Registry):
             try:
                 if place is None or self._places.is_registry:
                     place = self._places.target(kind, name, number)
-                    self._upload(path, place, before, f"{name}:{number}")
+                    upload(path, place, before, f"{name}:{number}")
                 registered = self._put(kind, name, number, place.uri(leaf_of(path)), whole)
             except VersionTakenError:
                 if version is not None:
@@ -272,18 +272,6 @@ class AzureMLRegistry(Registry):
         """A number above every one that is known to be taken, archived versions included."""
         listed = (int(a.version) for a in self._assets.versions(kind, name, archived=True) if is_version(a.version))
         return max(max(listed, default=0), self._assets.newest(kind, name) or 0) + 1
-
-    @staticmethod
-    def _upload(path: Path, place: Target, before: dict[str, tuple[int, int]], subject: str) -> None:
-        leaf = leaf_of(path)
-        base = f"{place.folder}/{leaf}"
-        files = [(f"{base}/{name}" if path.is_dir() else base, file) for name, file in files_of(path)]
-        place.container.upload(files, subject)
-        _, there = place.container.find(base, path.is_dir())
-        if {blob.full_name: blob.size for blob in there} != {name: file.stat().st_size for name, file in files}:
-            raise TransientError(f"{base}: storage does not list what was uploaded; try again")
-        if signature(path) != before:
-            raise EdgepackError(f"{path}: changed while it was uploaded; register it again")
 
     def _put(self, kind: Kind, name: str, number: int, uri: str, tags: Mapping[str, str]) -> Asset:
         """Create the version, and make sure that it is ours and whole. Raises VersionTakenError.
@@ -362,6 +350,19 @@ class AzureMLRegistry(Registry):
                 return now
             if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
                 raise failure or TransientError(f"{version}: others keep replacing its tags; try again")
+
+    def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool:
+        """Azure ML's own archive, which the studio shows too."""
+        check_name(kind, name)
+        changed = self._assets.set_archived(kind, name, version, archived)
+        if changed is None:
+            self.get(kind, name, version)  # says what there is
+        return bool(changed)
+
+    def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
+        """The archived versions of a name, oldest first, without the damaged ones."""
+        check_name(kind, name)
+        return self._sound(self._assets.archived(kind, name))
 
     # versions ---------------------------------------------------------------------------------------------
 

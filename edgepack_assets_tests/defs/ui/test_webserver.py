@@ -28,6 +28,9 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.ui.guard import RequestGuard
 from edgepack_assets.defs.ui.webserver import (
     ALLOWED_HOSTS_VARIABLE,
@@ -37,6 +40,7 @@ from edgepack_assets.defs.ui.webserver import (
     names_code,
 )
 from edgepack_assets.errors import ConfigError, EdgepackError
+from edgepack_assets.tasks.package_report import HTML, REPORT
 
 PLANT_HOST = "edgepack.plant.example"
 MUTATION = 'mutation Attack { setConcurrencyLimit(concurrencyKey: "attacked", limit: 1) }'
@@ -107,6 +111,38 @@ def test_a_program_without_origin_is_served(server: Server) -> None:
     assert server.takes_effect("POST", "/graphql", {"content-type": "application/json; charset=utf-8"}, JSON_BODY)
     assert server.takes_effect("POST", "/report_asset_materialization/pressed")
     assert server.takes_effect("POST", "/report_asset_materialization/pressed", JSON, '{"description": "made"}')
+
+
+def test_the_report_of_a_package_is_served_as_a_page_that_cannot_act(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "edgepack.yaml"
+    config.write_text(
+        "registry: {path: registry}\nartefacts: {root: artefacts}\nmodel_types:\n  press: {implementation: "
+        "state_identifier, model_name: m, package_name: Press, raw_data: {name: raw}}\n"
+    )
+    monkeypatch.setenv("EDGEPACK_CONFIG", str(config))
+    store = open_store(load_settings(config))
+    report = store.put_bytes(b"<!doctype html>the report", HTML)
+    for version, observations in ((1, {REPORT: report}), (2, {})):
+        store.save(
+            Artefact(
+                asset="deployment_package", partition=f"press:{version}", parts={}, facts={}, observations=observations
+            )
+        )
+    assert server.send("GET", "/edgepack/report/press:1") == (200, "<!doctype html>the report")
+    assert "content-type: text/html; charset=utf-8" in server.answered_headers
+    assert "; sandbox" in server.answered_headers
+    status, said = server.send("GET", "/edgepack/report/press:2")
+    assert (status, said) == (
+        404, "the package of press:2 has no report in the artefact store: edgepack package press:2 --from "
+        "validation_results makes it\n",
+    )  # fmt: skip
+    for other in ("press:3", "nonsense", "%00", "press:1%0a"):
+        assert server.send("GET", f"/edgepack/report/{other}")[0] == 404
+    # a path, which is no partition: Dagster's own page
+    assert "model_types" not in server.send("GET", "/edgepack/report/..%2f..%2fedgepack.yaml")[1]
+    assert server.send("GET", "/edgepack/report/press:1", {"Host": "evil.example"})[0] >= 400
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def load_decoding() -> ModuleType:
 
 def load_child_tasks() -> ModuleType:
     """What runs in the component's environment while packaging."""
+    for name in ("child_batches", "child_versions"):
+        _load(name, MODEL_TYPE.folder / f"{name}.py")
     return _load("image_child_tasks", MODEL_TYPE.folder / "child_tasks.py")
 
 

@@ -65,7 +65,9 @@ def _inspect() -> dict[str, Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = module.inspect_model({})
+    with pytest.MonkeyPatch.context() as patch:  # as in the sandbox
+        patch.setattr(sys, "path", [*sys.path, str(file.parent)])
+        found = module.inspect_model({})
     assert isinstance(found, dict)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found

@@ -158,3 +158,23 @@ def test_code_that_cannot_be_imported_is_named(
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(child.UnfitModelError, match="its code plant_broken cannot be imported: ModuleNotFoundError"):
         child._custom_objects(str(tmp_path))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_sequential_of_keras_3_which_names_no_outputs_is_loaded(
+    child: ModuleType, tmp_path: Path, outputs: int
+) -> None:
+    tensor = SimpleNamespace(name="images", shape=(None, 24, 24, 3), dtype="float32")
+    model = SimpleNamespace(inputs=[tensor], outputs=[SimpleNamespace(name="scores")] * outputs)
+    original = child.Original.__new__(child.Original)
+    original.keras = SimpleNamespace(models=SimpleNamespace(load_model=lambda *_, **__: model))
+    original.keras_version, original.tf = "3.15.1", SimpleNamespace(function=lambda function: function)
+
+    def load() -> Any:
+        return original._load_keras(tmp_path / "m.keras", {"allow_lambda": False})
+
+    if outputs == 1:
+        assert load() == ("images", (None, 24, 24, 3), "float32")
+    else:
+        with pytest.raises(child.UnfitModelError, match="it has 2 outputs"):
+            load()

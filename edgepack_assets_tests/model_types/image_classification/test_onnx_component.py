@@ -32,7 +32,7 @@ _CHILD = """
 import importlib.util, json, os, sys
 folder, tasks, job = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 os.chdir(folder)
-sys.path.insert(0, folder)
+sys.path = [folder, *sys.path, os.path.dirname(tasks)]  # as in the sandbox
 spec = importlib.util.spec_from_file_location("tasks", tasks)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -139,11 +139,21 @@ def test_the_named_output_answers_with_one_softmax(tmp_path: Path, output: str, 
 
 def test_one_of_several_outputs_must_be_named(tmp_path: Path) -> None:
     model = _two_outputs(tmp_path / "m.onnx", [1, 3, 8, 8])
-    wanted = r"m.onnx: has 3 outputs, 'features' \(1x3\), 'logits' \(1x3\), 'probabilities' \(1x3\); set the one"
+    wanted = (
+        r"m.onnx: has 3 outputs, 'features' \(1x3\), 'logits' \(1x3\), 'probabilities' \(1x3\); set the one .*, "
+        r"as output: \{name: logits\}"
+    )
     with pytest.raises(ModelError, match=wanted):
         MODEL_TYPE.read_model(model, entry())
     with pytest.raises(ModelError, match=r"has no output 'label', which output.name says; its outputs: 'features'"):
         MODEL_TYPE.read_model(model, entry(output={"name": "label"}))
+
+
+def test_a_model_that_takes_no_images_is_refused_for_that(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"m.onnx: its input 'image' is \?x16000x1, not batch, height.* takes no images"
+    ):
+        MODEL_TYPE.read_model(_two_outputs(tmp_path / "m.onnx", ["n", 16000, 1]), entry())
 
 
 @pytest.mark.parametrize(

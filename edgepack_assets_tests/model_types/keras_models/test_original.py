@@ -76,6 +76,8 @@ def test_mlflow_folders_of_both_flavors(tmp_path: Path, flavor: str, names: list
     [
         (["a.keras", "b/c.h5"], r"holds 2 Keras or TensorFlow models \(a\.keras, b/c\.h5\)"),
         (["model.weights.h5"], "holds weights alone; save the whole model"),
+        (["net/variables/variables.index", "net/fingerprint.pb"], r"but no net/saved_model\.pb"),
+        (["variables/variables.index"], r"but no saved_model\.pb, .* was it copied whole\?"),
         (["frozen_graph.pb"], r"A frozen graph \(\.pb\) does not say how it is called"),
     ],
 )
