@@ -43,6 +43,7 @@ def make(folder: Path, types: int, versions: int) -> Path:
                          "raw_data": {"name": "raw"}}  # fmt: skip
         for version in range(1, versions + 1):
             add(folder / "registry" / "models" / name, version)
+    add(folder / "registry" / "data" / "raw", 1)
     file = folder / "edgepack.yaml"
     document = {"registry": {"path": "registry"}, "sensors": {"start": "none"}, "model_types": entries}
     file.write_text(yaml.safe_dump(document))

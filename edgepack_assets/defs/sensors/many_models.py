@@ -13,11 +13,11 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer, hanging_calls
+from edgepack_assets.defs.sensors.kept_settings import settings_of
 from edgepack_assets.defs.sensors.one_type import (
     key_of,
     look,
@@ -50,10 +50,8 @@ _MOST_CALLS = 500
 
 @dataclass
 class _Process:
-    """What is kept from tick to tick in this process: the configuration while its file is unchanged, the states, and
-    which model types' own sensors were switched off in the UI."""
+    """What is kept from tick to tick in this process: the states, and which model types' sensors are off."""
 
-    settings: tuple[tuple[int, ...], Settings] | None = None
     memory: Memory = field(default_factory=Memory)
     switched_off: frozenset[str] = frozenset()
 
@@ -88,7 +86,7 @@ def is_on(settings: Settings, model_type: str, own_is_off: bool) -> bool:
 def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.SensorResult | dg.SkipReason:
     began = time.monotonic()
     process = _processes.setdefault(file, _Process())
-    settings = _settings(process, file)
+    settings = settings_of(file)
     if hanging_calls(settings) >= _MOST_HANGING:
         return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
     store, memory, all_names = StateStore(context.instance), process.memory, tuple(settings.model_types)
@@ -122,15 +120,6 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     text = result.cursor.to_text()
     remember_tick(memory, text, all_names, store)
     return _sensor_result(context, settings, result, text)
-
-
-def _settings(process: _Process, file: Path) -> Settings:
-    """The configuration, read again when its file has changed: a thousand model types take half a second."""
-    found = file.stat()
-    stamp = found.st_mtime_ns, found.st_size, found.st_ino
-    if process.settings is None or process.settings[0] != stamp:
-        process.settings = stamp, load_settings(file)
-    return process.settings[1]
 
 
 def _take_over(process: _Process, instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, State]:
