@@ -15,6 +15,7 @@ PARTITIONS_NAME = "models"
 """The one dynamic partitions definition of the project: a sparse set of (model type, version) pairs."""
 
 _VERSION = r"[1-9][0-9]{0,17}"
+_IS_VERSION = re.compile(_VERSION).fullmatch
 _KEY = re.compile(rf"(?P<model_type>[A-Za-z][A-Za-z0-9_-]{{0,63}}):(?P<version>{_VERSION})")
 
 
@@ -53,7 +54,7 @@ def is_model_type_name(text: str) -> bool:
 
 def is_version(text: str) -> bool:
     """Whether `text` is a version as a registry counts them: a whole number from 1 up, plainly written."""
-    return re.fullmatch(_VERSION, text) is not None
+    return _IS_VERSION(text) is not None
 
 
 def _refusal(text: str) -> PartitionKeyError:

@@ -186,6 +186,10 @@ class AzureBackend:
         """No: the storage is not a folder of this machine."""
         return False
 
+    def link_blob(self, path: str, source: Path) -> bool:
+        """No: the storage is not a folder of this machine."""
+        return False
+
     def write(self, path: str, data: bytes) -> None:
         """Write the blob in one request."""
         key = self._key(path)

@@ -54,6 +54,10 @@ class Backend(Protocol):
     def move_blob(self, path: str, source: Path) -> bool:
         """Make the file `source` itself the blob's. False where that is not possible: then it must be written."""
 
+    def link_blob(self, path: str, source: Path) -> bool:
+        """Make the file `source` the blob's as well, under a second name. False where that is not possible, or where
+        somebody may write into the file: then it must be written."""
+
     def write(self, path: str, data: bytes) -> None:
         """Write a small file, or replace it in one step."""
 

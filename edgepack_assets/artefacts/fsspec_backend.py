@@ -58,6 +58,10 @@ class FsspecBackend:
         """No: the storage is not a folder of this machine."""
         return False
 
+    def link_blob(self, path: str, source: Path) -> bool:
+        """No: the storage is not a folder of this machine."""
+        return False
+
     def write(self, path: str, data: bytes) -> None:
         """Write the object."""
         self._fs.pipe_file(path, data)

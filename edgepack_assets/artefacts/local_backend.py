@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from edgepack_assets.artefacts.artefact import Blob
 from edgepack_assets.artefacts.backend import StoredFile, read_pieces
 from edgepack_assets.artefacts.blob_cache import remove_unused
-from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, published, sync_folder
+from edgepack_assets.filesystem.atomic_files import NO_LINKS, READ_ONLY, disk_errors, published, sync_folder
 
 _PIECE = 1 << 20
 
@@ -52,6 +53,28 @@ class LocalBackend:
                 if error.errno != errno.EXDEV:
                     raise
                 return False
+            sync_folder(target.parent)
+        return True
+
+    def link_blob(self, path: str, source: Path) -> bool:
+        """Give it a second name, if it is read-only, this user's, and on a file system that can do that."""
+        target, aside = Path(path), self._new_tmp_path()
+        with disk_errors(target):
+            status = source.lstat()
+            # Only its owner can mark a blob as used. A file with a right to write is somebody's to change.
+            if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o222 or status.st_uid != os.geteuid():
+                return False
+            try:
+                os.link(source, aside)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return False
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside.replace(target)
+            finally:
+                aside.unlink(missing_ok=True)  # it stays where both are names of one file already
             sync_folder(target.parent)
         return True
 
@@ -95,7 +118,7 @@ class LocalBackend:
 
     def list_files(self, folder: str) -> Iterator[StoredFile]:
         """Every file below the folder that can be seen."""
-        for path in sorted(_walk(folder, lambda error: None)):
+        for path in _walk(folder, lambda error: None):
             try:
                 status = Path(path).stat()
             except OSError:
@@ -114,8 +137,10 @@ class LocalBackend:
 
 
 def _walk(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
-    for parent, _, names in os.walk(folder, onerror=on_error):
-        yield from (f"{parent}/{name}" for name in names)
+    """Every file below a folder, each folder's files in order: there may be a million, and no list of all is made."""
+    for parent, folders, names in os.walk(folder, onerror=on_error):
+        folders.sort()
+        yield from (f"{parent}/{name}" for name in sorted(names))
 
 
 def _raise(error: OSError) -> None:

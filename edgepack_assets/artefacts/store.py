@@ -13,6 +13,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,13 +78,16 @@ class ArtefactStore:
 
     # blobs ------------------------------------------------------------------------------------------
 
-    def put_file(self, path: Path, media_type: str, move: bool = False) -> Blob:
+    def put_file(self, path: Path, media_type: str, move: bool = False, is_final: bool = False) -> Blob:
         """Keep the file's bytes. Idempotent. With `move` the file itself may become the blob: it may be gone
-        afterwards, and nobody may have it open for writing."""
+        afterwards, and nobody may have it open for writing. Nobody writes into one that `is_final` any more: the blob
+        may be a second name of it."""
         blob = Blob(digest=file_digest(path), size=path.stat().st_size, media_type=media_type)
         stored = self._blob_path(blob.digest)
         if move and not self._use(stored, blob.size) and self._backend.move_blob(stored, path):
             self._verified.remember(stored)
+            return blob
+        if is_final and not self._use(stored, blob.size) and self._backend.link_blob(stored, path):
             return blob
         return self._put(path, blob)
 
@@ -225,10 +229,10 @@ class ArtefactStore:
 
     # garbage ----------------------------------------------------------------------------------------
 
-    def garbage(self, needed: Iterable[str], grace: float) -> list[StoredFile]:
+    def garbage(self, needed: Collection[str], grace: float) -> list[StoredFile]:
         """Blobs whose digest is not in `needed`, and `replaceable` files, if they were not used for `grace` seconds: a
         run in progress may not have written its manifest yet."""
-        keep = set(needed)
+        keep = needed if isinstance(needed, AbstractSet) else set(needed)  # of a million, one copy is enough
         unneeded = (file for file in self._idle("blobs", grace) if PurePosixPath(file.path).name not in keep)
         return [*unneeded, *self.replaceable(grace, keep)]
 
@@ -237,7 +241,7 @@ class ArtefactStore:
         and local copies of blobs that are not in `needed`, if they were not used for `grace` seconds."""
         is_remote = self._backend.local_folder is None
         left = (*self._idle("tmp", grace), *self._idle(REMOTE_RUNS, grace))
-        return [*left, *(self._cache.garbage(set(needed), grace) if is_remote else ())]
+        return [*left, *(self._cache.garbage(needed, grace) if is_remote else ())]
 
     def idle_named(self, kind: str, grace: float) -> dict[str, StoredFile]:
         """Documents of a kind, by key, that were not used for `grace` seconds."""

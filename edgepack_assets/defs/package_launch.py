@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgepack_assets.defs.instance import MODULE, MODULE_VARIABLE
 from edgepack_assets.defs.jobs import JOB
+from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.masking import without_credentials
 
@@ -37,7 +38,7 @@ def launch(request: PackageRequest, environment: Mapping[str, str]) -> str:
     code = ["--workspace", workspace] if workspace else ["--module-name", MODULE]
     command = [
         sys.executable, "-m", "dagster", "job", "launch", "--job", JOB, *code, "--run-id", run_id,
-        "--tags", json.dumps({"dagster/partition": str(request.key)}), "--config-json", json.dumps(request.run_config),
+        "--tags", json.dumps({PARTITION_TAG: str(request.key)}), "--config-json", json.dumps(request.run_config),
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=_TIME_LIMIT)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.backend import StoredFile
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.lock import LOCKS, split_name
@@ -39,22 +40,25 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
     locks = store.named(LOCKS)
     idle = store.idle_named(LOCKS, grace)
     unread: list[CorruptError] | None = None if damaged is None else []
-    uses = lock_uses(store, registry, environments, without, unread)
+    needed: set[str] = set()
+    needed_jobs: set[str] = set()
+
+    def look(artefact: Artefact) -> None:
+        needed.update(blob.digest for blob in artefact.blobs())
+        if CONVERSION in artefact.parts:
+            needed_jobs.update(store.read_json(artefact.parts[CONVERSION])["jobs"])
+
+    uses = lock_uses(store, registry, environments, without, unread, look)
     if unread:
         assert damaged is not None
         damaged += unread
         return store.replaceable(grace)
     may_need_any = [each for each in damaged_models(registry) if not each.tags_are_known]
     kept = set(locks) if may_need_any else _needed_locks(locks, set(idle), uses)
-    needed = {blob.digest for artefact in store.manifests() for blob in artefact.blobs()}
     for use in uses:
         needed |= _wheels(use.document or {})
     for name in kept:
         needed |= _wheels(locks[name])
-    needed_jobs = {
-        job for artefact in store.manifests() if CONVERSION in artefact.parts
-        for job in store.read_json(artefact.parts[CONVERSION])["jobs"]
-    }  # fmt: skip
     idle_jobs = {n: file for n, file in store.idle_named(SIDE_JOBS, grace).items() if n not in needed_jobs}
     for name, job in store.named(SIDE_JOBS).items():
         if name not in idle_jobs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,22 +31,24 @@ class LockUse:
     document: dict[str, Any] | None = None
 
 
-def lock_uses(
+def lock_uses(  # noqa: PLR0917 - where to look, and what is told
     store: ArtefactStore,
     registry: Registry,
     environments: Path,
     without: Collection[Path] = (),
     damaged: list[CorruptError] | None = None,
+    look: Callable[[Artefact], None] = lambda artefact: None,
 ) -> list[LockUse]:
     """Everything that needs a lock.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not
     count. A manifest, or its lock, that cannot be read raises CorruptError; with a list `damaged` the error is put
-    there, and the others follow."""
+    there, and the others follow. `look` is given each artefact of the store: reading them all is most of the work."""
     uses: list[LockUse] = []
     for artefact in store.manifests(damaged):
         try:
             uses += _uses_of(artefact, store)
+            look(artefact)
         except CorruptError as error:
             if damaged is None:
                 raise

@@ -130,6 +130,11 @@ class Registry(Protocol):
         The latest model is the one with the highest number. Data assets whose versions may be text are in the order of
         their creation."""
 
+    def last(self, kind: Kind, name: str) -> RegisteredVersion | None:
+        """The last of `versions`, or None. A registry that can tell reads no other version for it."""
+        versions = self.versions(kind, name)
+        return versions[-1] if versions else None
+
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The damaged versions of a name with a number greater than `above`, lowest first. A registry that cannot tell
         has none."""
@@ -203,10 +208,10 @@ class Registry(Protocol):
 def latest(registry: Registry, kind: Kind, name: str) -> RegisteredVersion:
     """The latest version of a name that is not damaged, see `Registry.versions`. Raises NotFoundError, and
     TransientError if one that cannot be read at the moment may be the latest."""
-    versions = registry.versions(kind, name)
-    if versions:
-        refuse_unread(damaged_above(registry, versions[-1]))
-        return versions[-1]
+    last = registry.last(kind, name)
+    if last is not None:
+        refuse_unread(damaged_above(registry, last))
+        return last
     if damaged := registry.damaged(kind, name):
         refuse_unread(damaged)
         raise NotFoundError(f"every version of the {_noun(kind)} {name!r} is damaged: {damaged_in_words(damaged)}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgepack_assets.errors import EdgepackError
-from edgepack_assets.filesystem.atomic_files import READ_ONLY, link_or_copy, sync_folder
-from edgepack_assets.registry.base import files_of, utf8_name
+from edgepack_assets.errors import CorruptError, EdgepackError
+from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy, sync_folder
+from edgepack_assets.registry.base import RegisteredVersion, content_digest, files_of, utf8_name
 
 _COPIERS = 8
 
@@ -49,3 +50,21 @@ def copy_into(
         for subfolder in folders:
             sync_folder(subfolder)
     return copy
+
+
+def copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool) -> None:
+    """Copy the content of `version` to `target`, or link it. Raises CorruptError if it has not the version's digest."""
+    aside = target.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with disk_errors(target):
+            aside.mkdir(parents=True)
+            copy = copy_into(source, aside, sync=False, link=link)
+            digest = version.resolve().digest
+            if content_digest(copy)[0] != digest:
+                raise CorruptError(
+                    f"{source}: bytes differ from the digest {digest} of {version}; "
+                    "register a good copy as a new version"
+                )
+            copy.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

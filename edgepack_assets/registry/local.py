@@ -23,9 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +47,8 @@ from edgepack_assets.registry.base import (
     content_digest,
     not_found,
 )
-from edgepack_assets.registry.copies import copy_into, seal
-from edgepack_assets.registry.given_numbers import GivenNumbers
+from edgepack_assets.registry.copies import copy_into, copy_verified, seal
+from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
 from edgepack_assets.registry.staging import Staging
 from edgepack_assets.registry.version_folder import VersionFile, read_folder, read_tags, read_version_file, write_json
 
@@ -89,6 +87,24 @@ class LocalRegistry(Registry):
         """All versions of a name, lowest first; empty if there are none."""
         return [*self._listed(kind, name)[0]]
 
+    def last(self, kind: Kind, name: str) -> ResolvedVersion | None:
+        """The last of `versions`, or None: only it, and damaged ones above it, are read."""
+        check_name(kind, name)
+        try:
+            taken = self._taken(kind, name)
+        except EdgepackError:
+            self._refuse_if_away(kind)
+            return None  # `damaged` says why
+        for number in reversed(taken):
+            if self._is_archived(kind, name, number):
+                continue
+            with contextlib.suppress(CorruptError, TransientError):  # `damaged` tells of them
+                read = self._read(kind, name, number)
+                self._given(kind, name).add_if_possible([number])
+                return read
+            self._taken(kind, name)  # raises if not this version alone is away
+        return None
+
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The damaged versions of a name with a number greater than `above`, lowest first."""
         return self._listed(kind, name, above)[1]
@@ -114,7 +130,7 @@ class LocalRegistry(Registry):
                 tags = self._tags_at_hand(kind, name, number)
                 damaged.append(DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None, passing))
         # Whoever got a version from here has listed it before, so no number that is in use on a device is missed.
-        self._given(kind, name).add_if_possible(taken)
+        self._given(kind, name).add_if_possible([number for number in taken if number > above])
         return sound, damaged
 
     def get(self, kind: Kind, name: str, version: Version) -> ResolvedVersion:
@@ -170,30 +186,13 @@ class LocalRegistry(Registry):
             raise CorruptError(f"{source}: the content of {version} is gone; register it as a new version")
         made_here = not destination.exists()
         try:
-            self._copy_verified(source, target, version, link)
+            copy_verified(source, target, version, link)
         except BaseException:
             if made_here:
                 with contextlib.suppress(OSError):  # not made yet, or others have put something there
                     destination.rmdir()
             raise
         return target
-
-    @staticmethod
-    def _copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool) -> None:
-        aside = target.parent / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with disk_errors(target):
-                aside.mkdir(parents=True)
-                copy = copy_into(source, aside, sync=False, link=link)
-                digest = version.resolve().digest
-                if content_digest(copy)[0] != digest:
-                    raise CorruptError(
-                        f"{source}: bytes differ from the digest {digest} of {version}; "
-                        "register a good copy as a new version"
-                    )
-                copy.rename(target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def register(
         self,
@@ -302,10 +301,7 @@ class LocalRegistry(Registry):
 
     def _taken(self, kind: Kind, name: str) -> list[int]:
         """Every number that stands in a name's folder, whatever it is: none of them is given out again."""
-        folder = self.path / _FOLDERS[kind] / name
-        with disk_errors(folder, "read"):
-            names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(entry) for entry in names if is_version(entry))
+        return sorted(numbers_in(self.path / _FOLDERS[kind] / name))
 
     def _given(self, kind: Kind, name: str) -> GivenNumbers:
         return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
@@ -355,8 +351,8 @@ class LocalRegistry(Registry):
         while True:
             taken = self._taken(kind, name)
             given = self._given(kind, name)
-            given.add(taken)  # a registry of an earlier release recorded none
-            number = version if version is not None else max({*taken, *given.read()}, default=0) + 1
+            recorded = given.add(taken)  # a registry of an earlier release recorded none
+            number = version if version is not None else max(recorded, default=0) + 1
             if number in taken:
                 raise _taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
@@ -371,7 +367,7 @@ class LocalRegistry(Registry):
                     if version is not None:
                         raise _taken_error(kind, name, number) from None
                     continue
-                given.add([number])
+                given.add_one(number)
                 for above in (folder.parent, folder.parent.parent, self.path):
                     sync_folder(above)
             return number

@@ -75,7 +75,7 @@ def convert_model(key: ModelKey, source: ModelSource, context: TaskContext, work
     parts = {PART: context.store.put_json(record.model_dump(mode="json"))}
     for name, path in converted.original.items():
         for below, file in files_of(path):
-            parts[f"{_ORIGINAL}/{name}/{below}"] = context.store.put_file(file, _FILE)
+            parts[f"{_ORIGINAL}/{name}/{below}"] = context.store.put_file(file, _FILE, is_final=True)
     facts = {"representative_data": jobs.representative} if jobs.representative else {}
     return Shipping(converted.source, parts, facts, {**converted.metadata, **_in_words(facts)})
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,9 @@ from edgepack_assets.artefacts.store import ArtefactStore, open_backend
 from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.errors import CorruptError, EdgepackError, PartitionKeyError
 from edgepack_assets.filesystem import atomic_files
-from edgepack_assets.filesystem.atomic_files import writing
+from edgepack_assets.filesystem.atomic_files import file_digest, writing
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
 
@@ -520,6 +523,62 @@ def test_every_storage_has_its_own_name_for_the_time(key: str) -> None:
     assert last_change({"created": 1.5}) == 1.5
     with pytest.raises(EdgepackError, match="x: its storage does not say"):
         last_change({"name": "x"})
+
+
+def test_a_final_file_gets_a_second_name_where_that_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = LocalRegistry(tmp_path / "registry")
+    (tmp_path / "m.bin").write_bytes(b"weights")
+    model = registry.register(Kind.MODEL, "press", tmp_path / "m.bin", {})
+    kept, root = Path(model.location), tmp_path / "store"
+    store = ArtefactStore(str(root), tmp_path / "cache")
+    viewed = registry.view(model, tmp_path / "view")
+    blob = store.put_file(viewed, "x", is_final=True)
+    assert store.fetch(blob).samefile(kept)
+    assert store.put_file(viewed, "x", is_final=True) == blob
+    assert store._backend.link_blob(str(store.fetch(blob)), viewed)  # two names of one file
+    assert list((root / "tmp").iterdir()) == []
+
+    # neither side takes the other's file away
+    store.remove(store.garbage([], -60))
+    assert not store.has(blob.digest) and kept.read_bytes() == b"weights"
+    store.put_file(viewed, "x", is_final=True)
+    shutil.rmtree(tmp_path / "registry" / "models")
+    assert store.fetch(blob).read_bytes() == b"weights"
+    model = registry.register(Kind.MODEL, "press", tmp_path / "m.bin", {})
+
+    # damage under both names is found under both
+    store.remove(store.garbage([], -60))
+    store.put_file(registry.view(model, tmp_path / "again"), "x", is_final=True)
+    kept = Path(model.location)
+    kept.chmod(0o644)
+    kept.write_bytes(b"WEIGHTS")
+    with pytest.raises(CorruptError, match="bytes differ"):
+        store.fetch(blob)
+    with pytest.raises(CorruptError, match="bytes differ"):
+        registry.view(model, tmp_path / "damaged")
+    store.remove(store.garbage([], -60))
+
+    # a file that may be written into, another user's, and one on another device are copied
+    def is_copied(file: Path, digest: str) -> bool:
+        made = store.put_file(file, "x", is_final=True)
+        path = store.fetch(made)
+        return made.digest == digest and not path.samefile(file) and path.stat().st_mode & 0o777 == 0o444
+
+    another = os.geteuid() + 1
+    for name in ("writable", "theirs", "far"):
+        file = tmp_path / name
+        file.write_bytes(name.encode())
+        file.chmod(0o644 if name == "writable" else 0o444)
+        with monkeypatch.context() as patch:
+            if name == "theirs":
+                patch.setattr("os.geteuid", lambda: another)
+            if name == "far":
+                patch.setattr("os.link", elsewhere)
+            assert is_copied(file, file_digest(file))
+
+
+def elsewhere(*arguments: Any, **named: Any) -> NoReturn:
+    raise OSError(errno.EXDEV, "another file system")
 
 
 def test_a_file_that_is_moved_becomes_the_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

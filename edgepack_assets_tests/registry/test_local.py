@@ -179,6 +179,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, code: int, *below: Path) -> None:
 
     for name in ("open", "iterdir"):
         failing_one(name)
+    lists = os.listdir
+
+    def listdir(folder: Any = ".") -> list[Any]:
+        if isinstance(folder, (str, Path)) and any(Path(folder).is_relative_to(each) for each in below):
+            raise OSError(code, os.strerror(code))
+        return lists(folder)
+
+    monkeypatch.setattr(os, "listdir", listdir)
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
@@ -213,6 +221,32 @@ def test_a_version_that_cannot_be_read_now_is_told_and_no_older_one_is_the_lates
         for ask in (local.versions, local.damaged):
             with pytest.raises(TransientError, match=r"models: cannot be read"):
                 ask(Kind.MODEL, "press")
+
+
+def test_the_latest_version_is_found_without_reading_the_others(
+    local: LocalRegistry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [local.register(Kind.MODEL, "press", model, {"n": str(n)}) for n in range(6)]
+    damage(made[5], "tags.json []")
+    local.set_archived(Kind.MODEL, "press", 5, True)
+    reads: list[int] = []
+    works = LocalRegistry._read
+
+    def counted(self: LocalRegistry, kind: Kind, name: str, version: int) -> Any:
+        reads.append(version)
+        return works(self, kind, name, version)
+
+    monkeypatch.setattr(LocalRegistry, "_read", counted)
+    assert latest(local, Kind.MODEL, "press") == made[3]
+    assert reads == [6, 4, 6]  # the last sound one, and then what is damaged above it
+    assert local.last(Kind.MODEL, "press") == local.versions(Kind.MODEL, "press")[-1]
+    assert local.last(Kind.MODEL, "none") is None
+    # a number that was handed out is never given again, were its folder deleted by hand
+    shutil.rmtree(local.path / "numbers")
+    latest(local, Kind.MODEL, "press")
+    for number in (4, 5, 6):
+        shutil.rmtree(local.path / "models" / "press" / str(number))
+    assert local.register(Kind.MODEL, "press", model, {}).version == 7
 
 
 def test_a_version_that_is_a_link_is_damaged(local: LocalRegistry, model: Path, tmp_path: Path) -> None:

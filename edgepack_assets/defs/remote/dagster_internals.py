@@ -34,6 +34,7 @@ from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, REGISTERED_MODEL, input_tags
+from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ class RunHere:
     def partition_of_ended_run(self, run_id: str) -> str | None:
         """The partition of another run of this instance that has ended; None if there is none."""
         other = self._instance.get_run_by_id(run_id) if run_id != self.run.run_id else None
-        return other.tags.get("dagster/partition") if other is not None and other.is_finished else None
+        return other.tags.get(PARTITION_TAG) if other is not None and other.is_finished else None
 
 
 def _version_of(event: Any) -> str | None:

@@ -18,6 +18,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.remote.remote_run import RemoteRun
 from edgepack_assets.defs.remote.watch import Timing
+from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
 from edgepack_assets.partitions import ModelKey
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 NAME = "remote"
 MODULE = "edgepack_assets.remote_job"
-_PARTITION = "dagster/partition"
 
 
 def configured_service(settings: Settings, model_type: str) -> JobService | None:
@@ -100,7 +100,7 @@ class RemoteExecutor(dg.Executor):
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """The events of all steps, as they happen."""
-        partition = plan_context.dagster_run.tags.get(_PARTITION)
+        partition = plan_context.dagster_run.tags.get(PARTITION_TAG)
         if self._is_local or partition is None:
             yield from self._here.execute(plan_context, execution_plan)
             return

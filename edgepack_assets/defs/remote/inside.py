@@ -44,8 +44,8 @@ LoadDefinitions = Callable[[Path], dg.Definitions]
 _TIME_LIMIT = 300.0
 _OUTPUTS = Path(".edgepack", "outputs")
 _WHAT_TO_CHANGE = (
-    "Let the container start user namespaces (compute.docker_args, such as --cap-add=SYS_ADMIN and "
-    "--security-opt=seccomp=unconfined), install bubblewrap in the job's environment, or set runtime.isolation to "
+    "Let the container make namespaces (compute.docker_args: --cap-add=SYS_ADMIN, --security-opt=seccomp=unconfined, "
+    "--security-opt=apparmor=unconfined), install bubblewrap in the job's environment, or set runtime.isolation to "
     "best_effort if you trust the models"
 )
 _log = logging.getLogger("edgepack.job")

@@ -137,9 +137,8 @@ def test_weights_with_a_name_of_the_component(tmp_path: Path, location: str) -> 
 
 
 def test_the_names_of_the_component_are_known() -> None:
-    shipped = {file.name for file in (MODEL_TYPE.folder / "component").iterdir() if file.suffix == ".py"}
-    shipped |= {file.name for file in onnx_model._OPTIONS_FOLDER.iterdir() if file.suffix == ".py"}
-    shipped |= {file.name for file in (MODEL_TYPE.folder / "component_image_set").iterdir() if file.suffix == ".py"}
+    folders = [*MODEL_TYPE.folder.glob("component*"), MODEL_TYPE.folder.parent / "envelope" / "component"]
+    shipped = {file.name for folder in folders for file in folder.iterdir() if file.suffix == ".py"}
     assert shipped | {"model.json", "imageset.py"} == set(onnx_model._COMPONENT_FILES)
 
 
