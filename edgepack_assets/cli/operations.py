@@ -87,14 +87,24 @@ def _examine_dagster(settings: Settings) -> Iterator[Finding]:
 
 
 @click.command()
-def sensors() -> None:
+@click.option(
+    "--start-anew",
+    metavar="MODEL_TYPE",
+    help="Forget what the sensor registry_models has handled of a model type: it starts anew as sensors.start says.",
+)
+def sensors(start_anew: str | None) -> None:
     """Show the state of the sensors.
 
     Shows when each last ticked, its message, and which versions wait for approval. Exits with 1 if Dagster's daemon is
     not running, or if a sensor that is on is late or failed."""
     settings = load_settings()
     from edgepack_assets.defs.sensors.status import sensors_status
+    from edgepack_assets.defs.sensors.status import start_anew as start_type_anew
 
+    if start_anew is not None:
+        start_type_anew(settings, str(dagster_home.ensure()), start_anew)
+        click.echo(f"{start_anew} starts anew in the next tick")
+        return
     status = sensors_status(settings, str(dagster_home.ensure()))
     rows = [
         (each.name, each.state, f"{format_age(each.looked)} ago" if each.looked is not None else "-",

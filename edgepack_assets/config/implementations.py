@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,12 @@ def distribution(entry_point: EntryPoint) -> str:
     """Name and version of the distribution that an entry point comes from."""
     if entry_point.dist is None:
         return "an unknown distribution"
-    metadata = entry_point.dist.metadata  # read anew each time that it is asked for
+    return _name_and_version(entry_point.dist)
+
+
+@lru_cache(maxsize=256)
+def _name_and_version(found: Distribution) -> str:
+    metadata = found.metadata  # read anew each time that it is asked for: 1 ms, for each model type
     return f"{metadata['Name']} {metadata['Version']}"
 
 

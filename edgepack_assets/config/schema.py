@@ -214,6 +214,11 @@ class ModelTypeSettings(Section):
         default=0.9, description="Share of the records that must agree for states to be matched with those before."
     )
     revalidate: bool = Field(default=False, description="Validate the latest package again on new raw data.")
+    sensor: bool | None = Field(
+        default=None,
+        description="Whether a sensor looks for new versions. Default: yes, unless the model type's own sensor was "
+        "switched off in the UI.",
+    )
     approval: Annotated[
         dict[str, _Approval],
         BeforeValidator(_by_environment, json_schema_input_type=_Approval | dict[str, _Approval]),

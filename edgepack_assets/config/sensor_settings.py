@@ -31,12 +31,18 @@ _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_addres
 
 
 class SensorSettings(Section):
-    """How the sensors look for new model versions, one sensor for each model type. Times are in seconds."""
+    """How the sensors look for new model versions, one for each model type or one for many. Times are in seconds."""
 
     interval: Count = Field(default=30, ge=1, description="Seconds between two ticks.")
     sweep_interval: Count = Field(default=900, ge=1, description="Seconds between two listings of every version.")
     start: Literal["all", "none", "latest"] = Field(
         default="latest", description="Which of the versions that exist at the sensor's first start to package."
+    )
+    own_up_to: Count = Field(
+        default=20,
+        ge=0,
+        description="Model types up to which each has a sensor of its own. More of them share the sensor "
+        "registry_models. Reload the code location after a change.",
     )
     batch: Count = Field(default=50, ge=1, le=500, description="Runs that one tick requests at most.")
     attempts: Count = Field(

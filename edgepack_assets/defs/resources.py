@@ -37,6 +37,11 @@ class EdgepackResource:
         self._helpers = helpers_of_run()
 
     @property
+    def config_file(self) -> Path:
+        """The configuration file, absolute."""
+        return self._config_file
+
+    @property
     def settings(self) -> Settings:
         """The configuration as it is now, read once per run."""
         if self._settings is None:

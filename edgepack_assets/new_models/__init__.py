@@ -1,6 +1,7 @@
 """Which model versions are packaged, and when: what a sensor remembers and what it requests. No Dagster here.
 
 decide.py            one tick, from a state to the next one and its requests
+many_types.py        one tick that looks at many model types
 tick.py              what the steps of a tick share
 find_versions.py     step 1: new versions in the registry
 follow_runs.py       step 2: runs that were requested earlier

@@ -39,6 +39,7 @@ def _add_summary(tick: Tick) -> None:
     if requests:
         tick.add_message(f"requested {_join_names([tick.partition_name(r.registered.number) for r in requests])}")
     elif not tick.decision.messages:
+        tick.decision.is_quiet = not (state.waiting or state.pending or state.runs)
         tick.add_message(f"nothing new: the highest version of {rules.model_name} is {state.top}")
     if state.waiting:
         names = _join_names([tick.partition_name(number) for number in sorted(state.waiting)])

@@ -25,13 +25,14 @@ RunsOf = Callable[[Sequence[int]], Iterable[SeenRun]]
 @dataclass
 class Decision:
     """The result of one tick. `newly_waiting` are the versions that began to wait for approval; `fault` is what kept
-    the tick from looking at every version."""
+    the tick from looking at every version; `is_quiet` says that the messages only tell that nothing is new."""
 
     state: State
     requests: list[Request] = field(default_factory=list)
     newly_waiting: list[RegisteredVersion] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     fault: EdgepackError | None = None
+    is_quiet: bool = False
 
 
 @dataclass

@@ -81,6 +81,7 @@ sensors:
   interval: 60
   sweep_interval: 600
   start: all
+  own_up_to: 5
   batch: 5
   attempts: 2
   failure_after: 0
@@ -103,6 +104,7 @@ model_types:
     state_names: {0: idle, 1: running}
     keep_mlflow: true
     delta: true
+    sensor: true
     run_whole_payload: yes
     gates:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%, confidence: 95%, too_few: warn}

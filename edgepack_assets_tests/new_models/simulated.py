@@ -8,14 +8,16 @@ is saved. It can die between any two of these, and goes on from what was written
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from edgepack_assets.errors import NotFoundError
+from edgepack_assets.errors import CorruptError, NotFoundError, TransientError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
+from edgepack_assets.new_models.many_types import Limits, Memory, look_at_types, read_states, remember_tick
 from edgepack_assets.new_models.run_requests import Request, Rules, RunOutcome, SeenRun, created_ms
+from edgepack_assets.new_models.tick import Decision
 from edgepack_assets.registry.approval import APPROVED_AT, APPROVED_BY
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, ResolvedVersion
 
@@ -169,4 +171,86 @@ class SimulatedDagster:
             raise Died
 
 
-STEPS = ("look", "partitions", "reserved", "a run", "runs")
+class SimulatedStore:
+    """The rows in which the sensor for many model types keeps their states."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, str] = {}
+        self.changes = 0
+
+    def token(self) -> str:
+        return str(self.changes)
+
+    def read(self, model_types: Iterable[str]) -> dict[str, State]:
+        return {name: State.from_cursor(self.rows[name]) for name in model_types if self.rows.get(name)}
+
+    def began_anew(self, model_types: Iterable[str]) -> dict[str, int]:
+        return {}
+
+    def write(self, states: Mapping[str, str]) -> None:
+        self.rows.update(states)
+        self.changes += bool(states)
+
+
+@dataclass
+class SimulatedMany(SimulatedDagster):
+    """The sensor for many model types, two of which nobody can look at. The project may begin with a sensor for each
+    (`is_shared` is False), whose cursor then is `own_cursor`."""
+
+    store: SimulatedStore = field(default_factory=SimulatedStore)
+    memory: Memory = field(default_factory=Memory)
+    is_shared: bool = True
+    own_cursor: str | None = None
+
+    def grow(self) -> None:
+        """From now on one sensor looks at all model types."""
+        self.is_shared, self.own_cursor, self.cursor = True, self.cursor, None
+        if self.reserved is not None:  # it was cut off in a tick
+            self.own_cursor, self.reserved = self.reserved[1], None
+
+    def tick(self, dies_after: str = "", is_stopped_amid: bool = False) -> None:
+        if not self.is_shared:
+            super().tick(dies_after, is_stopped_amid)
+            return
+        if self.reserved is not None:
+            requests, cursor = self.reserved
+            if self.random.random() < 0.8:
+                self._submit(requests, cursor, dies_after, is_stopped_amid)
+                return
+            self.reserved = None
+        if self.random.random() < 0.2:  # another process
+            self.memory = Memory()
+        names = ("broken", "press", "silent")
+        own = {"press": State.from_cursor(self.own_cursor)} if self.own_cursor else {}
+        cursor = read_states(self.memory, self.cursor, names, self.store, lambda: own)
+        times = iter(self.random.choices([True, False], [9, 1], k=3))
+        limits = Limits(self.rules.batch, self.rules.interval, lambda: next(times), lambda: self.registry.now)
+        result = look_at_types(list(names), cursor, self.memory, self._look, limits, int(self.registry.now))
+        self._die("look", dies_after)
+        made = result.decisions.get("press", Decision(State("", 0)))
+        self.most_requested = max(self.most_requested, len(made.requests))
+        self.waits_told += [(found.number, created_ms(found)) for found in made.newly_waiting]
+        self.partitions |= {found.number for found in [*made.newly_waiting, *(r.registered for r in made.requests)]}
+        self._die("partitions", dies_after)
+        self.store.write(result.saved)
+        text = result.cursor.to_text()
+        remember_tick(self.memory, text, names, self.store)
+        self._die("saved", dies_after)
+        if made.requests:
+            self.reserved = made.requests, text
+            self._die("reserved", dies_after)
+            self._submit(made.requests, text, dies_after, is_stopped_amid)
+        elif made.state.started or self.cursor is not None:
+            self.cursor = text
+
+    def _look(self, name: str, state: State | None, room: int) -> Decision:
+        if name != "press":
+            raise CorruptError(f"nobody can look at {name}") if name == "broken" else TransientError("no answer")
+        rules = replace(self.rules, batch=room)
+        try:
+            return decide(state, rules, self.registry, self.runs_of, self.registry.now)  # type: ignore[arg-type]
+        except ConnectionError as error:
+            raise TransientError(str(error)) from error
+
+
+STEPS = ("look", "partitions", "saved", "reserved", "a run", "runs")

@@ -10,7 +10,14 @@ import pytest
 
 from edgepack_assets.new_models.follow_runs import LOST_AFTER
 from edgepack_assets.new_models.run_requests import Rules, RunOutcome, created_ms
-from edgepack_assets_tests.new_models.simulated import STEPS, Died, Run, SimulatedDagster, SimulatedRegistry
+from edgepack_assets_tests.new_models.simulated import (
+    STEPS,
+    Died,
+    Run,
+    SimulatedDagster,
+    SimulatedMany,
+    SimulatedRegistry,
+)
 
 HISTORIES = 1200
 CHUNKS = 12
@@ -18,9 +25,9 @@ MOODS = ("well", "well", "well", "empty", "dead", "dying", "partial", "repeats")
 
 
 class History:
-    """One life of a sensor."""
+    """One life of a sensor: a model type's own, or (`is_shared`) the one for many model types."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, is_shared: bool = False) -> None:
         self.random = random.Random(seed)  # noqa: S311 - the same history for a seed is the point
         self.registry = SimulatedRegistry(self.random)
         self.rules = Rules(
@@ -34,6 +41,9 @@ class History:
             sweep_interval=self.random.choice([60, 300]),
         )
         self.dagster = SimulatedDagster(self.random, self.registry, self.rules)
+        if is_shared:
+            is_grown = self.random.random() < 0.5
+            self.dagster = SimulatedMany(self.random, self.registry, self.rules, is_shared=not is_grown)
         self.skipped: set[tuple[int, int]] = set()
         self.either: set[tuple[int, int]] = set()
         self.left_out: list[int] = []
@@ -53,6 +63,8 @@ class History:
                      self.approve, self.launch_by_hand]
                 )()  # fmt: skip
             self.registry.mood = self.random.choice(MOODS)
+            if isinstance(self.dagster, SimulatedMany) and not self.dagster.is_shared and self.random.random() < 0.1:
+                self.dagster.grow()
             self.tick()
             self.end_runs()
         self.come_to_rest()
@@ -176,10 +188,11 @@ class History:
             assert len(self.dagster.cursor) < 12_000
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_nothing_is_missed_and_nothing_runs_twice(chunk: int) -> None:
+def test_nothing_is_missed_and_nothing_runs_twice(chunk: int, is_shared: bool) -> None:
     for seed in range(chunk, HISTORIES, CHUNKS):
-        history = History(seed)
+        history = History(seed, is_shared)
         try:
             history.live()
             history.check()

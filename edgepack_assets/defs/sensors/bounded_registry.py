@@ -33,11 +33,14 @@ _registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
 
 class BoundedRegistry:
     """The registry, kept open from tick to tick. Whatever a client library raises becomes an EdgepackError. A call that
-    has no answer at `end` (on the clock of time.monotonic, by default TICK from now) raises a TransientError."""
+    has no answer at `end` (on the clock of time.monotonic, by default TICK from now) raises a TransientError. While one
+    hangs, its caller makes no other. Callers with the same `opened_by` use one registry together."""
 
-    def __init__(self, settings: Settings, caller: str, end: float | None = None) -> None:
+    def __init__(self, settings: Settings, caller: str, end: float | None = None, opened_by: str | None = None) -> None:
         self._settings = settings
         self._key = settings.file, caller
+        self._opened_key = settings.file, opened_by or caller
+        self.calls = 0
         self._end = time.monotonic() + TICK if end is None else end
 
     def __getattr__(self, name: str) -> Any:
@@ -51,23 +54,31 @@ class BoundedRegistry:
         if time.monotonic() > self._end:
             raise TransientError("no time was left in this tick to ask the registry")
         began = time.monotonic()
+        self.calls += 1
         try:
             return call_within(self._end - began, lambda: function(self._opened()), "asking-the-registry")
         except DeadlineError as error:
             _hanging[self._key] = error.thread
-            _registries.pop(self._key, None)
+            _registries.pop(self._opened_key, None)
             raise TransientError(f"no answer within {time.monotonic() - began:.0f} s") from None
         except EdgepackError:
             raise
         except Exception as error:
-            _registries.pop(self._key, None)  # an expired session must not stay
+            _registries.pop(self._opened_key, None)  # an expired session must not stay
             raise TransientError(f"{type(error).__name__}: {error}") from error
 
     def _opened(self) -> Registry:
-        kept = _registries.get(self._key)
+        kept = _registries.get(self._opened_key)
         if kept is None or kept[0] != self._settings.registry:
-            kept = _registries[self._key] = self._settings.registry, open_registry(self._settings)
+            kept = _registries[self._opened_key] = self._settings.registry, open_registry(self._settings)
         return kept[1]
+
+
+def hanging_calls(settings: Settings) -> int:
+    """How many calls of the registry of this configuration missed their deadline and still hang."""
+    for key in [key for key, thread in _hanging.items() if not thread.is_alive()]:
+        del _hanging[key]
+    return sum(file == settings.file for file, _ in _hanging)
 
 
 class OutageTimer:

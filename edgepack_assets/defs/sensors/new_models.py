@@ -1,10 +1,8 @@
-"""One sensor for each model type: finds new versions in the registry and requests their packaging.
+"""The sensors that find new versions in the registry: one for each model type, or one for many (many_models.py).
 
 What is packaged is decided in new_models/decide.py. This module runs the tick and writes its result to Dagster.
 """
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,19 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer
-from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
-from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.model_types import Plugin
+from edgepack_assets.defs.sensors.many_models import shared_sensor
+from edgepack_assets.defs.sensors.one_type import (
+    key_of,
+    look,
+    observations,
+    rules_of,
+    run_request,
+    versions_with_partition,
+)
+from edgepack_assets.defs.sensors.state_store import StateStore, sensor_name, state_of_shared_sensor
+from edgepack_assets.errors import ConfigError, EdgepackError, PluginError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.decide import decide
-from edgepack_assets.new_models.run_requests import Request, Rules
-from edgepack_assets.new_models.tick import Decision
-from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import RegisteredVersion
+from edgepack_assets.new_models.many_types import newest
 
 
 def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -36,7 +38,14 @@ def registry_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                 f"{settings.file}: model types {other!r} and {model_type!r} would share the sensor "
                 f"{sensor_name(model_type)}: let them differ by more than - and _"
             )
+    if has_shared_sensor(settings):
+        return [shared_sensor(settings)]
     return [registry_sensor(settings, model_type) for model_type in settings.model_types]
+
+
+def has_shared_sensor(settings: Settings) -> bool:
+    """Whether one sensor looks at all model types."""
+    return len(settings.model_types) > settings.sensors.own_up_to
 
 
 def registry_sensor(settings: Settings, model_type: str, job: Any = package_model) -> dg.SensorDefinition:
@@ -58,37 +67,18 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     return registry_models
 
 
-def sensor_name(model_type: str) -> str:
-    """The name of a model type's sensor."""
-    return f"{model_type.replace('-', '_')}_models"
-
-
 def _tick(
     context: dg.SensorEvaluationContext, config_file: Path, model_type: str, job: str
 ) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings(config_file)  # read in each tick, so that changes take effect without a restart
-    entry = settings.model_type(model_type)
-    Plugin(entry.implementation)  # one that cannot be used fails the tick, before runs are requested that would fail
-    state = State.from_cursor(context.cursor) if context.cursor else None
-    rules = Rules(
-        model_type=model_type,
-        model_name=entry.model_name,
-        needs_approval=entry.needs_approval(settings.run.environment),
-        start=settings.sensors.start,
-        batch=settings.sensors.batch,
-        attempts=settings.sensors.attempts,
-        interval=settings.sensors.interval,
-        sweep_interval=settings.sensors.sweep_interval,
-    )
+    if settings.model_type(model_type).sensor is False:
+        return dg.SkipReason(f"switched off by model_types.{model_type}.sensor")
+    state = _state(context, model_type)
     outage = OutageTimer(settings, model_type)
     try:
-        decision = decide(
-            state,
-            rules,
-            BoundedRegistry(settings, model_type),
-            lambda versions: runs_of(context.instance, job, model_type, versions),
-            time.time(),
-        )
+        decision = look(context.instance, settings, model_type, state, job, BoundedRegistry(settings, model_type))
+    except PluginError:
+        raise
     except EdgepackError as error:
         if (failure := outage.failure_after(error)) is not None:
             raise failure from error
@@ -101,78 +91,24 @@ def _tick(
         for message in decision.messages:
             context.log.info(message)
     # Dagster would add the keys itself, and fail the tick if another process adds one of them at the same time.
-    add_keys(context.instance, [_key(rules, version) for version in _versions_with_partition(decision)])
-    return _sensor_result(decision, settings, rules)
-
-
-def _versions_with_partition(decision: Decision) -> list[RegisteredVersion]:
-    """The versions that need a partition: those that wait for approval, and those that are packaged."""
-    return [*decision.newly_waiting, *(request.registered for request in decision.requests)]
-
-
-def _sensor_result(decision: Decision, settings: Settings, rules: Rules) -> dg.SensorResult:
-    requests = [
-        dg.RunRequest(
-            run_key=request.run_key,
-            partition_key=str(_key(rules, request.registered)),
-            tags=_run_tags(request, settings, rules),
-        )
-        for request in decision.requests
-    ]
-    approved = [request for request in decision.requests if request.approval is not None and request.attempt == 1]
+    add_keys(context.instance, [key_of(model_type, version) for version in versions_with_partition(decision)])
+    rules = rules_of(settings, model_type)
     return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=None if requests else "; ".join(decision.messages),
+        run_requests=[run_request(request, settings, rules) for request in decision.requests],
+        skip_reason=None if decision.requests else "; ".join(decision.messages),
         cursor=decision.state.to_cursor(),
-        asset_events=[*_observe_waiting(decision.newly_waiting, rules), *_observe_approved(approved, rules)],
+        asset_events=observations(decision, rules),
     )
 
 
-def _key(rules: Rules, version: RegisteredVersion) -> ModelKey:
-    return ModelKey(rules.model_type, version.number)
-
-
-def _run_tags(request: Request, settings: Settings, rules: Rules) -> dict[str, str]:
-    tags = {
-        "model_type": rules.model_type,
-        "model_name": rules.model_name,
-        "model_version": str(request.registered.version),
-        "registered": request.registered.created.isoformat(),
-        "attempt": str(request.attempt),
-        "environment": settings.run.environment,
-        "build_reference": settings.run.build_reference,
-        "approved_by": request.approval.by if request.approval else "",
-        "approved_at": request.approval.at if request.approval else "",
-    }
-    return {TAGS + name: value for name, value in tags.items() if value}
-
-
-def _observe_waiting(versions: Sequence[RegisteredVersion], rules: Rules) -> list[dg.AssetObservation]:
-    """Observations that show in the UI, on the asset of the model, that a version waits for a person's approval."""
-    return [
-        dg.AssetObservation(
-            "registered_model",
-            description=f"{version} waits for approval",
-            partition=str(_key(rules, version)),
-            metadata={
-                "approval": "waiting",
-                "model": str(version),
-                "registered": version.created.isoformat(),
-                "location": version.location,
-                "to_approve": f"edgepack model approve {version}",
-            },
-        )
-        for version in versions
-    ]
-
-
-def _observe_approved(requests: Sequence[Request], rules: Rules) -> list[dg.AssetObservation]:
-    return [
-        dg.AssetObservation(
-            "registered_model",
-            description=f"{request.registered} is approved by {request.approval}",
-            partition=str(_key(rules, request.registered)),
-            metadata={"approval": f"approved by {request.approval}", "model": str(request.registered)},
-        )
-        for request in requests
-    ]
+def _state(context: dg.SensorEvaluationContext, model_type: str) -> State | None:
+    """The state in the cursor, or what the sensor for many model types has handled since, where a project shrank."""
+    own = State.from_cursor(context.cursor) if context.cursor else None
+    store = StateStore(context.instance)
+    row = store.read([model_type]).get(model_type)
+    if row is None and own is not None:
+        return own
+    other = newest(row, state_of_shared_sensor(context.instance, model_type))
+    if row is not None and own is not None and newest(other, own) is own:
+        store.write({model_type: ""})  # taken over; a cursor that is cleared later starts anew
+    return newest(other, own)

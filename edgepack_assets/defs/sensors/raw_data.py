@@ -16,6 +16,8 @@ from edgepack_assets.defs.assets.input_versions import current_raw_data, data_ve
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.defs.sensors.bounded_registry import TICK, BoundedRegistry, OutageTimer
+from edgepack_assets.defs.sensors.kept_settings import settings_of
+from edgepack_assets.defs.sensors.new_models import has_shared_sensor
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.registry.base import (
@@ -32,6 +34,10 @@ from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_
 INTERVAL = 60
 BATCH = 200
 """Partitions observed by one tick and model type: each is an event that is written to Dagster's storage."""
+
+_OPENED_BY = "raw data"
+_ROW = "edgepack/raw_data_seen"
+_LONGEST_MESSAGE = 3000
 
 VALIDATED_AGAIN = [
     dg.AssetKey(name)
@@ -51,21 +57,23 @@ def raw_data_versions(
     context: dg.SensorEvaluationContext, edgepack: dg.ResourceParam[EdgepackResource]
 ) -> dg.SensorResult:
     """Look up the raw data of every model type."""
-    settings = edgepack.settings
+    settings = settings_of(edgepack.config_file)
     end = time.monotonic() + TICK
     failure: EdgepackError | None = None
-    before_all = context.cursor or "{}"
-    seen: dict[str, Any] = json.loads(before_all)
+    is_shared = has_shared_sensor(settings)
+    seen = _seen(context, is_shared)
+    before_all = dict(seen)
+    current_of = _Current(settings)
     observed: list[dg.AssetObservation] = []
     requests: list[dg.RunRequest] = []
     messages: list[str] = []
     for name in sorted(settings.model_types):
         caller = f"raw data of {name}"
-        registry, outage = BoundedRegistry(settings, caller, end), OutageTimer(settings, caller)
+        registry, outage = BoundedRegistry(settings, caller, end, opened_by=_OPENED_BY), OutageTimer(settings, caller)
         # An unreachable registry or a damaged version must not hide the news of other model types. What could not be
         # looked up keeps its place in the cursor.
         try:
-            raw, current, damaged = registry.call(partial(_current, name, settings))
+            raw, current, damaged = registry.call(partial(current_of, name))
             before = seen.get(name, {})
             if before.get("version") != current:
                 before = {"version": current, "after": None}
@@ -84,14 +92,19 @@ def raw_data_versions(
             failure = failure or outage.failure_after(error)
             continue
         outage.stop()
-        messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+        if keys or not is_shared:
+            messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
         if damaged:
             messages.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
         seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    text, cursor = "; ".join(messages), json.dumps(seen, sort_keys=True)
+    text = "; ".join(messages) or f"looked at the raw data of {len(settings.model_types)} model types, nothing new"
+    if len(text) > _LONGEST_MESSAGE and is_shared:
+        text = f"{text[:_LONGEST_MESSAGE]} ... ({len(messages)} messages)"
+    changed = {name: entry for name, entry in seen.items() if not is_shared or before_all.get(name) != entry}
+    cursor = json.dumps(changed, sort_keys=True)
     # Raising would lose the news of other model types, so a failure waits until there is none.
-    if failure is not None and not observed and not requests and seen == json.loads(before_all):
+    if failure is not None and not observed and not requests and seen == before_all:
         raise failure
     context.log.info(text)
     return dg.SensorResult(
@@ -100,6 +113,35 @@ def raw_data_versions(
         cursor=cursor,
         skip_reason=None if requests else dg.SkipReason(text),
     )
+
+
+def _seen(context: dg.SensorEvaluationContext, is_shared: bool) -> dict[str, Any]:
+    """What was seen of each model type. With many, the cursor has what the last tick has changed; the rest is a row of
+    the instance, because Dagster stores the cursor with every tick."""
+    rows = context.instance.daemon_cursor_storage
+    row = json.loads(rows.get_cursor_values({_ROW}).get(_ROW, "{}"))
+    saved = json.loads(context.cursor or "{}")
+    seen = {**row, **saved}
+    if is_shared and seen != row:
+        rows.set_cursor_values({_ROW: json.dumps(seen, sort_keys=True)})
+    elif not is_shared and row and row.keys() <= saved.keys():  # the project has shrunk, and the cursor has it all
+        rows.set_cursor_values({_ROW: "{}"})
+    return seen
+
+
+class _Current:
+    """Looks up the raw data of model types, once in a tick for those that have the same."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[tuple[str, object], tuple[RegisteredVersion, str, list[DamagedVersion]]] = {}
+
+    def __call__(self, model_type: str, registry: Registry) -> tuple[RegisteredVersion, str, list[DamagedVersion]]:
+        raw_data = self._settings.model_type(model_type).raw_data
+        key = raw_data.name, raw_data.version
+        if key not in self._known:
+            self._known[key] = _current(model_type, self._settings, registry)
+        return self._known[key]
 
 
 def _current(name: str, settings: Settings, registry: Registry) -> tuple[RegisteredVersion, str, list[DamagedVersion]]:

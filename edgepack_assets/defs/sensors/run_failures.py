@@ -14,8 +14,8 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilter
 
-from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.sensors.kept_settings import settings_of
 from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, outcome_of
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
@@ -61,7 +61,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
     """Send the failures since the last tick; returns a text for the tick. Raises EdgepackError if the webhook has been
     down for long."""
-    settings = load_settings(config_file)
+    settings = settings_of(config_file)
     address, now = settings.sensors.webhook, time.time()
     last = _newest(context.instance) if context.cursor is None else _position(context.cursor)
     context.update_cursor(str(last))

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
 
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.sensors import raw_data, run_failures
-from edgepack_assets.defs.sensors.new_models import sensor_name
+from edgepack_assets.defs.sensors.many_models import is_on
+from edgepack_assets.defs.sensors.new_models import has_shared_sensor
+from edgepack_assets.defs.sensors.state_store import SHARED, StateStore, is_switched_off, latest_states, sensor_name
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.many_types import Cursor
 
 _DAEMON = "SENSOR"
 _DAEMON_SILENT = 120.0
@@ -54,30 +56,69 @@ class Status:
 def sensors_status(settings: Settings, home: str) -> Status:
     """The status of a configuration's sensors in the Dagster instance of `home`. Raises EdgepackError."""
     now = time.time()
-    registry = {sensor_name(model_type): model_type for model_type in settings.model_types}
+    is_shared = has_shared_sensor(settings)
+    registry = {} if is_shared else {sensor_name(model_type): model_type for model_type in settings.model_types}
     intervals = {
-        **dict.fromkeys(registry, settings.sensors.interval),
+        **dict.fromkeys([SHARED] if is_shared else registry, settings.sensors.interval),
         raw_data.raw_data_versions.name: raw_data.INTERVAL,
         run_failures.NAME: settings.sensors.interval,
     }
     with opened(Path(home)) as instance:
         beat = instance.get_daemon_heartbeats().get(_DAEMON)
-        states: dict[str, InstigatorState] = {}
-        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-            # A renamed code location leaves its states behind. The one with the latest tick is in use.
-            other = states.get(state.instigator_name)
-            if other is None or _looked(state) > _looked(other):
-                states[state.instigator_name] = state
+        states = latest_states(instance)
         sensors = [
             _one(name, interval, states.get(name), registry.get(name), settings, instance, now)
             for name, interval in intervals.items()
         ]
+        if is_shared:
+            sensors[:1] = _shared(sensors[0], states, settings, instance, now)
     return Status(None if beat is None else now - beat.timestamp, sensors)
 
 
-def _looked(state: InstigatorState) -> float:
-    data = state.instigator_data
-    return (data.last_tick_timestamp or 0.0) if isinstance(data, SensorInstigatorData) else 0.0
+def start_anew(settings: Settings, home: str, model_type: str) -> None:
+    """Let the sensor for many model types forget what it has handled of one. Raises EdgepackError."""
+    settings.model_type(model_type)
+    if not has_shared_sensor(settings):
+        raise EdgepackError(
+            f"{model_type} has a sensor of its own: clear its cursor with "
+            f"`dagster sensor cursor {sensor_name(model_type)} --delete`"
+        )
+    with opened(Path(home)) as instance:
+        StateStore(instance).start_anew(model_type)
+
+
+def _shared(
+    sensor: SensorStatus,
+    states: dict[str, InstigatorState],
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    now: float,
+) -> list[SensorStatus]:
+    """The sensor for many model types, and a line for each model type that is off or has a fault."""
+    lines = [
+        SensorStatus(f"{SHARED}: {name}", "off", None, _why_off(settings, name))
+        for name in settings.model_types
+        if not is_on(settings, name, is_switched_off(states.get(sensor_name(name))))
+    ]
+    data = states[SHARED].instigator_data if SHARED in states else None
+    try:
+        cursor = Cursor.from_text(data.cursor if isinstance(data, SensorInstigatorData) else None)
+    except EdgepackError:
+        return [sensor, *lines]  # the sensor's tick fails with that reason
+    kept = StateStore(instance).read(settings.model_types)
+    kept.update({name: State.from_cursor(text) for name, text in cursor.changed.items()})
+    sensor.waiting.extend(f"{state.model}:{number}" for state in kept.values() for number in sorted(state.waiting))
+    for name, fault in cursor.faults.items():
+        lasts = now - fault.since
+        late = f"no good answer for {lasts:.0f} s" if lasts >= settings.sensors.failure_after else ""
+        lines.append(SensorStatus(f"{SHARED}: {name}", "on", None, fault.text, late))
+    return [sensor, *lines]
+
+
+def _why_off(settings: Settings, model_type: str) -> str:
+    if settings.model_type(model_type).sensor is False:
+        return f"switched off by model_types.{model_type}.sensor"
+    return f"its own sensor was switched off in the UI: set model_types.{model_type}.sensor to true to switch it on"
 
 
 def _one(  # noqa: PLR0917 - what the status is made from
@@ -93,6 +134,8 @@ def _one(  # noqa: PLR0917 - what the status is made from
     # A tick in progress has no message yet.
     tick = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
     late = tick is None or now - tick.timestamp > _LATE * interval + 60
+    if model_type is not None and settings.model_type(model_type).sensor is False:
+        return SensorStatus(name, "off", None, _why_off(settings, model_type))
     if state is not None and state.status is InstigatorStatus.STOPPED:
         return SensorStatus(name, "off", None, "switched off: switch it on on the Automation page of the UI")
     # The daemon's environment may configure a webhook where this one does not: then there was a tick lately.

@@ -14,7 +14,6 @@ from dagster import RunRequest
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.defs.sensors import new_models
 from edgepack_assets.defs.sensors.new_models import registry_sensors
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, TransientError
 from edgepack_assets.registry import approval
@@ -312,7 +311,7 @@ def test_a_registry_that_is_gone_is_skipped_with_its_reason_and_then_a_failure(
     plant.tick()
     before = plant.cursor
     now = [10_000_000_000.0]
-    monkeypatch.setattr(new_models.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
 
     def gone(*_: object) -> None:
         raise ConnectionRefusedError("connection refused")

@@ -1,0 +1,157 @@
+"""The sensor `registry_models`, which looks for new versions of many model types in each tick.
+
+A sensor for each costs Dagster a quarter of a second of every interval, which is too much from some hundred on. What
+one tick does is in new_models/many_types.py; what is done for one model type is the same as in a sensor of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.instance import add_keys
+from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer, hanging_calls
+from edgepack_assets.defs.sensors.kept_settings import settings_of
+from edgepack_assets.defs.sensors.one_type import (
+    key_of,
+    look,
+    observations,
+    rules_of,
+    run_request,
+    versions_with_partition,
+)
+from edgepack_assets.defs.sensors.state_store import (
+    SHARED,
+    StateStore,
+    is_switched_off,
+    latest_states,
+    sensor_name,
+    state_of_own_sensor,
+)
+from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.many_types import Limits, Memory, Result, look_at_types, read_states, remember_tick
+from edgepack_assets.new_models.tick import Decision
+
+_SLICE = 20.0
+"""Seconds of a tick after which no further model type is looked at. Dagster ends a tick after 60 s."""
+_ONE_TYPE = 10.0
+"""Seconds for all calls of the registry for one model type."""
+_MOST_HANGING = 5
+"""Calls without an answer at which no model type is looked at: it is the registry, not a single one."""
+_MOST_CALLS = 500
+"""Calls of an Azure ML registry after which a tick ends."""
+
+
+@dataclass
+class _Process:
+    """What is kept from tick to tick in this process: the states, and which model types' sensors are off."""
+
+    memory: Memory = field(default_factory=Memory)
+    switched_off: frozenset[str] = frozenset()
+
+
+_processes: dict[Path, _Process] = {}
+
+
+def shared_sensor(settings: Settings, job: Any = package_model) -> dg.SensorDefinition:
+    """The sensor `registry_models`, on by default, which requests runs of `job`."""
+
+    @dg.sensor(
+        name=SHARED,
+        job=job,
+        minimum_interval_seconds=settings.sensors.interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Finds versions of all configured models in the registry that are not packaged yet, adds their "
+        "partitions and requests one run for each. `model_types.<name>.sensor: false` leaves one out.",
+        tags={"edgepack": "registry"},
+    )
+    def registry_models(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _tick(context, settings.file, job.name)
+
+    return registry_models
+
+
+def is_on(settings: Settings, model_type: str, own_is_off: bool) -> bool:
+    """Whether the sensor looks at a model type. `own_is_off`: its own sensor was switched off in the UI."""
+    wanted = settings.model_type(model_type).sensor
+    return not own_is_off if wanted is None else wanted
+
+
+def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.SensorResult | dg.SkipReason:
+    began = time.monotonic()
+    process = _processes.setdefault(file, _Process())
+    settings = settings_of(file)
+    if hanging_calls(settings) >= _MOST_HANGING:
+        return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
+    store, memory, all_names = StateStore(context.instance), process.memory, tuple(settings.model_types)
+    cursor = read_states(
+        memory, context.cursor, all_names, store, lambda: _take_over(process, context.instance, all_names)
+    )
+    names = [name for name in settings.model_types if is_on(settings, name, name in process.switched_off)]
+    calls = 0
+
+    def has_time() -> bool:
+        is_dead = hanging_calls(settings) >= _MOST_HANGING
+        too_many = settings.registry.type == "azure_ml" and calls >= _MOST_CALLS
+        return time.monotonic() - began < _SLICE and not is_dead and not too_many
+
+    def look_at(name: str, state: State | None, room: int) -> Decision:
+        nonlocal calls
+        registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED)
+        try:
+            return look(context.instance, settings, name, state, job, registry, room)
+        finally:
+            calls += registry.calls
+
+    limits = Limits(settings.sensors.batch, settings.sensors.interval, has_time, time.monotonic)
+    result = look_at_types(names, cursor, memory, look_at, limits, int(time.time()))
+    _raise_or_forget_outage(settings, result)
+    add_keys(
+        context.instance,
+        [key_of(name, version) for name, made in result.decisions.items() for version in versions_with_partition(made)],
+    )
+    store.write(result.saved)
+    text = result.cursor.to_text()
+    remember_tick(memory, text, all_names, store)
+    return _sensor_result(context, settings, result, text)
+
+
+def _take_over(process: _Process, instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, State]:
+    """What model types' own sensors have handled, where a project has grown; and which of them were switched off."""
+    kept = latest_states(instance)
+    process.switched_off = frozenset(name for name in names if is_switched_off(kept.get(sensor_name(name))))
+    states = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
+    return {name: state for name, state in states.items() if state is not None}
+
+
+def _raise_or_forget_outage(settings: Settings, result: Result) -> None:
+    """Fail the tick if the registry has given no good answer for any model type for long enough."""
+    outage = OutageTimer(settings, SHARED)
+    if not result.failed or len(result.failed) < result.looked:
+        outage.stop()
+        return
+    error = next(iter(result.failed.values()))
+    failure = outage.failure_after(error)
+    if failure is not None and not any(made.requests for made in result.decisions.values()):
+        raise failure from error
+
+
+def _sensor_result(
+    context: dg.SensorEvaluationContext, settings: Settings, result: Result, cursor: str
+) -> dg.SensorResult:
+    requests, events = [], []
+    for name, made in result.decisions.items():
+        rules = rules_of(settings, name)
+        requests += [run_request(request, settings, rules) for request in made.requests]
+        events += observations(made, rules)
+    if requests:  # else the tick shows the messages as the reason why it requests nothing
+        context.log.info(result.message)
+    return dg.SensorResult(
+        run_requests=requests, skip_reason=None if requests else result.message, cursor=cursor, asset_events=events
+    )

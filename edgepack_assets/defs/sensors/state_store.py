@@ -1,0 +1,132 @@
+"""Where the sensor for many model types keeps their states: a row for each in Dagster's table of key-value pairs.
+
+Each model type has a sensor of its own in a project with few of them, and its state is that sensor's cursor. What is
+here as well lets a state go from there to the rows, and back, when a project grows or shrinks.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
+
+from edgepack_assets.new_models.cursor import State
+from edgepack_assets.new_models.many_types import Cursor, newest
+
+SHARED = "registry_models"
+"""The sensor for many model types."""
+_PREFIX = "edgepack/model_types/"
+_TOKEN = "edgepack/model_types_changed"  # noqa: S105 - the key of a row
+_AT_ONCE = 200
+"""Rows that are read or written in one statement; SQLite takes a bounded number of parameters."""
+
+
+def sensor_name(model_type: str) -> str:
+    """The name of a model type's own sensor."""
+    return f"{model_type.replace('-', '_')}_models"
+
+
+class StateStore:
+    """The rows of an instance. An empty row counts as none."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._rows = instance.daemon_cursor_storage
+
+    def token(self) -> str:
+        """A text that changes with every change of a row."""
+        return self._rows.get_cursor_values({_TOKEN}).get(_TOKEN, "")
+
+    def read(self, model_types: Iterable[str]) -> dict[str, State]:
+        """The states of model types that have one, and were not made to start anew since."""
+        names = list(model_types)
+        rows = self._read([f"{_PREFIX}{name}/{part}" for name in names for part in ("state", "anew")])
+        states = {}
+        for name in names:
+            text, anew = rows.get(f"{_PREFIX}{name}/state"), int(rows.get(f"{_PREFIX}{name}/anew") or 0)
+            if text and (state := State.from_cursor(text)).started > anew:
+                states[name] = state
+        return states
+
+    def began_anew(self, model_types: Iterable[str]) -> dict[str, int]:
+        """When (ms) model types were made to start anew; those that never were are missing."""
+        names = list(model_types)
+        rows = self._read([f"{_PREFIX}{name}/anew" for name in names])
+        return {name: int(rows[key]) for name in names if rows.get(key := f"{_PREFIX}{name}/anew")}
+
+    def write(self, states: Mapping[str, str]) -> None:
+        """Write states, as the texts of cursors; an empty text for none."""
+        self._write({f"{_PREFIX}{name}/state": text for name, text in states.items()})
+
+    def start_anew(self, model_type: str) -> None:
+        """Let a model type start anew, as if it had just been configured."""
+        self._write({f"{_PREFIX}{model_type}/anew": str(int(time.time() * 1000))})
+
+    def _read(self, keys: list[str]) -> dict[str, str]:
+        rows: dict[str, str] = {}
+        for at in range(0, len(keys), _AT_ONCE):
+            rows.update(self._rows.get_cursor_values(set(keys[at : at + _AT_ONCE])))
+        return rows
+
+    def _write(self, rows: Mapping[str, str]) -> None:
+        if not rows:
+            return
+        # Dagster inserts all rows of a call, or else updates all: it would drop the new ones of a mixture.
+        there = self._read(list(rows)).keys()
+        for keys in ([key for key in rows if key in there], [key for key in rows if key not in there]):
+            for at in range(0, len(keys), _AT_ONCE):
+                self._rows.set_cursor_values({key: rows[key] for key in keys[at : at + _AT_ONCE]})
+        self._rows.set_cursor_values({_TOKEN: uuid.uuid4().hex})
+
+
+def latest_states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
+    """What Dagster keeps of each sensor, by name. A renamed code location leaves its states behind: the one with the
+    latest tick is in use."""
+    states: dict[str, InstigatorState] = {}
+    if instance.schedule_storage is None:  # an ephemeral instance, which no daemon works on
+        return states
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        other = states.get(state.instigator_name)
+        if other is None or _looked(state) > _looked(other):
+            states[state.instigator_name] = state
+    return states
+
+
+def _looked(state: InstigatorState) -> float:
+    data = state.instigator_data
+    return (data.last_tick_timestamp or 0.0) if isinstance(data, SensorInstigatorData) else 0.0
+
+
+def is_switched_off(state: InstigatorState | None) -> bool:
+    """Whether a person has switched a sensor off in the UI."""
+    return state is not None and state.status is InstigatorStatus.STOPPED
+
+
+def state_of_own_sensor(instance: dg.DagsterInstance, kept: InstigatorState | None) -> State | None:
+    """The state of a model type's own sensor. Raises EdgepackError if its cursor cannot be read."""
+    texts = _cursors(instance, kept)
+    states = [State.from_cursor(text) for text in texts]
+    return newest(*states) if len(states) == 2 else next(iter(states), None)
+
+
+def state_of_shared_sensor(instance: dg.DagsterInstance, model_type: str) -> State | None:
+    """The state of a model type that the cursor of the sensor for many has, if any. Raises EdgepackError."""
+    found: State | None = None
+    for text in _cursors(instance, latest_states(instance).get(SHARED)):
+        changed = Cursor.from_text(text).changed.get(model_type)
+        found = newest(found, State.from_cursor(changed) if changed else None)
+    return found
+
+
+def _cursors(instance: dg.DagsterInstance, kept: InstigatorState | None) -> list[str]:
+    """The saved cursor, and that of a tick which was cut off while its runs were made: they may be there."""
+    if kept is None:
+        return []
+    data = kept.instigator_data
+    saved = data.cursor if isinstance(data, SensorInstigatorData) else None
+    ticks = instance.get_ticks(kept.instigator_origin_id, kept.selector_id, limit=1)
+    cut_off = ticks[0].cursor if ticks and ticks[0].status is TickStatus.STARTED else None
+    return [text for text in (saved, cut_off) if text]

@@ -1,0 +1,197 @@
+"""The sensor for many model types, on a real instance and a real local registry, tick by tick."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from edgepack_assets.cli.main import main
+from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs.sensors import bounded_registry, many_models, registry_sensors
+from edgepack_assets.defs.sensors.state_store import SHARED, StateStore, sensor_name
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.registry.local import LocalRegistry
+
+TYPES = ("press", "oven", "saw")
+
+
+class Plant:
+    """A configuration with three model types, and what a daemon keeps of its sensors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        self.home.mkdir()
+        self.registry = LocalRegistry(folder / "registry")
+        self.cursors: dict[str, str | None] = {}
+        self.said = ""
+        self.configure()
+
+    def configure(self, own_up_to: int = 2, sensor: dict[str, bool] | None = None, **sensors: Any) -> None:
+        entries = {
+            name: {"implementation": "state_identifier", "model_name": name, "package_name": name.title(),
+                   "raw_data": {"name": "raw"}, "sensor": (sensor or {}).get(name)}
+            for name in TYPES
+        }  # fmt: skip
+        settings = {"start": "all", "sweep_interval": 1, "own_up_to": own_up_to, **sensors}
+        document = {"registry": {"path": "registry"}, "sensors": settings, "model_types": entries}
+        (self.folder / "edgepack.yaml").write_text(yaml.safe_dump(document))
+
+    def add(self, *names: str) -> None:
+        (self.folder / "model.bin").write_bytes(b"x")
+        for name in names:
+            self.registry.register(Kind.MODEL, name, self.folder / "model.bin", {})
+
+    def tick(self, saves: bool = True) -> list[str]:
+        """Evaluate every sensor of new models as the daemon does. Without `saves` the tick is lost."""
+        keys = []
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            for sensor in registry_sensors(load_settings(self.folder / "edgepack.yaml")):
+                result = sensor(dg.build_sensor_context(instance, cursor=self.cursors.get(sensor.name)))
+                if isinstance(result, dg.SkipReason):
+                    self.said = result.skip_message or ""
+                    continue
+                assert isinstance(result, dg.SensorResult)
+                self.said = (result.skip_reason.skip_message or "") if result.skip_reason else ""
+                keys += [str(request.partition_key) for request in result.run_requests or ()]
+                if saves:
+                    self.cursors[sensor.name] = result.cursor
+                    self.keep(instance, sensor.name)
+        return sorted(keys)
+
+    def keep(self, instance: dg.DagsterInstance, name: str, status: Any = InstigatorStatus.DECLARED_IN_CODE) -> None:
+        location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="edgepack_assets.definitions"))
+        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
+        data = SensorInstigatorData(last_tick_timestamp=1.0, cursor=self.cursors.get(name))
+        state = InstigatorState(origin, InstigatorType.SENSOR, status, data)
+        is_there = instance.get_instigator_state(state.instigator_origin_id, state.selector_id) is not None
+        (instance.update_instigator_state if is_there else instance.add_instigator_state)(state)
+
+    def restart(self) -> None:
+        """Another process serves the code location."""
+        many_models._processes.clear()
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    made = Plant(tmp_path)
+    monkeypatch.setenv("EDGEPACK_CONFIG", str(tmp_path / "edgepack.yaml"))
+    monkeypatch.setenv("DAGSTER_HOME", str(made.home))
+    yield made
+    made.restart()
+
+
+def shown(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["sensors", *arguments])
+
+
+def test_one_sensor_requests_each_version_of_each_model_type_once(plant: Plant) -> None:
+    plant.add(*TYPES)
+    assert plant.tick() == ["oven:1", "press:1", "saw:1"]
+    assert list(plant.cursors) == [SHARED]
+    assert plant.tick() == []
+    plant.add("saw")
+    plant.restart()
+    assert plant.tick(saves=False) == ["saw:2"]
+    assert plant.tick() == ["saw:2"]  # the first one was lost
+    assert plant.tick() == []
+    assert json.loads(plant.cursors[SHARED] or "")["changed"] == {}
+
+
+def test_a_project_grows_and_shrinks_without_a_version_missed_or_repeated(plant: Plant) -> None:
+    plant.configure(own_up_to=3)
+    plant.add(*TYPES)
+    assert plant.tick() == ["oven:1", "press:1", "saw:1"]
+    assert list(plant.cursors) == sorted(sensor_name(name) for name in TYPES)
+    plant.configure(own_up_to=2)
+    plant.add("oven")
+    assert plant.tick() == ["oven:2"]
+    plant.add("press")
+    plant.configure(own_up_to=3)  # the cursor of the sensor for many was saved, but not yet written into the rows
+    assert plant.tick() == ["press:2"]
+    assert plant.tick() == []
+    plant.configure(own_up_to=2)
+    plant.restart()
+    assert plant.tick() == []
+    plant.add("saw")
+    assert plant.tick() == ["saw:2"]
+
+
+@pytest.mark.parametrize("is_grown", [False, True])
+def test_a_model_type_is_switched_off_alone(plant: Plant, is_grown: bool) -> None:
+    plant.configure(own_up_to=2 if is_grown else 3, sensor={"oven": False})
+    plant.add(*TYPES)
+    assert plant.tick() == ["press:1", "saw:1"]
+    assert "switched off by model_types.oven.sensor" in shown().output
+    plant.configure(own_up_to=2 if is_grown else 3)
+    assert plant.tick() == ["oven:1"]
+
+
+def test_a_sensor_that_was_switched_off_in_the_ui_stays_off_when_the_project_grows(plant: Plant) -> None:
+    with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+        plant.keep(instance, "oven_models", InstigatorStatus.STOPPED)
+    plant.add(*TYPES)
+    assert plant.tick() == ["press:1", "saw:1"]
+    assert "set model_types.oven.sensor to true" in shown().output
+    plant.configure(sensor={"oven": True})
+    assert plant.tick() == ["oven:1"]
+
+
+def test_a_damaged_and_a_silent_model_type_do_not_hold_up_the_others(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.add(*TYPES)
+    (plant.folder / "registry/models/press/1/version.json").write_text("{")
+    released = threading.Event()
+
+    class Silent(LocalRegistry):
+        def versions(self, kind: Kind, name: str) -> Any:
+            if name == "oven":
+                released.wait(60)
+            return super().versions(kind, name)
+
+    monkeypatch.setattr(bounded_registry, "open_registry", lambda settings: Silent(settings.registry.path))
+    monkeypatch.setattr(many_models, "_ONE_TYPE", 0.5)
+    try:
+        assert plant.tick() == ["saw:1"]
+        assert plant.tick() == []
+        assert "oven: a call of an earlier tick has no answer yet" in plant.said
+        assert "press:1 is damaged" in plant.said
+        assert "registry_models: press" in shown().output
+        plant.add("saw")
+        assert plant.tick() == ["saw:2"]
+    finally:
+        released.set()
+
+
+def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> None:
+    plant.add(*TYPES)
+    plant.tick()
+    plant.tick()
+    result = shown("--start-anew", "saw")
+    assert result.exit_code == 0, result.output
+    assert plant.tick() == ["saw:1"]  # under the same run key, so that Dagster starts it only if its run is gone
+    assert plant.tick() == []
+    assert shown("--start-anew", "nothing").exit_code == 1
+    plant.configure(own_up_to=3)
+    assert "dagster sensor cursor saw_models --delete" in shown("--start-anew", "saw").output
+
+
+def test_new_and_known_rows_may_be_written_together(plant: Plant) -> None:
+    plant.add(*TYPES)
+    plant.tick()
+    plant.tick()
+    with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+        store = StateStore(instance)
+        [text] = [state.to_cursor() for state in store.read(["saw"]).values()]
+        store.write({"saw": "", "new": text})
+        assert list(store.read(["saw", "new"])) == ["new"]
