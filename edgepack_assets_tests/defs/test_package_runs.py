@@ -173,10 +173,8 @@ def test_a_failure_that_is_no_bug_has_no_stack_trace(runs: Runs) -> None:
 
 
 def one_after_the_other(home: Path, *versions: int) -> list[PackageResult]:
-    return run_requests(
-        [PackageRequest(ModelKey("press", version), BOTH) for version in versions], load, home, RunDisplay(lambda line: None),
-        parallel=1,
-    )  # fmt: skip
+    requests = [PackageRequest(ModelKey("press", version), BOTH) for version in versions]
+    return run_requests(requests, load, home, RunDisplay(lambda line: None), parallel=1)
 
 
 def test_a_process_makes_the_next_run_unless_one_failed(home: Path) -> None:
