@@ -85,6 +85,7 @@ class RunHere:
         self.started: set[str] = set()
         self.over: set[str] = set()
         self.failed: set[str] = set()
+        self._failed_here: set[str] = set()
         self._skew = 0.0
         self._last_time = time.time()
         self._observed = {asset: self._newest_observation(asset) for asset in _EXTERNAL}
@@ -143,6 +144,8 @@ class RunHere:
             return None
         if entry.run_id != self.run.run_id or (event is not None and event.event_type not in _FORWARDED):
             return None
+        if event is not None and event.step_key in self._failed_here:
+            return None  # the job, which is being cancelled, tells of the same end again
         if event is not None:
             self._track(event)
         if event is None and self._is_below_level(entry):
@@ -281,6 +284,7 @@ class RunHere:
         )
         self.over.add(step)
         self.failed.add(step)
+        self._failed_here.add(step)
         failed: Any = self._plan.get_step_by_key(step)
         return DagsterEvent.step_failure_event(self._context.for_step(failed), data)
 

@@ -89,6 +89,7 @@ class RemoteRun:
         self._store_answered = time.monotonic()
         self._may_run = False
         self._has_begun = False
+        self._is_foreign = False
         self._is_over = False
         self._is_left = False
 
@@ -248,6 +249,7 @@ class RemoteRun:
             self._here.set_clock(float(message["sent"]))
             there = message.get("versions")
             if (difference := differing_versions(software(), there)) is not None:
+                self._is_foreign = True
                 raise ConfigError(difference)
             yield self._here.note(
                 "The job's own process has begun",
@@ -255,7 +257,7 @@ class RemoteRun:
             )
         elif message["kind"] == mail.CLOSED:
             self._closed = message
-        else:
+        elif not self._is_foreign:  # else its events could be misread
             for serialized in message.get("events", ()):
                 if (event := self._here.take(serialized)) is not None:
                     yield event

@@ -18,7 +18,7 @@ from edgepack_assets.artefacts.artefact import Artefact, Blob
 from edgepack_assets.artefacts.store import ArtefactStore, open_backend
 from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.defs import resources
+from edgepack_assets.defs import kept_helpers
 from edgepack_assets_tests.artefacts.conftest import root_url
 from edgepack_assets_tests.defs.assets.recorded import record
 from edgepack_assets_tests.packaging.conftest import Built
@@ -90,7 +90,7 @@ def there(
     instance = dg.DagsterInstance.local_temp(str(home))
     request.addfinalizer(instance.dispose)
     # The memory is this process's own, so packages must be made in it.
-    monkeypatch.setattr(resources, "PackagingWorker", PackagingHere)
+    monkeypatch.setattr(kept_helpers, "PackagingWorker", PackagingHere)
     if request.param == "memory":
         file_system, root = fsspec.core.url_to_fs(url)
         request.addfinalizer(lambda: file_system.rm(root, recursive=True))

@@ -26,6 +26,7 @@ from edgepack_assets.config.digest import config_digest
 from edgepack_assets.config.loader import CONFIG_VARIABLE, load_settings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.jobs import JOB
+from edgepack_assets.defs.package_bars import RunDisplay
 from edgepack_assets.defs.package_runs import PackageRequest, run_requests
 from edgepack_assets.defs.remote import remote_run
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
@@ -291,7 +292,10 @@ def test_the_command_packages_by_a_job(place: Place, tmp_path: Path, monkeypatch
     lines: list[str] = []
     requests = [PackageRequest(ModelKey("press", version)) for version in (cheap.GOOD, cheap.BAD_MODEL)]
     results = run_requests(
-        requests, lambda console: cheap.load(place.config, place.remote, console), place.folder, lines.append
+        requests,
+        lambda console: cheap.load(place.config, place.remote, console),
+        place.folder,
+        RunDisplay(lines.append),
     )
     good, bad = results
     assert good.succeeded, good

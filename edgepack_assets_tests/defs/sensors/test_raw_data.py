@@ -89,8 +89,8 @@ def test_new_raw_data_is_observed_once_and_shows_partitions_as_stale(plant: Plan
 def test_a_tick_looks_raw_data_up_once(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second look may cost a download of its digest, and may find another version than the cursor gets."""
     looked_up: list[str] = []
-    versions = LocalRegistry.versions
-    monkeypatch.setattr(LocalRegistry, "versions", lambda self, *of: looked_up.append(of[1]) or versions(self, *of))
+    last = LocalRegistry.last
+    monkeypatch.setattr(LocalRegistry, "last", lambda self, *of: looked_up.append(of[1]) or last(self, *of))
     assert Daemon(plant).tick()[1] == 3
     assert sorted(looked_up) == ["press_raw", "saw_raw"]
 
@@ -150,15 +150,15 @@ def test_a_registry_that_gives_no_answer_moves_no_cursor_and_hides_no_other_type
     daemon.tick()
     plant.record("press", 2.0)
     plant.record("saw", 2.0)
-    versions = LocalRegistry.versions
+    last = LocalRegistry.last
 
     def down_for_press(self: LocalRegistry, kind: Kind, name: str) -> object:
         if name == "press_raw":
             raise error("the registry does not answer")
-        return versions(self, kind, name)
+        return last(self, kind, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalRegistry, "versions", down_for_press)
+        patch.setattr(LocalRegistry, "last", down_for_press)
         _, observed, said = daemon.tick()
     assert observed == 1
     assert "press: not looked at: the registry does not answer" in said
@@ -173,7 +173,7 @@ def test_a_registry_that_stays_down_is_a_failure_only_when_that_lasts(
     daemon = Daemon(plant)
     daemon.tick()
     before = daemon.cursor
-    versions = LocalRegistry.versions
+    last = LocalRegistry.last
     now = [10_000_000_000.0]
     monkeypatch.setattr(bounded_registry.time, "time", lambda: now[0])
     down = {"press_raw", "saw_raw"}
@@ -181,9 +181,9 @@ def test_a_registry_that_stays_down_is_a_failure_only_when_that_lasts(
     def answers(self: LocalRegistry, kind: Kind, name: str) -> object:
         if name in down:
             raise ConnectionRefusedError("connection refused")  # of a client library, no EdgepackError
-        return versions(self, kind, name)
+        return last(self, kind, name)
 
-    monkeypatch.setattr(LocalRegistry, "versions", answers)
+    monkeypatch.setattr(LocalRegistry, "last", answers)
     for _ in range(3):
         assert "press: not looked at: ConnectionRefusedError: connection refused; saw: not" in daemon.tick()[2]
         now[0] += 700
@@ -223,7 +223,7 @@ def test_a_registry_that_hangs_holds_up_no_tick(plant: Plant, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(sensors, "TICK", 0.2)
-        patch.setattr(LocalRegistry, "versions", hangs)
+        patch.setattr(LocalRegistry, "last", hangs)
         assert "press: not looked at: no answer within 0 s; saw: not looked at" in daemon.tick()[2]
         assert "press: not looked at: a call of an earlier tick has no answer yet" in daemon.tick()[2]
         assert len(asked) <= 2  # one question for each type: they do not pile up
