@@ -45,12 +45,13 @@ def ui(names: Sequence[str], arguments: Sequence[str]) -> None:
     from edgepack_assets.defs.ui import start
     from edgepack_assets.defs.ui.webserver import allowed_hosts, run_dev
 
-    home = _prepare(names)
     if not {"--help", "--version"}.isdisjoint(arguments):
+        _prepare(names)
         run_dev(arguments)
         return
+    host, port = start.address(arguments)  # first: a mistake there must not make a home
+    home = _prepare(names)
     allowed_hosts()
-    host, port = start.address(arguments)
     start.check_port(host, port)
     with start.only_one(home):
         click.echo(f"The asset graph: {start.show_asset_graph(host, port)}  (Ctrl-C ends the UI and the daemon)")

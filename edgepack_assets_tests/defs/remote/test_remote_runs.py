@@ -41,6 +41,8 @@ from edgepack_assets_tests.defs.remote import process_jobs
 from edgepack_assets_tests.defs.remote.conftest import Place
 from edgepack_assets_tests.defs.remote.process_jobs import ProcessJobs
 
+pytestmark = pytest.mark.e2e  # whole runs, in processes of their own
+
 FAILED, CANCELED, SUCCESS = (dg.DagsterRunStatus[name] for name in ("FAILURE", "CANCELED", "SUCCESS"))
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from edgepack_assets_tests.defs.remote import cheap_assets as cheap
 from edgepack_assets_tests.defs.remote.conftest import Place
 from edgepack_assets_tests.defs.remote.told import told
+
+pytestmark = pytest.mark.e2e  # whole runs, in processes of their own
 
 DEFS = "edgepack_assets_tests.defs.remote.cheap_defs"
 VERSIONS = (cheap.GOOD, cheap.BAD_MODEL, cheap.FAILS_CHECK, cheap.RETRIED)
