@@ -18,6 +18,7 @@ import click
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.defs.lean_dagster import import_lean
 from edgepack_assets.errors import ConfigError, EdgepackError, NotFoundError, PartitionKeyError
 from edgepack_assets.operations.packages import Packaged, metrics_of, missing_packages, packages_table
 from edgepack_assets.partitions import ModelKey, is_model_type_name
@@ -101,6 +102,7 @@ def package_models(  # noqa: PLR0917 - one for each option
         if not wanted:
             click.echo("[]" if as_json else "Every model version has a package: nothing to do.")
             return
+        import_lean()
         dagster_home.add_partitions(wanted)
         requests = _requests(wanted, first, override)
         if no_wait or (first is None and output_file is None and not _waits(settings, wanted)):

@@ -144,11 +144,14 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
     from dagster import DagsterInstance
 
+    from edgepack_assets.defs.lean_dagster import held_open
+
     try:
         with contextlib.ExitStack() as stack:
             with _locked(folder):
                 instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
                 instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
+                stack.enter_context(held_open(instance))
             yield instance
     except EdgepackError:
         raise
