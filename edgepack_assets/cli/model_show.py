@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.cli.registry import name_and_version, version_as_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
@@ -46,13 +46,13 @@ def show(version: tuple[str, Version], as_json: bool) -> None:
                           "archived": archived(each) is not None} for each in packages],
             "runs": runs,
         }  # fmt: skip
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     content = version_as_json(model)
     size = content["size"]
     pairs = [
         ("model", str(model)), ("registered", f"{model.created:%Y-%m-%d %H:%M:%S}Z"),
-        ("archived", "yes" if is_archived else "no"),
+        ("archived", str(archived(model) or "yes").removeprefix("archived ") if is_archived else "no"),
         ("approved", "by " + str(known) if known else _not_approved(keys, settings)),
         ("partitions", ", ".join(map(str, keys)) or "none: no model type packages this model"),
         ("size", "?" if size is None else format_size(size)), ("sha256", content["digest"] or "?"),

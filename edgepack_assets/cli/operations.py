@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.outcome import REFUSED, FailureError, print_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
@@ -52,7 +52,7 @@ def doctor(as_json: bool) -> None:
     findings = chain(examine(settings), _examine_dagster(settings))
     if as_json:
         listed = list(findings)
-        click.echo(json.dumps([asdict(finding) for finding in listed], indent=2, ensure_ascii=False))
+        print_json([asdict(finding) for finding in listed])
         failed, findings = sum(not each.holds and each.vital for each in listed), chain()
     for finding in findings:
         if finding.section != section:
@@ -62,7 +62,7 @@ def doctor(as_json: bool) -> None:
         mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
         click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
-        raise click.ClickException(f"{failed} vital checks failed")
+        raise FailureError(f"{failed} vital checks failed", REFUSED)
 
 
 def _examine_dagster(settings: Settings) -> Iterator[Finding]:
@@ -117,11 +117,12 @@ def sensors(start_anew: str | None) -> None:
         click.echo(f"waits for approval: edgepack model approve {name}")
     if not status.daemon_is_alive:
         seen = "never" if status.daemon is None else f"{format_age(status.daemon)} ago"
-        raise click.ClickException(
-            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
+        raise FailureError(
+            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`",
+            REFUSED,
         )
     if faulty := [each.name for each in status.sensors if each.fault]:
-        raise click.ClickException(f"failed or late: {', '.join(faulty)}")
+        raise FailureError(f"failed or late: {', '.join(faulty)}", REFUSED)
 
 
 @click.command()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config, other_config_beside
-from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
+from edgepack_assets.errors import ConfigError, EdgepackError, InfrastructureError, without_credentials
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
@@ -132,7 +132,7 @@ def prepare_process(*, module: bool = True) -> Path:
 
 def _writable(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
+        raise InfrastructureError(
             f"{folder}, where Dagster keeps its runs, cannot be written to: make it writable, or set {HOME_VARIABLE} "
             "to a folder that is"
         )
@@ -141,7 +141,8 @@ def _writable(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[DagsterInstance]:
-    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
+    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an
+    InfrastructureError."""
     from dagster import DagsterInstance
 
     from edgepack_assets.defs.lean_dagster import held_open
@@ -158,7 +159,7 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     except Exception as error:
         # Errors of a database go on with the statement and a link.
         reason = " ".join(f"{type(error).__name__}: {error}".partition("[SQL:")[0].split())
-        raise EdgepackError(
+        raise InfrastructureError(
             f"the Dagster instance in {folder} cannot be used: {without_credentials(reason[:_LONGEST])}"
         ) from error
 

@@ -57,8 +57,10 @@ def import_lean() -> None:
         head = _head(Path(sql.__file__).with_name("alembic") / "versions")
         return (revision, head) if revision is not None and revision == head else check(config, connection)
 
-    sql.check_alembic_revision = is_current
-    sql.get_alembic_config = lambda *arguments, **named: _LaterValue(lambda: make_config(*arguments, **named))
+    def config_later(*arguments: Any, **named: Any) -> _LaterValue:
+        return _LaterValue(lambda: make_config(*arguments, **named))
+
+    vars(sql).update(check_alembic_revision=is_current, get_alembic_config=config_later)
 
 
 class _LaterFinder(MetaPathFinder):
@@ -96,7 +98,8 @@ class _LaterLoader(Loader):
 
 
 class _LaterModule(ModuleType):
-    """A stand-in for a module that is imported when a name of it is looked up. Those of _LATER may be imported before."""
+    """A stand-in for a module, which is imported when something is looked up in it, or when what was imported by name
+    from it is used."""
 
     def __init__(self, name: str, finder: _LaterFinder) -> None:
         super().__init__(name)

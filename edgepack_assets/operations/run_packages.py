@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import ComponentError, EdgepackError
+from edgepack_assets.errors import ComponentError, EdgepackError, NotFoundError
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results, read_lines
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.partitions import ModelKey
@@ -52,7 +52,7 @@ def run_recording(
 
     Raises EdgepackError in one sentence if the recording does not fit."""
     if not recording.exists():
-        raise EdgepackError(f"{recording}: no such file or folder")
+        raise NotFoundError(f"{recording}: no such file or folder")
     with context.work_folder() as work:
         writer, scratch = PayloadWriter(work / "records", work / "sources"), work / "recording"
         scratch.mkdir()

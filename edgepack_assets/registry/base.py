@@ -304,7 +304,7 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), if there is no file at
     all, and if there are too many or too deep."""
     if not path.exists() and not path.is_symlink():
-        raise EdgepackError(f"{path}: no such file or folder")
+        raise NotFoundError(f"{path}: no such file or folder")
     with disk_errors(path, "read"):
         entries = list(_entries(path)) if path.is_dir() and not path.is_symlink() else [path]
     files = []
