@@ -23,6 +23,12 @@ def format_age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 partition`, `2 partitions`. The noun is one whose plural has an s, or es after s or ch."""
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def format_table(rows: Iterable[Sequence[str]], *, underlined: bool = False) -> str:
     """Columns as wide as their longest cell, two spaces apart. The first row holds the heads, `underlined` or not."""
     lines = list(rows)

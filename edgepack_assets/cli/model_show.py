@@ -18,7 +18,7 @@ from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
 from edgepack_assets.tasks.archive import archived
 from edgepack_assets.tasks.package_history import model_version_of
-from edgepack_assets.text_format import format_size, format_table
+from edgepack_assets.text_format import counted, format_size, format_table
 
 _RUNS_SHOWN = 10
 
@@ -67,7 +67,7 @@ def show(version: tuple[str, Version], as_json: bool) -> None:
     shown = [heads, *(tuple(str(value) for value in run.values()) for run in runs[:_RUNS_SHOWN])]
     click.echo(f"\n{format_table(shown)}" if runs else "\nno run of it is known to Dagster")
     if len(runs) > _RUNS_SHOWN:
-        click.echo(f"... {len(runs) - _RUNS_SHOWN} earlier ones; --json shows them")
+        click.echo(f"... {counted(len(runs) - _RUNS_SHOWN, 'earlier one')}; --json shows them")
 
 
 def _find(name: str, number: Version, registry: Registry) -> tuple[RegisteredVersion, bool]:

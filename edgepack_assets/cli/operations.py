@@ -21,7 +21,7 @@ from edgepack_assets.operations.garbage import find_garbage
 from edgepack_assets.operations.lock_usage import damaged_models
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import damaged_in_words
-from edgepack_assets.text_format import format_age, format_size, format_table
+from edgepack_assets.text_format import counted, format_age, format_size, format_table
 
 if TYPE_CHECKING:
     from edgepack_assets.operations.doctor import Finding
@@ -62,7 +62,7 @@ def doctor(as_json: bool) -> None:
         mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
         click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
-        raise FailureError(f"{failed} vital checks failed", REFUSED)
+        raise FailureError(f"{counted(failed, 'vital check')} failed", REFUSED)
 
 
 def _examine_dagster(settings: Settings) -> Iterator[Finding]:
@@ -177,10 +177,9 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if rows:
         click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
     total = format_size(sum(size for _, size in rows))
-    summary = f"{total} in {len(garbage)} files" + (
-        f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
-    )
-    summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
+    summary = f"{total} in {counted(len(garbage), 'file')}"
+    summary += f" and {counted(len(idle), 'environment')}" if idle else ""
+    summary += f" and {counted(len(cut_short), 'unfinished registration')}" if cut_short else ""
     click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
     if unread:
         raise CorruptError(

@@ -37,7 +37,7 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
-from edgepack_assets.text_format import format_size, format_table
+from edgepack_assets.text_format import counted, format_size, format_table
 
 _MOST_FAILURES = 3
 """Look-ups of a list that may fail before no more are tried."""
@@ -354,4 +354,4 @@ def sync() -> None:
     new = dagster_home.add_partitions(keys)
     for key in new:
         click.echo(key)
-    click.echo(f"{len(new)} of {len(keys)} partitions added in {dagster_home.home()}", err=True)
+    click.echo(f"{len(new)} of {counted(len(keys), 'partition')} added in {dagster_home.home()}", err=True)

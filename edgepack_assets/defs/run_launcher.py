@@ -53,6 +53,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         self._unknown[run.run_id] += 1
         if self._unknown[run.run_id] < LOST_AFTER:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"asked {self._unknown[run.run_id]} times: {why}")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, f"asked {counted(self._unknown[run.run_id], 'time')}: {why}"
+            )
         del self._unknown[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, why)

@@ -20,6 +20,7 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.final_run import equal
 from edgepack_assets.tasks.payload_data import make_payload, open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, recorded, registered_zip, run_registered
+from edgepack_assets.text_format import counted
 
 _MOST_SHOWN = 5
 
@@ -109,7 +110,7 @@ class Verified:
 
     def __str__(self) -> str:
         """In a sentence."""
-        done = f"{self.answered} of {self.records} records of {self.payload} are answered"
+        done = f"{self.answered} of {counted(self.records, 'record')} of {self.payload} answered"
         if not self.recorded:
             return (
                 f"{done}, but what was answered when it was validated is not in the artefact store: there is nothing "

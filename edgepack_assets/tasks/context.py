@@ -19,6 +19,7 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.text_format import counted
 
 SERVER_LOCK = "server_lock"
 """The part of a config package with the lock that stands for the server's GPU runtime."""
@@ -69,7 +70,9 @@ class TaskContext:
         if environment.note:
             self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")
         if not environment.kept:
-            self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
+            self.log.info(
+                f"built the environment {environment.folder.name} of {counted(len(lock.packages), 'package')}"
+            )
         return environment
 
     def child_imports(self, key: ModelKey, lock: Lock) -> list[str]:

@@ -30,6 +30,7 @@ from edgepack_assets.registry.base import (
     refuse_unread,
 )
 from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
+from edgepack_assets.text_format import counted
 
 INTERVAL = 60
 BATCH = 200
@@ -93,14 +94,19 @@ def raw_data_versions(
             continue
         outage.stop()
         if keys or not is_shared:
-            messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+            messages.append(
+                f"{name}: {raw}" + (f", observed for {counted(len(keys), 'partition')}" if keys else ", nothing new")
+            )
         if damaged:
             messages.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
         seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    text = "; ".join(messages) or f"looked at the raw data of {len(settings.model_types)} model types, nothing new"
+    text = (
+        "; ".join(messages)
+        or f"looked at the raw data of {counted(len(settings.model_types), 'model type')}, nothing new"
+    )
     if len(text) > _LONGEST_MESSAGE and is_shared:
-        text = f"{text[:_LONGEST_MESSAGE]} ... ({len(messages)} messages)"
+        text = f"{text[:_LONGEST_MESSAGE]} ... ({counted(len(messages), 'message')})"
     changed = {name: entry for name, entry in seen.items() if not is_shared or before_all.get(name) != entry}
     cursor = json.dumps(changed, sort_keys=True)
     # Raising would lose the news of other model types, so a failure waits until there is none.

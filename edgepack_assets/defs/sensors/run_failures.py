@@ -22,6 +22,7 @@ from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientEr
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
+from edgepack_assets.text_format import counted
 
 NAME = "run_failures"
 KEPT = 24 * 3600
@@ -90,9 +91,9 @@ def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
                 break
         context.update_cursor(str(record.storage_id))
     if too_old:
-        messages.append(f"{too_old} failed runs could not be sent within {KEPT // 3600} h and are given up")
+        messages.append(f"{counted(too_old, 'failed run')} not sent within {KEPT // 3600} h, and given up")
     nothing = [] if messages else ["no run has failed since the last tick"]
-    summary = [f"sent {sent} failed runs to {host}"] if sent else nothing
+    summary = [f"sent {counted(sent, 'failed run')} to {host}"] if sent else nothing
     if sent or outage is None:
         _silent_since.pop(settings.file, None)
     if outage is not None:

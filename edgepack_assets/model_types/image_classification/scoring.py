@@ -13,6 +13,7 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import confusion_matrix
 from edgepack_assets.model_types.interface import Payload, Results, Samples, Score, read_lines
+from edgepack_assets.text_format import counted
 
 METRICS = (
     "accuracy_validation",
@@ -203,13 +204,16 @@ def _rows(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
     whole = f"whole numbers from 0 to {classes - 1}"
     return [
         _none(
-            "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
+            "every record has a label",
+            scored.unlabelled,
+            f"{counted(payload.count, 'record')} with a label",
+            "without a label",
         ),
         _none("every label is a class of the model", beyond, f"labels from 0 to {classes - 1}", "beyond the model"),
         CheckRow(
             "the model's classes and the labels go together",
             classes <= max(_MANY, _MANY_TIMES * (1 + max(scored.names, default=0))),
-            f"{classes} scores, labels up to {max(scored.names, default=0)}",
+            f"{counted(classes, 'score')}, labels up to {max(scored.names, default=0)}",
             "about as many scores as classes; far more are features (an embedding), or labels of another model",
             warns=True,
         ),
