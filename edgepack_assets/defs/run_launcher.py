@@ -16,6 +16,8 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import deserialize_value
 
+from edgepack_assets.text_format import counted
+
 LOST_AFTER = 3
 """How many times in a row nobody knows of a run before it is lost: a busy code server may be slow to answer."""
 _ANSWER = 10

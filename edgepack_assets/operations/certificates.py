@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack_assets.text_format import counted
+
 
 @dataclass(frozen=True)
 class TrustedAuthorities:

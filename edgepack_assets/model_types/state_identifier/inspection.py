@@ -118,7 +118,7 @@ class Inspection(UntrustedReport):
     def _states_are_counted(self) -> Inspection:
         for listed in (self.states, self.classes):
             if listed is not None and (len(listed) != self.clusters or len(set(listed)) != len(listed)):
-                raise ValueError(f"{counted(self.clusters, 'state')} are not as many different ones")
+                raise ValueError(f"{self.clusters} states are not as many different ones")
         if self.component.classes not in (None, self.classes):
             raise ValueError("the component has other classes than the model")
         return self
