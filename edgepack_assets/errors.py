@@ -17,8 +17,8 @@ class TransientError(EdgepackError):
 
 
 class InfrastructureError(EdgepackError):
-    """Something that a command needs, and that is no model and no configuration, cannot be used: Dagster's instance, or
-    Dagster itself. A person has to look after it."""
+    """Something that a command or a run needs, and that is no model and no configuration, cannot be used: Dagster's
+    instance, a folder without permission. A person has to look after it."""
 
 
 class RemoteJobError(TransientError):

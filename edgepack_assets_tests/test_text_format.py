@@ -53,6 +53,11 @@ def test_the_heads_of_a_table_can_be_underlined() -> None:
     assert format_table([("A", ""), ("longer", "x")], underlined=True) == "A\n------  -\nlonger  x"
 
 
+def test_a_cell_is_one_line_without_what_moves_the_cursor() -> None:
+    table = format_table([("TAG", "VALUE"), ("größe", "a\nb\x1b[31m\u202ec"), ("x", "")])
+    assert table == "TAG    VALUE\ngröße  a b\\x1b[31m\\u202ec\nx"
+
+
 def test_a_count_has_the_number_of_its_noun() -> None:
     assert [counted(number, "partition") for number in (0, 1, 2)] == ["0 partitions", "1 partition", "2 partitions"]
     assert [counted(2, noun) for noun in ("class", "batch", "data asset")] == [

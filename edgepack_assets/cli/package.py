@@ -18,6 +18,7 @@ from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
 from edgepack_assets.cli.package_names import find_package, find_type, package_argument
+from edgepack_assets.cli.written_file import WrittenFile
 from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
@@ -111,7 +112,7 @@ def list_(name: str | None, wide: bool, with_archived: bool, as_json: bool) -> N
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
 @click.option(
-    "--html", is_flag=False, flag_value="-", type=click.Path(path_type=Path, dir_okay=False), metavar="[FILE]",
+    "--html", is_flag=False, flag_value="-", type=WrittenFile(), metavar="[FILE]",
     help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
 )  # fmt: skip
 def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:

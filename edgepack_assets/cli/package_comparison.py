@@ -13,6 +13,7 @@ import click
 
 from edgepack_assets.cli.outcome import REFUSED, FailureError, print_json
 from edgepack_assets.cli.package_names import find_candidate, find_package, package_argument
+from edgepack_assets.cli.written_file import WrittenFile
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.operations.compare_packages import compare_two, package_key
@@ -48,9 +49,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON."
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_json
-@click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with a picture there."
-)
+@click.option("--html", type=WrittenFile(), metavar="FILE", help="Write a page with a picture there.")
 def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
     """Compare two packages or model versions.
 
@@ -104,7 +103,7 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> str:
 @package_argument
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option(
-    "--output-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--output-file", type=WrittenFile(), metavar="FILE",
     help=f"Save the answers there; the ending says how: {', '.join(FORMATS)}.",
 )  # fmt: skip
 @_json

@@ -310,9 +310,7 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     files = []
     for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise EdgepackError(
-                f"{entry}: a link or special file cannot be registered; put what it stands for in its place"
-            )
+            raise EdgepackError(f"{entry}: a link or special file cannot be used; put what it stands for in its place")
         if entry.is_file():
             name = entry.name if entry == path else entry.relative_to(path).as_posix()
             files.append((utf8_name(name), entry))

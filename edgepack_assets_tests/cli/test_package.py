@@ -148,6 +148,13 @@ def test_promote_and_rollback_say_what_they_did(registry: LocalRegistry) -> None
         (["list", "other"], 2, "model_types has no entry 'other'"),
         (["lst"], 2, "'lst' is no model version and no package of"),
         (["press:1", "--output-file", "/proc/none/x"], 2, "--output-file: /proc/none/x cannot be written"),
+        (
+            ["run", "press:1", "edgepack.yaml", "--output-file", "/proc/x.csv"],
+            2,
+            "/proc/x.csv cannot be written: /proc",
+        ),
+        (["compare", "press:1", "press:2", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml is not a folder"),
+        (["show", "press:1", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml/x cannot be written"),
         (["press:1", "press:2", "--output-file", "x"], 2, "--output-file takes one model version"),
         (["press:1", "--no-wait", "--from", "metrics"], 2, "--no-wait hands over whole runs"),
         (["press:1", "--from", "nothing"], 2, "'nothing' is none of payload_data"),
