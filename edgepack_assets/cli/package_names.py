@@ -91,9 +91,12 @@ def find_candidate(text: str, context: TaskContext) -> Candidate:
     last. Raises click.BadParameter or EdgepackError."""
     settings = context.settings
     name, version = _split(text, settings)
-    if name in settings.model_types:
+    try:
+        model_type, found = find_package(text, settings, context.registry)
+    except NotFoundError:
+        if name not in settings.model_types:
+            raise
         return candidate_of_model(name, version if version == "latest" else int(version), context)
-    model_type, found = find_package(text, settings, context.registry)
     return registered_candidate(package_key(model_type, found, settings), found, context)
 
 
