@@ -31,11 +31,21 @@ from edgepack_assets.defs.sensors.state_store import (
     StateStore,
     is_switched_off,
     latest_states,
+    location_of,
+    location_of_project,
     sensor_name,
     state_of_own_sensor,
 )
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.many_types import Limits, Memory, Result, look_at_types, read_states, remember_tick
+from edgepack_assets.new_models.many_types import (
+    Limits,
+    Memory,
+    Result,
+    look_at_types,
+    newest,
+    read_states,
+    remember_tick,
+)
 from edgepack_assets.new_models.tick import Decision
 
 _SLICE = 20.0
@@ -89,9 +99,10 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     settings = settings_of(file)
     if hanging_calls(settings) >= _MOST_HANGING:
         return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
-    store, memory, all_names = StateStore(context.instance), process.memory, tuple(settings.model_types)
+    location, instance = location_of(context), context.instance
+    store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
-        memory, context.cursor, all_names, store, lambda: _take_over(process, context.instance, all_names)
+        memory, context.cursor, all_names, store, lambda: _take_over(process, instance, location, settings)
     )
     names = [name for name in settings.model_types if is_on(settings, name, name in process.switched_off)]
     calls = 0
@@ -122,12 +133,19 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     return _sensor_result(context, settings, result, text)
 
 
-def _take_over(process: _Process, instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, State]:
-    """What model types' own sensors have handled, where a project has grown; and which of them were switched off."""
-    kept = latest_states(instance)
+def _take_over(process: _Process, instance: dg.DagsterInstance, location: str, settings: Settings) -> dict[str, State]:
+    """What was handled before the first tick: by the model types' own sensors, where a project has grown, and in the
+    code location's rows under its earlier name. Which of those sensors were switched off is remembered."""
+    kept, names = latest_states(instance, location), [*settings.model_types]
     process.switched_off = frozenset(name for name in names if is_switched_off(kept.get(sensor_name(name))))
-    states = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
-    return {name: state for name, state in states.items() if state is not None}
+    own = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
+    states = {name: state for name, state in own.items() if state is not None}
+    before = location_of_project(instance, settings.file)
+    if before not in {"", location}:
+        for name, state in StateStore(instance, before).read(names).items():
+            states[name] = newest(states.get(name), state) or state
+    StateStore(instance, location).tell_location(settings.file)
+    return states
 
 
 def _raise_or_forget_outage(settings: Settings, result: Result) -> None:

@@ -22,7 +22,7 @@ from edgepack_assets.defs.sensors.one_type import (
     run_request,
     versions_with_partition,
 )
-from edgepack_assets.defs.sensors.state_store import StateStore, sensor_name, state_of_shared_sensor
+from edgepack_assets.defs.sensors.state_store import StateStore, location_of, sensor_name, state_of_shared_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, PluginError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import newest
@@ -104,11 +104,12 @@ def _tick(
 def _state(context: dg.SensorEvaluationContext, model_type: str) -> State | None:
     """The state in the cursor, or what the sensor for many model types has handled since, where a project shrank."""
     own = State.from_cursor(context.cursor) if context.cursor else None
-    store = StateStore(context.instance)
+    location = location_of(context)
+    store = StateStore(context.instance, location)
     row = store.read([model_type]).get(model_type)
     if row is None and own is not None:
         return own
-    other = newest(row, state_of_shared_sensor(context.instance, model_type))
+    other = newest(row, state_of_shared_sensor(context.instance, location, model_type))
     if row is not None and own is not None and newest(other, own) is own:
         store.write({model_type: ""})  # taken over; a cursor that is cleared later starts anew
     return newest(other, own)

@@ -11,7 +11,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
@@ -23,6 +27,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
 TYPES = ("press", "oven", "saw")
+MODULE = LoadableTargetOrigin(module_name="edgepack_assets.definitions")
 
 
 class Plant:
@@ -33,6 +38,7 @@ class Plant:
         self.home.mkdir()
         self.registry = LocalRegistry(folder / "registry")
         self.cursors: dict[str, str | None] = {}
+        self.location: str = "edgepack_assets"
         self.said = ""
         self.configure()
 
@@ -56,7 +62,12 @@ class Plant:
         keys = []
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             for sensor in registry_sensors(load_settings(self.folder / "edgepack.yaml")):
-                result = sensor(dg.build_sensor_context(instance, cursor=self.cursors.get(sensor.name)))
+                origin = ManagedGrpcPythonEnvCodeLocationOrigin(MODULE, self.location) if self.location else None
+                with dg.SensorEvaluationContext(
+                    None, None, None, self.cursors.get(sensor.name), None, None, None, instance,
+                    code_location_origin=origin,
+                ) as context:  # fmt: skip
+                    result = sensor(context)
                 if isinstance(result, dg.SkipReason):
                     self.said = result.skip_message or ""
                     continue
@@ -69,7 +80,7 @@ class Plant:
         return sorted(keys)
 
     def keep(self, instance: dg.DagsterInstance, name: str, status: Any = InstigatorStatus.DECLARED_IN_CODE) -> None:
-        location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="edgepack_assets.definitions"))
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(MODULE, self.location or "plant")
         origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
         data = SensorInstigatorData(last_tick_timestamp=1.0, cursor=self.cursors.get(name))
         state = InstigatorState(origin, InstigatorType.SENSOR, status, data)
@@ -191,7 +202,65 @@ def test_new_and_known_rows_may_be_written_together(plant: Plant) -> None:
     plant.tick()
     plant.tick()
     with dg.DagsterInstance.from_config(str(plant.home)) as instance:
-        store = StateStore(instance)
+        store = StateStore(instance, "")
         [text] = [state.to_cursor() for state in store.read(["saw"]).values()]
         store.write({"saw": "", "new": text})
         assert list(store.read(["saw", "new"])) == ["new"]
+
+
+def test_two_projects_on_one_instance_do_not_take_each_other_s_rows(
+    plant: Plant, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The same model types and models, each in a registry of its own."""
+    other = Plant(tmp_path_factory.mktemp("other"))
+    other.home = plant.home
+    plant.location, other.location = "plant", "other"
+    plant.add(*TYPES, "saw", "saw")
+    other.add(*TYPES)
+    for _ in range(2):
+        plant.tick()
+        other.tick()
+        for each in (plant, other):
+            each.restart()
+    assert (plant.tick(), other.tick()) == ([], [])
+    other.add("saw")
+    assert (plant.tick(), other.tick()) == ([], ["saw:2"])
+    plant.add("saw")
+    assert (other.tick(), plant.tick()) == ([], ["saw:4"])
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_rows_of_an_earlier_release_and_of_a_renamed_code_location_go_on(
+    plant: Plant, crash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier release wrote no code location into the rows."""
+    plant.location = ""
+    plant.add(*TYPES)
+    assert len(plant.tick()) == 3
+    assert plant.tick() == []  # the rows have it all now
+    plant.add("oven")
+    for location in ("plant", "renamed"):
+        plant.location = location
+        plant.restart()
+        if crash:
+            with monkeypatch.context() as patched:
+                patched.setattr(StateStore, "_write", _write_once_and_die(StateStore._write))
+                with pytest.raises(KeyboardInterrupt):
+                    plant.tick()
+            plant.restart()
+        assert plant.tick() == (["oven:2"] if location == "plant" else [])
+        assert plant.tick() == []
+        with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+            assert StateStore(instance, "").read(TYPES) == {}
+            assert set(StateStore(instance, location).read(TYPES)) == set(TYPES)
+        plant.cursors.clear()  # Dagster keeps them by the name of the location
+    assert shown("--start-anew", "saw").exit_code == 0
+    assert plant.tick() == ["saw:1"]
+
+
+def _write_once_and_die(write: Any) -> Any:
+    def dying(store: StateStore, rows: Any) -> None:
+        write(store, rows)
+        raise KeyboardInterrupt
+
+    return dying
