@@ -158,6 +158,10 @@ class Registry(Protocol):
         has none."""
         return []
 
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, from one look where a registry can."""
+        return self.versions(kind, name), self.damaged(kind, name)
+
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None, in one or two calls whatever the number of versions.
 
@@ -168,7 +172,7 @@ class Registry(Protocol):
         """The versions of a name that have `tags`, a value for each of `IDENTITY`, and what else a registration asks.
 
         A listing that lags may lack versions, see `versions`."""
-        sound, damaged = self.versions(kind, name), self.damaged(kind, name)
+        sound, damaged = self.versions_and_damaged(kind, name)
         same = [each for each in sound if tags.items() <= each.tags.items()]
         every: list[RegisteredVersion | DamagedVersion] = [*sound, *damaged]
         every.sort(key=lambda each: each.number, reverse=True)

@@ -98,6 +98,11 @@ class LocalRegistry(Registry):
         """The damaged versions of a name with a number greater than `above`, lowest first."""
         return self._listed(kind, name, above)[1]
 
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, each read once."""
+        sound, damaged = self._listed(kind, name)
+        return [*sound], damaged
+
     def look_up(self, kind: Kind, name: str, tags: Mapping[str, str]) -> Lookup:
         """See base.py. Only versions that have these tags, or that the index does not know, are read."""
         check_name(kind, name)

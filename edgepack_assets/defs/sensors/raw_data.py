@@ -173,8 +173,9 @@ def _validation(  # noqa: PLR0917 - the tick's own, passed on
 ) -> tuple[dg.RunRequest | None, str]:
     """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
     entry = settings.model_type(name)
-    refuse_unread(registry.damaged(Kind.MODEL, entry.registered_package_name))
-    packages = by_model_version(registry.versions(Kind.MODEL, entry.registered_package_name), entry.model_name)
+    sound, damaged = registry.versions_and_damaged(Kind.MODEL, entry.registered_package_name)
+    refuse_unread(damaged)
+    packages = by_model_version(sound, entry.model_name)
     if not packages:
         return None, "no package to validate again"
     version = max(packages)

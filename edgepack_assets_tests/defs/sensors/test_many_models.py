@@ -165,10 +165,10 @@ def test_a_damaged_and_a_silent_model_type_do_not_hold_up_the_others(
     released = threading.Event()
 
     class Silent(LocalRegistry):
-        def versions(self, kind: Kind, name: str) -> Any:
+        def versions_and_damaged(self, kind: Kind, name: str) -> Any:
             if name == "oven":
                 released.wait(60)
-            return super().versions(kind, name)
+            return super().versions_and_damaged(kind, name)
 
     monkeypatch.setattr(bounded_registry, "open_registry", lambda settings: Silent(settings.registry.path))
     monkeypatch.setattr(many_models, "_ONE_TYPE", 0.5)
