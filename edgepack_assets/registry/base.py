@@ -168,6 +168,11 @@ class Registry(Protocol):
         A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
         Whoever must not miss a version asks `versions` too, now and then."""
 
+    def newest_versions(self, kind: Kind, most_calls: int) -> Mapping[str, int] | None:
+        """`newest_version` of every name that has one, from at most so many calls; None where a registry cannot tell
+        so, or where the names are too many for it."""
+        return None
+
     def look_up(self, kind: Kind, name: str, tags: Mapping[str, str]) -> Lookup:
         """The versions of a name that have `tags`, a value for each of `IDENTITY`, and what else a registration asks.
 

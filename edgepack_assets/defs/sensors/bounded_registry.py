@@ -5,7 +5,7 @@ What follows from an answer, or from none, is decided in each sensor.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from edgepack_assets.config.schema import Settings
 from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Registry
+from edgepack_assets.registry.base import Kind, Registry
 
 TICK = 40.0
 """Seconds for all calls of one tick. Dagster ends a tick after 60 s and reports a failure."""
@@ -34,17 +34,32 @@ _registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
 class BoundedRegistry:
     """The registry, kept open from tick to tick. Whatever a client library raises becomes an EdgepackError. A call that
     has no answer at `end` (on the clock of time.monotonic, by default TICK from now) raises a TransientError. While one
-    hangs, its caller makes no other. Callers with the same `opened_by` use one registry together."""
+    hangs, its caller makes no other. Callers with the same `opened_by` use one registry together. `newest`: what
+    `Registry.newest_versions` has told, so that nothing is asked for the newest version of a model."""
 
-    def __init__(self, settings: Settings, caller: str, end: float | None = None, opened_by: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        caller: str,
+        end: float | None = None,
+        opened_by: str | None = None,
+        newest: Mapping[str, int] | None = None,
+    ) -> None:
         self._settings = settings
         self._key = settings.file, caller
         self._opened_key = settings.file, opened_by or caller
+        self._newest = newest
         self.calls = 0
         self._end = time.monotonic() + TICK if end is None else end
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self.call(lambda registry: getattr(registry, name)(*arguments))
+
+    def newest_version(self, kind: Kind, name: str) -> int | None:
+        """See registry/base.py."""
+        if self._newest is not None and kind is Kind.MODEL:
+            return self._newest.get(name)
+        return self.call(lambda registry: registry.newest_version(kind, name))
 
     def call(self, function: Callable[[Registry], _T]) -> _T:
         """The result of a function that uses the registry."""

@@ -6,7 +6,9 @@ one tick does is in new_models/many_types.py; what is done for one model type is
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from edgepack_assets.defs.sensors.state_store import (
     sensor_name,
     state_of_own_sensor,
 )
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import (
     Limits,
@@ -47,6 +50,7 @@ from edgepack_assets.new_models.many_types import (
     remember_tick,
 )
 from edgepack_assets.new_models.tick import Decision
+from edgepack_assets.registry.base import Kind
 
 _SLICE = 20.0
 """Seconds of a tick after which no further model type is looked at. Dagster ends a tick after 60 s."""
@@ -60,12 +64,15 @@ _MOST_CALLS = 500
 
 @dataclass
 class _Process:
-    """What is kept from tick to tick in this process: the states, and which model types' sensors are off."""
+    """What is kept from tick to tick in this process."""
 
     memory: Memory = field(default_factory=Memory)
     switched_off: frozenset[str] = frozenset()
+    asks_for_each: bool = False
+    """Whether the registry cannot tell the newest versions of all models at once."""
 
 
+_log = logging.getLogger(__name__)
 _processes: dict[Path, _Process] = {}
 
 
@@ -99,6 +106,12 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     settings = settings_of(file)
     if hanging_calls(settings) >= _MOST_HANGING:
         return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
+    try:
+        newest_of = _newest_of_all(settings, process)
+    except TransientError as error:  # asking for each model type would make it worse
+        if (failure := OutageTimer(settings, SHARED).failure_after(error)) is not None:
+            raise failure from error
+        return dg.SkipReason(f"the registry does not answer, it is asked again in the next tick: {error}")
     location, instance = location_of(context), context.instance
     store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
@@ -114,7 +127,7 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
 
     def look_at(name: str, state: State | None, room: int) -> Decision:
         nonlocal calls
-        registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED)
+        registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED, newest=newest_of)
         try:
             return look(context.instance, settings, name, state, job, registry, room)
         finally:
@@ -131,6 +144,23 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     text = result.cursor.to_text()
     remember_tick(memory, text, all_names, store)
     return _sensor_result(context, settings, result, text)
+
+
+def _newest_of_all(settings: Settings, process: _Process) -> Mapping[str, int] | None:
+    """The newest version of every model in the registry, where it can tell in fewer calls than one for each model
+    type. Raises TransientError."""
+    if process.asks_for_each:
+        return None
+    registry = BoundedRegistry(settings, SHARED, time.monotonic() + _SLICE, opened_by=SHARED)
+    try:
+        newest_of = registry.call(lambda opened: opened.newest_versions(Kind.MODEL, len(settings.model_types)))
+    except TransientError:
+        raise
+    except EdgepackError as error:  # whoever may read each model may perhaps not list them
+        _log.warning("the registry is asked for each model type: %s", error)
+        newest_of = None
+    process.asks_for_each = newest_of is None
+    return newest_of
 
 
 def _take_over(process: _Process, instance: dg.DagsterInstance, location: str, settings: Settings) -> dict[str, State]:

@@ -154,6 +154,10 @@ class AzureMLRegistry(Registry):
         check_name(kind, name)
         return self._assets.newest(kind, name)
 
+    def newest_versions(self, kind: Kind, most_calls: int) -> Mapping[str, int] | None:
+        """The version that was made last of every name that is not archived, from the list of names."""
+        return self._assets.newest_of_all(kind, most_calls)
+
     # downloading ------------------------------------------------------------------------------------------
 
     def download(self, version: RegisteredVersion, destination: Path) -> Path:

@@ -23,6 +23,7 @@ from edgepack_assets.cli.main import main
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.sensors import bounded_registry, many_models, registry_sensors
 from edgepack_assets.defs.sensors.state_store import SHARED, StateStore, sensor_name
+from edgepack_assets.errors import TransientError
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
@@ -184,6 +185,36 @@ def test_a_damaged_and_a_silent_model_type_do_not_hold_up_the_others(
         released.set()
 
 
+def test_a_registry_that_knows_all_newest_versions_is_asked_once(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Knowing(LocalRegistry):
+        is_away = False
+
+        def newest_versions(self, kind: Kind, most_calls: int) -> dict[str, int]:
+            if self.is_away:
+                raise TransientError("throttled")
+            assert most_calls == len(TYPES)
+            return {name: len(self.versions(kind, name)) for name in self.names(kind)}
+
+        def newest_version(self, kind: Kind, name: str) -> int | None:
+            raise AssertionError("asked for a single model type")
+
+    monkeypatch.setattr(bounded_registry, "open_registry", lambda settings: Knowing(settings.registry.path))
+    plant.configure(sweep_interval=3600)
+    plant.add("oven", "press")
+    assert plant.tick() == ["oven:1", "press:1"]
+    plant.add("oven")
+    assert plant.tick() == ["oven:2"]
+    plant.add("saw", "press")
+    monkeypatch.setattr(Knowing, "is_away", True)
+    assert plant.tick() == []
+    assert "does not answer" in plant.said
+    assert "throttled" in plant.said
+    plant.restart()
+    assert plant.tick() == []
+    monkeypatch.setattr(Knowing, "is_away", False)
+    assert plant.tick() == ["press:2", "saw:1"]
+
+
 def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> None:
     plant.add(*TYPES)
     plant.tick()
@@ -202,7 +233,7 @@ def test_new_and_known_rows_may_be_written_together(plant: Plant) -> None:
     plant.tick()
     plant.tick()
     with dg.DagsterInstance.from_config(str(plant.home)) as instance:
-        store = StateStore(instance, "")
+        store = StateStore(instance, "edgepack_assets")
         [text] = [state.to_cursor() for state in store.read(["saw"]).values()]
         store.write({"saw": "", "new": text})
         assert list(store.read(["saw", "new"])) == ["new"]
