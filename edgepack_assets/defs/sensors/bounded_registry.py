@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dagster as dg
+
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.deadlines import DeadlineError, call_within
 from edgepack_assets.errors import EdgepackError, TransientError
@@ -23,9 +25,8 @@ _T = TypeVar("_T")
 _hanging: dict[tuple[Path, str], threading.Thread] = {}
 """(configuration, caller) -> a call that missed its deadline: while it hangs, no other call is made."""
 
-_silent_since: dict[tuple[Path, str], float] = {}
-"""(configuration, caller) -> since when the registry does not answer. In memory, because a tick without an answer must
-not change the cursor; a restart of the code location starts the count again."""
+_silent_since: dict[str, float | None] = {}
+"""What this process knows of the rows of `OutageTimer`."""
 
 _registries: dict[tuple[Path, str], tuple[object, Registry]] = {}
 """(configuration, caller) -> (settings of the registry, the registry): opening one may need a sign-in."""
@@ -97,19 +98,41 @@ def hanging_calls(settings: Settings) -> int:
 
 
 class OutageTimer:
-    """Measures how long the registry has not answered a caller, since the code location was loaded."""
+    """Measures how long `caller` has had no answer, which `words` say.
 
-    def __init__(self, settings: Settings, caller: str) -> None:
-        self._key, self._longest = (settings.file, caller), settings.sensors.failure_after
+    The time is in a row of the instance. A tick without an answer must not change the cursor, and a process may be too
+    short-lived: a daemon that starts the code location itself does so anew every minute."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        settings: Settings,
+        caller: str,
+        words: str = "no good answer from the registry",
+    ) -> None:
+        self._rows, self._words, self._longest = instance.daemon_cursor_storage, words, settings.sensors.failure_after
+        self._key = f"edgepack/silent_since/{settings.file}/{caller}"
 
     def stop(self) -> None:
-        """Record that the registry answered."""
-        _silent_since.pop(self._key, None)
+        """Record that there was an answer."""
+        if self._since() is not None:
+            self._rows.set_cursor_values({self._key: ""})
+            _silent_since[self._key] = None
 
     def failure_after(self, error: EdgepackError) -> EdgepackError | None:
-        """Record that the registry did not answer. The error with which the tick must fail once that has lasted for
+        """Record that there was no answer. The error with which the tick must fail once that has lasted for
         `sensors.failure_after`, else None."""
-        silent = time.time() - _silent_since.setdefault(self._key, time.time())
+        since = self._since()
+        if since is None:
+            since = _silent_since[self._key] = time.time()
+            self._rows.set_cursor_values({self._key: str(since)})
+        silent = time.time() - since
         if silent < self._longest:
             return None
-        return EdgepackError(f"no good answer from the registry for {silent:.0f} s (sensors.failure_after): {error}")
+        return EdgepackError(f"{self._words} for {silent:.0f} s (sensors.failure_after): {error}")
+
+    def _since(self) -> float | None:
+        if self._key not in _silent_since:
+            row = self._rows.get_cursor_values({self._key}).get(self._key)
+            _silent_since[self._key] = float(row) if row else None
+        return _silent_since[self._key]

@@ -103,16 +103,16 @@ def is_on(settings: Settings, model_type: str, own_is_off: bool) -> bool:
 def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.SensorResult | dg.SkipReason:
     began = time.monotonic()
     process = _processes.setdefault(file, _Process())
-    settings = settings_of(file)
+    settings, instance = settings_of(file), context.instance
     if hanging_calls(settings) >= _MOST_HANGING:
         return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
     try:
         newest_of = _newest_of_all(settings, process)
     except TransientError as error:  # asking for each model type would make it worse
-        if (failure := OutageTimer(settings, SHARED).failure_after(error)) is not None:
+        if (failure := OutageTimer(instance, settings, SHARED).failure_after(error)) is not None:
             raise failure from error
         return dg.SkipReason(f"the registry does not answer, it is asked again in the next tick: {error}")
-    location, instance = location_of(context), context.instance
+    location = location_of(context)
     store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
         memory, context.cursor, all_names, store, lambda: _take_over(process, instance, location, settings)
@@ -129,15 +129,15 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
         nonlocal calls
         registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED, newest=newest_of)
         try:
-            return look(context.instance, settings, name, state, job, registry, room)
+            return look(instance, settings, name, state, job, registry, room)
         finally:
             calls += registry.calls
 
     limits = Limits(settings.sensors.batch, settings.sensors.interval, has_time, time.monotonic)
     result = look_at_types(names, cursor, memory, look_at, limits, int(time.time()))
-    _raise_or_forget_outage(settings, result)
+    _raise_or_forget_outage(instance, settings, result)
     add_keys(
-        context.instance,
+        instance,
         [key_of(name, version) for name, made in result.decisions.items() for version in versions_with_partition(made)],
     )
     store.write(result.saved)
@@ -178,9 +178,9 @@ def _take_over(process: _Process, instance: dg.DagsterInstance, location: str, s
     return states
 
 
-def _raise_or_forget_outage(settings: Settings, result: Result) -> None:
+def _raise_or_forget_outage(instance: dg.DagsterInstance, settings: Settings, result: Result) -> None:
     """Fail the tick if the registry has given no good answer for any model type for long enough."""
-    outage = OutageTimer(settings, SHARED)
+    outage = OutageTimer(instance, settings, SHARED)
     if not result.failed or len(result.failed) < result.looked:
         outage.stop()
         return

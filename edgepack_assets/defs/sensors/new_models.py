@@ -74,7 +74,7 @@ def _tick(
     if settings.model_type(model_type).sensor is False:
         return dg.SkipReason(f"switched off by model_types.{model_type}.sensor")
     state = _state(context, model_type)
-    outage = OutageTimer(settings, model_type)
+    outage = OutageTimer(context.instance, settings, model_type)
     try:
         decision = look(context.instance, settings, model_type, state, job, BoundedRegistry(settings, model_type))
     except PluginError:
