@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -120,8 +121,8 @@ def idle(file: Path, seconds: float) -> dict[str, float]:
         processes = []
         for command in (code_server, [programs / "dagster-daemon", "run", "-w", workspace]):
             started = subprocess.Popen(command, env=variables, start_new_session=True, stdout=log, stderr=log)
-            ended.callback(started.wait, 60)
-            ended.callback(started.terminate)
+            ended.callback(started.wait)
+            ended.callback(os.killpg, started.pid, signal.SIGKILL)  # in the background Dagster ignores SIGTERM
             processes.append(started.pid)
             time.sleep(_STARTS)  # the daemon finds the code server, and reads the states
         before, ticks_before = [_group_seconds(each) for each in processes], _ticks_of(file)
