@@ -8,11 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer
+from edgepack_assets.defs.sensors.kept_settings import settings_of
 from edgepack_assets.defs.sensors.many_models import shared_sensor
 from edgepack_assets.defs.sensors.one_type import (
     key_of,
@@ -70,7 +70,7 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
 def _tick(
     context: dg.SensorEvaluationContext, config_file: Path, model_type: str, job: str
 ) -> dg.SensorResult | dg.SkipReason:
-    settings = load_settings(config_file)  # read in each tick, so that changes take effect without a restart
+    settings = settings_of(config_file)  # in each tick, so that changes take effect without a restart
     if settings.model_type(model_type).sensor is False:
         return dg.SkipReason(f"switched off by model_types.{model_type}.sensor")
     state = _state(context, model_type)

@@ -98,7 +98,7 @@ def keys(requests: list[RunRequest]) -> list[str | None]:
 def test_a_new_version_gets_its_partition_and_one_run_with_its_identity(plant: Plant) -> None:
     assert plant.tick() == []
     assert plant.said == "the registry has no version of press_model yet"
-    found = plant.add(**{"odd \u202e\n": "\0'"})
+    found = plant.add(**{"odd \u202e\n": "\x01'"})
     plant.instance.add_dynamic_partitions("models", ["press:1"])  # a person was faster, and launched nothing
     [request] = plant.tick()
     assert request.partition_key == "press:1"
