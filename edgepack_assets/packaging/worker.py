@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_transient
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_transient
+from edgepack_assets.filesystem.temp_folders import Scratch
 from edgepack_assets.packaging.sdk import import_sdk
 from edgepack_assets.packaging.stamp import COMPONENT
 
@@ -41,6 +42,7 @@ class PackagingWorker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Scratch | None = None
         self.output: Path | None = None
 
     def start(self) -> None:
@@ -48,9 +50,11 @@ class PackagingWorker:
         if self._process is None or self._process.poll() is not None:
             self.close()
             # -P: a file in the working directory must not stand in for a library
+            self._scratch = Scratch()  # the SDK leaves folders behind when it is killed
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**os.environ, "TMPDIR": str(self._scratch.path)},
+            )  # fmt: skip
 
     def build_config_package(  # noqa: PLR0917 - as the function
         self, component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path
@@ -120,6 +124,10 @@ class PackagingWorker:
             self._process.stdout.close()
             self._process.wait()
             self._process = None
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            with disk_errors(scratch.path, "removed"):
+                scratch.remove()
 
 
 def served_functions() -> Mapping[str, Callable[..., Any]]:

@@ -37,7 +37,7 @@ from edgepack_assets.packaging.stamp import COMPONENT
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report

@@ -74,9 +74,9 @@ def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
     EdgepackError if it cannot be read, or if it is not known which one it is; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
-    damaged = context.registry.damaged(Kind.MODEL, name)
+    sound, damaged = context.registry.versions_and_damaged(Kind.MODEL, name)
     refuse_unread(damaged)
-    listed: list[_Package] = [*context.registry.versions(Kind.MODEL, name), *damaged]
+    listed: list[_Package] = [*sound, *damaged]
     chosen = _at_work(listed, entry.model_name, key) or _version_before(listed, entry.model_name, key)
     if chosen is None:
         if unknown := [package for package in damaged if not package.tags_are_known]:

@@ -47,6 +47,9 @@ class Unruly:
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         return self._answer(self.registry.damaged(kind, name, above), [])
 
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        return self.versions(kind, name), self.damaged(kind, name)
+
     @staticmethod
     def _answer(well: Any, empty: Any) -> Any:
         mood = (FOLDER / "mood").read_text()

@@ -66,9 +66,20 @@ def test_a_worker_that_dies_during_a_call_is_told(built: Built, monkeypatch: pyt
     assert worker._process is not None
     monkeypatch.setattr(worker, "start", lambda: None)
     worker._process.kill()
+    assert worker._scratch is not None
+    left = worker._scratch.path / "temp_of_the_sdk"
+    left.mkdir()
     with pytest.raises(TransientError, match="the packaging process ended with code -9"):
         worker.expected_contents(built.config, built.lock)
     worker.close()
+    assert not left.parent.exists()
+
+
+def test_what_the_sdk_leaves_behind_lies_in_the_worker_s_own_folder(worker: PackagingWorker, built: Built) -> None:
+    assert worker.expected_contents(built.config, built.lock)
+    assert worker._process is not None and worker._scratch is not None
+    variables = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
+    assert f"TMPDIR={worker._scratch.path}".encode() in variables
 
 
 def test_a_worker_prints_where_the_run_that_it_serves_does(built: Built, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.environment import Environment
-from edgepack_assets.errors import ComponentError, EnvironmentBuildError
+from edgepack_assets.errors import ComponentError, EnvironmentBuildError, TransientError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.jobs import CallJob, RunJob
@@ -277,7 +277,6 @@ def test_no_message_holds_the_folder_that_a_job_ran_in(
             "exited with code 3 before it gave a result; its last output:\n| bye",
         ),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by signal 11 before it gave a result"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9, as the system does when memory runs out,"),
         ("bytearray(100 << 30)", "the job failed: MemoryError (runtime.memory_limit in edgepack.yaml)\n| Traceback"),
     ],
 )
@@ -286,6 +285,35 @@ def test_a_child_that_dies_says_how(call: Call, body: str, told: str) -> None:
         call(body)
     assert told in str(error.value)
     str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("killed", "told"),
+    [
+        (("the job", signal.SIGKILL), "the job was killed by signal 9, as the system does when memory runs out,"),
+        (("the job", signal.SIGTERM), "the job was killed by signal 15 before it gave a result"),
+        (("the child", signal.SIGKILL), "the job was killed by signal 9"),
+    ],
+)
+def test_a_job_that_somebody_killed_may_be_tried_again(
+    sandbox: Sandbox, call: Call, marker: str, killed: tuple[str, int], told: str
+) -> None:
+    whom, number = killed
+
+    def kill() -> None:
+        while not (sleepers := alive(marker)):
+            time.sleep(0.01)
+        stat = Path(f"/proc/{sleepers[0]}/stat").read_text().rpartition(")")[2].split()
+        assert sandbox._child is not None
+        os.kill(int(stat[1]) if whom == "the job" else sandbox._child.process.pid, number)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TransientError) as error:
+        call("subprocess.Popen(['sleep', arguments]).wait()", marker)
+    killer.join()
+    assert told in str(error.value)
+    assert call("return 1") == 1
 
 
 @ONE_BACKEND

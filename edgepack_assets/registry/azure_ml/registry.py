@@ -89,10 +89,10 @@ class AzureMLRegistry(Registry):
 
         Versions that are archived, failed or not made yet are left out, and models whose version is no whole number.
         The list may lag behind a registration by half a minute; `get` and the latest data asset do not."""
+        if kind is Kind.MODEL:
+            return self.versions_and_damaged(kind, name)[0]
         check_name(kind, name)
         assets = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
-        if kind is Kind.MODEL:
-            return self._sound(assets[number] for number in sorted(assets, key=int))
         # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
         label = self._assets.labelled_latest(kind, name)
         if label is not None and label not in assets and is_version_text(label):
@@ -100,31 +100,33 @@ class AzureMLRegistry(Registry):
             if newest is not None and self._is_shown(newest):
                 assets[label] = newest
         ordered = sorted(assets.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
-        return self._sound(ordered)
+        return self._sorted_out(ordered)[0]
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
         check_name(kind, name)
-        found = []
-        for asset in self._assets.versions(kind, name):
-            if self._is_shown(asset) and is_version(asset.version) and int(asset.version) > above:
-                try:
-                    self._registered(asset)
-                except CorruptError as error:
-                    tags = described(asset)["tags"]
-                    found.append(DamagedVersion(kind, name, int(asset.version), str(error), tags, tags_are_known=True))
-        return sorted(found, key=lambda each: each.version)
+        listed = _by_number(self._assets.versions(kind, name))
+        return self._sorted_out(asset for asset in listed if int(asset.version) > above)[1]
 
-    def _sound(self, assets: Iterable[Asset]) -> list[RegisteredVersion]:
-        """The versions without the damaged ones, in their order."""
-        found = []
-        for asset in assets:
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, those of a model from one list."""
+        if kind is not Kind.MODEL:
+            return super().versions_and_damaged(kind, name)
+        check_name(kind, name)
+        return self._sorted_out(_by_number(self._assets.versions(kind, name)))
+
+    def _sorted_out(self, assets: Iterable[Asset]) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """(the versions that can be used, the damaged ones), in their order."""
+        sound, damaged = [], []
+        for asset in filter(self._is_shown, assets):
             try:
-                found.append(self._registered(asset))
-            except CorruptError:
-                if not is_version(asset.version):  # `damaged` could not tell of it
+                sound.append(self._registered(asset))
+            except CorruptError as error:
+                if not is_version(asset.version):  # a damaged version is told by its number
                     raise
-        return found
+                tags, number = described(asset)["tags"], int(asset.version)
+                damaged.append(DamagedVersion(asset.kind, asset.name, number, str(error), tags, tags_are_known=True))
+        return sound, damaged
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
@@ -151,6 +153,10 @@ class AzureMLRegistry(Registry):
         """The highest version number of a name in one small request, as a hint: archived versions count too."""
         check_name(kind, name)
         return self._assets.newest(kind, name)
+
+    def newest_versions(self, kind: Kind, most_calls: int) -> Mapping[str, int] | None:
+        """The version that was made last of every name that is not archived, from the list of names."""
+        return self._assets.newest_of_all(kind, most_calls)
 
     # downloading ------------------------------------------------------------------------------------------
 
@@ -383,6 +389,12 @@ class AzureMLRegistry(Registry):
         etags = not self._places.is_registry
         lines = [f"{blob.name}\0{blob.size}\0{blob.md5 or (blob.etag if etags else '')}\n" for blob in blobs]
         return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
+
+
+def _by_number(assets: Iterable[Asset]) -> list[Asset]:
+    """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
+    by_number = {int(asset.version): asset for asset in assets if is_version(asset.version)}
+    return [asset for _, asset in sorted(by_number.items())]
 
 
 def _may_pass(failure: EdgepackError | None) -> bool:
