@@ -92,7 +92,9 @@ def deploy(
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built = context.packaging.build_deployment_package(package, lock, context.store, name, stamp, work)
+            built = context.packaging.build_deployment_package(
+                package, lock, context.store, name, stamp, work, expected
+            )
             built_files = contents(built, stamp)
             if built_files != expected:
                 raise PackageError(
