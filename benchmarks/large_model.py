@@ -225,7 +225,9 @@ def main() -> int:
     for kind, peak in sorted(used.resident.items()):
         print(f"  {kind:<20} {peak / 1e6:7.0f} MB resident, {(peak - size) / 1e6:+.0f} MB against the model")
     times = {
-        kind: [(now[kind] - then[kind]) / size for now, then in ((used.read, before.read), (used.written, before.written))]
+        kind: [
+            (now[kind] - then[kind]) / size for now, then in ((used.read, before.read), (used.written, before.written))
+        ]
         for kind in sorted(used.read)
     }
     for kind, (read, written) in times.items():

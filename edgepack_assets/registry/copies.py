@@ -53,9 +53,7 @@ def copy_into(
     return copy
 
 
-def copy_verified(
-    source: Path, target: Path, version: RegisteredVersion, link: bool, verified: VerifiedFiles
-) -> None:
+def copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool, verified: VerifiedFiles) -> None:
     """Copy the content of `version` to `target`, or link it. Raises CorruptError if it has not the version's digest.
 
     A second name of a `verified` file is not read again."""

@@ -127,9 +127,7 @@ class KerasConversion(Conversion):
             shutil.copyfile(file, target)
         return folder
 
-    def _described(
-        self, component: Path, settings: ConversionSettings, jobs: SideJobs, work: Path
-    ) -> Described | None:
+    def _described(self, component: Path, settings: ConversionSettings, jobs: SideJobs, work: Path) -> Described | None:
         if self.original.kind == "keras":
             return read_keras(self.original)
         if self.original.kind == "saved_model":
