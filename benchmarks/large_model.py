@@ -4,7 +4,8 @@
 
 `--kind`: dense (eight matrices), conv (convolutions of 9 MiB) or one (a single tensor). Memory is the most that one
 process had resident at a time (VmHWM in /proc), of the run's own process and of each that it started: to be within
-the model and 500 MB. Locking and building the component's environment is done before, with a small model.
+the model and 500 MB. How often the model is read and written counts what these processes read and write (/proc), less
+what they do for the small model before it, in which locking and building the component's environment is included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,7 @@ class Bench:
             "raw_data": {"name": "photos"},
             "input": {"range": [0, 1]},
             "gates": {},
+            "numbering": "warn",  # each network answers as it was drawn
         }
         (folder / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {NAME: entry}}))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "PYTHONDONT"))}
@@ -112,13 +116,13 @@ class Bench:
             raise SystemExit(f"{command} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         return done.stdout
 
-    def package(self, model: Path) -> tuple[dict[str, float], dict[str, int]]:
-        """(seconds of each step, most resident bytes of each kind of process) of a new version with this model."""
+    def package(self, model: Path) -> tuple[dict[str, float], Used]:
+        """(seconds of each step, what the processes used) of a new version with this model."""
         version = self.run([BIN / "edgepack", "model", "add", NAME, model]).strip().rpartition(":")[2]
         command = [BIN / "dagster", "asset", "materialize", "--select", "*", "--partition", f"{NAME}:{version}"]
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-            with peaks(process.pid) as most:
+            with measured(process.pid) as used:
                 process.wait()
         if process.returncode != 0:
             raise SystemExit((self.folder / "log").read_text()[-6000:])
@@ -129,13 +133,23 @@ class Bench:
             steps = instance.get_run_step_stats(record.dagster_run.run_id)
         assert record.start_time is not None and record.end_time is not None
         seconds = {step.step_key: (step.end_time or 0) - (step.start_time or 0) for step in steps}
-        return {"run": record.end_time - record.start_time, **seconds}, most
+        return {"run": record.end_time - record.start_time, **seconds}, used
+
+
+@dataclass
+class Used:
+    """Of each kind of process: the most resident bytes of one, and the bytes that all of them read and wrote."""
+
+    resident: dict[str, int] = field(default_factory=dict)
+    read: Counter[str] = field(default_factory=Counter)
+    written: Counter[str] = field(default_factory=Counter)
 
 
 @contextlib.contextmanager
-def peaks(pid: int) -> Iterator[dict[str, int]]:
-    """The most resident bytes of the process and of those that it starts, by what they run."""
-    found: dict[str, int] = {}
+def measured(pid: int) -> Iterator[Used]:
+    """What the process and those that it starts use, by what they run; of each process as it was last seen."""
+    used = Used()
+    transferred: dict[int, tuple[str, int, int]] = {}
     ended = threading.Event()
 
     def look() -> None:
@@ -144,17 +158,25 @@ def peaks(pid: int) -> Iterator[dict[str, int]]:
                 with contextlib.suppress(OSError, StopIteration, IndexError):
                     line = Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace")
                     kind = next((k for k in ("child_main", "packaging.worker", "dagster") if k in line), "others")
-                    status = Path(f"/proc/{each}/status").read_text()
-                    peak = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM"))
-                    found[kind] = max(found.get(kind, 0), peak * 1024)
+                    peak = _number(each, "status", "VmHWM") * 1024
+                    used.resident[kind] = max(used.resident.get(kind, 0), peak)
+                    transferred[each] = kind, _number(each, "io", "rchar"), _number(each, "io", "wchar")
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield found
+        yield used
     finally:
         ended.set()
         thread.join()
+        for kind, read, written in transferred.values():
+            used.read[kind] += read
+            used.written[kind] += written
+
+
+def _number(pid: int, file: str, name: str) -> int:
+    rows = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith(name))
 
 
 def descendants(pid: int) -> list[int]:
@@ -192,18 +214,29 @@ def main() -> int:
         small, large = Path(name) / "small", Path(name) / "model"
         small.mkdir(), large.mkdir()
         write_model(small / "m.onnx", 1, "dense", False)
-        bench.package(small)
+        _, before = bench.package(small)
         write_model(large / "m.onnx", options.mebibytes, options.kind, options.external)
         size = sum(file.stat().st_size for file in large.iterdir())
         unit = reference(large)
-        seconds, most = bench.package(large)
+        seconds, used = bench.package(large)
     print(f"model of {size / 1e6:.0f} MB; cp and sha256sum of it: {unit:.2f} s")
     for step, taken in seconds.items():
         print(f"  {step:<20} {taken:7.2f} s  {taken / unit:6.1f} of these")
-    for kind, peak in sorted(most.items()):
+    for kind, peak in sorted(used.resident.items()):
         print(f"  {kind:<20} {peak / 1e6:7.0f} MB resident, {(peak - size) / 1e6:+.0f} MB against the model")
+    times = {
+        kind: [
+            (now[kind] - then[kind]) / size for now, then in ((used.read, before.read), (used.written, before.written))
+        ]
+        for kind in sorted(used.read)
+    }
+    for kind, (read, written) in times.items():
+        print(f"  {kind:<20} reads the model {read:.1f} times, writes it {written:.1f} times")
     if options.json:
-        result = {"size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": most}
+        result = {
+            "size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": used.resident,
+            "times read and written": times,
+        }  # fmt: skip
         options.json.write_text(json.dumps(result, indent=1))
     return 0
 

@@ -85,11 +85,12 @@ class PackagingWorker:
         return contents
 
     def build_deployment_package(  # noqa: PLR0917 - as the function
-        self, config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path
-    ) -> Path:
+        self, config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path,
+        digests: Mapping[str, str] | None = None,
+    ) -> Path:  # fmt: skip
         """The stamped deployment package, in `work`: see deployment_package.py."""
         package: Path = self._call(
-            "build_deployment_package", config_package, lock, store, registered_name, stamp, work
+            "build_deployment_package", config_package, lock, store, registered_name, stamp, work, digests
         )
         return package
 
