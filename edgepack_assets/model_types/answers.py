@@ -144,6 +144,13 @@ def rows(answer: Any) -> list[CheckRow]:
     return answer  # type: ignore[no-any-return]
 
 
+def settings_and_rows(answer: Any) -> tuple[dict[str, Any], list[CheckRow]]:
+    """a JSON object and a list of CheckRows."""
+    if len(_is(answer, tuple)) != 2:
+        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+    return json_object(answer[0]), rows(answer[1])
+
+
 def _row(row: Any) -> None:
     for name, value in vars(_is(row, CheckRow)).items():
         _is(value, bool if name in ("passed", "warns") else str, f"a CheckRow with {name}")

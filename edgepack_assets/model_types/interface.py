@@ -300,6 +300,16 @@ class ModelType(ABC):
 
         Raises ModelError saying what the model lacks and what to do."""
 
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any]
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """What the tags of the model version say of the model: keys (JSON) that model.json and the inspection get, and
+        rows of config_package.is_fit. `numbers`: category of the model -> the one that the package answers, where
+        these are others; it is empty before that is known.
+
+        Raises ModelError naming the tag."""
+        return {}, []
+
     def finish_component(self, component: Path, source: ModelSource) -> None:  # noqa: B027 - nothing by default
         """Change the files of the component, which were laid out in the folder `component`, before it is inspected. A
         file of the model may share its bytes with others: replace it, and never write into it.

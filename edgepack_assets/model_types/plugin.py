@@ -101,6 +101,16 @@ class Plugin:
         except TransientError as error:
             raise TransientError(f"{subject}: {error}") from error
 
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any], subject: str
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """See ModelType; ModelErrors name `subject`."""
+        check = answers.settings_and_rows
+        try:
+            return self._call("tag_settings", check, self._plugin.tag_settings, tags, entry, numbers)
+        except ModelError as error:
+            raise ModelError(f"{subject}: {error}") from None
+
     def convert(self, source: ModelSource, jobs: SideJobs, work: Path) -> Converted:
         """See Conversion.convert."""
         assert source.conversion is not None

@@ -36,7 +36,14 @@ from edgepack_assets.model_types.model_folder.model_file import (
 )
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
-from edgepack_assets.model_types.state_identifier import comparison_figure, figures, payload, scoring, state_names
+from edgepack_assets.model_types.state_identifier import (
+    comparison_figure,
+    figures,
+    payload,
+    scoring,
+    state_names,
+    state_tags,
+)
 from edgepack_assets.model_types.state_identifier.inspection import (
     Inspection,
     channels_of,
@@ -122,7 +129,6 @@ class StateIdentifier(ModelType):
                 "format": kind,
                 **_signature(root, in_folder),
                 **_columns(entry.settings.columns),
-                **state_names.as_json(entry.settings.state_names),
                 **_recorded(entry.settings),
             },
             requirements=merge_requirements(saved.requirements, entry, needed),
@@ -131,6 +137,13 @@ class StateIdentifier(ModelType):
             saved_versions={**saved.versions, **versions_in_file(file)},
             parts=saved.parts,
         )
+
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any]
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """Names of states, of the configuration too."""
+        names, rows = state_tags.merged(entry.settings.state_names, tags, numbers)
+        return state_names.as_json(names), rows
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """The channels as inputs, the state and what the model tells with it, three metrics of the window, the
