@@ -248,6 +248,10 @@ class ModelType(ABC):
     """Those of `metric_names` that not every model has, or only with certain settings."""
     metric_settings: ClassVar[Mapping[str, str]] = {}
     """Metric -> the setting without which no model has it."""
+    slices: ClassVar[frozenset[str]] = frozenset()
+    """The ways in which `Samples.slices` of a score may divide the records, for gates on the worst part."""
+    sliced_metrics: ClassVar[frozenset[str]] = frozenset()
+    """Those of `metric_names` that may be among `Samples.values`: only these have a value in each part."""
     inspection: ClassVar[type[UntrustedReport]]
     """The shape of what `inspect_model` returns."""
     preparation: ClassVar[Preparation[Any] | None] = None

@@ -64,6 +64,8 @@ class Plugin:
         self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
         self.optional_metrics = frozenset(self._attribute("optional_metrics", answers.names))
         self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
+        self.slices = frozenset(self._attribute("slices", answers.names))
+        self.sliced_metrics = frozenset(self._attribute("sliced_metrics", answers.names))
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
         self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))

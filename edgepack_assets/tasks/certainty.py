@@ -66,7 +66,7 @@ def find_certainties(
         difference: Difference | str | None = None
         if package is not None:
             if str(package) not in before:
-                before[str(package)] = _samples_of_package(package, metrics, key, context)
+                before[str(package)] = samples_of_package(package, metrics, key, context)
             theirs = before[str(package)]
             if isinstance(theirs, str):
                 difference = theirs
@@ -83,7 +83,7 @@ def _only(samples: Samples, metric: str) -> Samples:
     return Samples(**{**vars(samples), "values": values, "macro": macro})
 
 
-def _samples_of_package(package: _Package, metrics: Artefact, key: ModelKey, context: TaskContext) -> Samples | str:
+def samples_of_package(package: _Package, metrics: Artefact, key: ModelKey, context: TaskContext) -> Samples | str:
     """The records of a registered package on the payload of these metrics, or why there are none. Raises
     TransientError."""
     version = model_version_of(package, context.entry(key).model_name)
@@ -153,7 +153,7 @@ def certainty_report(metrics: Artefact, payload_data: Artefact, key: ModelKey, c
         compared = references(metrics, key, context)
         packages = {str(each.package): each.package for each in compared.values() if each.package is not None}
         for package in packages.values() if levels else ():
-            theirs = _samples_of_package(package, metrics, key, context)
+            theirs = samples_of_package(package, metrics, key, context)
             if isinstance(theirs, Samples):
                 changes = differences(theirs, samples, level, lower_is_better)
                 tables[f"Against {package}"] = [_difference_row(name, changes[name]) for name in sorted(changes)]

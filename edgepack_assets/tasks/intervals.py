@@ -108,25 +108,43 @@ def differences(
     return found
 
 
+def slices_of(samples: Samples, kind: str, metric: str) -> dict[str, Samples]:
+    """The parts into which `kind` divides the records, by name, each with the values of this metric alone."""
+    import numpy as np
+
+    parts = np.asarray(samples.slices[kind])
+    records, values = np.asarray(samples.records), np.asarray(samples.values[metric], dtype=np.float64)
+    return {
+        name: Samples(
+            records[parts == name].tolist(), {metric: values[parts == name].tolist()},
+            follow_each_other=samples.follow_each_other, overlap=samples.overlap,
+        )
+        for name in sorted(set(samples.slices[kind]))
+    }  # fmt: skip
+
+
+def of_many(level: float, count: int) -> float:
+    """The confidence of each of so many intervals at which all of them hold together: the worst of many parts is bad by
+    chance too."""
+    return 1 - (1 - level) / max(1, count)
+
+
 def worst_slices(samples: Samples, level: float, lower_is_better: Collection[str] = ()) -> list[dict[str, Any]]:
     """Of each way to divide the records, and each metric with values, the part where it is worst: a row with `by`,
-    `slice`, `metric`, `value`, `of all`, `low`, `high`, `records`, `clearly worse`.
-
-    The worst of many parts is bad by chance too: each has the interval at which all of them hold together."""
+    `slice`, `metric`, `value`, `of all`, `low`, `high`, `records`, `clearly worse`."""
     import numpy as np
 
     rows = []
     for kind, of in samples.slices.items():
-        parts = np.asarray(of)
-        names = sorted(set(of))
-        if len(names) < 2:
+        if len(set(of)) < 2:
             continue
         for metric, values in samples.values.items():
             every = np.asarray(values, dtype=np.float64)
             sign = -1 if metric in lower_is_better else 1
-            worst = min(names, key=lambda name: (sign * every[parts == name].mean(), name))
-            here = every[parts == worst]
-            found = _of_mean(here, samples, 1 - (1 - level) / len(names))
+            parts = {name: np.asarray(part.values[metric]) for name, part in slices_of(samples, kind, metric).items()}
+            worst = min(parts, key=lambda name: (sign * parts[name].mean(), name))
+            here = parts[worst]
+            found = _of_mean(here, samples, of_many(level, len(parts)))
             low, high = (found.low, found.high) if isinstance(found, Interval) else (math.nan, math.nan)
             is_worse = sign * (high if sign > 0 else low) < sign * every.mean()  # false for a NaN
             rows.append(

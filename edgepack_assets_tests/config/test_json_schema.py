@@ -109,6 +109,10 @@ model_types:
     gates:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%, confidence: 95%, too_few: warn}
       inertia: {reference: 3, tolerance: 100}
+      accuracy:
+        reference: previous
+        confidence: 90%
+        worst: {hour: {min: 0.1, max: 1, tolerance: 5%, too_few: warn}}
     revalidate: true
     intervals: true
     envelope: true
@@ -266,7 +270,9 @@ def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_
 def test_the_complete_configuration_has_every_key() -> None:
     named = {
         ".".join(
-            "<name>" if n == 1 and loc[0] == "model_types" else "<metric>" if n and loc[n - 1] == "gates" else str(step)
+            {"model_types": "<name>", "gates": "<metric>", "worst": "<part>"}.get(
+                str(loc[n - 1]) if n else "", str(step)
+            )
             for n, step in enumerate(loc)
         )
         for loc in PLACES

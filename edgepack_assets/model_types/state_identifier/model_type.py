@@ -75,6 +75,8 @@ class StateIdentifier(ModelType):
     optional_metrics = scoring.OPTIONAL
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
+    slices = frozenset({"hour", "label"})
+    sliced_metrics = frozenset({"silhouette", "mean_log_likelihood", "accuracy"})
     category_output = "prediction"
     envelope_per = "window"
     inspection = Inspection
