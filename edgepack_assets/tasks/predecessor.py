@@ -47,8 +47,8 @@ _RECORDED = ("config_package", "payload_data", "validation_results")
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The registered package of an earlier model version, whose numbers and interface a new one keeps. `lines` are those
-    that use it now, in a plant that has several."""
+    """The registered package of an earlier model version, whose numbers and interface a new one keeps. `lines` are
+    those that use it now, in a plant that has several."""
 
     package: RegisteredVersion
     model_version: int

@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 
 from edgepack_assets.config.json_schema import config_schema
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets_tests.config.schema_keys import is_a_value, keys
+from edgepack_assets_tests.config.schema_keys import PLACEHOLDERS, is_a_value, keys
 
 SCHEMA = config_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
@@ -269,12 +269,7 @@ def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_
 
 def test_the_complete_configuration_has_every_key() -> None:
     named = {
-        ".".join(
-            {"model_types": "<name>", "gates": "<metric>", "worst": "<part>"}.get(
-                str(loc[n - 1]) if n else "", str(step)
-            )
-            for n, step in enumerate(loc)
-        )
+        ".".join(PLACEHOLDERS.get(str(before), str(step)) for before, step in zip(("", *loc), loc, strict=False))
         for loc in PLACES
     }
     # What may stand under `settings` is tried where it usually stands, directly under the entry.
