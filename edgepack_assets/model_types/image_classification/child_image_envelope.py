@@ -27,7 +27,7 @@ def learn_envelope(arguments: dict[str, Any]) -> dict[str, Any]:
         features.image_features(image) for image in _images(Path(arguments["records"]), wanted)
         if image is not None
     ]  # fmt: skip
-    learned: dict[str, Any] = envelope.learn(np.array(found), features.NAMES, features.FLOORS)
+    learned: dict[str, Any] = envelope.learn(np.array(found), features.NAMES, features.FLOORS, alone=features.ALONE)
     return learned
 
 
