@@ -248,6 +248,8 @@ class ModelType(ABC):
     """Those of `metric_names` that not every model has, or only with certain settings."""
     metric_settings: ClassVar[Mapping[str, str]] = {}
     """Metric -> the setting without which no model has it."""
+    no_intervals: ClassVar[Mapping[str, str]] = {}
+    """Metric -> why no interval of it is sound, whatever the records, in words for the user."""
     slices: ClassVar[frozenset[str]] = frozenset()
     """The ways in which `Samples.slices` of a score may divide the records, for gates on the worst part."""
     sliced_metrics: ClassVar[frozenset[str]] = frozenset()

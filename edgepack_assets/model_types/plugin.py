@@ -64,6 +64,7 @@ class Plugin:
         self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
         self.optional_metrics = frozenset(self._attribute("optional_metrics", answers.names))
         self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
+        self.no_intervals: Mapping[str, str] = self._attribute("no_intervals", answers.mapping)
         self.slices = frozenset(self._attribute("slices", answers.names))
         self.sliced_metrics = frozenset(self._attribute("sliced_metrics", answers.names))
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))

@@ -75,6 +75,10 @@ class StateIdentifier(ModelType):
     optional_metrics = scoring.OPTIONAL
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
+    no_intervals: ClassVar[Mapping[str, str]] = {
+        "inertia": "it is of the data that the model was trained on, and the same on every recording",
+        "dunn_index": "it is a ratio of two extremes, of which resampling says nothing",
+    }
     slices = frozenset({"hour", "label"})
     sliced_metrics = frozenset({"silhouette", "mean_log_likelihood", "accuracy"})
     category_output = "prediction"
