@@ -72,7 +72,8 @@ class Images(Plant):
     def gate(self, version: int, answers: Sequence[Any], raw: str = "1", **gate: Any) -> CheckRow:
         """The last row of the gates on accuracy."""
         _, metrics = self.scored(version, answers, raw)
-        context = self.context(gates={ACCURACY: {**SURE, **gate}})
+        gate = {key: value for key, value in {**SURE, **gate}.items() if value is not None}
+        context = self.context(gates={ACCURACY: gate})
         return gate_rows(open_metrics(metrics, context), ModelKey(self.entry_name, version), context)[-1]
 
 
