@@ -21,7 +21,6 @@ from edgepack_assets.defs.resources import edgepack_resource
 from edgepack_assets.defs.sensors import registry_sensors
 from edgepack_assets.defs.sensors.raw_data import raw_data_versions
 from edgepack_assets.defs.sensors.run_failures import failure_sensor
-from edgepack_assets.defs.sqlite_engines import share_engines
 from edgepack_assets.errors import ConfigError, PluginError
 from edgepack_assets.model_types import model_type
 from edgepack_assets.operations.config_check import unknown_metrics
@@ -41,7 +40,6 @@ def build_defs(
     if config_file is None and HOME_VARIABLE not in os.environ and (said := other_home(settings.file)) is not None:
         logging.getLogger(__name__).warning(said)
     _check_gates(settings)
-    share_engines()
     return dg.Definitions(
         assets=ALL_ASSETS,
         jobs=[package_model],

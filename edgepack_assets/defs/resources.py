@@ -14,6 +14,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
+from edgepack_assets.defs.sqlite_engines import share_engines
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
@@ -83,6 +84,7 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
         # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of
         # a run.
         gc.freeze()
+        share_engines()
         if context.log is not None and (said := other_home(config_file)) is not None:
             context.log.info(said)
         opened = EdgepackResource(config_file)
