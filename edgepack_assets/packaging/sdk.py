@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 _IMPORTING = threading.Lock()
@@ -62,7 +62,7 @@ def _compile_grammar_when_needed() -> None:
     import parsley  # type: ignore[import-untyped]  # what the SDK's grammar is written for; it has no types
 
     compile_grammar = parsley.makeGrammar
-    parsley.makeGrammar = lambda *grammar, **options: _when_needed(lambda: compile_grammar(*grammar, **options))
+    parsley.makeGrammar = partial(_when_needed, compile_grammar)
     try:
         from simaticai.helpers import pep508
     finally:
@@ -76,7 +76,11 @@ def _compile_grammar_when_needed() -> None:
     pep508.parse_line = parse_line
 
 
-def _when_needed(make: Callable[[], Callable[[str], Any]]) -> Callable[[str], Any]:
-    """A parser that is made when it is first called."""
-    made = cache(make)
-    return lambda text: made()(text)
+def _when_needed(compile_grammar: Callable[..., Any], *grammar: Any, **options: Any) -> Callable[[str], Any]:
+    """A parser whose grammar is compiled when it first gets something to parse."""
+    compiled = cache(partial(compile_grammar, *grammar, **options))
+
+    def parse(text: str) -> Any:
+        return compiled()(text)
+
+    return parse
