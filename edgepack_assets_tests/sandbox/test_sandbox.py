@@ -670,8 +670,10 @@ def test_a_child_that_is_killed_at_any_moment_costs_at_most_its_job(
     for number in range(KILLS):
         sandbox.prepare(environment, [])
         assert sandbox._child is not None
-        victim = sandbox._child.process.pid
-        killing = threading.Timer(moments.uniform(0, 0.2), os.killpg, (victim, signal.SIGKILL))
+        victim, fired = sandbox._child.process.pid, threading.Event()
+        killing = threading.Timer(
+            moments.uniform(0, 0.2), lambda victim=victim, fired=fired: (fired.set(), os.killpg(victim, signal.SIGKILL))
+        )
         killing.start()
         try:
             assert call("return arguments + 1", number) == number + 1
@@ -679,6 +681,9 @@ def test_a_child_that_is_killed_at_any_moment_costs_at_most_its_job(
             assert "was killed by signal 9" in str(error)
             lost += 1
         killing.cancel()
+        killing.join()
+        while fired.is_set() and runs(victim):
+            time.sleep(0.001)
         assert call("return arguments + 2", number) == number + 2
     assert lost
 
