@@ -27,19 +27,27 @@ def quiet_import() -> Iterator[None]:
     with _IMPORTING:
         root = logging.getLogger()
         handlers, level = list(root.handlers), root.level
-        # What it imports makes so many objects that the garbage collector, which finds nothing in them, takes longer
-        # than the import.
-        collects = gc.isenabled()
-        gc.disable()
         try:
-            _compile_grammar_when_needed()
-            yield
+            with _no_garbage():
+                _compile_grammar_when_needed()
+                yield
         finally:
-            if collects:
-                gc.enable()
             root.handlers[:] = handlers
             root.setLevel(level)
             logging.getLogger("simaticai").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """What is imported or compiled inside this block makes so many objects that the garbage collector, which finds
+    nothing in them, would take longer."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def import_sdk() -> None:
@@ -78,7 +86,11 @@ def _compile_grammar_when_needed() -> None:
 
 def _when_needed(compile_grammar: Callable[..., Any], *grammar: Any, **options: Any) -> Callable[[str], Any]:
     """A parser whose grammar is compiled when it first gets something to parse."""
-    compiled = cache(partial(compile_grammar, *grammar, **options))
+
+    @cache
+    def compiled() -> Any:
+        with _no_garbage():
+            return compile_grammar(*grammar, **options)
 
     def parse(text: str) -> Any:
         return compiled()(text)
