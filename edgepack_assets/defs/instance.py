@@ -144,6 +144,9 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
     from dagster import DagsterInstance
 
+    from edgepack_assets.defs.sqlite_engines import share_engines
+
+    share_engines()
     try:
         with contextlib.ExitStack() as stack:
             with _locked(folder):

@@ -47,11 +47,13 @@ def _is_undrawable(character: str) -> bool:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, 110 dots an inch. Dollar signs in its text are no mathematics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.dpi = 110
+    FigureCanvasAgg(figure).print_png(buffer)  # `savefig` draws twice: for the layout, and then once more
     return buffer.getvalue()

@@ -34,8 +34,7 @@ from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, REGISTERED_MODEL, input_tags
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, PARTITIONS_NAME, ModelKey
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext

@@ -18,8 +18,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.remote.remote_run import RemoteRun
 from edgepack_assets.defs.remote.watch import Timing
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent

@@ -17,12 +17,12 @@ from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilt
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.sensors.bounded_registry import OutageTimer
 from edgepack_assets.defs.sensors.kept_settings import settings_of
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, outcome_of
+from edgepack_assets.defs.sensors.run_outcomes import TAGS, outcome_of
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.new_models.run_requests import RunOutcome
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 NAME = "run_failures"
 KEPT = 24 * 3600
