@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config, other_config_beside
-from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
+from edgepack_assets.errors import ConfigError, EdgepackError, InfrastructureError, without_credentials
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
@@ -132,7 +132,7 @@ def prepare_process(*, module: bool = True) -> Path:
 
 def _writable(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
+        raise InfrastructureError(
             f"{folder}, where Dagster keeps its runs, cannot be written to: make it writable, or set {HOME_VARIABLE} "
             "to a folder that is"
         )
@@ -141,9 +141,11 @@ def _writable(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[DagsterInstance]:
-    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
+    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an
+    InfrastructureError."""
     from dagster import DagsterInstance
 
+    from edgepack_assets.defs.lean_dagster import held_open
     from edgepack_assets.defs.sqlite_engines import share_engines
 
     share_engines()
@@ -152,13 +154,14 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
             with _locked(folder):
                 instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
                 instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
+                stack.enter_context(held_open(instance))
             yield instance
     except EdgepackError:
         raise
     except Exception as error:
         # Errors of a database go on with the statement and a link.
         reason = " ".join(f"{type(error).__name__}: {error}".partition("[SQL:")[0].split())
-        raise EdgepackError(
+        raise InfrastructureError(
             f"the Dagster instance in {folder} cannot be used: {without_credentials(reason[:_LONGEST])}"
         ) from error
 

@@ -16,6 +16,8 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import deserialize_value
 
+from edgepack_assets.text_format import counted
+
 LOST_AFTER = 3
 """How many times in a row nobody knows of a run before it is lost: a busy code server may be slow to answer."""
 _ANSWER = 10
@@ -53,6 +55,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         self._unknown[run.run_id] += 1
         if self._unknown[run.run_id] < LOST_AFTER:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"asked {self._unknown[run.run_id]} times: {why}")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, f"asked {counted(self._unknown[run.run_id], 'time')}: {why}"
+            )
         del self._unknown[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, why)

@@ -34,7 +34,7 @@ from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_tree, writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.text_format import format_size
+from edgepack_assets.text_format import counted, format_size
 
 _READY = "edgepack-lock.json"
 _held: dict[Path, int] = {}
@@ -87,7 +87,7 @@ def environment_for(
             return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
         size = format_size(sum(package.size for package in lock.packages))
-        tell(f"building the environment {folder.name}: {len(lock.packages)} packages, {size}")
+        tell(f"building the environment {folder.name}: {counted(len(lock.packages), 'package')}, {size}")
         with FileLock(f"{folder}.lock"):
             fault = _fault(environment)
             if fault is None:

@@ -25,7 +25,7 @@ TAGS = "edgepack/"
 RUN_KEY_TAG = "dagster/run_key"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
-_NOT_OF_THE_MODEL = (errors.TransientError, errors.NotFoundError, errors.OvertakenError)
+_NOT_OF_THE_MODEL = (errors.TransientError, errors.InfrastructureError, errors.NotFoundError, errors.OvertakenError)
 """NotFoundError as well: the sensor has seen the version, so the registry has probably become empty for another reason,
 such as a share that is not mounted. OvertakenError as well: the next run knows the package that came in between."""
 
