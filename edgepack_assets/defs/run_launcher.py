@@ -2,19 +2,23 @@
 
 A run's process is watched by the code server that started it. If that is gone too (the machine was switched off, the
 whole of `dagster dev` was killed), Dagster's own launcher leaves the run under way for ever, with one of the few
-places of `max_concurrent_runs`. This one can be asked about it, so run monitoring marks the run as failed.
+places of `max_concurrent_runs`. This one can be asked about it, so run monitoring marks the run as failed, or has a
+run whose work is a job on another machine followed by a new process (`max_resume_run_attempts`).
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from typing import Any
 
 from dagster import DagsterRun
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, ResumeRunContext, WorkerStatus
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, ResumeRunArgs
 from dagster._serdes import deserialize_value
+
+from edgepack_assets.defs.remote.worker import WORKER_TAG, is_alive, is_followed, worker
 
 LOST_AFTER = 3
 """How many times in a row nobody knows of a run before it is lost: a busy code server may be slow to answer."""
@@ -27,6 +31,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
     def __init__(self, inst_data: Any = None) -> None:
         super().__init__(inst_data)
         self._unknown: Counter[str] = Counter()
+        self._resumed: list[subprocess.Popen[bytes]] = []
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -34,8 +39,13 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's code server still has it. A run that no server started (of the command line) is taken
-        to be under way: nobody here could know."""
+        """Whether the run's process, or its code server, still has it. A run that neither tells of (of the command
+        line) is taken to be under way: nobody here could know."""
+        for process in self._resumed:
+            process.poll()  # else one that has ended stays in the system's list
+        alive = is_alive(run)
+        if alive is not None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING if alive else WorkerStatus.FAILED, "its process is gone")
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -56,3 +66,30 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"asked {self._unknown[run.run_id]} times: {why}")
         del self._unknown[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, why)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        """Of runs whose work is a job on another machine, which goes on without this one."""
+        return True
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Have a new process follow the run's job. A run whose work was done here is marked as failed."""
+        run, origin = context.dagster_run, context.job_code_origin
+        if not is_followed(run) or origin is None:
+            self._instance.report_run_failed(run, "The run's process is gone, and its work with it.")
+            return
+        arguments = ResumeRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
+        process = subprocess.Popen(arguments.get_command_args(), stdin=subprocess.DEVNULL)
+        self._resumed.append(process)
+        self._instance.add_run_tags(run.run_id, {WORKER_TAG: worker(run.run_id, process.pid)})
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run. Who follows a job sees it by the run's status, where no code server can tell that process."""
+        run = self._instance.get_run_by_id(run_id)
+        sees_it = run is not None and not run.is_finished and is_followed(run)
+        try:
+            return bool(super().terminate(run_id)) or sees_it  # type: ignore[no-untyped-call]
+        except DagsterUserCodeUnreachableError:
+            if not sees_it:
+                raise
+            return True

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from edgepack_assets.config.implementations import installed
+from edgepack_assets.config.implementations import plug_ins
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
@@ -28,10 +28,19 @@ def write_code_folder(folder: Path, settings: Settings, model_type: str) -> None
     """Fill an empty folder with the wheels of a model type and the script. Raises ConfigError if a distribution cannot
     go along."""
     write_wheel(folder, metadata.distribution(_OURS), {_PACKAGE})
-    for entry_point in installed().get(settings.model_type(model_type).implementation, ()):
-        if entry_point.dist is not None and entry_point.dist.name != _OURS:
-            write_wheel(folder, entry_point.dist, {entry_point.module.partition(".")[0]})
+    for entry_point in plug_ins(settings.model_type(model_type).implementation):
+        if entry_point.dist is not None:
+            write_wheel(folder, entry_point.dist, _modules(entry_point))
     shutil.copyfile(Path(__file__).with_name(BOOTSTRAP), folder / BOOTSTRAP)
+
+
+def _modules(entry_point: metadata.EntryPoint) -> set[str]:
+    """The top-level modules of an entry point's distribution."""
+    assert entry_point.dist is not None
+    name = entry_point.dist.name
+    beside = {module for module, found in metadata.packages_distributions().items() if name in found}
+    # An editable distribution has a module of its installer's, which finds the others on this machine.
+    return {entry_point.module.partition(".")[0], *(each for each in beside if not each.startswith("__editable__"))}
 
 
 def write_wheel(folder: Path, distribution: metadata.Distribution, modules: Iterable[str]) -> Path:

@@ -29,12 +29,16 @@ from dagster._core.log_manager import (
     construct_log_record_metadata,
 )
 from dagster._utils.interrupts import check_captured_interrupt, pop_captured_interrupt, setup_interrupt_handlers
+from dagster_shared.check import CheckError
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes.errors import DeserializationError
 
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, REGISTERED_MODEL, input_tags
+from edgepack_assets.defs.remote.worker import is_alive
 from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
+from edgepack_assets.errors import RemoteJobError
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ _FORWARDED = {
     )
 }  # fmt: skip
 """What is told of steps and assets. What is told of the run as a whole, this side tells itself."""
+_AFTER_THE_END = {DagsterEventType.HOOK_COMPLETED, DagsterEventType.HOOK_ERRORED, DagsterEventType.HOOK_SKIPPED}
+"""What may be told of a step that is over."""
 
 InterruptedRunError = DagsterExecutionInterruptedError
 
@@ -85,11 +91,11 @@ class RunHere:
         self.started: set[str] = set()
         self.over: set[str] = set()
         self.failed: set[str] = set()
-        self._failed_here: set[str] = set()
         self._skew = 0.0
         self._last_time = time.time()
         self._observed = {asset: self._newest_observation(asset) for asset in _EXTERNAL}
         self._stored_before = self._count_stored() if self.is_resumed else 0
+        self._asked, self._is_over = time.monotonic(), False
 
     # what the job is told ---------------------------------------------------------------------------------------
 
@@ -135,18 +141,21 @@ class RunHere:
         self._skew = difference if abs(difference) > _SKEW else 0.0
 
     def take(self, serialized: str) -> DagsterEvent | None:
-        """Store an event of the job, and return it if it is one for Dagster to act on. Raises what Dagster raises if it
-        is none."""
-        entry = deserialize_value(serialized, EventLogEntry)
+        """Store an event of the job, and return it if it is one for Dagster to act on. Raises RemoteJobError if it is
+        none."""
+        try:
+            entry = deserialize_value(serialized, EventLogEntry)
+        except (ValueError, TypeError, KeyError, CheckError, DeserializationError) as error:
+            raise RemoteJobError(f"an event of the job cannot be read ({type(error).__name__})") from error
         event = entry.dagster_event
         if event is not None and entry.run_id == _RUNLESS:
             self._take_observation(event)
             return None
         if entry.run_id != self.run.run_id or (event is not None and event.event_type not in _FORWARDED):
             return None
-        if event is not None and event.step_key in self._failed_here:
-            return None  # the job, which is being cancelled, tells of the same end again
         if event is not None:
+            if event.step_key in self.over and event.event_type not in _AFTER_THE_END:
+                return None  # was failed here, or is told a second time
             self._track(event)
         if event is None and self._is_below_level(entry):
             return None
@@ -284,7 +293,6 @@ class RunHere:
         )
         self.over.add(step)
         self.failed.add(step)
-        self._failed_here.add(step)
         failed: Any = self._plan.get_step_by_key(step)
         return DagsterEvent.step_failure_event(self._context.for_step(failed), data)
 
@@ -306,10 +314,26 @@ class RunHere:
         """Add tags to the run."""
         self._instance.add_run_tags(self.run.run_id, dict(tags))
 
-    def partition_of_ended_run(self, run_id: str) -> str | None:
-        """The partition of another run of this instance that has ended; None if there is none."""
+    def is_ended_elsewhere(self, seconds: float) -> bool:
+        """Whether somebody cancelled the run, or it was ended, though no signal of that came to this process. The
+        instance is asked every `seconds`, and believed the second time: a signal may be on its way."""
+        if time.monotonic() - self._asked < seconds:
+            return False
+        self._asked = time.monotonic()
+        run = self._instance.get_run_by_id(self.run.run_id)
+        is_over = run is None or run.is_finished or run.status is dg.DagsterRunStatus.CANCELING
+        was_over, self._is_over = self._is_over, is_over
+        return is_over and was_over
+
+    def takes_place_of(self, run_id: str) -> bool:
+        """Whether another run of this partition has ended, or its process is gone, which is told then."""
         other = self._instance.get_run_by_id(run_id) if run_id != self.run.run_id else None
-        return other.tags.get(PARTITION_TAG) if other is not None and other.is_finished else None
+        if other is None or other.tags.get(PARTITION_TAG) != str(self._key):
+            return False
+        if not other.is_finished and is_alive(other) is False:
+            self._instance.report_run_failed(other, "The run's process is gone, and another run takes its place.")
+            return True
+        return other.is_finished
 
 
 def _version_of(event: Any) -> str | None:

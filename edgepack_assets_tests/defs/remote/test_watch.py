@@ -107,3 +107,22 @@ def test_messages_may_come_after_the_end() -> None:
     assert not job.watch.wait_is_over
     job.after(21)
     assert job.watch.wait_is_over
+
+
+def test_a_job_that_sends_runs_though_it_is_said_to_wait() -> None:
+    job = Simulated()
+    job.after(50)
+    job.watch.heard()
+    assert job.after(90) is None
+    assert "has sent nothing for 100 s" in str(job.after(20))
+
+
+def test_a_job_that_is_said_to_be_over_is_heard_as_long_as_it_sends_and_its_time_lasts() -> None:
+    job = Simulated(RUNNING)
+    job.after(10)
+    job.after(10, JobStatus(JobPhase.SUCCEEDED, "Completed"))
+    for _ in range(20):
+        assert job.after(10) is None
+        job.watch.heard()
+        assert not job.watch.wait_is_over
+    assert "ran longer than 200 s" in str(job.after(10))
