@@ -17,7 +17,16 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.e2e.conftest import Plant
+from edgepack_assets_tests.e2e.test_hostile_models import harmful
 
+CURIOUS = """
+import glob, os
+seen = sorted(os.environ)
+for path in glob.glob('/proc/[0-9]*/environ'):
+    try: seen.append(open(path, 'rb').read().decode(errors='replace'))
+    except OSError: pass
+raise RuntimeError('SEEN ' + repr(seen))
+"""
 TYPES = ("state_identifier", "image_classification")
 
 
@@ -49,11 +58,12 @@ def test_jobs_on_empty_nodes_make_the_packages_of_this_machine(
     azure.proxy.passes_on = True  # the components' wheels come from an index that is none of Azure's
     azure.azure_ml.compute.add_cluster("edge-cpu")
     remote = _on_azure(plant, azure, tmp_path / "remote")
-    registry = open_registry(load_settings(remote.config))
+    settings = load_settings(remote.config)
+    registry = open_registry(settings)
     done = remote.run("edgepack", "package", *(f"{name}:1" for name in TYPES), "--json", timeout=1200)
     told = {each["key"]: each for each in json.loads(done.stdout)}
     for name in TYPES:
-        [package] = registry.versions(Kind.MODEL, f"{name}-edge".replace("_", "-"))
+        [package] = registry.versions(Kind.MODEL, settings.model_type(name).registered_package_name)
         [here] = plant.packages(package.name)
         assert package.tags["content_digest"] == here.tags["content_digest"], told
     first = set(azure.jobs.jobs)
@@ -70,7 +80,17 @@ def test_jobs_on_empty_nodes_make_the_packages_of_this_machine(
     bodies = json.dumps([each.properties for each in azure.jobs.jobs.values()])
     assert azure.principal.secret not in bodies
     assert (remote.folder / "last_job").read_text().strip() == job
+
+    # What the node knows of itself never reaches a model's code.
+    sound = Path(open_registry(load_settings(plant.config)).get(Kind.MODEL, "state_identifier", 1).location)
+    curious = harmful(tmp_path, sound.parent, CURIOUS, sound.name)
+    assert remote.add_model("state_identifier", curious) == 2
+    done = remote.run("edgepack", "package", "state_identifier:2", check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "SEEN" in done.stdout + done.stderr
+    for word in ("MSI_", "IDENTITY", "AZURE", "canary", azure.jobs.node_identity.client_id):
+        assert word not in (done.stdout + done.stderr).partition("SEEN")[2], done.stdout + done.stderr
+
     # No model ran here, and no job left anything behind.
-    settings = load_settings(remote.config)
     assert not list(settings.runtime.environments.glob("*/bin/python"))
     assert left_mailboxes(open_store(settings).backend) == []

@@ -217,7 +217,8 @@ class RemoteRun:
             self._raise_if_interrupted()
             yield from self._take(watch.heard)
             if self._closed is not None:
-                watch.look(now=True)
+                with contextlib.suppress(EdgepackError):  # the job has told its end; this is for the run's page
+                    watch.look(now=True)
                 return
             if (status := watch.look()) is not None:
                 yield self._here.note(f"The job is {status.phase} ({status.service_status})", _shown(status))
