@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepack_assets.compute.base import JobPhase, JobService, JobStatus
-from edgepack_assets.errors import RemoteJobError, TransientError
+from edgepack_assets.errors import EdgepackError, RemoteJobError
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class JobWatch:
     def look(self, now: bool = False) -> JobStatus | None:
         """Ask the service, if it is time or `now`. Returns the status if it is another one than before.
 
-        Raises RemoteJobError if the service gives no answer for long, or does not know the job any more."""
+        Raises RemoteJobError if for long neither the service tells of the job nor the job itself does."""
         if not now and self._clock() - self._asked < self._timing.status:
             return None
         self._asked = self._clock()
         try:
             status = self._service.status(self._name)
-        except TransientError as error:
+        except EdgepackError as error:
             self._check_outage(f"the job's status cannot be asked: {error}")
             return None
         if status is None:
@@ -82,7 +82,7 @@ class JobWatch:
         return status if (status.phase, status.service_status) != (before.phase, before.service_status) else None
 
     def _check_outage(self, reason: str) -> None:
-        if self._clock() - self._answered > self._timing.outage:
+        if self._clock() - max(self._answered, self._heard) > self._timing.outage:
             raise RemoteJobError(f"{reason} (for {self._timing.outage:g} s)")
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from edgepack_assets.compute.base import JobPhase, JobStatus
 from edgepack_assets.defs.remote.watch import JobWatch, Timing
-from edgepack_assets.errors import RemoteJobError, TransientError
+from edgepack_assets.errors import EdgepackError, RemoteJobError, TransientError
 
 TIMING = Timing(status=10, silence=100, outage=50, late=20, not_responding=30, overdue=5)
 QUEUED = JobStatus(JobPhase.WAITING, "Queued")
@@ -80,7 +80,7 @@ def test_a_node_may_be_out_of_touch_for_a_while() -> None:
     assert "does not respond" in str(job.after(20))
 
 
-@pytest.mark.parametrize("answer", [TransientError("busy"), None])
+@pytest.mark.parametrize("answer", [TransientError("busy"), EdgepackError("the role is missing"), None])
 def test_an_outage_of_the_service_is_waited_for(answer: Exception | None) -> None:
     job = Simulated(RUNNING)
     job.after(10)
@@ -126,3 +126,14 @@ def test_a_job_that_is_said_to_be_over_is_heard_as_long_as_it_sends_and_its_time
         job.watch.heard()
         assert not job.watch.wait_is_over
     assert "ran longer than 200 s" in str(job.after(10))
+
+
+def test_a_job_that_sends_needs_no_status() -> None:
+    job = Simulated(RUNNING)
+    job.after(10)
+    job.answer = None
+    for _ in range(10):
+        assert job.after(20) is None
+        job.watch.heard()
+    with pytest.raises(RemoteJobError, match="knows no such job"):
+        job.after(60)
