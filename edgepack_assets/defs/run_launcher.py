@@ -16,7 +16,7 @@ from dagster import DagsterRun
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, ResumeRunContext, WorkerStatus
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, ResumeRunArgs
-from dagster._serdes import deserialize_value
+from dagster._serdes import deserialize_value, serialize_value
 
 from edgepack_assets.defs.remote.worker import WORKER_TAG, is_alive, is_followed, worker
 
@@ -79,7 +79,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
             self._instance.report_run_failed(run, "The run's process is gone, and its work with it.")
             return
         arguments = ResumeRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
-        process = subprocess.Popen(arguments.get_command_args(), stdin=subprocess.DEVNULL)
+        # Dagster's own form of this command needs `dagster` on the daemon's PATH.
+        command = [origin.executable_path, "-m", "dagster", "api", "resume_run", serialize_value(arguments)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self._resumed.append(process)
         self._instance.add_run_tags(run.run_id, {WORKER_TAG: worker(run.run_id, process.pid)})
 
