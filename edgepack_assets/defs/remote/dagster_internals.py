@@ -93,9 +93,8 @@ class RunHere:
         self.failed: set[str] = set()
         self._taken: set[bytes] = set()
         self._skew = 0.0
-        self._last_time = time.time()
         self._observed = {asset: self._newest_observation(asset) for asset in _EXTERNAL}
-        self._stored_before = self._count_stored() if self.is_resumed else 0
+        self._stored_before, self._last_time = self._stored() if self.is_resumed else (0, time.time())
         self._asked, self._is_over = time.monotonic(), False
 
     # what the job is told ---------------------------------------------------------------------------------------
@@ -137,9 +136,11 @@ class RunHere:
     # what the job tells -----------------------------------------------------------------------------------------
 
     def set_clock(self, sent: float) -> None:
-        """Take the job's clock from the first message, if it differs too much to be the message's way."""
+        """Take the job's clock from the first message, if it differs too much to be the message's way. What is read
+        only after this process took the run over may have been sent long before."""
         difference = time.time() - sent
-        self._skew = difference if abs(difference) > _SKEW else 0.0
+        if abs(difference) > _SKEW and not self.is_resumed:
+            self._skew = difference
 
     def take(self, serialized: str) -> DagsterEvent | None:
         """Store an event of the job, and return it if it is one for Dagster to act on. Raises RemoteJobError if it is
@@ -200,13 +201,18 @@ class RunHere:
         self._last_time = min(max(told + self._skew, self._last_time), time.time())
         return self._last_time
 
-    def _count_stored(self) -> int:
-        """How many events of the job were stored before this process was started to go on with the run."""
-        events = [entry.dagster_event for entry in self._instance.all_logs(self.run.run_id)]
+    def _stored(self) -> tuple[int, float]:
+        """How many events of the job were stored before this process was started to go on with the run, and the time
+        of the last."""
+        entries = self._instance.all_logs(self.run.run_id)
+        events = [entry.dagster_event for entry in entries]
         types = [None if event is None else event.event_type for event in events]
         if DagsterEventType.RUN_START not in types:
-            return 0
-        return sum(each is None or each in _FORWARDED for each in types[types.index(DagsterEventType.RUN_START) :])
+            return 0, time.time()
+        begin = types.index(DagsterEventType.RUN_START)
+        of_job = [entry for entry, kind in zip(entries[begin:], types[begin:], strict=True)
+                  if kind is None or kind in _FORWARDED]  # fmt: skip
+        return len(of_job), max(entry.timestamp for entry in (*of_job, entries[begin]))
 
     def _rewritten(self, event: DagsterEvent) -> DagsterEvent:
         """With ids of events of this instance in place of those of the job's."""

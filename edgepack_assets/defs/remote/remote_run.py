@@ -298,7 +298,8 @@ class RemoteRun:
         if self._closed.get("success") and left:
             raise RemoteJobError(f"the job {self._name} says that all is done, but told nothing of {', '.join(left)}")
         if not self._closed.get("success") and not self._here.failed:
-            raise RemoteJobError(f"the job {self._name} failed before any step did: {self._closed.get('reason')}")
+            reason = self._closed.get("reason") or "it does not say why"
+            raise RemoteJobError(f"the job {self._name} failed before any step did: {reason}")
 
     def _why_it_died(self, status: JobStatus) -> str:
         how = {

@@ -261,6 +261,7 @@ def test_an_orchestrator_that_is_started_again_goes_on_with_the_job(place: Place
     store_of(place).put_named("go", "press", [1])
     while place.jobs.is_alive(job):  # the job ends while nobody looks
         time.sleep(0.1)
+    taken_over = time.time()
     for _ in execute_run_iterator(InMemoryJob(place.job()), run, place.instance, resume_from_failure=True):
         pass
     ended = place.instance.get_run_by_id(run.run_id)
@@ -270,6 +271,8 @@ def test_an_orchestrator_that_is_started_again_goes_on_with_the_job(place: Place
     for kind in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS):
         steps = [event.step_key for event in place.events(ended, kind)]
         assert len(steps) == len(set(steps)) == 6
+    told = [entry for entry in place.instance.all_logs(run.run_id) if entry.step_key]
+    assert max(entry.timestamp for entry in told) < taken_over, "when it happened, not when it was read"
     assert len(place.instance.fetch_materializations(dg.AssetKey("payload_data"), limit=10).records) == 1
     assert place.left_messages() == []
 
