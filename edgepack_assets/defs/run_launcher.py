@@ -9,6 +9,7 @@ run whose work is a job on another machine followed by a new process (`max_resum
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -41,13 +42,13 @@ class WatchedRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's process, or its code server, still has it. A run that neither tells of (of the command
         line) is taken to be under way: nobody here could know."""
-        for process in self._resumed:
-            process.poll()  # else one that has ended stays in the system's list
+        # One that has ended stays in the system's list until it is asked.
+        self._resumed = [process for process in self._resumed if process.poll() is None]
         alive = is_alive(run)
-        if alive is not None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING if alive else WorkerStatus.FAILED, "its process is gone")
+        if alive is False:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
-        if client is None:
+        if alive or client is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
             answer = deserialize_value(
@@ -69,8 +70,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_resume_run(self) -> bool:
-        """Of runs whose work is a job on another machine, which goes on without this one."""
-        return True
+        """Of runs whose work is a job on another machine, which goes on without this one. Elsewhere than on Linux
+        nobody could tell whether the new process is alive, and would start one more."""
+        return sys.platform == "linux"
 
     def resume_run(self, context: ResumeRunContext) -> None:
         """Have a new process follow the run's job. A run whose work was done here is marked as failed."""
