@@ -286,8 +286,8 @@ class RemoteRun:
             is_refused = status.phase is JobPhase.FAILED and not (status.is_infrastructure or self._has_begun)
             if is_refused:
                 last = "\n".join(tail.splitlines()[-_SHOWN_LINES:])
-                raise ConfigError("\n".join(filter(None, (self._why_it_died(status), last))))
-            raise RemoteJobError(self._why_it_died(status))
+                raise ConfigError("\n".join(filter(None, (self._why_it_died(watch), last))))
+            raise RemoteJobError(self._why_it_died(watch))
         if self._closed.get("refused"):
             refused = self._closed["refused"]
             yield from self._fail_open_steps(refused["sentence"], refused["error"], transient=False)
@@ -301,9 +301,12 @@ class RemoteRun:
             reason = self._closed.get("reason") or "it does not say why"
             raise RemoteJobError(f"the job {self._name} failed before any step did: {reason}")
 
-    def _why_it_died(self, status: JobStatus) -> str:
+    def _why_it_died(self, watch: JobWatch) -> str:
+        status = watch.status
         how = {
-            JobPhase.CANCELLED: "was cancelled in the service, not here",
+            JobPhase.CANCELLED: f"was ended by the service after {self._time_limit:g} s (compute.time_limit)"
+            if watch.ran_out
+            else "was cancelled in the service, not here",
             JobPhase.SUCCEEDED: "ended without telling how",
         }.get(status.phase, "ended before its work was done")
         why = f": {without_secrets(status.error)}" if status.error else f" ({status.service_status})"

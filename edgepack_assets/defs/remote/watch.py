@@ -47,6 +47,8 @@ class JobWatch:
         self.status = status
         self._asked = self._answered = self._changed = self._heard = clock()
         self._has_begun = False
+        self.ran_out = False
+        """Whether the job was ended when its time limit had passed, as the service does it."""
         self._over_since: float | None = clock() if status.phase.is_over else None
 
     def heard(self) -> None:
@@ -74,6 +76,8 @@ class JobWatch:
         self._answered = self._clock()
         before, self.status = self.status, status
         if status.phase is not before.phase:
+            lasted = self._clock() - self._changed
+            self.ran_out = status.phase is JobPhase.CANCELLED and self._has_begun and lasted >= self._time_limit
             if not (self._has_begun and {status.phase, before.phase} == {JobPhase.WAITING, JobPhase.RUNNING}):
                 self._changed = self._clock()
             if status.phase is JobPhase.RUNNING and before.phase is JobPhase.WAITING:

@@ -137,3 +137,15 @@ def test_a_job_that_sends_needs_no_status() -> None:
         job.watch.heard()
     with pytest.raises(RemoteJobError, match="knows no such job"):
         job.after(60)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(150, False), (210, True)])
+def test_a_job_that_the_service_ends_at_its_time_limit_ran_out_of_time(seconds: int, expected: bool) -> None:
+    job = Simulated()
+    job.after(50)
+    job.after(10, RUNNING)
+    for _ in range(seconds // 10):
+        job.watch.heard()
+        job.after(10)
+    job.after(10, JobStatus(JobPhase.CANCELLED, "Canceled"))
+    assert job.watch.ran_out is expected
