@@ -12,6 +12,7 @@ import yaml
 
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
+from edgepack_assets.defs.jobs import ASSETS
 from edgepack_assets.defs.remote.mailbox import left_mailboxes
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
@@ -59,13 +60,15 @@ def test_jobs_on_empty_nodes_make_the_packages_of_this_machine(
     azure.azure_ml.compute.add_cluster("edge-cpu")
     remote = _on_azure(plant, azure, tmp_path / "remote")
     settings = load_settings(remote.config)
-    registry = open_registry(settings)
+    registry, there, local = open_registry(settings), open_store(settings), open_store(load_settings(plant.config))
     done = remote.run("edgepack", "package", *(f"{name}:1" for name in TYPES), "--json", timeout=1200)
     told = {each["key"]: each for each in json.loads(done.stdout)}
     for name in TYPES:
         [package] = registry.versions(Kind.MODEL, settings.model_type(name).registered_package_name)
         [here] = plant.packages(package.name)
         assert package.tags["content_digest"] == here.tags["content_digest"], told
+        differing = [asset for asset in ASSETS if there.load(asset, f"{name}:1") != local.load(asset, f"{name}:1")]
+        assert differing == []
     first = set(azure.jobs.jobs)
     assert len(first) == len(TYPES)
     assert (remote.folder / "last_job").read_text().strip() in first
@@ -93,4 +96,4 @@ def test_jobs_on_empty_nodes_make_the_packages_of_this_machine(
 
     # No model ran here, and no job left anything behind.
     assert not list(settings.runtime.environments.glob("*/bin/python"))
-    assert left_mailboxes(open_store(settings).backend) == []
+    assert left_mailboxes(there.backend) == []
