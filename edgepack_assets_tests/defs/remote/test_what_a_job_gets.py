@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -212,6 +213,15 @@ def test_a_plug_in_goes_along_with_all_its_modules_and_what_it_needs(
     with zipfile.ZipFile(tmp_path / "code/pump_types-1.2-py3-none-any.whl") as archive:
         names = archive.namelist()
     assert {"pump_tables.py", "pump_type/__init__.py", "pump_type/component/entrypoint.py"} < set(names)
+    # With a compiled file it cannot, but an environment of the user's own may have it.
+    (site / "pump_type/fast.so").write_bytes(b"")
+    for given, is_refused in (({}, True), ({"environment_image": "plant/pump:1"}, False)):
+        changed = settings_of(tmp_path / "here", model_types={"pump": entry}, compute=given)
+        folder = tmp_path / f"code-{is_refused}"
+        folder.mkdir()
+        with pytest.raises(ConfigError, match=r"fast\.so is compiled") if is_refused else contextlib.nullcontext():
+            write_code_folder(folder, changed, "pump")
+        assert not list(folder.glob("pump*"))
     assert settings.plug_ins_of("pump") == ("pump-types",)
     [added] = set(installed_versions("pump-types")) - set(installed_versions()) - _needs_of("hypothesis")
     assert added.startswith("hypothesis==")
