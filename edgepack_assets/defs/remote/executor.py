@@ -36,7 +36,9 @@ def configured_service(settings: Settings, model_type: str) -> JobService | None
         return None
     from edgepack_assets.compute.azure_ml import AzureMlJobs
 
-    return AzureMlJobs(settings.compute_of(model_type), settings.compute_workspace_of(model_type))
+    return AzureMlJobs(
+        settings.compute_of(model_type), settings.compute_workspace_of(model_type), settings.plug_ins_of(model_type)
+    )
 
 
 @dataclass(frozen=True)
