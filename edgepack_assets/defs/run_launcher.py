@@ -20,7 +20,6 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import deserialize_value, serialize_value
 
 from edgepack_assets.defs.remote.worker import WORKER_TAG, is_alive, is_followed, worker
-
 from edgepack_assets.text_format import counted
 
 LOST_AFTER = 3

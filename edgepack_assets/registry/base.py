@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
+from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 MOST_FILES = 1_000_000
@@ -279,6 +279,11 @@ def damaged_in_words(damaged: Sequence[DamagedVersion]) -> str:
 def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> RegisteredVersion:
     """`version` of a name, or its latest one."""
     return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, version)
+
+
+def version_taken(kind: Kind, name: str, version: int) -> VersionTakenError:
+    """The error for a number that was to be registered and is in use."""
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
 def not_found(

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
 from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.partitions import is_version
@@ -47,6 +47,7 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    version_taken,
 )
 from edgepack_assets.registry.copies import copy_into, copy_verified, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
@@ -79,10 +80,8 @@ class LocalRegistry(Registry):
         return sorted(name for name in entries if is_asset_name(name) and self._has_versions(kind, name))
 
     def _has_versions(self, kind: Kind, name: str) -> bool:
-        try:
-            return bool(self._taken(kind, name))
-        except EdgepackError:  # it has what cannot be read: `damaged` says why
-            return True
+        """Whether it has any, or what cannot be read: `damaged` says why."""
+        return any(self._taken_if_readable(kind, name))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
@@ -377,7 +376,7 @@ class LocalRegistry(Registry):
             recorded = given.add(taken)  # a registry of an earlier release recorded none
             number = version if version is not None else max(recorded, default=0) + 1
             if number in taken:
-                raise _taken_error(kind, name, number)
+                raise version_taken(kind, name, number)
             folder = self._folder(kind, name, number)
             self._index(kind, name).add(number, tags)
             with disk_errors(folder):
@@ -389,7 +388,7 @@ class LocalRegistry(Registry):
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     if version is not None:
-                        raise _taken_error(kind, name, number) from None
+                        raise version_taken(kind, name, number) from None
                     continue
                 given.add_one(number)
                 for above in (folder.parent, folder.parent.parent, self.path):
@@ -398,7 +397,3 @@ class LocalRegistry(Registry):
 
     def _lock(self, kind: Kind, name: str) -> contextlib.AbstractContextManager[None]:
         return lock(self.path / "locks" / f"{_FOLDERS[kind]}-{name}.lock")
-
-
-def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")

@@ -213,8 +213,8 @@ def _rows(payload: Payload, scored: Scored, output: Mapping[str, Any]) -> list[C
         _none(
             "every label is a class of the model",
             beyond,
-            f"labels from 0 to {classes - 1}, as the model tells {counted(classes, 'class')} apart: register the model of these "
-            "classes, or correct the tags of the raw data",
+            f"labels from 0 to {classes - 1}, as the model tells {counted(classes, 'class')} apart: register the model "
+            "of these classes, or correct the tags of the raw data",
             "beyond the model",
         ),
         _number_of_classes_row(sorted(scored.names), classes, bool(output.get("classes_are_configured"))),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from edgepack_assets.azure.blob_container import Blob, Container
 from edgepack_assets.azure.calls import Backoff, Remote
-from edgepack_assets.azure.errors import AbsentError, RefusedError
+from edgepack_assets.azure.errors import AbsentError, RefusedError, may_pass
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version, is_version_text, read_version
@@ -62,6 +62,7 @@ from edgepack_assets.registry.base import (
     content_digest,
     not_found,
     utf8_name,
+    version_taken,
 )
 
 _MOST_RACES = 50
@@ -260,7 +261,7 @@ class AzureMLRegistry(Registry):
             given = number
             if self._assets.get(kind, name, number) is not None:
                 if version is not None:
-                    raise _taken(kind, name, number)
+                    raise version_taken(kind, name, number)
                 continue
             try:
                 if place is None or self._places.is_registry:
@@ -298,7 +299,7 @@ class AzureMLRegistry(Registry):
             asset = self._await(kind, name, number, backoff, patient=failure is None)
             if asset is not None:
                 if asset.tags.get(ATTEMPT) != attempt:
-                    raise _taken(kind, name, number)
+                    raise version_taken(kind, name, number)
                 if asset.is_usable or asset.archived:
                     return asset
                 if asset.state in FAILED_STATES:
@@ -310,7 +311,7 @@ class AzureMLRegistry(Registry):
                     f"registering {kind} {name}:{number}: Azure ML has accepted it and not done it yet "
                     f"({asset.state}); see whether it appears before it is tried again"
                 )
-            if isinstance(failure, UnfinishedError) or not _may_pass(failure):
+            if isinstance(failure, UnfinishedError) or not may_pass(failure):
                 raise failure or AssertionError("what does not fail may pass")
             if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
                 raise failure or TransientError(f"{kind} {name}:{number} was accepted, but does not appear; try again")
@@ -348,7 +349,7 @@ class AzureMLRegistry(Registry):
                 if not self._assets.api.change_tags(version.kind, version.name, version.version, tags, without):
                     self.get(version.kind, version.name, version.version)  # says what there is
             except (RefusedError, TransientError) as error:
-                if not _may_pass(error):
+                if not may_pass(error):
                     raise
                 failure = error
             now = self.get(version.kind, version.name, version.version)
@@ -368,7 +369,7 @@ class AzureMLRegistry(Registry):
     def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """The archived versions of a name, oldest first, without the damaged ones."""
         check_name(kind, name)
-        return self._sound(self._assets.archived(kind, name))
+        return self._sorted_out(self._assets.archived(kind, name))[0]
 
     # versions ---------------------------------------------------------------------------------------------
 
@@ -395,13 +396,3 @@ def _by_number(assets: Iterable[Asset]) -> list[Asset]:
     """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
     by_number = {int(asset.version): asset for asset in assets if is_version(asset.version)}
     return [asset for _, asset in sorted(by_number.items())]
-
-
-def _may_pass(failure: EdgepackError | None) -> bool:
-    """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
-    at the moment."""
-    return not isinstance(failure, RefusedError) or failure.status == 409
-
-
-def _taken(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
