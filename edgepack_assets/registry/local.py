@@ -74,13 +74,7 @@ class LocalRegistry(Registry):
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
             entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in entries if is_asset_name(name) and self._has_versions(kind, name))
-
-    def _has_versions(self, kind: Kind, name: str) -> bool:
-        try:
-            return bool(self._taken(kind, name))
-        except EdgepackError:  # it has what cannot be read: `damaged` says why
-            return True
+        return sorted(name for name in entries if is_asset_name(name) and any(self._taken_if_readable(kind, name)))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
@@ -288,7 +282,7 @@ class LocalRegistry(Registry):
         return found
 
     def unfinished(self) -> list[Unfinished]:
-        """What registrations in progress, or cut short, have left in the registry."""
+        """See base.py."""
         return self._staging.entries()
 
     def remove_unfinished(self, idle: float) -> list[Unfinished]:

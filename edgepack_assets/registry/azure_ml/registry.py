@@ -32,7 +32,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, T
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, FailedError, UnfinishedError
-from edgepack_assets.registry.azure_ml.client import Asset, Assets
+from edgepack_assets.registry.azure_ml.client import Asset, Assets, by_number
 from edgepack_assets.registry.azure_ml.contents import (
     ATTEMPT,
     CONTENT,
@@ -72,7 +72,7 @@ _log = logging.getLogger(__name__)
 
 
 class AzureMLRegistry(Registry):
-    """The `Registry` interface (see model_types/interface.py) on an Azure ML workspace or registry."""
+    """The `Registry` interface (see registry/base.py) on an Azure ML workspace or registry."""
 
     def __init__(self, settings: AzureMLRegistrySettings) -> None:
         self.settings = settings
@@ -105,15 +105,16 @@ class AzureMLRegistry(Registry):
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
         check_name(kind, name)
-        listed = _by_number(self._assets.versions(kind, name))
-        return self._sorted_out(asset for asset in listed if int(asset.version) > above)[1]
+        return [
+            each for each in self._sorted_out(by_number(self._assets.versions(kind, name)))[1] if each.number > above
+        ]
 
     def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """`versions` and `damaged`, those of a model from one list."""
         if kind is not Kind.MODEL:
             return super().versions_and_damaged(kind, name)
         check_name(kind, name)
-        return self._sorted_out(_by_number(self._assets.versions(kind, name)))
+        return self._sorted_out(by_number(self._assets.versions(kind, name)))
 
     def _sorted_out(self, assets: Iterable[Asset]) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """(the versions that can be used, the damaged ones), in their order."""
@@ -130,8 +131,7 @@ class AzureMLRegistry(Registry):
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
-        is_sound = is_version if asset.kind is Kind.MODEL else is_version_text
-        return asset.is_usable and is_sound(asset.version)
+        return asset.is_usable and (is_version if asset.kind is Kind.MODEL else is_version_text)(asset.version)
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
@@ -368,7 +368,7 @@ class AzureMLRegistry(Registry):
     def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """The archived versions of a name, oldest first, without the damaged ones."""
         check_name(kind, name)
-        return self._sound(self._assets.archived(kind, name))
+        return self._sorted_out(self._assets.archived(kind, name))[0]
 
     # versions ---------------------------------------------------------------------------------------------
 
@@ -389,12 +389,6 @@ class AzureMLRegistry(Registry):
         etags = not self._places.is_registry
         lines = [f"{blob.name}\0{blob.size}\0{blob.md5 or (blob.etag if etags else '')}\n" for blob in blobs]
         return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
-
-
-def _by_number(assets: Iterable[Asset]) -> list[Asset]:
-    """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
-    by_number = {int(asset.version): asset for asset in assets if is_version(asset.version)}
-    return [asset for _, asset in sorted(by_number.items())]
 
 
 def _may_pass(failure: EdgepackError | None) -> bool:
