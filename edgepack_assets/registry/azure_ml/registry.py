@@ -104,22 +104,22 @@ class AzureMLRegistry(Registry):
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
-        check_name(kind, name)
-        return [
-            each for each in self._sorted_out(by_number(self._assets.versions(kind, name)))[1] if each.number > above
-        ]
+        return [each for each in self._sorted_out(self._shown(kind, name))[1] if each.number > above]
 
     def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """`versions` and `damaged`, those of a model from one list."""
         if kind is not Kind.MODEL:
             return super().versions_and_damaged(kind, name)
+        return self._sorted_out(self._shown(kind, name))
+
+    def _shown(self, kind: Kind, name: str) -> list[Asset]:
         check_name(kind, name)
-        return self._sorted_out(by_number(self._assets.versions(kind, name)))
+        return [asset for asset in by_number(self._assets.versions(kind, name)) if self._is_shown(asset)]
 
     def _sorted_out(self, assets: Iterable[Asset]) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """(the versions that can be used, the damaged ones), in their order."""
         sound, damaged = [], []
-        for asset in filter(self._is_shown, assets):
+        for asset in assets:
             try:
                 sound.append(self._registered(asset))
             except CorruptError as error:
