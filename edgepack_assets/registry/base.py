@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
+from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 MOST_FILES = 1_000_000
@@ -292,6 +292,11 @@ def not_found(
         return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")
     shown = ", ".join(map(str, known[-10:]))
     return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}{back}")
+
+
+def taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
+    """The error of `Registry.register`, the same for every registry."""
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
 def check_name(kind: Kind, name: str) -> None:

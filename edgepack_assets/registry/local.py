@@ -31,7 +31,7 @@ from pathlib import Path
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
@@ -46,6 +46,7 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    taken_error,
 )
 from edgepack_assets.registry.copies import copy_into, copy_verified, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
@@ -368,7 +369,7 @@ class LocalRegistry(Registry):
             recorded = given.add(taken)  # a registry of an earlier release recorded none
             number = version if version is not None else max(recorded, default=0) + 1
             if number in taken:
-                raise _taken_error(kind, name, number)
+                raise taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
             self._index(kind, name).add(number, tags)
             with disk_errors(folder):
@@ -380,7 +381,7 @@ class LocalRegistry(Registry):
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     if version is not None:
-                        raise _taken_error(kind, name, number) from None
+                        raise taken_error(kind, name, number) from None
                     continue
                 given.add_one(number)
                 for above in (folder.parent, folder.parent.parent, self.path):
@@ -389,7 +390,3 @@ class LocalRegistry(Registry):
 
     def _lock(self, kind: Kind, name: str) -> contextlib.AbstractContextManager[None]:
         return lock(self.path / "locks" / f"{_FOLDERS[kind]}-{name}.lock")
-
-
-def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")

@@ -61,6 +61,7 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    taken_error,
     utf8_name,
 )
 
@@ -260,7 +261,7 @@ class AzureMLRegistry(Registry):
             given = number
             if self._assets.get(kind, name, number) is not None:
                 if version is not None:
-                    raise _taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 continue
             try:
                 if place is None or self._places.is_registry:
@@ -298,7 +299,7 @@ class AzureMLRegistry(Registry):
             asset = self._await(kind, name, number, backoff, patient=failure is None)
             if asset is not None:
                 if asset.tags.get(ATTEMPT) != attempt:
-                    raise _taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 if asset.is_usable or asset.archived:
                     return asset
                 if asset.state in FAILED_STATES:
@@ -395,7 +396,3 @@ def _may_pass(failure: EdgepackError | None) -> bool:
     """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
     at the moment."""
     return not isinstance(failure, RefusedError) or failure.status == 409
-
-
-def _taken(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
