@@ -296,9 +296,3 @@ def _is_own_identity(error: BaseException) -> bool:
 def _first_lines(error: BaseException) -> str:
     text = getattr(error, "message", None) or str(error)
     return " ".join(str(text).split())[:600]
-
-
-def may_pass(failure: EdgepackError | None) -> bool:
-    """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
-    at the moment."""
-    return not isinstance(failure, RefusedError) or failure.status == 409

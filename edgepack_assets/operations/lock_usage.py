@@ -14,7 +14,7 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.context import SERVER_LOCK
 from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY, SERVER_LOCK_DIGEST, SERVER_LOCK_KEY
@@ -58,7 +58,8 @@ def lock_uses(  # noqa: PLR0917 - where to look, and what is told
             damaged.append(error)
     for name in registry.names(Kind.MODEL):
         sound, unusable = registry.versions_and_damaged(Kind.MODEL, name)
-        for version in (*sound, *unusable):
+        listed: list[RegisteredVersion | DamagedVersion] = [*sound, *unusable]
+        for version in listed:
             uses += _of_tags(str(version), version.tags)
         if damaged_versions is not None:
             damaged_versions += unusable

@@ -281,11 +281,6 @@ def resolve(registry: Registry, kind: Kind, name: str, version: Version) -> Regi
     return latest(registry, kind, name) if version == "latest" else registry.get(kind, name, version)
 
 
-def version_taken(kind: Kind, name: str, version: int) -> VersionTakenError:
-    """The error for a number that was to be registered and is in use."""
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
-
-
 def not_found(
     kind: Kind, name: str, version: Version, known: Sequence[Version], names: Sequence[str], *, archived: bool = False
 ) -> NotFoundError:  # fmt: skip
@@ -297,6 +292,11 @@ def not_found(
         return NotFoundError(f"the registry has no {_noun(kind)} {name!r}; it has: {', '.join(names) or 'none'}")
     shown = ", ".join(map(str, known[-10:]))
     return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}{back}")
+
+
+def taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
+    """The error of `Registry.register`, the same for every registry."""
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
 
 
 def check_name(kind: Kind, name: str) -> None:

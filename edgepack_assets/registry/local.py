@@ -47,7 +47,7 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
-    version_taken,
+    taken_error,
 )
 from edgepack_assets.registry.copies import copy_into, copy_verified, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
@@ -77,11 +77,7 @@ class LocalRegistry(Registry):
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
             entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in entries if is_asset_name(name) and self._has_versions(kind, name))
-
-    def _has_versions(self, kind: Kind, name: str) -> bool:
-        """Whether it has any, or what cannot be read: `damaged` says why."""
-        return any(self._taken_if_readable(kind, name))
+        return sorted(name for name in entries if is_asset_name(name) and any(self._taken_if_readable(kind, name)))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
@@ -290,7 +286,7 @@ class LocalRegistry(Registry):
         return found
 
     def unfinished(self) -> list[Unfinished]:
-        """What registrations in progress, or cut short, have left in the registry."""
+        """See base.py."""
         return self._staging.entries()
 
     def remove_unfinished(self, idle: float) -> list[Unfinished]:
@@ -376,7 +372,7 @@ class LocalRegistry(Registry):
             recorded = given.add(taken)  # a registry of an earlier release recorded none
             number = version if version is not None else max(recorded, default=0) + 1
             if number in taken:
-                raise version_taken(kind, name, number)
+                raise taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
             self._index(kind, name).add(number, tags)
             with disk_errors(folder):
@@ -388,7 +384,7 @@ class LocalRegistry(Registry):
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     if version is not None:
-                        raise version_taken(kind, name, number) from None
+                        raise taken_error(kind, name, number) from None
                     continue
                 given.add_one(number)
                 for above in (folder.parent, folder.parent.parent, self.path):

@@ -11,11 +11,11 @@ _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM}
 
 
 class ChildDiedError(ComponentError):
-    """A job's process ended without a result. `signal` is what killed it, 0 if it exited."""
+    """A job's process ended without a result, with this exit status. `signal` is what killed it, 0 if it exited."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.signal = number
+        self.signal = _signal_of(code)
 
 
 class ChildKilledError(TransientError):
@@ -24,13 +24,15 @@ class ChildKilledError(TransientError):
 
 
 def death(subject: str, code: int, last_words: str) -> ChildDiedError | ChildKilledError:
-    """The error for a job that ended with this exit status (negative: the signal, as above 128 where the first process
-    of a PID namespace reports it)."""
-    number = code - 128 if 128 < code < 160 else max(0, -code)
-    if not number:
-        return ChildDiedError(f"{subject} exited with code {code} before it gave a result{last_words}", 0)
-    message = f"{subject} was killed by signal {number}"
-    if number not in _FROM_OUTSIDE:
-        return ChildDiedError(f"{message} before it gave a result{last_words}", number)
+    """The error for a job that ended with this exit status."""
+    number = _signal_of(code)
+    how = f"was killed by signal {number}" if number else f"exited with code {code}"
     hint = ", as the system does when memory runs out," if number == signal.SIGKILL else ""
-    return ChildKilledError(f"{message}{hint} before it gave a result{last_words}")
+    message = f"{subject} {how}{hint} before it gave a result{last_words}"
+    return ChildKilledError(message) if number in _FROM_OUTSIDE else ChildDiedError(message, code)
+
+
+def _signal_of(code: int) -> int:
+    """The signal of an exit status, 0 if there was none: negative, or above 128 as the first process of a PID namespace
+    reports it."""
+    return code - 128 if 128 < code < 160 else max(0, -code)

@@ -111,3 +111,12 @@ def test_the_newest_versions_of_all_names_come_from_one_list(azure: LoopbackAzur
     assert registry.newest_versions(Kind.MODEL, pages) == newest
     assert registry.newest_versions(Kind.MODEL, 1) in [None, newest]
     assert registry.newest_versions(Kind.MODEL, 0) is None
+
+
+@pytest.mark.parametrize("kind", ["workspace", "registry"])
+def test_archived_versions_are_listed_apart(azure: LoopbackAzure, model: Path, kind: str) -> None:
+    registry = azure_ml(azure, kind)
+    made = [registry.register(Kind.MODEL, "press", model, {}) for _ in range(3)]
+    assert registry.set_archived(Kind.MODEL, "press", 2, archived=True)
+    assert registry.versions_and_damaged(Kind.MODEL, "press") == ([made[0], made[2]], [])
+    assert [each.number for each in registry.archived(Kind.MODEL, "press")] == [2]

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -245,6 +245,12 @@ class Assets:
 
     def _operations(self, kind: Kind) -> Any:
         return self.client.models if kind is Kind.MODEL else self.client.data
+
+
+def by_number(assets: Iterable[Asset]) -> list[Asset]:
+    """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
+    numbered = {int(asset.version): asset for asset in assets if is_version(asset.version)}
+    return [asset for _, asset in sorted(numbered.items())]
 
 
 def _plural(kind: Kind) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from edgepack_assets.azure.blob_container import Blob, Container
 from edgepack_assets.azure.calls import Backoff, Remote
-from edgepack_assets.azure.errors import AbsentError, RefusedError, may_pass
+from edgepack_assets.azure.errors import AbsentError, RefusedError
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version, is_version_text, read_version
@@ -32,7 +32,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, T
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, FailedError, UnfinishedError
-from edgepack_assets.registry.azure_ml.client import Asset, Assets
+from edgepack_assets.registry.azure_ml.client import Asset, Assets, by_number
 from edgepack_assets.registry.azure_ml.contents import (
     ATTEMPT,
     CONTENT,
@@ -61,8 +61,8 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    taken_error,
     utf8_name,
-    version_taken,
 )
 
 _MOST_RACES = 50
@@ -73,7 +73,7 @@ _log = logging.getLogger(__name__)
 
 
 class AzureMLRegistry(Registry):
-    """The `Registry` interface (see model_types/interface.py) on an Azure ML workspace or registry."""
+    """The `Registry` interface (see registry/base.py) on an Azure ML workspace or registry."""
 
     def __init__(self, settings: AzureMLRegistrySettings) -> None:
         self.settings = settings
@@ -105,21 +105,22 @@ class AzureMLRegistry(Registry):
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
-        check_name(kind, name)
-        listed = _by_number(self._assets.versions(kind, name))
-        return self._sorted_out(asset for asset in listed if int(asset.version) > above)[1]
+        return [each for each in self._sorted_out(self._shown(kind, name))[1] if each.number > above]
 
     def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """`versions` and `damaged`, those of a model from one list."""
         if kind is not Kind.MODEL:
             return super().versions_and_damaged(kind, name)
+        return self._sorted_out(self._shown(kind, name))
+
+    def _shown(self, kind: Kind, name: str) -> list[Asset]:
         check_name(kind, name)
-        return self._sorted_out(_by_number(self._assets.versions(kind, name)))
+        return [asset for asset in by_number(self._assets.versions(kind, name)) if self._is_shown(asset)]
 
     def _sorted_out(self, assets: Iterable[Asset]) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
         """(the versions that can be used, the damaged ones), in their order."""
         sound, damaged = [], []
-        for asset in filter(self._is_shown, assets):
+        for asset in assets:
             try:
                 sound.append(self._registered(asset))
             except CorruptError as error:
@@ -131,8 +132,7 @@ class AzureMLRegistry(Registry):
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
-        is_sound = is_version if asset.kind is Kind.MODEL else is_version_text
-        return asset.is_usable and is_sound(asset.version)
+        return asset.is_usable and (is_version if asset.kind is Kind.MODEL else is_version_text)(asset.version)
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
@@ -261,7 +261,7 @@ class AzureMLRegistry(Registry):
             given = number
             if self._assets.get(kind, name, number) is not None:
                 if version is not None:
-                    raise version_taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 continue
             try:
                 if place is None or self._places.is_registry:
@@ -299,7 +299,7 @@ class AzureMLRegistry(Registry):
             asset = self._await(kind, name, number, backoff, patient=failure is None)
             if asset is not None:
                 if asset.tags.get(ATTEMPT) != attempt:
-                    raise version_taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 if asset.is_usable or asset.archived:
                     return asset
                 if asset.state in FAILED_STATES:
@@ -311,7 +311,7 @@ class AzureMLRegistry(Registry):
                     f"registering {kind} {name}:{number}: Azure ML has accepted it and not done it yet "
                     f"({asset.state}); see whether it appears before it is tried again"
                 )
-            if isinstance(failure, UnfinishedError) or not may_pass(failure):
+            if isinstance(failure, UnfinishedError) or not _may_pass(failure):
                 raise failure or AssertionError("what does not fail may pass")
             if not backoff.wait(failure.wait if isinstance(failure, TransientError) else None):
                 raise failure or TransientError(f"{kind} {name}:{number} was accepted, but does not appear; try again")
@@ -349,7 +349,7 @@ class AzureMLRegistry(Registry):
                 if not self._assets.api.change_tags(version.kind, version.name, version.version, tags, without):
                     self.get(version.kind, version.name, version.version)  # says what there is
             except (RefusedError, TransientError) as error:
-                if not may_pass(error):
+                if not _may_pass(error):
                     raise
                 failure = error
             now = self.get(version.kind, version.name, version.version)
@@ -392,7 +392,7 @@ class AzureMLRegistry(Registry):
         return hashlib.sha256(f"azureml listing 1 {is_folder}\n{''.join(lines)}".encode()).hexdigest()
 
 
-def _by_number(assets: Iterable[Asset]) -> list[Asset]:
-    """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
-    by_number = {int(asset.version): asset for asset in assets if is_version(asset.version)}
-    return [asset for _, asset in sorted(by_number.items())]
+def _may_pass(failure: EdgepackError | None) -> bool:
+    """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
+    at the moment."""
+    return not isinstance(failure, RefusedError) or failure.status == 409
