@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.image_classification import onnx_file
 from edgepack_assets.model_types.image_classification.onnx_file import Argument, ExternalTensor, read_onnx
-from edgepack_assets.model_types.model_folder import protobuf
 from edgepack_assets.model_types.image_classification.onnx_split import split_onnx
+from edgepack_assets.model_types.model_folder import protobuf
 
 from .onnx_models import build
 
