@@ -160,7 +160,7 @@ def test_contents_that_were_kept_are_not_read_again_and_prove_nothing(
     with Sandbox(plant.built.settings) as sandbox:
         context = plant.task_context(sandbox)
         monkeypatch.setattr(context.packaging, "expected_contents", None)
-        with pytest.raises(PackageError, match="differs from what was validated in|lists other files"):
+        with pytest.raises(PackageError, match=r"differs from what was validated in|lists other files"):
             deploy(ModelKey("press", 1), keeping({**expected, next(iter(expected)): "0" * 64}), {}, "", context)
         assert plant.packages() == []
         deploy(ModelKey("press", 1), keeping(expected), {}, "", context)
