@@ -147,7 +147,7 @@ def test_a_damaged_file_is_called_that(environment: Environment, tmp_path: Path,
         if damage == "changed" and method != "none":
             data[middle : middle + 40] = bytes(byte ^ 255 for byte in data[middle : middle + 40])
         file.write_bytes(data if damage == "changed" and method != "none" else data[:middle])
-        with pytest.raises(Exception) as excinfo:  # noqa: PT011 - of any library
+        with pytest.raises(Exception) as excinfo:
             joblib.load(file)
         error = failed(excinfo.type.__name__, str(excinfo.value))
     assert "it is damaged or cut short. Save the model again" in said(environment, error)
