@@ -22,9 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +124,11 @@ class Bench:
         with (self.folder / "log").open("wb") as log:
             before = processor_seconds()
             process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-            with measured(process.pid) as used:
-                process.wait()
+            with peaks(process.pid) as resident:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # Of a process that has ended, with its children.
+            used = Used(resident, read=_number(process.pid, "io", "rchar"), written=_number(process.pid, "io", "wchar"))
+            process.wait()
             used.processor = processor_seconds() - before
         if process.returncode != 0:
             raise SystemExit((self.folder / "log").read_text()[-6000:])
@@ -142,20 +144,19 @@ class Bench:
 
 @dataclass
 class Used:
-    """Of each kind of process: the most resident bytes of one, and the bytes that all of them read and wrote. Of all:
+    """The most resident bytes of a process, by what it runs; and of all together the bytes that they read and wrote, and
     the processor seconds."""
 
+    resident: dict[str, int]
+    read: int
+    written: int
     processor: float = 0
-    resident: dict[str, int] = field(default_factory=dict)
-    read: Counter[str] = field(default_factory=Counter)
-    written: Counter[str] = field(default_factory=Counter)
 
 
 @contextlib.contextmanager
-def measured(pid: int) -> Iterator[Used]:
-    """What the process and those that it starts use, by what they run; of each process as it was last seen."""
-    used = Used()
-    transferred: dict[int, tuple[str, int, int]] = {}
+def peaks(pid: int) -> Iterator[dict[str, int]]:
+    """The most resident bytes of the process and of those that it starts, by what they run."""
+    found: dict[str, int] = {}
     ended = threading.Event()
 
     def look() -> None:
@@ -165,19 +166,15 @@ def measured(pid: int) -> Iterator[Used]:
                     line = Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace")
                     kind = next((k for k in ("child_main", "packaging.worker", "dagster") if k in line), "others")
                     peak = _number(each, "status", "VmHWM") * 1024
-                    used.resident[kind] = max(used.resident.get(kind, 0), peak)
-                    transferred[each] = kind, _number(each, "io", "rchar"), _number(each, "io", "wchar")
+                    found[kind] = max(found.get(kind, 0), peak)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield used
+        yield found
     finally:
         ended.set()
         thread.join()
-        for kind, read, written in transferred.values():
-            used.read[kind] += read
-            used.written[kind] += written
 
 
 def _number(pid: int, file: str, name: str) -> int:
@@ -240,19 +237,13 @@ def main() -> int:
     print(f"  {'':<20} {more / unit_processor:.1f} times that of cp and sha256sum, {unit_processor:.2f} s")
     for kind, peak in sorted(used.resident.items()):
         print(f"  {kind:<20} {peak / 1e6:7.0f} MB resident, {(peak - size) / 1e6:+.0f} MB against the model")
-    times = {
-        kind: [
-            (now[kind] - then[kind]) / size for now, then in ((used.read, before.read), (used.written, before.written))
-        ]
-        for kind in sorted(used.read)
-    }
-    for kind, (read, written) in times.items():
-        print(f"  {kind:<20} reads the model {read:.1f} times, writes it {written:.1f} times")
+    read, written = (used.read - before.read) / size, (used.written - before.written) / size
+    print(f"  the model is read {read:.1f} times, written {written:.1f} times")
     if options.json:
         result = {
             "size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": used.resident,
             "processor": {"cp and sha256sum": unit_processor, "run": used.processor, "small model": before.processor},
-            "times read and written": times,
+            "times read and written": [read, written],
         }  # fmt: skip
         options.json.write_text(json.dumps(result, indent=1))
     return 0
