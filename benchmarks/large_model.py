@@ -144,8 +144,8 @@ class Bench:
 
 @dataclass
 class Used:
-    """The most resident bytes of a process, by what it runs; of all together the bytes that they read and wrote, and the
-    processor seconds."""
+    """The most resident bytes of a process, by what it runs. Of all together: the bytes that they read and wrote, and
+    the processor seconds."""
 
     resident: dict[str, int]
     read: int
