@@ -5,7 +5,8 @@
 `--kind`: dense (eight matrices), conv (convolutions of 9 MiB) or one (a single tensor). Memory is the most that one
 process had resident at a time (VmHWM in /proc), of the run's own process and of each that it started: to be within
 the model and 500 MB. How often the model is read and written counts what these processes read and write (/proc), less
-what they do for the small model before it, in which locking and building the component's environment is included.
+what they do for the small model before it. The same holds for the processor time, which does not depend on what else
+the machine does. A first run, which locks and builds the component's environment, is not counted.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,14 @@ class Bench:
         version = self.run([BIN / "edgepack", "model", "add", NAME, model]).strip().rpartition(":")[2]
         command = [BIN / "dagster", "asset", "materialize", "--select", "*", "--partition", f"{NAME}:{version}"]
         with (self.folder / "log").open("wb") as log:
+            before = processor_seconds()
             process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-            with measured(process.pid) as used:
-                process.wait()
+            with peaks(process.pid) as resident:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # Of a process that has ended, with its children.
+            used = Used(resident, read=_number(process.pid, "io", "rchar"), written=_number(process.pid, "io", "wchar"))
+            process.wait()
+            used.processor = processor_seconds() - before
         if process.returncode != 0:
             raise SystemExit((self.folder / "log").read_text()[-6000:])
         import dagster as dg
@@ -138,18 +144,19 @@ class Bench:
 
 @dataclass
 class Used:
-    """Of each kind of process: the most resident bytes of one, and the bytes that all of them read and wrote."""
+    """The most resident bytes of a process, by what it runs. Of all together: the bytes that they read and wrote, and
+    the processor seconds."""
 
-    resident: dict[str, int] = field(default_factory=dict)
-    read: Counter[str] = field(default_factory=Counter)
-    written: Counter[str] = field(default_factory=Counter)
+    resident: dict[str, int]
+    read: int
+    written: int
+    processor: float = 0
 
 
 @contextlib.contextmanager
-def measured(pid: int) -> Iterator[Used]:
-    """What the process and those that it starts use, by what they run; of each process as it was last seen."""
-    used = Used()
-    transferred: dict[int, tuple[str, int, int]] = {}
+def peaks(pid: int) -> Iterator[dict[str, int]]:
+    """The most resident bytes of the process and of those that it starts, by what they run."""
+    found: dict[str, int] = {}
     ended = threading.Event()
 
     def look() -> None:
@@ -159,24 +166,26 @@ def measured(pid: int) -> Iterator[Used]:
                     line = Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace")
                     kind = next((k for k in ("child_main", "packaging.worker", "dagster") if k in line), "others")
                     peak = _number(each, "status", "VmHWM") * 1024
-                    used.resident[kind] = max(used.resident.get(kind, 0), peak)
-                    transferred[each] = kind, _number(each, "io", "rchar"), _number(each, "io", "wchar")
+                    found[kind] = max(found.get(kind, 0), peak)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield used
+        yield found
     finally:
         ended.set()
         thread.join()
-        for kind, read, written in transferred.values():
-            used.read[kind] += read
-            used.written[kind] += written
 
 
 def _number(pid: int, file: str, name: str) -> int:
     rows = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     return next(int(row.split()[1]) for row in rows if row.startswith(name))
+
+
+def processor_seconds() -> float:
+    """Of all processes that were started from here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def descendants(pid: int) -> list[int]:
@@ -189,14 +198,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def reference(folder: Path) -> float:
-    """Seconds of `cp` and `sha256sum` of the same bytes."""
+def reference(folder: Path) -> tuple[float, float]:
+    """(seconds, processor seconds) of `cp` and `sha256sum` of the same bytes."""
     copy = folder.with_name("copy")
-    began = time.perf_counter()
+    began, before = time.perf_counter(), processor_seconds()
     subprocess.run(["cp", "-r", folder, copy], check=True)
     for file in folder.iterdir():
         subprocess.run(["sha256sum", file], check=True, capture_output=True)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began, processor_seconds() - before
     shutil.rmtree(copy)
     return seconds
 
@@ -214,28 +223,27 @@ def main() -> int:
         small, large = Path(name) / "small", Path(name) / "model"
         small.mkdir(), large.mkdir()
         write_model(small / "m.onnx", 1, "dense", False)
+        bench.package(small)
         _, before = bench.package(small)
         write_model(large / "m.onnx", options.mebibytes, options.kind, options.external)
         size = sum(file.stat().st_size for file in large.iterdir())
-        unit = reference(large)
+        unit, unit_processor = reference(large)
         seconds, used = bench.package(large)
     print(f"model of {size / 1e6:.0f} MB; cp and sha256sum of it: {unit:.2f} s")
     for step, taken in seconds.items():
         print(f"  {step:<20} {taken:7.2f} s  {taken / unit:6.1f} of these")
+    more = used.processor - before.processor
+    print(f"  {'processor':<20} {used.processor:7.2f} s, {more:.2f} s more than for a small model")
+    print(f"  {'':<20} {more / unit_processor:.1f} times that of cp and sha256sum, {unit_processor:.2f} s")
     for kind, peak in sorted(used.resident.items()):
         print(f"  {kind:<20} {peak / 1e6:7.0f} MB resident, {(peak - size) / 1e6:+.0f} MB against the model")
-    times = {
-        kind: [
-            (now[kind] - then[kind]) / size for now, then in ((used.read, before.read), (used.written, before.written))
-        ]
-        for kind in sorted(used.read)
-    }
-    for kind, (read, written) in times.items():
-        print(f"  {kind:<20} reads the model {read:.1f} times, writes it {written:.1f} times")
+    read, written = (used.read - before.read) / size, (used.written - before.written) / size
+    print(f"  the model is read {read:.1f} times, written {written:.1f} times")
     if options.json:
         result = {
             "size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": used.resident,
-            "times read and written": times,
+            "processor": {"cp and sha256sum": unit_processor, "run": used.processor, "small model": before.processor},
+            "times read and written": [read, written],
         }  # fmt: skip
         options.json.write_text(json.dumps(result, indent=1))
     return 0

@@ -134,7 +134,7 @@ class KerasConversion(Conversion):
             signatures = read_signatures(self.original.path, self.original.name)
             refuse_call(self.original.name, signatures, settings.signature)
             [entered] = signatures[settings.signature].inputs.values()
-            _refuse_open_sizes(self.original.name, entered.shape)
+            _refuse_shape(self.original.name, entered.shape)
             return None
         subject = f"reading {self.original.name}"
         job = side_job(component, work, _READS_HDF5, {"model": self.original.path})
@@ -153,7 +153,7 @@ class KerasConversion(Conversion):
                 f"{name}: it needs classes or functions that are not Keras' own ({_listed(described.custom)}): name "
                 "the Python files that define them under code_paths"
             )
-        _refuse_open_sizes(name, described.shape)
+        _refuse_shape(name, described.shape)
 
     def _known_pixels(
         self, described: Described | None, job: SideJob, loading: Mapping[str, Any], jobs: SideJobs
@@ -171,8 +171,15 @@ class KerasConversion(Conversion):
         return {"source": f"the model's own {pixels.by}", "input": given, "labels": None, "notes": []}
 
 
-def _refuse_open_sizes(name: str, shape: tuple[int | None, ...] | None) -> None:
-    if shape is not None and None in shape[1:]:
+def _refuse_shape(name: str, shape: tuple[int | None, ...] | None) -> None:
+    if shape is None:
+        return  # TensorFlow must tell
+    if len(shape) != 4:
+        raise ModelError(
+            f"{name}: its input is {shape_text(shape)}, not batch, height, width and channels: it takes no images, so "
+            "it is no image classifier"
+        )
+    if None in shape[1:]:
         raise ModelError(
             f"{name}: its input is {shape_text(shape)}: height, width and channels are not all fixed, and a "
             "TensorFlow Lite file is for one size; save the model with a fixed one, as Input(shape=(224, 224, 3))"

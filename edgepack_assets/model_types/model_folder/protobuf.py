@@ -1,4 +1,5 @@
-"""Reads fields of a protobuf file from its bytes: within bounds, and without building what they describe.
+"""Reads fields of a protobuf file from its bytes, within bounds and without building what they describe; and writes
+fields.
 
 The file is not trusted. Which numbers mean what is for the modules of the formats to know.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from edgepack_assets.errors import ModelError
 
@@ -15,6 +16,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_FIELDS = 10_000_000
 """Fields that are looked at: a network of a hundred thousand nodes has about two million."""
 _LONGEST_TEXT = 1_000
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,28 @@ class ProtobufReader:
                 return value, position
             shift += 7
         raise self.refused(f"the number before byte {position} has no end: it may be cut short")
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def with_length(tag: bytes, content: bytes) -> bytes:
+    """A field of text, bytes or a message."""
+    return tag + varint(len(content)) + content
+
+
+def copy_part(source: IO[bytes], start: int, stop: int, target: IO[bytes]) -> None:
+    """Copy the bytes from `start` to `stop`. Raises ModelError if they are not all there."""
+    source.seek(start)
+    while start < stop:
+        piece = source.read(min(_PIECE, stop - start))
+        if not piece:
+            raise ModelError(f"{getattr(source, 'name', 'a file')}: was cut short while it was read")
+        target.write(piece)
+        start += len(piece)
