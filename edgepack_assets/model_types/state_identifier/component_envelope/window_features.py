@@ -25,7 +25,7 @@ def floors(rows: "np.ndarray") -> "list[float]":
     return [
         *small,
         *np.full(2 * len(small), 0.05),
-        *np.full(len(small), 0.005),
+        *np.full(len(small), 0.02),
         *(small[:-1] + small[1:]),
         *np.full(len(small), 0.02),
     ]
