@@ -21,10 +21,11 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Certainty, Reference
-from edgepack_assets.tasks.intervals import Difference, Interval, differences, intervals, worst_slices
+from edgepack_assets.tasks.intervals import differences, intervals, worst_slices
 from edgepack_assets.tasks.package_history import model_version_of, references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded, answers_to, recorded
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 SAMPLES = "samples"
 """The part of a metrics artefact that holds them."""

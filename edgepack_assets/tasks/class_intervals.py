@@ -207,4 +207,5 @@ def _adjusted_rand(truth: Integers, states: Integers, weights: Integers) -> Floa
     both = pairs(together.ravel())
     expected = of_labels * of_states / np.maximum(1, total * (total - 1) / 2)
     room = (of_labels + of_states) / 2 - expected
-    return np.divide(both - expected, room, out=np.ones_like(room), where=room != 0)
+    found: Floats = np.divide(both - expected, room, out=np.ones_like(room), where=room != 0)
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.gate_settings import GateSettings, SliceSettings
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
-from edgepack_assets.tasks.intervals import Difference, Interval
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 _ROUNDING = 1e-12
 """Share of a bound that adding and subtracting may be off."""

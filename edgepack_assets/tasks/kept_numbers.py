@@ -39,6 +39,7 @@ from edgepack_assets.tasks.predecessor import (
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE
 
 STATES, CLASSES = "states keep their numbers", "classes keep their numbers"
+NAMES = "states keep their names"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def numbers_report(
             known = recorded(predecessor, context)
             if name == STATES:
                 found = _rows_of_states(key, cross_table, inspection, known, predecessor, context)
+                found += _rows_of_names(key, inspection, payload_data, known, predecessor, context)
             else:
                 found = _rows_of_classes(key, cross_table, inspection, payload_data, known, predecessor, context)
         except TransientError:
@@ -149,6 +151,25 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
             CheckRow("states that both answer", False, f"none for {listed(match.unproven)}", wanted, where, warns=True)
         )
     return rows
+
+
+def _rows_of_names(  # noqa: PLR0917 - both packages, and what is known of them
+    key: ModelKey, inspection: Mapping[str, Any], payload_data: Artefact, known: Recorded | None,
+    predecessor: Predecessor, context: TaskContext,
+) -> list[CheckRow]:  # fmt: skip
+    """What states are called may be corrected, so another name only warns."""
+    if known is None:
+        return []
+    implementation = context.model_type(key)
+    names = implementation.category_names(open_payload(payload_data, context), inspection)
+    there = context.store.read_json(known.config_package.parts["inspection"])
+    earlier = implementation.category_names(open_payload(known.payload_data, context), there)
+    changed = [
+        f"state {state} is {names[state]} now, was {earlier[state]}"
+        for state in sorted(names.keys() & earlier.keys()) if names[state] != earlier[state]
+    ]  # fmt: skip
+    wanted = "the names of the package before"
+    return [CheckRow(NAMES, False, "; ".join(changed[:20]), wanted, predecessor.in_use, warns=True)] if changed else []
 
 
 def _rows_of_classes(  # noqa: PLR0917 - both packages, and what is known of them

@@ -68,7 +68,7 @@ def is_share(values: Floats) -> bool:
 
 
 def wilson(share: float, count: int, level: float) -> tuple[float, float]:
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]  # scipy has no types
 
     found = stats.binomtest(round(share * count), count).proportion_ci(confidence_level=level, method="wilson")
     return float(found.low), float(found.high)

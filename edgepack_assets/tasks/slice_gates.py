@@ -18,7 +18,8 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.certainty import samples_of, samples_of_package
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import TOO_FEW, Reference, bounds
-from edgepack_assets.tasks.intervals import Difference, Interval, differences, intervals, of_many, slices_of
+from edgepack_assets.tasks.intervals import differences, intervals, of_many, slices_of
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 _ROUNDING = 1e-12
 

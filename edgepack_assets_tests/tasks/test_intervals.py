@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, precision_recall_fscore_support
 
 from edgepack_assets.model_types.samples import Samples, StoredSamples, as_json
-from edgepack_assets.tasks.intervals import Difference, Interval, differences, intervals, worst_slices
+from edgepack_assets.tasks.intervals import differences, intervals, worst_slices
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 MACRO = {"precision": "precision", "recall": "recall", "f1": "f1"}
 

@@ -200,6 +200,14 @@ def test_the_package_in_production_is_the_one_before(plant: Plant) -> None:
     assert all_pass(plant.report(3, STATES).rows)
 
 
+def test_another_name_of_a_state_is_said(plant: Plant) -> None:
+    plant.packaged(1, STATES, inspection={**CLUSTERS, "state_names": {"0": "idle", "1": "running"}})
+    report = plant.report(2, STATES, inspection={**CLUSTERS, "state_names": {"1": "overload", "2": "running"}})
+    assert [(row.passed, row.warns) for row in report.rows] == [(True, False), (False, True)]
+    assert report.rows[1].found == "state 1 is overload now, was running"
+    assert len(plant.report(2, STATES).rows) == 1
+
+
 def test_of_several_lines_each_keeps_its_numbers(plant: Plant) -> None:
     for version, answers in ((1, STATES), (2, PERMUTED), (3, STATES)):
         plant.packaged(version, answers)

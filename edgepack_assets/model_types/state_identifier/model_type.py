@@ -202,8 +202,9 @@ class StateIdentifier(ModelType):
         return scoring.states_of(inspection)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
-        """State of a classifier -> its class."""
-        return {str(state): name for state, name in (scoring.class_names(inspection) or {}).items()}
+        """State of a classifier -> its class; of others -> its name, of those that have one."""
+        names = scoring.class_names(inspection) or state_names.names_of(inspection)
+        return {str(state): name for state, name in names.items()}
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Whether the model is as configured, has the metrics that the gates name, and the states that have names."""

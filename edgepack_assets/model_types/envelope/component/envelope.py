@@ -74,6 +74,7 @@ def _together(features: "np.ndarray", floors: "list[float]") -> "dict[str, Any]"
     size = len(centre)
     independent = min(0.5, _SHRINKING * size / len(features))
     covariance = (1 - independent) * scaled.T @ scaled / len(features) + independent * np.eye(size)
+    covariance += np.diag((np.asarray(floors) / 2 / spread) ** 2)  # what means nothing, as noise of each feature
     variances, directions = np.linalg.eigh(covariance)
     axes = directions / np.sqrt(np.maximum(variances, _LEAST_VARIANCE))
     return {"centre": _rounded(centre), "spread": _rounded(spread), "axes": _rounded(axes)}

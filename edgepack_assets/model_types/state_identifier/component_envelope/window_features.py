@@ -25,7 +25,7 @@ def floors(rows: "np.ndarray") -> "list[float]":
     return [
         *small,
         *np.full(2 * len(small), 0.05),
-        *np.full(len(small), 0.005),
+        *np.full(len(small), 0.02),
         *(small[:-1] + small[1:]),
         *np.full(len(small), 0.02),
     ]
@@ -41,7 +41,7 @@ def window_features(rows: "np.ndarray") -> "np.ndarray":
     spread = np.log(rows.std(axis=0) + least)
     steps = np.abs(np.diff(rows, axis=0)) if len(rows) > 1 else np.zeros_like(rows)
     roughness = np.log(steps.mean(axis=0) + least)
-    repeated = (steps == 0).mean(axis=0)
+    repeated = ((steps == 0) & ~missing[-len(steps) :]).mean(axis=0)
     return np.concatenate([level, spread, roughness, missing.mean(axis=0), np.diff(level), repeated])
 
 
