@@ -2,8 +2,8 @@
 
 A run's process is watched by the code server that started it. If that is gone too (the machine was switched off, the
 whole of `dagster dev` was killed), Dagster's own launcher leaves the run under way for ever, with one of the few
-places of `max_concurrent_runs`. This one can be asked about it, so run monitoring marks the run as failed, or has a
-run whose work is a job on another machine followed by a new process (`max_resume_run_attempts`).
+places of `max_concurrent_runs`. This one can be asked about it, so run monitoring marks the run as failed. A run whose
+work is a job on another machine is not lost: a new process follows the job.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import sys
 from collections import Counter
 from typing import Any
 
-from dagster import DagsterRun
+from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, ResumeRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
@@ -24,6 +25,9 @@ from edgepack_assets.text_format import counted
 
 LOST_AFTER = 3
 """How many times in a row nobody knows of a run before it is lost: a busy code server may be slow to answer."""
+MOST = 3
+"""How many times a new process follows a run's job."""
+FOLLOWED = "The run's process is gone: a new one follows its job"
 _ANSWER = 10
 
 
@@ -47,7 +51,10 @@ class WatchedRunLauncher(DefaultRunLauncher):
         self._resumed = [process for process in self._resumed if process.poll() is None]
         alive = is_alive(run)
         if alive is False:
-            return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+            is_resumed = self._resume_by_ourselves(run)
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING if is_resumed else WorkerStatus.FAILED, "its process is gone"
+            )
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if alive or client is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -79,10 +86,28 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def resume_run(self, context: ResumeRunContext) -> None:
         """Have a new process follow the run's job. A run whose work was done here is marked as failed."""
-        run, origin = context.dagster_run, context.job_code_origin
-        if not is_followed(run) or origin is None:
+        run = context.dagster_run
+        if is_followed(run) and run.job_code_origin is not None:
+            self._follow(run, run.job_code_origin)
+        else:
             self._instance.report_run_failed(run, "The run's process is gone, and its work with it.")
-            return
+
+    def _resume_by_ourselves(self, run: DagsterRun) -> bool:
+        """Have a new process follow the job of a run, where Dagster resumes none (`max_resume_run_attempts`, which is 0
+        by default, changes what becomes of other runs too). False if that is no use."""
+        origin, now = run.job_code_origin, self._instance.get_run_by_id(run.run_id)
+        if now is None or now.status is not DagsterRunStatus.STARTED:  # it has ended just now, and its process with it
+            return False
+        if origin is None or not self.supports_resume_run or self._instance.run_monitoring_max_resume_run_attempts:
+            return False
+        events = self._instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+        if sum(event.dagster_event is not None and event.dagster_event.message == FOLLOWED for event in events) >= MOST:
+            return False
+        self._instance.report_engine_event(FOLLOWED, run)
+        self._follow(run, origin)
+        return True
+
+    def _follow(self, run: DagsterRun, origin: JobPythonOrigin) -> None:
         arguments = ResumeRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
         # Dagster's own form of this command needs `dagster` on the daemon's PATH.
         command = [origin.executable_path, "-m", "dagster", "api", "resume_run", serialize_value(arguments)]

@@ -23,6 +23,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import CONFIG_VARIABLE
+from edgepack_assets.defs.run_launcher import FOLLOWED
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets_tests.azure.certificates import write_certificates
@@ -42,7 +43,6 @@ REEXECUTION = """mutation Again($run: String!) {
 BACKFILL = """mutation Backfill($key: String!) {
   launchPartitionBackfill(backfillParams: {assetSelection: [{path: ["payload_data"]}], partitionNames: [$key]}) {
     ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-RESUMED = "Launching a new run worker to resume run"
 
 
 class Site:
@@ -58,7 +58,7 @@ class Site:
         (folder / "edgepack.yaml").write_text(yaml.safe_dump(config))
         shipped = yaml.safe_load((PROJECT / "docs" / "dagster.production.yaml").read_text())
         del shipped["compute_logs"]
-        shipped["run_monitoring"] |= {"poll_interval_seconds": 2, "max_resume_run_attempts": 3}
+        shipped["run_monitoring"]["poll_interval_seconds"] = 2
         (folder / "dagster.yaml").write_text(yaml.safe_dump(shipped))
         with self.instance() as instance:  # two processes that make the tables at once get in each other's way
             instance.get_runs()
@@ -172,7 +172,7 @@ def test_jobs_of_a_plant_survive_the_loss_of_its_machine(site: Site) -> None:
     site.wait_until("the backfill", has_status(SUCCESS, version=cheap.GOOD, **{"dagster/backfill": backfill}))
 
     with site.instance() as instance:
-        assert messages(instance, slow).count(RESUMED) == 1
+        assert messages(instance, slow).count(FOLLOWED) == 1
         for asset in ("payload_data", "deployment_package"):
             wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[f"press:{cheap.SLOW}"])
             assert len(instance.fetch_materializations(wanted, limit=5).records) == 1

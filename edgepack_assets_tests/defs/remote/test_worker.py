@@ -10,11 +10,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import ResumeRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
 
 from edgepack_assets.defs.remote.worker import WORKER_TAG, is_alive, is_followed, worker
-from edgepack_assets.defs.run_launcher import WatchedRunLauncher
+from edgepack_assets.defs.run_launcher import MOST, WatchedRunLauncher
 
 
 def run_with(tag: str, run_id: str = "run-1") -> DagsterRun:
@@ -93,6 +95,33 @@ def test_the_health_of_a_run_is_that_of_who_follows_its_job(instance: dg.Dagster
     known = instance.get_run_by_id(run.run_id)
     assert known is not None
     assert instance.run_launcher.check_run_worker_health(known).status is WorkerStatus.FAILED
+
+
+@pytest.mark.parametrize("attempts", [0, 3])
+def test_a_lost_process_is_replaced_a_few_times(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """By ourselves, unless Dagster does it. Python without the code of the run ends at once, each time."""
+    monkeypatch.setattr(type(instance), "run_monitoring_max_resume_run_attempts", attempts)
+    repository = RepositoryPythonOrigin(sys.executable, ModuleCodePointer("no_such_module", "defs", None), None, [], {})
+    run = instance.create_run_for_job(
+        nothing, status=dg.DagsterRunStatus.STARTED, job_code_origin=JobPythonOrigin("nothing", repository)
+    )
+    gone = worker(run.run_id).split(" ")
+    gone[2] = "1"
+    said = []
+    for _ in range(MOST + 1):
+        instance.add_run_tags(run.run_id, {WORKER_TAG: " ".join(gone)})
+        known = instance.get_run_by_id(run.run_id)
+        assert known is not None
+        said.append(instance.run_launcher.check_run_worker_health(known).status)
+    followed = [] if attempts else [WorkerStatus.RUNNING] * MOST
+    assert said == [*followed, *[WorkerStatus.FAILED] * (MOST + 1 - len(followed))]
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WatchedRunLauncher)
+    for process in launcher._resumed:
+        process.kill()
+        process.wait()
 
 
 def test_a_run_of_the_command_line_can_be_cancelled_if_it_is_a_job(instance: dg.DagsterInstance) -> None:
