@@ -21,7 +21,7 @@ from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.defs import instance as dagster_home
-from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.errors import EdgepackError, InfrastructureError, TransientError
 from edgepack_assets.filesystem.atomic_files import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import approval, open_registry
@@ -253,7 +253,7 @@ def _add_partitions_of(model_version: RegisteredVersion, settings: Settings) -> 
     try:
         new = dagster_home.add_partitions(keys)
     except EdgepackError as error:
-        raise EdgepackError(
+        raise InfrastructureError(
             f"{model_version} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
         ) from error
     for key in new:

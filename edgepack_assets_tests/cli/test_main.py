@@ -224,7 +224,7 @@ def test_a_home_of_the_users_own_is_used_and_left_alone(
 ) -> None:
     home = tmp_path / "my home"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    refused = run("model", "add", "press_model", "model", exit_code=1)
+    refused = run("model", "add", "press_model", "model", exit_code=3)
     assert refused.stdout == "press_model:1\n"
     assert f"DAGSTER_HOME names {home}, which is not a folder" in refused.stderr
     assert "press_model:1 is registered" in refused.stderr

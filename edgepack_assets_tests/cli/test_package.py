@@ -149,9 +149,9 @@ def test_promote_and_rollback_say_what_they_did(registry: LocalRegistry) -> None
         (["lst"], 2, "'lst' is no model version and no package of"),
         (["press:1", "--output-file", "/proc/none/x"], 2, "--output-file: /proc/none/x cannot be written"),
         (
-            ["run", "press:1", "edgepack.yaml", "--output-file", "/proc/x.csv"],
+            ["run", "press:1", "edgepack.yaml", "--output-file", "edgepack.yaml/x.csv"],
             2,
-            "/proc/x.csv cannot be written: /proc",
+            "edgepack.yaml is not a folder that you may write to",
         ),
         (["compare", "press:1", "press:2", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml is not a folder"),
         (["show", "press:1", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml/x cannot be written"),
