@@ -25,6 +25,7 @@ from edgepack_assets.defs.kept_helpers import keeping_helpers
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
+from edgepack_assets.defs.sqlite_engines import kept_open
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_output import newest_line
@@ -128,7 +129,8 @@ def _execute(
     _FORWARDED.append(handler)
     try:
         config = {**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}}
-        run = _run(definitions.resolve_job_def(JOB), instance, request, config, order.run_id)
+        with kept_open():
+            run = _run(definitions.resolve_job_def(JOB), instance, request, config, order.run_id)
     finally:
         _FORWARDED.remove(handler)
     outcome = outcome_of(instance, run)
