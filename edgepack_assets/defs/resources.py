@@ -15,7 +15,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
-from edgepack_assets.defs.sqlite_engines import share_engines
+from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
@@ -104,10 +104,11 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
         if context.log is not None and (said := other_home(config_file)) is not None:
             context.log.info(said)
         opened = EdgepackResource(config_file)
-        try:
-            opened.begin(context.run)
-            yield opened
-        finally:
-            opened.close()
+        with kept_open():
+            try:
+                opened.begin(context.run)
+                yield opened
+            finally:
+                opened.close()
 
     return edgepack

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
 from edgepack_assets.defs import sqlite_engines
-from edgepack_assets.defs.sqlite_engines import share_engines
+from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 
 STORAGES = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 
@@ -55,3 +57,34 @@ def test_only_an_engine_that_keeps_no_connection_is_shared(tmp_path: Path) -> No
     other = create_engine(url, poolclass=NullPool)
     assert type(engine) is type(other)
     assert engine.url == other.url
+
+
+def test_a_run_keeps_its_databases_open_and_leaves_none(tmp_path: Path) -> None:
+    share_engines()
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        index = tmp_path / "history" / "runs" / "index.db"
+        log = index.with_name("index.db-wal")
+        instance.add_dynamic_partitions("models", ["before"])
+        assert not log.exists()
+        with kept_open(), kept_open():  # a run inside of the process that makes several
+            instance.add_dynamic_partitions("models", ["within"])
+            assert log.stat().st_size
+            assert instance.has_dynamic_partition("models", "within")
+        assert not log.exists()
+        assert instance.has_dynamic_partition("models", "within")
+        assert not [link for link in os.scandir("/proc/self/fd") if os.path.realpath(link).startswith(str(index))]
+
+
+def test_a_process_that_is_killed_loses_no_event(tmp_path: Path) -> None:
+    share_engines()
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("models", ["before"])
+    child = os.fork()
+    if child == 0:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, kept_open():
+            for number in range(20):
+                instance.add_dynamic_partitions("models", [f"within-{number}"])
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert len(instance.get_dynamic_partitions("models")) == 21
