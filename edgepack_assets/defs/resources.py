@@ -15,6 +15,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
+from edgepack_assets.defs.model_partitions import run_of
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError
@@ -104,7 +105,8 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
         if context.log is not None and (said := other_home(config_file)) is not None:
             context.log.info(said)
         opened = EdgepackResource(config_file)
-        with kept_open():
+        partition = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
+        with kept_open(), run_of(partition):
             try:
                 opened.begin(context.run)
                 yield opened

@@ -15,27 +15,10 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, all_pass, in_words
 from edgepack_assets.defs.failures import PlainFailure, as_dagster_failure
 from edgepack_assets.defs.io_manager import MADE_FROM
+from edgepack_assets.defs.model_partitions import MODELS
 from edgepack_assets.errors import CheckFailedError
-from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.partitions import ModelKey
 
-
-class _Models(dg.DynamicPartitionsDefinition):
-    """Dagster asks the database some fifty times in a run whether the run's only partition exists."""
-
-    _found = ""
-
-    def get_partition_keys_in_range(self, partition_key_range: dg.PartitionKeyRange) -> Sequence[str]:
-        """As Dagster's own, but the key that was found last is not looked up again."""
-        only = partition_key_range.start
-        if only != partition_key_range.end:
-            return super().get_partition_keys_in_range(partition_key_range)
-        if only != _Models._found:
-            super().get_partition_keys_in_range(partition_key_range)
-            _Models._found = only
-        return [only]
-
-
-MODELS = _Models(name=PARTITIONS_NAME)
 IO_MANAGER = "artefact_io"
 ARTEFACT = dg.PythonObjectDagsterType(Artefact, name="Artefact", description=Artefact.__doc__)
 GROUP = "edge_packaging"
