@@ -55,5 +55,6 @@ def png(figure: Figure) -> bytes:
         text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.dpi = 110
-    FigureCanvasAgg(figure).print_png(buffer)  # `savefig` draws twice: for the layout, and then once more
+    # `savefig` draws twice: for the layout, and then once more
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -146,7 +146,7 @@ def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int 
     end are passed over unread. Raises ComponentError on what is no JSON: results were written by a child that is not
     trusted."""
     # A gzip file's own readline takes longer than parsing what is read.
-    with gzip.open(path, "rb") as unpacked, io.BufferedReader(unpacked, _BUFFER) as stream:  # type: ignore[type-var]
+    with gzip.open(path, "rb") as unpacked, io.BufferedReader(unpacked, _BUFFER) as stream:
         for number, line in enumerate(stream):
             if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
                 continue
