@@ -18,9 +18,8 @@ from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.environments.environment import idle_environments, remove_environment
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.operations.garbage import find_garbage
-from edgepack_assets.operations.lock_usage import damaged_models
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import damaged_in_words
+from edgepack_assets.registry.base import DamagedVersion, damaged_in_words
 from edgepack_assets.text_format import counted, format_age, format_size, format_table
 
 if TYPE_CHECKING:
@@ -157,8 +156,9 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     gone = [environment.folder for environment in idle]
     registry = open_registry(settings)
     unread: list[CorruptError] = []
-    garbage = find_garbage(store, registry, environments, grace, without=gone, damaged=unread)
-    if damaged := damaged_models(registry):
+    damaged: list[DamagedVersion] = []
+    garbage = find_garbage(store, registry, environments, grace, without=gone, damaged=unread, damaged_versions=damaged)
+    if damaged:
         click.echo(damaged_in_words(damaged), err=True)
     if unreadable := [str(each) for each in damaged if not each.tags_are_known]:
         click.echo(f"every lock is kept with its wheels: {', '.join(unreadable)} may need any of them", err=True)
@@ -184,6 +184,6 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if unread:
         raise CorruptError(
             "; ".join(dict.fromkeys(map(str, unread)))
-            + ". Every artefact and lock is kept, as a damaged one may need any of them. If its partition is not "
-            "needed any more, delete its manifest"
+            + ". Every artefact and lock is kept, as what is damaged may need any of them. A manifest whose partition "
+            "is not needed any more may be deleted"
         )

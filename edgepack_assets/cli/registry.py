@@ -126,7 +126,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
             if archived:
                 entries += registry.archived(kind, each)
                 continue
-            versions, damaged = registry.versions(kind, each), registry.damaged(kind, each)
+            versions, damaged = registry.versions_and_damaged(kind, each)
             entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
         if name is not None and not entries and not archived:
             latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
@@ -347,9 +347,11 @@ def sync() -> None:
     settings = load_settings()
     registry = open_registry(settings)
     names = sorted({entry.model_name for entry in settings.model_types.values()})
-    keys = [key for name in names for key in _keys(registry.versions(Kind.MODEL, name), settings)]
+    keys = []
     for name in names:
-        if damaged := registry.damaged(Kind.MODEL, name):
+        versions, damaged = registry.versions_and_damaged(Kind.MODEL, name)
+        keys += _keys(versions, settings)
+        if damaged:
             click.echo(damaged_in_words(damaged), err=True)
     new = dagster_home.add_partitions(keys)
     for key in new:

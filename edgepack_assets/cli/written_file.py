@@ -17,7 +17,7 @@ class WrittenFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path. Nothing is made yet."""
-        file = Path(os.fsdecode(super().convert(value, param, ctx)))
+        file = Path(str(super().convert(value, param, ctx)))
         above = file.absolute().parent
         while not above.exists() and above != above.parent:
             above = above.parent

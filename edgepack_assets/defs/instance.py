@@ -145,14 +145,15 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     InfrastructureError."""
     from dagster import DagsterInstance
 
-    from edgepack_assets.defs.lean_dagster import held_open
+    from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 
+    share_engines()
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(kept_open())
             with _locked(folder):
                 instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
                 instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
-                stack.enter_context(held_open(instance))
             yield instance
     except EdgepackError:
         raise

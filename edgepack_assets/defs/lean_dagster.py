@@ -149,26 +149,6 @@ def _head(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def held_open(instance: DagsterInstance) -> Iterator[None]:
-    """Keep the SQLite files of an instance open, if it has such files.
-
-    Dagster closes its connection after each query. Whoever closes the last one of a file moves what was written into
-    it, and waits for the disk three times. With a connection that stays, that happens once, at the end."""
-    from dagster._core.storage.event_log import SqliteEventLogStorage
-    from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-    from dagster._core.storage.runs import SqliteRunStorage
-    from sqlalchemy import make_url
-
-    events, runs = instance.event_log_storage, instance.run_storage
-    with contextlib.ExitStack() as stack:
-        if isinstance(events, SqliteEventLogStorage):
-            stack.enter_context(_open(Path(events.path_for_shard(INDEX_SHARD_NAME))))
-        if isinstance(runs, SqliteRunStorage):
-            stack.enter_context(_open(Path(make_url(runs._conn_string).database or "")))
-        yield
-
-
-@contextlib.contextmanager
 def run_file(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     """Make the SQLite file with the events of a new run, and keep it open too. Its tables are those of the index."""
     from dagster._core.storage.event_log import SqliteEventLogStorage

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgepack_assets.defs.instance import MODULE, MODULE_VARIABLE
 from edgepack_assets.defs.jobs import JOB
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
 from edgepack_assets.errors import InfrastructureError
 from edgepack_assets.masking import without_credentials
+from edgepack_assets.partitions import PARTITION_TAG
 
 if TYPE_CHECKING:
     from edgepack_assets.defs.package_runs import PackageRequest

@@ -79,9 +79,8 @@ def environment_for(
     Raises EnvironmentBuildError if there is no such Python or a wheel cannot be installed, CorruptError if a
     wheel is gone or damaged.
     """
-    _, interpreter = find_python(lock.python, settings.pythons)
-    folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
-    environment = Environment(folder, folder / "bin" / "python", lock, kept=True)
+    environment, interpreter = _place(lock, settings)
+    folder = environment.folder
     with disk_errors(folder):
         _hold(folder)
         if _fault(environment) is None:
@@ -96,6 +95,21 @@ def environment_for(
             _build(environment, interpreter, store, settings)
             _hold(folder)
     return replace(environment, kept=False, note=fault)
+
+
+def kept_environment(lock: Lock, settings: RuntimeSettings) -> Environment | None:
+    """The environment of a lock, if it is ready; it is not built. Raises EdgepackError."""
+    environment, _ = _place(lock, settings)
+    with disk_errors(environment.folder, "read"):
+        _hold(environment.folder)
+        return environment if _fault(environment) is None else None
+
+
+def _place(lock: Lock, settings: RuntimeSettings) -> tuple[Environment, Path]:
+    """Where the environment of a lock is, or will be, and the interpreter that it is for."""
+    _, interpreter = find_python(lock.python, settings.pythons)
+    folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
+    return Environment(folder, folder / "bin" / "python", lock, kept=True), interpreter
 
 
 def lock_of_environment(folder: Path) -> Lock | None:

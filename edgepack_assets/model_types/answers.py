@@ -145,6 +145,13 @@ def rows(answer: Any) -> list[CheckRow]:
     return answer  # type: ignore[no-any-return]
 
 
+def settings_and_rows(answer: Any) -> tuple[dict[str, Any], list[CheckRow]]:
+    """a JSON object and a list of CheckRows."""
+    if len(_is(answer, tuple)) != 2:
+        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+    return json_object(answer[0]), rows(answer[1])
+
+
 def _row(row: Any) -> None:
     for name, value in vars(_is(row, CheckRow)).items():
         _is(value, bool if name in ("passed", "warns") else str, f"a CheckRow with {name}")
@@ -374,7 +381,7 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
 
 def _samples(found: Samples, metric_names: frozenset[str]) -> None:
     count = len(found.records)
-    if stray := sorted({*found.values, *found.macro} - metric_names):
+    if stray := sorted({*found.values, *found.macro, *found.scaled} - metric_names):
         raise UnfitAnswerError(f"samples of {', '.join(stray)}, which is no metric")
     labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
     for name, values in {**found.values, **labels, **found.slices}.items():
@@ -384,5 +391,8 @@ def _samples(found: Samples, metric_names: frozenset[str]) -> None:
         for number in numbers:
             if not math.isfinite(number):
                 raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
+    for name, (of, factor, added) in found.scaled.items():
+        if of not in found.values or not math.isfinite(factor) or not math.isfinite(added):
+            raise UnfitAnswerError(f"samples of {name} that do not follow from values")
     if any(one >= other for one, other in pairwise(found.records)):
         raise UnfitAnswerError("samples whose records do not ascend")

@@ -46,8 +46,9 @@ def sweep_all_versions(tick: Tick) -> None:
     """Look at every version that the registry has."""
     began = time.monotonic()
     state, name = tick.state, tick.rules.model_name
-    versions = _valid_versions(tick, tick.registry.versions(Kind.MODEL, name))
-    if damaged := tick.registry.damaged(Kind.MODEL, name):
+    sound, damaged = tick.registry.versions_and_damaged(Kind.MODEL, name)
+    versions = _valid_versions(tick, sound)
+    if damaged:
         tick.decision.fault = CorruptError(damaged_in_words(damaged))
         tick.add_message(str(tick.decision.fault))
         if state.baseline is None:

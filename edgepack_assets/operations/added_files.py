@@ -45,7 +45,9 @@ def why_useless(kind: Kind, name: str, path: Path, tags: Mapping[str, str], sett
         entry = settings.model_type(key)
         try:
             if kind is Kind.MODEL:
-                model_type(entry.implementation).read_model(path, entry, f"reading {path}")
+                implementation = model_type(entry.implementation)
+                implementation.read_model(path, entry, f"reading {path}")
+                implementation.tag_settings(tags, entry, {}, f"tags of {path}")
                 return None
             reason = _of_raw_data(path, tags, entry)
         except EdgepackError as error:

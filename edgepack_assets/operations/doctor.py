@@ -164,12 +164,13 @@ def _compute(settings: Settings) -> Iterator[Finding]:
         if not compute.is_remote:
             continue
         workspace = settings.compute_workspace_of(name)
-        if (compute, workspace) in examined:
+        asked = compute, workspace, settings.plug_ins_of(name)
+        if asked in examined:
             continue
-        examined.append((compute, workspace))
+        examined.append(asked)
         from edgepack_assets.compute.azure_ml import check_compute
 
-        for step in check_compute(compute, workspace):
+        for step in check_compute(*asked):
             yield Finding("compute", step.step, step.ok, step.words)
 
 

@@ -57,11 +57,8 @@ def archive(  # noqa: PLR0917 - who archives what, when and why
     """Archive a package; False if it is already. Raises EdgepackError if a stage is in use, unless `force`."""
     if ARCHIVED in package.tags:
         return False
-    packages: list[RegisteredVersion | DamagedVersion] = [
-        *registry.versions(Kind.MODEL, package.name),
-        *registry.damaged(Kind.MODEL, package.name),
-    ]
-    moves = in_use(packages, package)
+    sound, damaged = registry.versions_and_damaged(Kind.MODEL, package.name)
+    moves = in_use([*sound, *damaged], package)
     if moves and not force:
         stages = " and ".join(str(move) for move in moves)
         raise EdgepackError(

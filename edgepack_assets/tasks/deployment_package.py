@@ -79,7 +79,7 @@ def deploy(
         overridden[package_tags.INTERFACE_CHANGE] = reason
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
-    expected = context.packaging.expected_contents(package, lock)
+    expected = context.kept_contents(validated.config_package) or context.packaging.expected_contents(package, lock)
     content = content_digest(expected)
     tags = {
         **_tags(key, validated, metrics, lock, run_tags, context),
@@ -93,7 +93,9 @@ def deploy(
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built = context.packaging.build_deployment_package(package, lock, context.store, name, stamp, work)
+            built = context.packaging.build_deployment_package(
+                package, lock, context.store, name, stamp, work, expected
+            )
             built_files = contents(built, stamp)
             if built_files != expected:
                 raise PackageError(
@@ -212,7 +214,7 @@ def _server_tags(config_package: Artefact, context: TaskContext) -> dict[str, st
 
 
 def _registered_rows(
-    registration: Registration, expected: dict[str, str], work: Path, context: TaskContext
+    registration: Registration, expected: Mapping[str, str], work: Path, context: TaskContext
 ) -> list[CheckRow]:
     """The rows of deployment_package.is_registered_as_built, from the registry's own bytes, which `view` holds
     against the registered digest.

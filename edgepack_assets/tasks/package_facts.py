@@ -101,13 +101,15 @@ def facts_of(
     if package is None and known is not None:
         raw = raw_data_of(known.payload_data)
         raw_data = f"{raw['name']}:{raw['version']}"
+    digests: Mapping[str, str] = {}
     with context.work_folder() as work:
         if known is not None:
+            digests = context.kept_contents(known.config_package) or {}
             path = context.store.fetch(known.config_package.parts["package"])
         else:
             assert package is not None
             path = registered_zip(package, work, context.registry)
-        contract, (files, wheels) = read_contract(path), component_files(path)
+        contract, (files, wheels) = read_contract(path), component_files(path, digests)
     requirements = _versions_of(wheels)
     if known is not None:
         requirements = {each.name: each.version for each in context.lock_of(known.config_package).packages}

@@ -110,7 +110,8 @@ def _before(
 
 
 def _packages(registry: Registry, name: str) -> list[RegisteredVersion | DamagedVersion]:
-    return [*registry.versions(Kind.MODEL, name), *registry.damaged(Kind.MODEL, name)]
+    sound, damaged = registry.versions_and_damaged(Kind.MODEL, name)
+    return [*sound, *damaged]
 
 
 def _after(at_work: StageMove | None, now: datetime) -> datetime:

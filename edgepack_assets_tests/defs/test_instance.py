@@ -25,7 +25,7 @@ from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets_tests.defs.sensors.test_new_models import Plant as SensorPlant
 
 KEYS = [ModelKey("press", version) for version in range(1, 31)]
-ADDERS = 16
+ADDERS = 8
 
 
 def keys_in(home: Path) -> list[str]:

@@ -64,9 +64,11 @@ def usual_inputs(entered: Mapping[str, Any]) -> list[dict[str, Any]]:
         pixels = [own, *(p for p in usual if p != own)]
     resize = {key: packaged[key] for key in ("resize", "shorter_side", "crop_fraction", "fill") if key in packaged}
     resizes = [resize, *(r for r in _RESIZES if r["resize"] != resize["resize"])]
-    orders = ["rgb", "bgr"] if colour else ["rgb"]
-    as_packaged = {**own, "channel_order": packaged["channel_order"], **resize}
-    tried = ({**p, "channel_order": order, **r} for r, p, order in itertools.product(resizes, pixels, orders))
+    orders: list[Mapping[str, Any]] = [{}]  # grey has none
+    if colour:
+        orders = [{"channel_order": order} for order in ("rgb", "bgr")]
+    as_packaged = {**own, **{key: packaged[key] for key in orders[0]}, **resize}
+    tried = ({**p, **order, **r} for r, p, order in itertools.product(resizes, pixels, orders))
     return [{**given, "interpolation": packaged["interpolation"]} for given in tried if given != as_packaged]
 
 

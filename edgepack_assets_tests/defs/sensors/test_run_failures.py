@@ -132,7 +132,6 @@ def plant(tmp_path: Path, hook: Hook, empty_storage: Path) -> Iterator[Plant]:
     shutil.copytree(empty_storage, home)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         instance.add_dynamic_partitions("models", [f"press:{version}" for version in range(1, 31)])
-        run_failures._silent_since.clear()
         yield Plant(tmp_path, instance, hook.url)
 
 
