@@ -74,7 +74,7 @@ def raw_data_versions(
     for looked, name in enumerate(names):
         if looked and time.monotonic() > end:
             start = name
-            messages.append(f"{len(names) - looked} model types are looked at first in the next tick")
+            messages.append(f"{counted(len(names) - looked, 'model type')} to be looked at first in the next tick")
             break
         caller = f"raw data of {name}"
         registry = BoundedRegistry(settings, caller, end, opened_by=_OPENED_BY)
