@@ -237,13 +237,9 @@ def _check_use(  # noqa: PLR0917 - what is added, and how
 
     if not using_types(kind, name, settings):
         key = "model_name" if kind is Kind.MODEL else "raw_data.name"
-        unused = f"no model type of {settings.file} has the {key} {name}"
-        if not force:
-            known = used_names(kind, settings)
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"they have {', '.join(known)}."
-            raise click.BadParameter(f"{unused}: {meant} --force registers it all the same", param_hint="NAME")
-        click.echo(f"{unused}: nothing will use it", err=True)
+        near = difflib.get_close_matches(name, used_names(kind, settings), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        click.echo(f"no model type of {settings.file} has the {key} {name}: nothing will use it{meant}", err=True)
     elif not force and path.exists() and (reason := why_useless(kind, name, path, tags, settings)) is not None:
         raise EdgepackError(f"{path} is not registered, as it could not be used (--force registers it):\n{reason}")
 

@@ -88,6 +88,16 @@ def partitions(home: Path) -> set[str]:
 # Models and data ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("noun", "name", "path", "meant"),
+    [("model", "pres_model", "model", "press_model"), ("data", "press_raww", "raw.parquet", "press_raw")],
+)
+def test_a_name_that_no_model_type_uses_is_said(plant: Path, noun: str, name: str, path: str, meant: str) -> None:
+    said = run(noun, "add", name, path).stderr
+    assert f"{name}: nothing will use it (did you mean {meant}?)" in said
+    assert "did you mean" not in run(noun, "add", "quite_different", path).stderr
+
+
 def test_a_model_is_added_listed_and_downloaded_and_dagster_knows_it(plant: Path) -> None:
     added = run("model", "add", "press_model", "model", "--tag", "lot=a=b", "--tag", "empty=")
     assert added.stdout == "press_model:1\n"
