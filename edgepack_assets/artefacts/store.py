@@ -24,11 +24,11 @@ from edgepack_assets.artefacts.backend import Backend, StoredFile
 from edgepack_assets.artefacts.blob_cache import BlobCache
 from edgepack_assets.artefacts.fsspec_backend import FsspecBackend
 from edgepack_assets.artefacts.local_backend import LocalBackend
-from edgepack_assets.artefacts.verified_files import VerifiedFiles
 from edgepack_assets.config.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
+from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.partitions import ModelKey
 
 REMOTE_RUNS = "remote_runs"
@@ -213,9 +213,22 @@ class ArtefactStore:
         keys = [PurePosixPath(path).stem for path in self._document_paths(kind)]
         return sorted(key for key in keys if key.startswith(prefix))
 
-    def named(self, kind: str) -> dict[str, Any]:
-        """Every document of a kind, by key. Reading them all does not count as using them."""
-        return {PurePosixPath(path).stem: self._read_document(path) for path in self._document_paths(kind)}
+    def named(self, kind: str, damaged: list[CorruptError] | None = None) -> dict[str, Any]:
+        """Every document of a kind, by key. Reading them all does not count as using them.
+
+        One that is not JSON raises CorruptError. With a list `damaged` the error is put there, and the others follow.
+        """
+        documents = {}
+        for path in self._document_paths(kind):
+            try:
+                documents[PurePosixPath(path).stem] = self._read_document(path)
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+            except CorruptError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return documents
 
     def _document_paths(self, folder: str) -> list[str]:
         paths = self._backend.list_paths(f"{self._backend.root}/{folder}")

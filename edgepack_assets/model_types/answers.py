@@ -34,6 +34,7 @@ from edgepack_assets.model_types.interface import (
     Variable,
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
+from edgepack_assets.text_format import counted
 
 _T = TypeVar("_T")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -385,7 +386,7 @@ def _samples(found: Samples, metric_names: frozenset[str]) -> None:
     labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
     for name, values in {**found.values, **labels, **found.slices}.items():
         if len(values) != count:
-            raise UnfitAnswerError(f"samples with {count} records and {len(values)} entries of {name}")
+            raise UnfitAnswerError(f"samples with {counted(count, 'record')} and {len(values)} entries of {name}")
     for name, numbers in {"records": found.records, **found.values, **labels}.items():
         for number in numbers:
             if not math.isfinite(number):

@@ -37,12 +37,12 @@ from edgepack_assets.packaging.stamp import COMPONENT
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.approval import check_still_approved
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
+from edgepack_assets.tasks.context import CONTENTS, SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
@@ -156,6 +156,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
         rows += [*implementation.inspection_rows(inspection, entry), *tag_rows]
         rows += renumbering.rows
+        contents = context.packaging.expected_contents(package, lock)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -173,6 +174,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 **failed_rows(rows),
             },
             made_from={"registered_model": digest},
+            observations={CONTENTS: context.store.put_json(contents)},
         )
         folders_shown = {each.name: each.folder for each in several} or {"": component}
         files = [

@@ -81,9 +81,9 @@ def find_predecessors(key: ModelKey, context: TaskContext) -> list[Predecessor]:
     EdgepackError if one cannot be read, or if it is not known which ones they are; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
-    damaged = context.registry.damaged(Kind.MODEL, name)
+    sound, damaged = context.registry.versions_and_damaged(Kind.MODEL, name)
     refuse_unread(damaged)
-    listed: list[_Package] = [*context.registry.versions(Kind.MODEL, name), *damaged]
+    listed: list[_Package] = [*sound, *damaged]
     chosen = _at_work(listed, entry.model_name, key, context.settings.lines)
     if not chosen and (before := _version_before(listed, entry.model_name, key)) is not None:
         chosen = [(*before, ())]

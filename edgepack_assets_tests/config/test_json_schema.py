@@ -161,6 +161,7 @@ model_types:
     output:
       name: logits
       scores: logits
+      classes: 12
     runtime: gpu
     gpu:
       max_batch_size: 4

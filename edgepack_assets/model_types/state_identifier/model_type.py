@@ -85,7 +85,7 @@ class StateIdentifier(ModelType):
     envelope_per = "window"
     inspection = Inspection
     preparation = WindowFeatures()
-    host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
+    host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet",)
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "joblib": ("joblib",),

@@ -95,7 +95,7 @@ class Envelope:
         self._scale = np.asarray(settings["scale"], dtype=np.float64)[:alone]
         self._reference = reference[:, :alone] / self._scale
         self._limit = float(settings["limit"])
-        self._turned = np.empty(0) if self._together is None else _turned(reference, self._together)
+        self._turned: Any = None if self._together is None else _turned(reference, self._together)
         self._last: Any = None
         self._repeated = 0
 
