@@ -99,7 +99,7 @@ class GateSettings(Section):
 
     worst: dict[str, SliceSettings] = Field(
         default_factory=dict,
-        description="How the records are divided (class, folder, hour, label), and what must hold in each part.",
+        description="How the records are divided, such as class, folder or hour, and what must hold in each part.",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """How sure metrics of classes and states are that are no means over records: averages over classes, and the adjusted
-Rand index of states and labels. Pure functions; those of the other metrics are in intervals.py.
+Rand index of states and the truth. Pure functions; those of the other metrics are in intervals.py.
 
-Images are drawn one by one, windows in stretches of consecutive ones.
+Records are drawn one by one; where they follow each other, in stretches of consecutive ones.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def of_agreement(samples: Samples, level: float) -> Interval | str:
 def agreement_difference(
     truth: Integers, old: Integers, new: Integers, samples: Samples, level: float
 ) -> Difference | str:
-    """How the adjusted Rand index differs from that of the states before, on the same windows. It is no mean, so no
-    single window gets better or worse."""
+    """How the adjusted Rand index differs from that of the states before, on the same records. It is no mean, so no
+    single record gets better or worse."""
     import numpy as np
 
     stretches = _stretches(truth, (old, new), samples)
@@ -158,13 +158,13 @@ def agreement_difference(
 
 
 def _stretches(truth: Integers, answers: Sequence[Integers], samples: Samples) -> tuple[Integers, Integers] | str:
-    """The different (label, state, ...) of records, and how often each stretch of consecutive records has them
+    """The different (truth, state, ...) of records, and how often each stretch of consecutive records has them
     (stretches x cells); why there are too few of these."""
     import numpy as np
 
     if not len(truth):
         return "no record was scored"
-    # A label or a state is alike for as long as the machine stays in it.
+    # The truth and a state are alike for as long as the machine stays in it.
     longest = max(
         stretch_of((each == value).astype(np.float64), samples)
         for each in (truth, *answers) for value in np.unique(each)[:_MOST_STATES]
@@ -202,10 +202,10 @@ def _adjusted_rand(truth: Integers, states: Integers, weights: Integers) -> Floa
         return found
 
     total = weights.sum(axis=1)
-    of_labels, of_states = pairs(truth), pairs(states)
+    of_truth, of_states = pairs(truth), pairs(states)
     _, together = np.unique(np.column_stack([truth, states]), axis=0, return_inverse=True)
     both = pairs(together.ravel())
-    expected = of_labels * of_states / np.maximum(1, total * (total - 1) / 2)
-    room = (of_labels + of_states) / 2 - expected
+    expected = of_truth * of_states / np.maximum(1, total * (total - 1) / 2)
+    room = (of_truth + of_states) / 2 - expected
     found: Floats = np.divide(both - expected, room, out=np.ones_like(room), where=room != 0)
     return found
