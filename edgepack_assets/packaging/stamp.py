@@ -207,7 +207,7 @@ def _entries(archive: zipfile.ZipFile, subject: str) -> dict[str, FileEntry]:
     return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
 
 
-def content_digest(digests: dict[str, str]) -> str:
+def content_digest(digests: Mapping[str, str]) -> str:
     """sha256 of `contents`: the identity of a package but for its stamp."""
     return hashlib.sha256(canonical_json(digests)).hexdigest()
 
