@@ -9,11 +9,14 @@ matter much. The idle day is extrapolated from `--seconds` under a real daemon w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
 import os
 import resource
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,6 +33,7 @@ from edgepack_assets.defs.sensors import registry_sensors
 
 FEW = 2
 DAY = 24 * 3600
+_STARTS = 45
 _TICKS_SHOWN = 20
 
 
@@ -101,24 +105,35 @@ def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str
 
 
 def idle(file: Path, seconds: float) -> dict[str, float]:
-    """A daemon with nothing to do: its processor time (with its code server), its ticks, and what they add."""
-    log = (file.parent / "daemon.log").open("w")
-    daemon = subprocess.Popen(
-        [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "edgepack_assets.definitions"],
-        env=environment(file), start_new_session=True, stdout=log, stderr=log,
-    )  # fmt: skip
-    try:
-        time.sleep(60)  # it starts, and reads the states
-        before, ticks_before = _group_seconds(daemon.pid), _ticks_of(file)
+    """A daemon and a code server with nothing to do: their processor time, their ticks, and what those add."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    served = {"location_name": "edgepack_assets", "host": "127.0.0.1", "port": int(port)}
+    workspace = file.parent / "workspace.yaml"
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": served}]}))
+    variables = environment(file)
+    module = variables.pop("DAGSTER_MODULE_NAME")
+    programs = Path(sys.executable).parent
+    code_server = [programs / "dagster", "code-server", "start", "-p", port, "-m", module, "--location-name",
+                   "edgepack_assets"]  # fmt: skip
+    with (file.parent / "daemon.log").open("w") as log, contextlib.ExitStack() as ended:
+        processes = []
+        for command in (code_server, [programs / "dagster-daemon", "run", "-w", workspace]):
+            started = subprocess.Popen(command, env=variables, start_new_session=True, stdout=log, stderr=log)
+            ended.callback(started.wait)
+            ended.callback(os.killpg, started.pid, signal.SIGKILL)  # in the background Dagster ignores SIGTERM
+            processes.append(started.pid)
+            time.sleep(_STARTS)  # the daemon finds the code server, and reads the states
+        before, ticks_before = [_group_seconds(each) for each in processes], _ticks_of(file)
         time.sleep(seconds)
-        spent, made = _group_seconds(daemon.pid) - before, _ticks_of(file)[len(ticks_before) :]
-    finally:
-        daemon.terminate()
-        daemon.wait(60)
-        log.close()
+        code, daemon = (_group_seconds(each) - spent for each, spent in zip(processes, before, strict=True))
+        made = _ticks_of(file)[len(ticks_before) :]
+    spent = code + daemon
     times = [at for at, _ in made]
     return {
         "core_percent": 100 * spent / seconds,
+        "code_server_percent": 100 * code / seconds,
         "day_cpu_s": spent / seconds * DAY,
         "ticks": len(made),
         "longest_gap_s": max((b - a for a, b in itertools.pairwise(times)), default=0.0),
@@ -173,7 +188,8 @@ def main() -> int:
         database = sum(file.stat().st_size for file in (many.parent / "home").rglob("*.db"))
         result["rows"] = {"database_bytes": database, "bytes_per_type": database / options.types}
         if options.seconds:
-            result["idle"] = idle(many, options.seconds)
+            result["idle_few"] = idle(few, options.seconds)
+            result["idle_many"] = idle(many, options.seconds)
     for part, values in result.items():
         print(f"{part:20}", ", ".join(f"{name} {value:,.3f}" for name, value in values.items()))
     if options.json:

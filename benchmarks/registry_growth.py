@@ -28,8 +28,9 @@ from pathlib import Path
 from edgepack_assets.artefacts.artefact import Artefact, Blob
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.operations.garbage import find_garbage
-from edgepack_assets.registry.base import Kind, latest
+from edgepack_assets.registry.base import IDENTITY, Kind, latest
 from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets.registry.tag_index import TagIndex
 
 NAME = "press"
 _MOST_NAMES = 50_000
@@ -42,6 +43,7 @@ def fill(folder: Path, start: int, count: int, blobs: int) -> None:
     """Put versions `start` to `count` and their artefacts there: to register them would take hours of waiting for the
     disk. What is the same in each is one file with many names."""
     model, numbers = folder / "registry" / "models" / NAME, folder / "registry" / "numbers" / f"models-{NAME}"
+    index = TagIndex(folder / "registry" / "index" / f"models-{NAME}")
     manifests = folder / "store" / "manifests" / "config_package" / NAME
     for place in (model, numbers, manifests, *(folder / "store" / "blobs" / f"{each:02x}" for each in range(256))):
         place.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,7 @@ def fill(folder: Path, start: int, count: int, blobs: int) -> None:
         for name, original in originals.items():
             os.link(original, model / str(version) / name)
         (numbers / str(version)).touch()
+        index.add_if_possible({version: dict.fromkeys(IDENTITY, str(version))})
         parts = {}
         for number in range(blobs):
             data = f"{version} {number}".encode()
@@ -79,6 +82,7 @@ def operations(folder: Path) -> dict[str, Callable[[], object]]:
         "latest": lambda: latest(registry, Kind.MODEL, NAME),
         "newest number (a tick)": lambda: registry.newest_version(Kind.MODEL, NAME),
         "get": lambda: registry.get(Kind.MODEL, NAME, 500),
+        "look for a package": lambda: registry.look_up(Kind.MODEL, NAME, dict.fromkeys(IDENTITY, "500")),
         "add": lambda: registry.register(Kind.MODEL, NAME, new, {}),
         "gc": lambda: find_garbage(store, registry, folder / "environments", -1),
     }

@@ -63,6 +63,7 @@ OF_A_USER = {
     "code",
     "staging",
     "numbers",
+    "index",
     "registry",
     "artefacts",
     "dagster",

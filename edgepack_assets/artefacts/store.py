@@ -213,9 +213,22 @@ class ArtefactStore:
         keys = [PurePosixPath(path).stem for path in self._document_paths(kind)]
         return sorted(key for key in keys if key.startswith(prefix))
 
-    def named(self, kind: str) -> dict[str, Any]:
-        """Every document of a kind, by key. Reading them all does not count as using them."""
-        return {PurePosixPath(path).stem: self._read_document(path) for path in self._document_paths(kind)}
+    def named(self, kind: str, damaged: list[CorruptError] | None = None) -> dict[str, Any]:
+        """Every document of a kind, by key. Reading them all does not count as using them.
+
+        One that is not JSON raises CorruptError. With a list `damaged` the error is put there, and the others follow.
+        """
+        documents = {}
+        for path in self._document_paths(kind):
+            try:
+                documents[PurePosixPath(path).stem] = self._read_document(path)
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+            except CorruptError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return documents
 
     def _document_paths(self, folder: str) -> list[str]:
         paths = self._backend.list_paths(f"{self._backend.root}/{folder}")

@@ -7,11 +7,11 @@ imported.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from edgepack_assets.config.section import Section
@@ -20,6 +20,7 @@ from edgepack_assets.errors import PluginError
 GROUP = "edgepack.model_types"
 INTERFACE_VERSION = 1
 """The version of model_types/interface.py. A plug-in states the one that it was written for."""
+_OURS = "edgepack-assets"
 
 
 def installed() -> Mapping[str, Sequence[EntryPoint]]:
@@ -31,7 +32,7 @@ def installed() -> Mapping[str, Sequence[EntryPoint]]:
 
 def _changed(folder: str) -> int | None:
     try:
-        return Path(folder).stat().st_mtime_ns
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - a Path for each of them, for each model type, takes longer
     except OSError:  # sys.path may hold what is no folder, or is gone
         return None
 
@@ -55,6 +56,11 @@ def distribution(entry_point: EntryPoint) -> str:
 def _name_and_version(found: Distribution) -> str:
     metadata = found.metadata  # read anew each time that it is asked for: 1 ms, for each model type
     return f"{metadata['Name']} {metadata['Version']}"
+
+
+def plug_ins(name: str) -> list[EntryPoint]:
+    """The entry points of an implementation that come from another distribution than this project."""
+    return [each for each in installed().get(name, ()) if each.dist is not None and each.dist.name != _OURS]
 
 
 def installed_text() -> str:

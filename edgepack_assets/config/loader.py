@@ -24,7 +24,7 @@ from edgepack_assets.config.names import name_conflicts
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
-from edgepack_assets.config.yaml_nodes import construct, duplicate_keys, line_of, octal_numbers, value_node
+from edgepack_assets.config.yaml_nodes import compose, construct, duplicate_keys, line_of, octal_numbers, value_node
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.partitions import is_version
@@ -162,7 +162,7 @@ def read_config(file: Path | None = None) -> ConfigFile:
 
 def _parse(text: str, file: Path) -> ConfigFile:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = compose(text)
         duplicates = list(duplicate_keys(root)) if root is not None else []
         document = construct(root)
     except (yaml.YAMLError, ValueError) as error:

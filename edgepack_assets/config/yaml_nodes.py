@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of a document. Raises yaml.YAMLError."""
+    fast = getattr(yaml, "CSafeLoader", None)  # missing where PyYAML was built without libyaml
+    if fast is not None:
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # the other one says more about what is wrong
+            return yaml.compose(text, Loader=fast)
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def construct(root: yaml.Node | None) -> Any:

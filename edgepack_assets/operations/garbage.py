@@ -7,7 +7,7 @@ from it. What a side job gave is needed while a config package was made from it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from edgepack_assets.artefacts.backend import StoredFile
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.lock import LOCKS, split_name
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.operations.lock_usage import LockUse, damaged_models, digest_of, lock_uses
-from edgepack_assets.registry.base import Registry
+from edgepack_assets.operations.lock_usage import LockUse, digest_of, lock_uses
+from edgepack_assets.registry.base import DamagedVersion, Registry
 from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.side_jobs import KIND as SIDE_JOBS
 
@@ -29,17 +29,22 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
     grace: float,
     without: Collection[Path] = (),
     damaged: list[CorruptError] | None = None,
+    damaged_versions: list[DamagedVersion] | None = None,
 ) -> list[StoredFile]:
     """Locks and blobs that nothing needs and nothing used for `grace` seconds; locks before their wheels.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not count. If
-    the tags of a registered version cannot be read, it may need any lock, so all are kept.
+    the tags of a registered version cannot be read, it may need any lock, so all are kept. `damaged_versions` gets the
+    registry's damaged versions.
 
-    A manifest that cannot be read may need any blob: it raises CorruptError. With a list `damaged` the error is put
-    there, and only what no manifest can need is garbage: temporary files and local copies of blobs."""
-    locks = store.named(LOCKS)
-    idle = store.idle_named(LOCKS, grace)
+    A manifest, lock or result of a side job that cannot be read may need any blob: it raises CorruptError. With a list
+    `damaged` the error is put there, and only what no manifest can need is garbage: temporary files and local copies of
+    blobs."""
     unread: list[CorruptError] | None = None if damaged is None else []
+    locks = _documents(store, LOCKS, _wheels, unread)
+    jobs = _documents(store, SIDE_JOBS, _outputs, unread)
+    idle = store.idle_named(LOCKS, grace)
+    damaged_versions = [] if damaged_versions is None else damaged_versions
     needed: set[str] = set()
     needed_jobs: set[str] = set()
 
@@ -48,21 +53,21 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
         if CONVERSION in artefact.parts:
             needed_jobs.update(store.read_json(artefact.parts[CONVERSION])["jobs"])
 
-    uses = lock_uses(store, registry, environments, without, unread, look)
+    uses = lock_uses(store, registry, environments, without, unread, look, damaged_versions)
     if unread:
         assert damaged is not None
         damaged += unread
         return store.replaceable(grace)
-    may_need_any = [each for each in damaged_models(registry) if not each.tags_are_known]
+    may_need_any = any(not each.tags_are_known for each in damaged_versions)
     kept = set(locks) if may_need_any else _needed_locks(locks, set(idle), uses)
     for use in uses:
         needed |= _wheels(use.document or {})
     for name in kept:
         needed |= _wheels(locks[name])
     idle_jobs = {n: file for n, file in store.idle_named(SIDE_JOBS, grace).items() if n not in needed_jobs}
-    for name, job in store.named(SIDE_JOBS).items():
+    for name, job in jobs.items():
         if name not in idle_jobs:
-            needed |= {blob["digest"] for blob in job.get("outputs", {}).values()}
+            needed |= _outputs(job)
     # Oldest generation first: at no moment may an older one be in force.
     unneeded = [idle[name] for name in sorted(idle, key=split_name) if name not in kept]
     return [*unneeded, *idle_jobs.values(), *store.garbage(needed, grace)]
@@ -82,5 +87,26 @@ def _needed_locks(locks: Mapping[str, Any], idle: set[str], uses: list[LockUse])
     return kept | {in_force[key] for key in wanted if key in in_force}
 
 
+def _documents(
+    store: ArtefactStore, kind: str, blobs_of: Callable[[Any], set[str]], damaged: list[CorruptError] | None
+) -> dict[str, Any]:
+    """The documents of a kind. One that does not say which blobs it needs is a CorruptError, see `find_garbage`."""
+    documents = store.named(kind, damaged)
+    for name, document in documents.items():
+        try:
+            blobs_of(document)
+        except (AttributeError, KeyError, TypeError):
+            path = f"{store.root_url}/{kind}/{name}.json"
+            error = CorruptError(f"{path}: does not hold what belongs there; delete it, it will be written again")
+            if damaged is None:
+                raise error from None
+            damaged.append(error)
+    return documents
+
+
 def _wheels(lock: Mapping[str, Any]) -> set[str]:
     return {package["digest"] for package in lock.get("packages", ())}
+
+
+def _outputs(job: Mapping[str, Any]) -> set[str]:
+    return {blob["digest"] for blob in job.get("outputs", {}).values()}

@@ -14,7 +14,7 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.environments.environment import lock_of_environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.registry.base import DamagedVersion, Kind, Registry
+from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.context import SERVER_LOCK
 from edgepack_assets.tasks.conversion import PART as CONVERSION
 from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY, SERVER_LOCK_DIGEST, SERVER_LOCK_KEY
@@ -38,12 +38,15 @@ def lock_uses(  # noqa: PLR0917 - where to look, and what is told
     without: Collection[Path] = (),
     damaged: list[CorruptError] | None = None,
     look: Callable[[Artefact], None] = lambda artefact: None,
+    damaged_versions: list[DamagedVersion] | None = None,
 ) -> list[LockUse]:
     """Everything that needs a lock.
 
     `environments` is the folder of kept environments, each named `<lock key>-...`; those in `without` do not
     count. A manifest, or its lock, that cannot be read raises CorruptError; with a list `damaged` the error is put
-    there, and the others follow. `look` is given each artefact of the store: reading them all is most of the work."""
+    there, and the others follow. `look` is given each artefact of the store: reading them all is most of the work.
+    `damaged_versions` gets the damaged versions of models and packages: if the tags of one cannot be read, it is not
+    known which lock it needs."""
     uses: list[LockUse] = []
     for artefact in store.manifests(damaged):
         try:
@@ -54,10 +57,12 @@ def lock_uses(  # noqa: PLR0917 - where to look, and what is told
                 raise
             damaged.append(error)
     for name in registry.names(Kind.MODEL):
-        for version in registry.versions(Kind.MODEL, name):
+        sound, unusable = registry.versions_and_damaged(Kind.MODEL, name)
+        listed: list[RegisteredVersion | DamagedVersion] = [*sound, *unusable]
+        for version in listed:
             uses += _of_tags(str(version), version.tags)
-    for each in damaged_models(registry):
-        uses += _of_tags(str(each), each.tags)
+        if damaged_versions is not None:
+            damaged_versions += unusable
     for folder in sorted(environments.iterdir()) if environments.is_dir() else ():
         if folder.is_dir() and folder not in without:
             lock = lock_of_environment(folder)
@@ -79,11 +84,6 @@ def _uses_of(artefact: Artefact, store: ArtefactStore) -> Iterator[LockUse]:
         for used in store.read_json(artefact.parts[CONVERSION])["locks"]:
             lock = used["lock"]
             yield LockUse(str(artefact.partition), lock["key"], digest_of(lock), lock)
-
-
-def damaged_models(registry: Registry) -> list[DamagedVersion]:
-    """Every damaged version of a model or package. If its tags cannot be read, it is not known which lock it needs."""
-    return [each for name in registry.names(Kind.MODEL) for each in registry.damaged(Kind.MODEL, name)]
 
 
 def digest_of(document: Any) -> str | None:

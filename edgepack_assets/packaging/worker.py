@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
-from edgepack_assets.filesystem.atomic_files import is_transient
+from edgepack_assets.filesystem.atomic_files import disk_errors, is_transient
+from edgepack_assets.filesystem.temp_folders import Scratch
 from edgepack_assets.packaging.sdk import import_sdk
 from edgepack_assets.packaging.stamp import COMPONENT
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from edgepack_assets.packaging.stamp import Stamp
 
 
+_GRACE = 10.0
+"""Seconds in which a worker ends that has closed its stream of answers."""
+
+
 class PackagingWorker:
     """Starts at `start` or the first call, serves one call after the other, ends with `close`.
 
@@ -41,6 +46,7 @@ class PackagingWorker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Scratch | None = None
         self.output: Path | None = None
 
     def start(self) -> None:
@@ -48,9 +54,11 @@ class PackagingWorker:
         if self._process is None or self._process.poll() is not None:
             self.close()
             # -P: a file in the working directory must not stand in for a library
+            self._scratch = Scratch()  # the SDK leaves folders behind when it is killed
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**os.environ, "TMPDIR": str(self._scratch.path)},
+            )  # fmt: skip
 
     def build_config_package(  # noqa: PLR0917 - as the function
         self, component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path
@@ -102,14 +110,25 @@ class PackagingWorker:
             pickle.dump((function, arguments, self.output), self._process.stdin)
             self._process.stdin.flush()
             failed, value = pickle.load(self._process.stdout)
-        except (BrokenPipeError, EOFError):
-            code = self._process.wait()
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):  # it ended before its answer, or within it
+            code = self._end_code(self._process)
             # A signal is the machine's (out of memory, a shutdown), not the package's.
             kind = TransientError if code < 0 else PackageError
             raise kind(f"{function}: the packaging process ended with code {code}") from None
+        except BaseException:
+            self.close()  # the answer to this call must not be taken for that to the next one
+            raise
         if failed:
             raise value
         return value
+
+    @staticmethod
+    def _end_code(process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_GRACE)
+        except subprocess.TimeoutExpired:  # it wrote no answer, and stays
+            process.kill()
+            return process.wait()
 
     def close(self) -> None:
         """End the worker."""
@@ -121,6 +140,10 @@ class PackagingWorker:
             self._process.stdout.close()
             self._process.wait()
             self._process = None
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            with disk_errors(scratch.path, "removed"):
+                scratch.remove()
 
 
 def served_functions() -> Mapping[str, Callable[..., Any]]:

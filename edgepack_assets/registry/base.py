@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,12 +16,16 @@ from typing import Protocol
 
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError
+from edgepack_assets.errors import EdgepackError, NotFoundError, TransientError, VersionTakenError
 from edgepack_assets.filesystem.atomic_files import disk_errors, file_digest
 
 MOST_FILES = 1_000_000
 DEEPEST_FOLDER = 100
 """What a folder may hold that is registered or downloaded."""
+
+IDENTITY = ("content_digest", "model_name", "model_version")
+"""Tags that make a package what it is: a retrained model of equal bytes is another package. A registry finds versions
+by all of them, see `Registry.look_up`."""
 
 _DAMAGED_SHOWN = 5
 
@@ -117,6 +121,20 @@ class Unfinished:
     may_be_alive: bool
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """What a registration must know of the versions under its name.
+
+    `highest` is the highest number that is known to be given, that of a deleted version too, 0 for none. What appears
+    after the look has a higher one. `same` have the tags that were asked for, `damaged` may have them. `newest_first`
+    gives all versions, and reads them only as far as somebody asks."""
+
+    highest: int
+    same: Sequence[RegisteredVersion]
+    damaged: Sequence[DamagedVersion]
+    newest_first: Callable[[], Iterator[RegisteredVersion | DamagedVersion]]
+
+
 class Registry(Protocol):
     """The interface. Every method raises EdgepackError with a message for the user."""
 
@@ -140,16 +158,30 @@ class Registry(Protocol):
         has none."""
         return []
 
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, from one look where a registry can."""
+        return self.versions(kind, name), self.damaged(kind, name)
+
     def newest_version(self, kind: Kind, name: str) -> int | None:
         """The highest version number of a name, or None, in one or two calls whatever the number of versions.
 
         A hint: it may lag behind a registration, and name a version that `get` does not find (any more, or yet).
         Whoever must not miss a version asks `versions` too, now and then."""
 
-    def highest_given(self, kind: Kind, name: str) -> int:
-        """The highest number that was ever given under a name, that of a deleted version too; 0 if the registry knows
-        no more than what `versions` and `damaged` list."""
-        return 0
+    def newest_versions(self, kind: Kind, most_calls: int) -> Mapping[str, int] | None:
+        """`newest_version` of every name that has one, from at most so many calls; None where a registry cannot tell
+        so, or where the names are too many for it."""
+        return None
+
+    def look_up(self, kind: Kind, name: str, tags: Mapping[str, str]) -> Lookup:
+        """The versions of a name that have `tags`, a value for each of `IDENTITY`, and what else a registration asks.
+
+        A listing that lags may lack versions, see `versions`."""
+        sound, damaged = self.versions_and_damaged(kind, name)
+        same = [each for each in sound if tags.items() <= each.tags.items()]
+        every: list[RegisteredVersion | DamagedVersion] = [*sound, *damaged]
+        every.sort(key=lambda each: each.number, reverse=True)
+        return Lookup(every[0].number if every else 0, same, damaged, lambda: iter(every))
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is; CorruptError if it is damaged. Its cost does not
@@ -262,6 +294,11 @@ def not_found(
     return NotFoundError(f"{_noun(kind)} {name!r} has no version {version}; its versions are: {shown}{back}")
 
 
+def taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
+    """The error of `Registry.register`, the same for every registry."""
+    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
+
+
 def check_name(kind: Kind, name: str) -> None:
     """Refuse what no registry takes as a name, before it becomes a path or part of a URL."""
     if not is_asset_name(name):
@@ -272,11 +309,13 @@ def check_name(kind: Kind, name: str) -> None:
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """A copy of `tags`. Refuses keys and values that are not UTF-8 text: a registry would drop or change them, or could
-    not read them again."""
+    """A copy of `tags`. Refuses keys and values that are not UTF-8 text, or have a NUL: a registry would drop or change
+    them, or could not read them again."""
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str) or not key:
             raise EdgepackError(f"tag {key!r}: {value!r} cannot be kept: keys and values of tags are text")
+        if "\0" in key or "\0" in value:
+            raise EdgepackError(f"tag {key!r}: {value!r} cannot be kept: it has a NUL character; leave it out")
         if not is_utf8(key) or not is_utf8(value):
             raise EdgepackError(
                 f"tag {key!r}: {value!r} cannot be kept: it is not UTF-8 text; set the locale of the shell that gives "
@@ -304,15 +343,13 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), if there is no file at
     all, and if there are too many or too deep."""
     if not path.exists() and not path.is_symlink():
-        raise EdgepackError(f"{path}: no such file or folder")
+        raise NotFoundError(f"{path}: no such file or folder")
     with disk_errors(path, "read"):
         entries = list(_entries(path)) if path.is_dir() and not path.is_symlink() else [path]
     files = []
     for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise EdgepackError(
-                f"{entry}: a link or special file cannot be registered; put what it stands for in its place"
-            )
+            raise EdgepackError(f"{entry}: a link or special file cannot be used; put what it stands for in its place")
         if entry.is_file():
             name = entry.name if entry == path else entry.relative_to(path).as_posix()
             files.append((utf8_name(name), entry))

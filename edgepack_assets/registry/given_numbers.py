@@ -19,12 +19,16 @@ from edgepack_assets.partitions import is_version
 def numbers_in(folder: Path) -> set[int]:
     """Every version number that is the name of something in a folder; none if there is no such folder. It is asked for
     each version that is added, so nothing but the names is read."""
+    return {int(name) for name in names_in(folder) if is_version(name)}
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what is in a folder; none if there is no such folder."""
     with disk_errors(folder, "read"):
         try:
-            names = os.listdir(folder)  # noqa: PTH208 - a Path for each of a hundred thousand takes ten times as long
+            return os.listdir(folder)  # noqa: PTH208 - a Path for each of a hundred thousand takes ten times as long
         except (FileNotFoundError, NotADirectoryError):
-            return set()
-    return {int(name) for name in names if is_version(name)}
+            return []
 
 
 class GivenNumbers:

@@ -7,6 +7,7 @@
                                    content/<stem of a package>.sha256
     <root>/data/...                                likewise
     <root>/numbers/models-<name>/<version>         empty: this number was given once (given_numbers.py)
+    <root>/index/models-<name>/<version>-<digest>  empty: which packages are the same (tag_index.py)
     <root>/staging/                                registrations in progress (staging.py)
     <root>/locks/
 
@@ -24,21 +25,20 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filelock
-
 from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
-from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
 from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
     Kind,
+    Lookup,
     RegisteredVersion,
     Registry,
     ResolvedVersion,
@@ -47,14 +47,14 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    taken_error,
 )
 from edgepack_assets.registry.copies import copy_into, copy_verified, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
+from edgepack_assets.registry.name_lock import lock
 from edgepack_assets.registry.staging import Staging
+from edgepack_assets.registry.tag_index import TagIndex
 from edgepack_assets.registry.version_folder import VersionFile, read_folder, read_tags, read_version_file, write_json
-
-LOCK_TIMEOUT = 60.0
-"""Seconds to wait for another process; a lock is held for milliseconds."""
 
 _SETTLED_AFTER_NS = 5_000_000_000
 _NEWEST: dict[Path, tuple[int, int | None]] = {}
@@ -77,13 +77,7 @@ class LocalRegistry(Registry):
         folder = self.path / _FOLDERS[kind]
         with disk_errors(folder, "read"):
             entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in entries if is_asset_name(name) and self._has_versions(kind, name))
-
-    def _has_versions(self, kind: Kind, name: str) -> bool:
-        try:
-            return bool(self._taken(kind, name))
-        except EdgepackError:  # it has what cannot be read: `damaged` says why
-            return True
+        return sorted(name for name in entries if is_asset_name(name) and any(self._taken_if_readable(kind, name)))
 
     def versions(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """All versions of a name, lowest first; empty if there are none."""
@@ -91,49 +85,66 @@ class LocalRegistry(Registry):
 
     def last(self, kind: Kind, name: str) -> ResolvedVersion | None:
         """The last of `versions`, or None: only it, and damaged ones above it, are read."""
-        check_name(kind, name)
-        try:
-            taken = self._taken(kind, name)
-        except EdgepackError:
-            self._refuse_if_away(kind)
-            return None  # `damaged` says why
-        for number in reversed(taken):
-            if self._is_archived(kind, name, number):
-                continue
-            with contextlib.suppress(CorruptError, TransientError):  # `damaged` tells of them
-                read = self._read(kind, name, number)
-                self._given(kind, name).add_if_possible([number])
-                return read
-            self._taken(kind, name)  # raises if not this version alone is away
+        for version in self._newest_first(kind, name, self._taken_if_readable(kind, name)[0]):
+            if isinstance(version, ResolvedVersion):
+                self._given(kind, name).add_if_possible([version.number])
+                return version
         return None
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The damaged versions of a name with a number greater than `above`, lowest first."""
         return self._listed(kind, name, above)[1]
 
-    def _listed(self, kind: Kind, name: str, above: int = 0) -> tuple[list[ResolvedVersion], list[DamagedVersion]]:
-        """(the sound versions, the damaged ones) of a name. Raises TransientError if the registry itself is away."""
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, each read once."""
+        sound, damaged = self._listed(kind, name)
+        return [*sound], damaged
+
+    def look_up(self, kind: Kind, name: str, tags: Mapping[str, str]) -> Lookup:
+        """See base.py. Only versions that have these tags, or that the index does not know, are read."""
         check_name(kind, name)
-        sound, damaged = [], []
-        try:
-            taken = self._taken(kind, name)
-        except EdgepackError as error:
-            self._refuse_if_away(kind)
-            return [], [DamagedVersion(kind, name, 0, str(error), may_pass=isinstance(error, TransientError))]
-        for number in taken:
-            if number <= above or self._is_archived(kind, name, number):
+        # In this order: what appears between the two is seen, and what appears later gets a higher number.
+        given = self._given(kind, name).read()
+        taken = self._taken(kind, name)
+        index = self._index(kind, name)
+        may_be_same, unknown = index.look_up(taken, tags)
+        found = [*self._newest_first(kind, name, [*may_be_same, *unknown])]
+        sound = [each for each in found if isinstance(each, ResolvedVersion)]
+        index.add_if_possible({each.number: each.tags for each in sound if each.number in {*unknown}})
+        return Lookup(
+            max([*taken, *given], default=0),
+            [each for each in sound if tags.items() <= each.tags.items()],
+            [each for each in found if isinstance(each, DamagedVersion)],
+            lambda: self._newest_first(kind, name, taken),
+        )
+
+    def _newest_first(
+        self, kind: Kind, name: str, numbers: Sequence[int]
+    ) -> Iterator[ResolvedVersion | DamagedVersion]:
+        """Versions of a name, the highest first, archived ones left out; each is read when it is asked for. Raises
+        TransientError if the registry itself is away."""
+        for number in sorted(numbers, reverse=True):
+            if self._is_archived(kind, name, number):
                 continue
             try:
-                sound.append(self._read(kind, name, number))
+                version: ResolvedVersion | DamagedVersion = self._read(kind, name, number)
             except (CorruptError, TransientError) as error:
                 passing = isinstance(error, TransientError)
                 if passing:
                     self._taken(kind, name)  # raises if not this version alone is away
                 tags = self._tags_at_hand(kind, name, number)
-                damaged.append(DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None, passing))
+                version = DamagedVersion(kind, name, number, str(error), tags or {}, tags is not None, passing)
+            yield version
+
+    def _listed(self, kind: Kind, name: str, above: int = 0) -> tuple[list[ResolvedVersion], list[DamagedVersion]]:
+        """(the sound versions, the damaged ones) of a name. Raises TransientError if the registry itself is away."""
+        taken, unreadable = self._taken_if_readable(kind, name)
+        taken = [number for number in taken if number > above]
+        listed = [*self._newest_first(kind, name, taken)][::-1]
         # Whoever got a version from here has listed it before, so no number that is in use on a device is missed.
-        self._given(kind, name).add_if_possible([number for number in taken if number > above])
-        return sound, damaged
+        self._given(kind, name).add_if_possible(taken)
+        damaged = [each for each in listed if isinstance(each, DamagedVersion)]
+        return [each for each in listed if isinstance(each, ResolvedVersion)], [*unreadable, *damaged]
 
     def get(self, kind: Kind, name: str, version: Version) -> ResolvedVersion:
         """One version. Raises NotFoundError, naming what there is."""
@@ -165,11 +176,6 @@ class LocalRegistry(Registry):
         else:
             _NEWEST.pop(folder, None)
         return newest
-
-    def highest_given(self, kind: Kind, name: str) -> int:
-        """The highest number that was ever given under a name, that of a deleted version too."""
-        check_name(kind, name)
-        return max([*self._taken(kind, name), *self._given(kind, name).read()], default=0)
 
     def download(self, version: RegisteredVersion, destination: Path) -> Path:
         """Copy the version's file or folder into `destination`, verified; nothing is overwritten."""
@@ -236,7 +242,7 @@ class LocalRegistry(Registry):
                 # What cannot be read back must not appear: it would be damaged for ever.
                 if read_folder(staging) != (fixed, tags):
                     raise CorruptError(f"{staging}: the disk gives back something else than was written; try again")
-                number = self._place(kind, name, staging, version)
+                number = self._place(kind, name, staging, version, tags)
                 self._verified.remember(str(self._folder(kind, name, number) / "content" / content.name))
         return self._read(kind, name, number)
 
@@ -247,8 +253,9 @@ class LocalRegistry(Registry):
         tags = check_tags(tags)
         with self._lock(version.kind, version.name):
             known = self.get(version.kind, version.name, version.version).tags
-            kept = {key: value for key, value in known.items() if key not in without}
-            write_json(self._folder(version.kind, version.name, version.number) / "tags.json", {**kept, **tags})
+            tags = {**{key: value for key, value in known.items() if key not in without}, **tags}
+            self._index(version.kind, version.name).add(version.number, tags)
+            write_json(self._folder(version.kind, version.name, version.number) / "tags.json", tags)
         return self.get(version.kind, version.name, version.version)
 
     def set_archived(self, kind: Kind, name: str, version: Version, archived: bool) -> bool:
@@ -279,7 +286,7 @@ class LocalRegistry(Registry):
         return found
 
     def unfinished(self) -> list[Unfinished]:
-        """What registrations in progress, or cut short, have left in the registry."""
+        """See base.py."""
         return self._staging.entries()
 
     def remove_unfinished(self, idle: float) -> list[Unfinished]:
@@ -295,12 +302,17 @@ class LocalRegistry(Registry):
         folder = self._folder(kind, name, version)
         return folder / "content" / read_version_file(folder).entry
 
-    def _refuse_if_away(self, kind: Kind) -> None:
-        """Raise an error if not even the names can be listed: then no single one is at fault."""
-        folder = self.path / _FOLDERS[kind]
-        with disk_errors(folder, "read"):
-            for _ in folder.iterdir():
-                break
+    def _taken_if_readable(self, kind: Kind, name: str) -> tuple[list[int], list[DamagedVersion]]:
+        """(every number of a name, what stands for all of them if they cannot be listed). Raises an error if not even
+        the names can be listed: then no single one is at fault."""
+        check_name(kind, name)
+        try:
+            return self._taken(kind, name), []
+        except EdgepackError as error:
+            folder = self.path / _FOLDERS[kind]
+            with disk_errors(folder, "read"):
+                next(folder.iterdir(), None)
+            return [], [DamagedVersion(kind, name, 0, str(error), may_pass=isinstance(error, TransientError))]
 
     def _taken(self, kind: Kind, name: str) -> list[int]:
         """Every number that stands in a name's folder, whatever it is: none of them is given out again."""
@@ -308,6 +320,9 @@ class LocalRegistry(Registry):
 
     def _given(self, kind: Kind, name: str) -> GivenNumbers:
         return GivenNumbers(self.path / "numbers" / f"{_FOLDERS[kind]}-{name}")
+
+    def _index(self, kind: Kind, name: str) -> TagIndex:
+        return TagIndex(self.path / "index" / f"{_FOLDERS[kind]}-{name}")
 
     def _is_archived(self, kind: Kind, name: str, version: int) -> bool:
         # False for a folder that cannot be read, where Path.exists raises: reading its version says why.
@@ -349,7 +364,7 @@ class LocalRegistry(Registry):
 
     # writing ----------------------------------------------------------------------------------------
 
-    def _place(self, kind: Kind, name: str, staging: Path, version: int | None) -> int:
+    def _place(self, kind: Kind, name: str, staging: Path, version: int | None, tags: Mapping[str, str]) -> int:
         """Make a finished staging folder a version, and return its number. Call it under the lock."""
         while True:
             taken = self._taken(kind, name)
@@ -357,8 +372,9 @@ class LocalRegistry(Registry):
             recorded = given.add(taken)  # a registry of an earlier release recorded none
             number = version if version is not None else max(recorded, default=0) + 1
             if number in taken:
-                raise _taken_error(kind, name, number)
+                raise taken_error(kind, name, number)
             folder = self._folder(kind, name, number)
+            self._index(kind, name).add(number, tags)
             with disk_errors(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 sync_folder(staging)
@@ -368,32 +384,12 @@ class LocalRegistry(Registry):
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     if version is not None:
-                        raise _taken_error(kind, name, number) from None
+                        raise taken_error(kind, name, number) from None
                     continue
                 given.add_one(number)
                 for above in (folder.parent, folder.parent.parent, self.path):
                     sync_folder(above)
             return number
 
-    @contextlib.contextmanager
-    def _lock(self, kind: Kind, name: str) -> Iterator[None]:
-        path = self.path / "locks" / f"{_FOLDERS[kind]}-{name}.lock"
-        lock = filelock.FileLock(path, timeout=LOCK_TIMEOUT)
-        try:
-            with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-        except filelock.Timeout:
-            raise TransientError(
-                f"{path}: held by another process for {LOCK_TIMEOUT:.0f} s; try again when it has ended"
-            ) from None
-        except NotImplementedError as error:
-            raise EdgepackError(f"{path}: this file system has no locks, which a registry needs: {error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-def _taken_error(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")
+    def _lock(self, kind: Kind, name: str) -> contextlib.AbstractContextManager[None]:
+        return lock(self.path / "locks" / f"{_FOLDERS[kind]}-{name}.lock")

@@ -23,6 +23,7 @@ from edgepack_assets.errors import ComponentError, EnvironmentBuildError
 from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy
 from edgepack_assets.filesystem.temp_folders import Scratch, remove_all
 from edgepack_assets.sandbox.cgroup import new_group
+from edgepack_assets.sandbox.child_death import death
 from edgepack_assets.sandbox.child_output import ChildOutput
 from edgepack_assets.sandbox.isolation import Isolation, SandboxRoot, python_folders
 from edgepack_assets.sandbox.jobs import SandboxJob
@@ -51,14 +52,6 @@ _GIB = 1 << 30
 LARGE = 8 << 20
 """Bytes of a file that is worth not to be copied."""
 _GET_FLAGS = 0x80086601
-
-
-class ChildDiedError(ComponentError):
-    """A job's process ended without a result. `signal` is what killed it, 0 if it exited."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.signal = code - 128 if 128 < code < 160 else max(0, -code)
 
 
 @dataclass(frozen=True)
@@ -140,12 +133,18 @@ class ChildProcess:
     def has_ended(self) -> bool:
         """Whether the process is over, or takes no more jobs. It stays a zombie, so that its number, and its group's,
         is nobody else's."""
-        if self._is_spent or self.process.returncode is not None:
-            return True
+        return self._is_spent or self._exit_code() is not None
+
+    def _exit_code(self) -> int | None:
+        if self.process.returncode is not None:
+            return self.process.returncode
         try:
-            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return True  # somebody in this process waits for every child there is
+            return self.process.wait()  # somebody in this process waits for every child there is
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     @contextlib.contextmanager
     def job(self, job: SandboxJob, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[JobFolder]:
@@ -221,7 +220,7 @@ class ChildProcess:
 
     def do(self, subject: str, job: JobFolder, log: Any) -> None:
         """Send a job and wait until it has written its result. Raises ComponentError if it took too long or too
-        much of the disk, or ended without one."""
+        much of the disk, or ended without one; ChildKilledError, a TransientError, if it was killed."""
         output = ChildOutput(subject, log, self.work)
         self._send(str(job.file))
         code, excess = self._follow(output, time.monotonic() + self._settings.time_limit)
@@ -239,7 +238,7 @@ class ChildProcess:
                 f"(runtime.memory_limit in edgepack.yaml){output.last_words()}"
             )
         if not os.path.lexists(job.result):
-            raise ChildDiedError(f"{subject} {_how_it_ended(code)} before it gave a result{output.last_words()}", code)
+            raise death(subject, code, output.last_words())
 
     def end(self, log: Any) -> None:
         """Kill whatever still runs and remove the work folder."""
@@ -294,15 +293,15 @@ class ChildProcess:
 
     def _job_status(self) -> int | None:
         """The exit code of the job as the child reported it, or of the child itself; None while the job runs."""
-        try:
+        of_child = self._exit_code()  # first: what it has written until then is read
+        answer = b""
+        with contextlib.suppress(BlockingIOError):
             answer = os.read(self._status, 64)
-        except BlockingIOError:
-            return None
         if answer:
             code, again = answer.split()
             self._is_spent = not int(again)
             return int(code)
-        return self.process.wait() if self.has_ended() else None
+        return of_child
 
     def _read(self, output: ChildOutput, at_most: int) -> None:
         for _ in range(at_most):
@@ -370,15 +369,6 @@ def _most_processes(isolation: Isolation) -> int | None:
             if entry.stat().st_uid == os.getuid():
                 running += len(list((entry / "task").iterdir()))
     return running + _MOST_PROCESSES
-
-
-def _how_it_ended(code: int) -> str:
-    if 128 < code < 160:
-        code = 128 - code  # as the first process of a PID namespace reports it
-    if code >= 0:
-        return f"exited with code {code}"
-    hint = ", as the system does when memory runs out," if -code == signal.SIGKILL else ""
-    return f"was killed by signal {-code}{hint}"
 
 
 def _processes_of(home: Path, other_than: int) -> list[int]:

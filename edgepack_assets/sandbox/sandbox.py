@@ -140,7 +140,8 @@ class Sandbox:
         The job works on copies: of its `folder`, which is its working directory, of its `file`, if it has one, and
         of `inputs`. Files that it writes for `outputs` are put there. `subject` names it in errors. Raises
         TaskFailedError if the code raised, ComponentError if it ran too long, used too much memory or disk, died or
-        returned something that is not JSON. Outputs are not trusted either: open them with `open_output`.
+        returned something that is not JSON; TransientError if it was killed from outside. Outputs are not trusted
+        either: open them with `open_output`.
         """
         self.prepare(environment, child_imports)
         assert self._child is not None

@@ -19,6 +19,7 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"
 """Of the observations of a config package: see kept_contents."""
@@ -80,7 +81,9 @@ class TaskContext:
         if environment.note:
             self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")
         if not environment.kept:
-            self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
+            self.log.info(
+                f"built the environment {environment.folder.name} of {counted(len(lock.packages), 'package')}"
+            )
         return environment
 
     def child_imports(self, key: ModelKey, lock: Lock) -> list[str]:

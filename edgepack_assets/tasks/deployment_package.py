@@ -28,6 +28,7 @@ from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
+from edgepack_assets.text_format import counted
 
 _SHOWN = 12
 """Digits of a digest in a package's description; the tags have all of them."""
@@ -172,7 +173,7 @@ def _refuse_failed_gates(
         return {}
     if len(override) > package_tags.LONGEST_TAG:
         raise EdgepackError(
-            f"the reason to override the gates of {key} has {len(override)} characters; a tag "
+            f"the reason to override the gates of {key} has {counted(len(override), 'character')}; a tag "
             f"holds {package_tags.LONGEST_TAG}"
         )
     words = in_words(failed)

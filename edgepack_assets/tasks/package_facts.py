@@ -29,6 +29,7 @@ from edgepack_assets.tasks.package_history import metric_of
 from edgepack_assets.tasks.package_tags import RAW_DATA
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded, recorded, registered_zip, run_registered
+from edgepack_assets.text_format import counted
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def answered(
         yield Answered(candidate.name, results, inspection), latency_of(known.validation_results, context)
         return
     payload = open_payload(payload_data, context)
-    context.log.info(f"running {candidate} over {payload.count} records")
+    context.log.info(f"running {candidate} over {counted(payload.count, 'record')}")
     if candidate.package is not None:
         predecessor = Predecessor(candidate.package, candidate.key.version)
         with run_registered(predecessor, payload, candidate.key, context) as run:

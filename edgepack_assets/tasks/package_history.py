@@ -81,9 +81,9 @@ def references(metrics: Artefact, key: ModelKey, context: TaskContext) -> dict[s
     unreadable = ""
     if any(reference != "training" for reference in wanted.values()):
         name = entry.registered_package_name
-        damaged = context.registry.damaged(Kind.MODEL, name)
+        sound, damaged = context.registry.versions_and_damaged(Kind.MODEL, name)
         refuse_unread(damaged)
-        listed = [*context.registry.versions(Kind.MODEL, name), *damaged]
+        listed = [*sound, *damaged]
         packages = by_model_version(listed, entry.model_name)
         offered = by_model_version([each for each in listed if ARCHIVED not in each.tags], entry.model_name)
         if unknown := [each for each in damaged if not each.tags_are_known]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from edgepack_assets.errors import EdgepackError
+from edgepack_assets.registry.base import IDENTITY
 
 LONGEST_TAG = 1000
 """Characters of a value. Azure ML documents no more."""
@@ -25,8 +26,6 @@ MODEL_NAME = "model_name"
 the hand-over and the quickstart's summary."""
 MODEL_VERSION = "model_version"
 """Version of that model. Written and read with MODEL_NAME."""
-IDENTITY = (CONTENT_DIGEST, MODEL_NAME, MODEL_VERSION)
-"""Tags that make a package what it is: a retrained model of equal bytes is another package."""
 PACKAGE_ID = "packageid"
 """The id that all versions of one package name share. Written by registration.py, read there for the next version and
 by deployment_package.py."""

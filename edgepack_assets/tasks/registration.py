@@ -6,18 +6,22 @@ Nothing here runs or reads a package: building and proving one is the caller's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from edgepack_assets.errors import EdgepackError, TransientError, VersionTakenError
 from edgepack_assets.packaging.stamp import Stamp, package_id_for
+from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
+    IDENTITY,
     DamagedVersion,
     Kind,
     RegisteredVersion,
@@ -25,11 +29,10 @@ from edgepack_assets.registry.base import (
     damaged_in_words,
     refuse_unread,
 )
-from edgepack_assets.tasks.package_history import by_model_version, dated_metrics
+from edgepack_assets.tasks.package_history import dated_metrics, model_version_of
 from edgepack_assets.tasks.package_tags import (
     CONFIG_DIGEST,
     DATED_METRICS,
-    IDENTITY,
     MODEL_NAME,
     MODEL_VERSION,
     OLDER_THAN,
@@ -64,69 +67,60 @@ def register_package(
     `build` must prove that but for the stamp it makes the same each time. Raises TransientError if other processes
     took one version after the other.
     """
-    known: dict[int, RegisteredVersion] = {}
-    damaged = registry.damaged(Kind.MODEL, name)
-    refuse_unread(damaged)  # one of them may be this very package
-    if damaged:
-        log.warning(damaged_in_words(damaged))
-    taken = max((each.version for each in damaged), default=0)
-
-    def look_up(number: int) -> None:
-        """Learn of a version that a listing does not show, or not yet."""
+    identity = {tag: tags[tag] for tag in IDENTITY}
+    learned: dict[int, RegisteredVersion] = {}
+    taken = 0
+    for _ in range(_MOST_RACES):
+        look = registry.look_up(Kind.MODEL, name, identity)
+        refuse_unread(look.damaged)  # one of them may be this very package
+        if look.damaged:
+            log.warning(damaged_in_words(look.damaged))
+        same = [*look.same, *(each for each in learned.values() if identity.items() <= each.tags.items())]
+        if same:
+            return Registration(max(same, key=lambda each: each.number), None)
+        number = max(taken, look.highest) + 1
+        latest_learned = sorted(learned.values(), key=lambda each: each.number, reverse=True)
+        stamp = Stamp(number, _shared_id(chain(latest_learned, look.newest_first())) or package_id_for(name))
+        built = build(stamp)
+        stamped = {
+            **tags,
+            **_older_tag(chain(latest_learned, look.newest_first()), tags),
+            PACKAGE_ID: str(stamp.package_id),
+        }
         try:
-            known[number] = registry.get(Kind.MODEL, name, number)
+            registered = registry.register(Kind.MODEL, name, built, stamped, number, checksum=True, is_final=True)
+            return Registration(registered, built)
+        except VersionTakenError:
+            log.info(f"{name}:{number} was taken by another run; stamping the next version")
+        built.unlink()
+        taken = number
+        try:  # a listing may not show it yet
+            learned[number] = registry.get(Kind.MODEL, name, number)
         except TransientError:
             raise
         except EdgepackError as error:
             log.info(f"{name}:{number} cannot be read, its number is passed over: {error}")
-
-    for _ in range(_MOST_RACES):
-        # One look for both questions: had a version of this content appeared between two looks, the second would
-        # count it and the first not.
-        known |= {version.number: version for version in registry.versions(Kind.MODEL, name)}
-        highest = registry.highest_given(Kind.MODEL, name)
-        for number in range(max([taken, *known]) + 1, highest + 1):
-            look_up(number)
-        taken = max(taken, highest)
-        if (standing := _same_package(known.values(), tags)) is not None:
-            return Registration(standing, None)
-        stamp = _next_stamp(name, known, taken)
-        built = build(stamp)
-        stamped = {**tags, **_older_tag([*known.values(), *damaged], tags), PACKAGE_ID: str(stamp.package_id)}
-        try:
-            registered = registry.register(
-                Kind.MODEL, name, built, stamped, stamp.version, checksum=True, is_final=True
-            )
-            return Registration(registered, built)
-        except VersionTakenError:
-            log.info(f"{name}:{stamp.version} was taken by another run; stamping the next version")
-        built.unlink()
-        taken = max(taken, stamp.version)
-        look_up(stamp.version)
     raise TransientError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
 
 
-def _same_package(known: Iterable[RegisteredVersion], tags: Mapping[str, str]) -> RegisteredVersion | None:
-    same = [each for each in known if all(each.tags.get(tag) == tags[tag] for tag in IDENTITY)]
-    return max(same, key=lambda each: each.number, default=None)
+def _shared_id(newest_first: Iterable[RegisteredVersion | DamagedVersion]) -> uuid.UUID | None:
+    """The package id that all versions of the name share: the newest one's that has any."""
+    for version in newest_first:
+        with contextlib.suppress(ValueError):
+            return uuid.UUID(version.tags.get(PACKAGE_ID, ""))
+    return None
 
 
-def _next_stamp(name: str, known: Mapping[int, RegisteredVersion], taken: int) -> Stamp:
-    """The next version, with the package id that all versions of the name share: the newest one's that has any."""
-    for _, version in sorted(known.items(), reverse=True):
-        try:
-            shared = uuid.UUID(version.tags.get(PACKAGE_ID, ""))
-        except ValueError:
-            continue
-        break
-    else:
-        shared = package_id_for(name)
-    return Stamp(max([taken, *known]) + 1, shared)
-
-
-def _older_tag(known: Iterable[RegisteredVersion | DamagedVersion], tags: Mapping[str, str]) -> dict[str, str]:
-    newest = max(by_model_version(known, tags[MODEL_NAME]), default=0)
-    return {OLDER_THAN: str(newest)} if newest > int(tags[MODEL_VERSION]) else {}
+def _older_tag(newest_first: Iterable[RegisteredVersion | DamagedVersion], tags: Mapping[str, str]) -> dict[str, str]:
+    """The tag of a package whose model is older than that of one before. The newest package of that model says for all
+    before it."""
+    for package in newest_first:
+        before = model_version_of(package, tags[MODEL_NAME])
+        if before is not None:
+            older = package.tags.get(OLDER_THAN, "")
+            newest = max(before, int(older) if is_version(older) else 0)
+            return {OLDER_THAN: str(newest)} if newest > int(tags[MODEL_VERSION]) else {}
+    return {}
 
 
 def metrics_tag(

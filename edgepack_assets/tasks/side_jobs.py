@@ -24,7 +24,7 @@ from edgepack_assets.model_types.conversion import SideJob, SideResult
 from edgepack_assets.model_types.records import Payload
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import files_of
-from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks.context import TaskContext

@@ -15,7 +15,7 @@ import dagster as dg
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs.assets.declare import MODELS
+from edgepack_assets.defs.model_partitions import MODELS
 from edgepack_assets.defs.sensors import bounded_registry, registry_sensor
 from edgepack_assets.errors import ModelError
 from edgepack_assets.partitions import ModelKey
@@ -46,6 +46,9 @@ class Unruly:
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         return self._answer(self.registry.damaged(kind, name, above), [])
+
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        return self.versions(kind, name), self.damaged(kind, name)
 
     @staticmethod
     def _answer(well: Any, empty: Any) -> Any:

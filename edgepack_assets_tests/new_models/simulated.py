@@ -76,6 +76,9 @@ class SimulatedRegistry:
         self.random.shuffle(found)
         return found
 
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        return self.versions(kind, name), self.damaged(kind, name)
+
     def newest_version(self, kind: Kind, name: str) -> int | None:
         self._called()
         found = self.visible()

@@ -51,3 +51,24 @@ def test_each_manifest_is_read_once_and_all_it_names_is_kept(tmp_path: Path, mon
     assert found() & kept == {
         store.put_bytes(data, "x").digest for data in (b"package 3", b"results 3", b"times 3")
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["locks", "side-jobs"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"packages": 1, "outputs": 1}', '{"packages": [1], "outputs": {"a": 1}}']
+)
+def test_a_document_that_cannot_be_read_keeps_everything_and_is_named(tmp_path: Path, folder: str, text: str) -> None:
+    store, registry = ArtefactStore(str(tmp_path / "store"), tmp_path / "cache"), LocalRegistry(tmp_path / "registry")
+    store.put_bytes(b"may be a wheel", "x")
+    left = tmp_path / "store" / "tmp" / "left"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    document = tmp_path / "store" / folder / ("0" * 64 + ".json")
+    document.parent.mkdir(exist_ok=True)
+    document.write_text(text)
+    with pytest.raises(CorruptError, match="delete it"):
+        find_garbage(store, registry, tmp_path / "none", -1)
+    told: list[CorruptError] = []
+    found = find_garbage(store, registry, tmp_path / "none", -1, damaged=told)
+    assert [Path(file.path).name for file in found] == ["left"]
+    assert [str(document) in str(error) for error in told] == [True]

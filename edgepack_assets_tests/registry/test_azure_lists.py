@@ -98,3 +98,25 @@ def test_a_version_whose_own_tags_were_changed_hides_no_other(
         done = command(azure, tmp_path, "model", "list")
         assert [line.split()[1:3] for line in done.stdout.splitlines()[1:]][2] == ["3", "damaged"]
         assert done.exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["workspace", "registry"])
+def test_the_newest_versions_of_all_names_come_from_one_list(azure: LoopbackAzure, model: Path, kind: str) -> None:
+    registry = azure_ml(azure, kind)
+    for number in range(7):
+        for _ in range(1 + number % 2):
+            registry.register(Kind.MODEL, f"press_{number}", model, {})
+    newest = {name: registry.newest_version(Kind.MODEL, name) for name in registry.names(Kind.MODEL)}
+    pages = len(newest)
+    assert registry.newest_versions(Kind.MODEL, pages) == newest
+    assert registry.newest_versions(Kind.MODEL, 1) in [None, newest]
+    assert registry.newest_versions(Kind.MODEL, 0) is None
+
+
+@pytest.mark.parametrize("kind", ["workspace", "registry"])
+def test_archived_versions_are_listed_apart(azure: LoopbackAzure, model: Path, kind: str) -> None:
+    registry = azure_ml(azure, kind)
+    made = [registry.register(Kind.MODEL, "press", model, {}) for _ in range(3)]
+    assert registry.set_archived(Kind.MODEL, "press", 2, archived=True)
+    assert registry.versions_and_damaged(Kind.MODEL, "press") == ([made[0], made[2]], [])
+    assert [each.number for each in registry.archived(Kind.MODEL, "press")] == [2]

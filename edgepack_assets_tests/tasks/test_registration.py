@@ -20,7 +20,7 @@ import pytest
 from edgepack_assets.errors import TransientError, VersionTakenError
 from edgepack_assets.packaging.deployment_package import build_deployment_package, expected_contents
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, package_id_for, read_stamp
-from edgepack_assets.registry.base import Kind, RegisteredVersion, ResolvedVersion
+from edgepack_assets.registry.base import Kind, Lookup, RegisteredVersion, Registry, ResolvedVersion
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.tasks.package_tags import OLDER_THAN
 from edgepack_assets.tasks.registration import Registration, register_package
@@ -118,6 +118,9 @@ class Lagging(LocalRegistry):
         if not hasattr(self, "_seen"):
             self._seen = super().versions(kind, name)
         return self._seen
+
+    def look_up(self, kind: Kind, name: str, tags: Mapping[str, str]) -> Lookup:
+        return Registry.look_up(self, kind, name, tags)
 
 
 def test_a_listing_that_lags_behind_makes_no_package_twice(plant: Plant, tmp_path: Path) -> None:

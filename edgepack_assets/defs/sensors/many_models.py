@@ -6,7 +6,9 @@ one tick does is in new_models/many_types.py; what is done for one model type is
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,24 @@ from edgepack_assets.defs.sensors.state_store import (
     StateStore,
     is_switched_off,
     latest_states,
+    location_of,
+    location_of_project,
     sensor_name,
     state_of_own_sensor,
 )
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.new_models.cursor import State
-from edgepack_assets.new_models.many_types import Limits, Memory, Result, look_at_types, read_states, remember_tick
+from edgepack_assets.new_models.many_types import (
+    Limits,
+    Memory,
+    Result,
+    look_at_types,
+    newest,
+    read_states,
+    remember_tick,
+)
 from edgepack_assets.new_models.tick import Decision
+from edgepack_assets.registry.base import Kind
 
 _SLICE = 20.0
 """Seconds of a tick after which no further model type is looked at. Dagster ends a tick after 60 s."""
@@ -50,12 +64,15 @@ _MOST_CALLS = 500
 
 @dataclass
 class _Process:
-    """What is kept from tick to tick in this process: the states, and which model types' sensors are off."""
+    """What is kept from tick to tick in this process."""
 
     memory: Memory = field(default_factory=Memory)
     switched_off: frozenset[str] = frozenset()
+    asks_for_each: bool = False
+    """Whether the registry cannot tell the newest versions of all models at once."""
 
 
+_log = logging.getLogger(__name__)
 _processes: dict[Path, _Process] = {}
 
 
@@ -86,12 +103,19 @@ def is_on(settings: Settings, model_type: str, own_is_off: bool) -> bool:
 def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.SensorResult | dg.SkipReason:
     began = time.monotonic()
     process = _processes.setdefault(file, _Process())
-    settings = settings_of(file)
+    settings, instance = settings_of(file), context.instance
     if hanging_calls(settings) >= _MOST_HANGING:
         return dg.SkipReason(f"the registry does not answer: {_MOST_HANGING} calls of earlier ticks hang")
-    store, memory, all_names = StateStore(context.instance), process.memory, tuple(settings.model_types)
+    try:
+        newest_of = _newest_of_all(settings, process)
+    except TransientError as error:  # asking for each model type would make it worse
+        if (failure := OutageTimer(instance, settings, SHARED).failure_after(error)) is not None:
+            raise failure from error
+        return dg.SkipReason(f"the registry does not answer, it is asked again in the next tick: {error}")
+    location = location_of(context)
+    store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
-        memory, context.cursor, all_names, store, lambda: _take_over(process, context.instance, all_names)
+        memory, context.cursor, all_names, store, lambda: _take_over(process, instance, location, settings)
     )
     names = [name for name in settings.model_types if is_on(settings, name, name in process.switched_off)]
     calls = 0
@@ -103,17 +127,17 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
 
     def look_at(name: str, state: State | None, room: int) -> Decision:
         nonlocal calls
-        registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED)
+        registry = BoundedRegistry(settings, name, time.monotonic() + _ONE_TYPE, opened_by=SHARED, newest=newest_of)
         try:
-            return look(context.instance, settings, name, state, job, registry, room)
+            return look(instance, settings, name, state, job, registry, room)
         finally:
             calls += registry.calls
 
     limits = Limits(settings.sensors.batch, settings.sensors.interval, has_time, time.monotonic)
     result = look_at_types(names, cursor, memory, look_at, limits, int(time.time()))
-    _raise_or_forget_outage(settings, result)
+    _raise_or_forget_outage(instance, settings, result)
     add_keys(
-        context.instance,
+        instance,
         [key_of(name, version) for name, made in result.decisions.items() for version in versions_with_partition(made)],
     )
     store.write(result.saved)
@@ -122,17 +146,41 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     return _sensor_result(context, settings, result, text)
 
 
-def _take_over(process: _Process, instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, State]:
-    """What model types' own sensors have handled, where a project has grown; and which of them were switched off."""
-    kept = latest_states(instance)
+def _newest_of_all(settings: Settings, process: _Process) -> Mapping[str, int] | None:
+    """The newest version of every model in the registry, where it can tell in fewer calls than one for each model
+    type. Raises TransientError."""
+    if process.asks_for_each:
+        return None
+    registry = BoundedRegistry(settings, SHARED, time.monotonic() + _SLICE, opened_by=SHARED)
+    try:
+        newest_of = registry.call(lambda opened: opened.newest_versions(Kind.MODEL, len(settings.model_types)))
+    except TransientError:
+        raise
+    except EdgepackError as error:  # whoever may read each model may perhaps not list them
+        _log.warning("the registry is asked for each model type: %s", error)
+        newest_of = None
+    process.asks_for_each = newest_of is None
+    return newest_of
+
+
+def _take_over(process: _Process, instance: dg.DagsterInstance, location: str, settings: Settings) -> dict[str, State]:
+    """What was handled before the first tick: by the model types' own sensors, where a project has grown, and in the
+    code location's rows under its earlier name. Which of those sensors were switched off is remembered."""
+    kept, names = latest_states(instance, location), [*settings.model_types]
     process.switched_off = frozenset(name for name in names if is_switched_off(kept.get(sensor_name(name))))
-    states = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
-    return {name: state for name, state in states.items() if state is not None}
+    own = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
+    states = {name: state for name, state in own.items() if state is not None}
+    before = location_of_project(instance, settings.file)
+    if before not in {"", location}:
+        for name, state in StateStore(instance, before).read(names).items():
+            states[name] = newest(states.get(name), state) or state
+    StateStore(instance, location).tell_location(settings.file)
+    return states
 
 
-def _raise_or_forget_outage(settings: Settings, result: Result) -> None:
+def _raise_or_forget_outage(instance: dg.DagsterInstance, settings: Settings, result: Result) -> None:
     """Fail the tick if the registry has given no good answer for any model type for long enough."""
-    outage = OutageTimer(settings, SHARED)
+    outage = OutageTimer(instance, settings, SHARED)
     if not result.failed or len(result.failed) < result.looked:
         outage.stop()
         return

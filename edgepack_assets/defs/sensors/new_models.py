@@ -8,11 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import add_keys
 from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry, OutageTimer
+from edgepack_assets.defs.sensors.kept_settings import settings_of
 from edgepack_assets.defs.sensors.many_models import shared_sensor
 from edgepack_assets.defs.sensors.one_type import (
     key_of,
@@ -22,7 +22,7 @@ from edgepack_assets.defs.sensors.one_type import (
     run_request,
     versions_with_partition,
 )
-from edgepack_assets.defs.sensors.state_store import StateStore, sensor_name, state_of_shared_sensor
+from edgepack_assets.defs.sensors.state_store import StateStore, location_of, sensor_name, state_of_shared_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, PluginError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import newest
@@ -70,11 +70,11 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
 def _tick(
     context: dg.SensorEvaluationContext, config_file: Path, model_type: str, job: str
 ) -> dg.SensorResult | dg.SkipReason:
-    settings = load_settings(config_file)  # read in each tick, so that changes take effect without a restart
+    settings = settings_of(config_file)  # in each tick, so that changes take effect without a restart
     if settings.model_type(model_type).sensor is False:
         return dg.SkipReason(f"switched off by model_types.{model_type}.sensor")
     state = _state(context, model_type)
-    outage = OutageTimer(settings, model_type)
+    outage = OutageTimer(context.instance, settings, model_type)
     try:
         decision = look(context.instance, settings, model_type, state, job, BoundedRegistry(settings, model_type))
     except PluginError:
@@ -104,11 +104,12 @@ def _tick(
 def _state(context: dg.SensorEvaluationContext, model_type: str) -> State | None:
     """The state in the cursor, or what the sensor for many model types has handled since, where a project shrank."""
     own = State.from_cursor(context.cursor) if context.cursor else None
-    store = StateStore(context.instance)
+    location = location_of(context)
+    store = StateStore(context.instance, location)
     row = store.read([model_type]).get(model_type)
     if row is None and own is not None:
         return own
-    other = newest(row, state_of_shared_sensor(context.instance, model_type))
+    other = newest(row, state_of_shared_sensor(context.instance, location, model_type))
     if row is not None and own is not None and newest(other, own) is own:
         store.write({model_type: ""})  # taken over; a cursor that is cleared later starts anew
     return newest(other, own)

@@ -30,6 +30,7 @@ from edgepack_assets.registry.base import (
     refuse_unread,
 )
 from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
+from edgepack_assets.text_format import counted
 
 INTERVAL = 60
 BATCH = 200
@@ -37,6 +38,8 @@ BATCH = 200
 
 _OPENED_BY = "raw data"
 _ROW = "edgepack/raw_data_seen"
+_START = ""
+"""The key of the cursor that is no model type's: where the next tick begins, after one that had no time for all."""
 _LONGEST_MESSAGE = 3000
 
 VALIDATED_AGAIN = [
@@ -61,15 +64,21 @@ def raw_data_versions(
     end = time.monotonic() + TICK
     failure: EdgepackError | None = None
     is_shared = has_shared_sensor(settings)
-    seen = _seen(context, is_shared)
+    seen, start = _seen(context, is_shared)
     before_all = dict(seen)
     current_of = _Current(settings)
     observed: list[dg.AssetObservation] = []
     requests: list[dg.RunRequest] = []
     messages: list[str] = []
-    for name in sorted(settings.model_types):
+    names, start = _from(start, sorted(settings.model_types)), ""
+    for looked, name in enumerate(names):
+        if looked and time.monotonic() > end:
+            start = name
+            messages.append(f"{len(names) - looked} model types are looked at first in the next tick")
+            break
         caller = f"raw data of {name}"
-        registry, outage = BoundedRegistry(settings, caller, end, opened_by=_OPENED_BY), OutageTimer(settings, caller)
+        registry = BoundedRegistry(settings, caller, end, opened_by=_OPENED_BY)
+        outage = OutageTimer(context.instance, settings, caller)
         # An unreachable registry or a damaged version must not hide the news of other model types. What could not be
         # looked up keeps its place in the cursor.
         try:
@@ -93,16 +102,15 @@ def raw_data_versions(
             continue
         outage.stop()
         if keys or not is_shared:
-            messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+            messages.append(
+                f"{name}: {raw}" + (f", observed for {counted(len(keys), 'partition')}" if keys else ", nothing new")
+            )
         if damaged:
             messages.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
         seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    text = "; ".join(messages) or f"looked at the raw data of {len(settings.model_types)} model types, nothing new"
-    if len(text) > _LONGEST_MESSAGE and is_shared:
-        text = f"{text[:_LONGEST_MESSAGE]} ... ({len(messages)} messages)"
+    text = _text(messages, names, is_shared)
     changed = {name: entry for name, entry in seen.items() if not is_shared or before_all.get(name) != entry}
-    cursor = json.dumps(changed, sort_keys=True)
     # Raising would lose the news of other model types, so a failure waits until there is none.
     if failure is not None and not observed and not requests and seen == before_all:
         raise failure
@@ -110,23 +118,37 @@ def raw_data_versions(
     return dg.SensorResult(
         run_requests=requests,
         asset_events=observed,
-        cursor=cursor,
+        cursor=json.dumps({**changed, **({_START: start} if start else {})}, sort_keys=True),
         skip_reason=None if requests else dg.SkipReason(text),
     )
 
 
-def _seen(context: dg.SensorEvaluationContext, is_shared: bool) -> dict[str, Any]:
-    """What was seen of each model type. With many, the cursor has what the last tick has changed; the rest is a row of
-    the instance, because Dagster stores the cursor with every tick."""
+def _from(start: str, names: list[str]) -> list[str]:
+    """The names in their order, from `start` on and round."""
+    at = names.index(start) if start in names else 0
+    return [*names[at:], *names[:at]]
+
+
+def _text(messages: list[str], names: list[str], is_shared: bool) -> str:
+    text = "; ".join(messages) or f"looked at the raw data of {counted(len(names), 'model type')}, nothing new"
+    if len(text) > _LONGEST_MESSAGE and is_shared:
+        return f"{text[:_LONGEST_MESSAGE]} ... ({counted(len(messages), 'message')})"
+    return text
+
+
+def _seen(context: dg.SensorEvaluationContext, is_shared: bool) -> tuple[dict[str, Any], str]:
+    """(what was seen of each model type, the one that the tick begins with). With many, the cursor has what the last
+    tick has changed; the rest is a row of the instance, because Dagster stores the cursor with every tick."""
     rows = context.instance.daemon_cursor_storage
     row = json.loads(rows.get_cursor_values({_ROW}).get(_ROW, "{}"))
     saved = json.loads(context.cursor or "{}")
+    start = saved.pop(_START, "")
     seen = {**row, **saved}
     if is_shared and seen != row:
         rows.set_cursor_values({_ROW: json.dumps(seen, sort_keys=True)})
     elif not is_shared and row and row.keys() <= saved.keys():  # the project has shrunk, and the cursor has it all
         rows.set_cursor_values({_ROW: "{}"})
-    return seen
+    return seen, start
 
 
 class _Current:
@@ -173,8 +195,9 @@ def _validation(  # noqa: PLR0917 - the tick's own, passed on
 ) -> tuple[dg.RunRequest | None, str]:
     """The run that validates the latest package of a model type on this raw data, if it has not been; and why."""
     entry = settings.model_type(name)
-    refuse_unread(registry.damaged(Kind.MODEL, entry.registered_package_name))
-    packages = by_model_version(registry.versions(Kind.MODEL, entry.registered_package_name), entry.model_name)
+    sound, damaged = registry.versions_and_damaged(Kind.MODEL, entry.registered_package_name)
+    refuse_unread(damaged)
+    packages = by_model_version(sound, entry.model_name)
     if not packages:
         return None, "no package to validate again"
     version = max(packages)

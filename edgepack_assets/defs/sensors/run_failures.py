@@ -15,13 +15,15 @@ import dagster as dg
 from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilter
 
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.sensors.bounded_registry import OutageTimer
 from edgepack_assets.defs.sensors.kept_settings import settings_of
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, outcome_of
+from edgepack_assets.defs.sensors.run_outcomes import TAGS, outcome_of
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.new_models.run_requests import RunOutcome
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
+from edgepack_assets.text_format import counted
 
 NAME = "run_failures"
 KEPT = 24 * 3600
@@ -35,9 +37,6 @@ LONGEST, LINES = 700, 6
 _PAGE = 100
 _OURS = ("package_model", "__ASSET_JOB")
 _MOST_EVENTS = 20
-
-_silent_since: dict[Path, float] = {}
-"""Configuration -> since when its webhook accepts nothing."""
 
 
 def failure_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -90,18 +89,17 @@ def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
                 break
         context.update_cursor(str(record.storage_id))
     if too_old:
-        messages.append(f"{too_old} failed runs could not be sent within {KEPT // 3600} h and are given up")
+        messages.append(f"{counted(too_old, 'failed run')} not sent within {KEPT // 3600} h, and given up")
     nothing = [] if messages else ["no run has failed since the last tick"]
-    summary = [f"sent {sent} failed runs to {host}"] if sent else nothing
+    summary = [f"sent {counted(sent, 'failed run')} to {host}"] if sent else nothing
+    timer = OutageTimer(context.instance, settings, NAME, "the webhook has accepted nothing")
     if sent or outage is None:
-        _silent_since.pop(settings.file, None)
+        timer.stop()
     if outage is not None:
-        silent = now - _silent_since.setdefault(settings.file, now)
+        failure = timer.failure_after(EdgepackError("; ".join(messages)))
         # Raising would lose the cursor, and messages that were sent would be sent again.
-        if silent >= settings.sensors.failure_after and not sent:
-            raise EdgepackError(
-                f"the webhook has accepted nothing for {silent:.0f} s (sensors.failure_after): {'; '.join(messages)}"
-            ) from outage
+        if failure is not None and not sent:
+            raise failure from outage
     return "; ".join([*summary, *messages])
 
 

@@ -14,10 +14,19 @@ from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.sensors import raw_data, run_failures
 from edgepack_assets.defs.sensors.many_models import is_on
 from edgepack_assets.defs.sensors.new_models import has_shared_sensor
-from edgepack_assets.defs.sensors.state_store import SHARED, StateStore, is_switched_off, latest_states, sensor_name
+from edgepack_assets.defs.sensors.state_store import (
+    SHARED,
+    StateStore,
+    is_switched_off,
+    latest_states,
+    location_name,
+    location_of_project,
+    sensor_name,
+)
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import Cursor
+from edgepack_assets.text_format import counted
 
 _DAEMON = "SENSOR"
 _DAEMON_SILENT = 120.0
@@ -65,7 +74,7 @@ def sensors_status(settings: Settings, home: str) -> Status:
     }
     with opened(Path(home)) as instance:
         beat = instance.get_daemon_heartbeats().get(_DAEMON)
-        states = latest_states(instance)
+        states = latest_states(instance, _location(instance, settings))
         sensors = [
             _one(name, interval, states.get(name), registry.get(name), settings, instance, now)
             for name, interval in intervals.items()
@@ -84,7 +93,13 @@ def start_anew(settings: Settings, home: str, model_type: str) -> None:
             f"`dagster sensor cursor {sensor_name(model_type)} --delete`"
         )
     with opened(Path(home)) as instance:
-        StateStore(instance).start_anew(model_type)
+        StateStore(instance, _location(instance, settings)).start_anew(model_type)
+
+
+def _location(instance: dg.DagsterInstance, settings: Settings) -> str:
+    """The code location of the configuration; if its sensor has not told, the one with the latest tick."""
+    shared = latest_states(instance).get(SHARED)
+    return location_of_project(instance, settings.file) or (location_name(shared) if shared is not None else "")
 
 
 def _shared(
@@ -105,7 +120,7 @@ def _shared(
         cursor = Cursor.from_text(data.cursor if isinstance(data, SensorInstigatorData) else None)
     except EdgepackError:
         return [sensor, *lines]  # the sensor's tick fails with that reason
-    kept = StateStore(instance).read(settings.model_types)
+    kept = StateStore(instance, _location(instance, settings)).read(settings.model_types)
     kept.update({name: State.from_cursor(text) for name, text in cursor.changed.items()})
     sensor.waiting.extend(f"{state.model}:{number}" for state in kept.values() for number in sorted(state.waiting))
     for name, fault in cursor.faults.items():
@@ -153,7 +168,7 @@ def _one(  # noqa: PLR0917 - what the status is made from
             error = error.cause
         words = error.message.strip() if error is not None else ""
     elif tick.run_ids:
-        words = f"requested {len(tick.run_ids)} runs"
+        words = f"requested {counted(len(tick.run_ids), 'run')}"
     return SensorStatus(name, "on", looked, words, fault, _waiting(state, model_type))
 
 

@@ -23,6 +23,7 @@ from edgepack_assets.model_types.image_classification.settings import PRESETS
 from edgepack_assets.model_types.interface import Payload, Results, Trial
 from edgepack_assets.model_types.records import copy_records
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
+from edgepack_assets.text_format import counted
 
 MOST_IMAGES, FEWEST_IMAGES = 64, 8
 LIGHT = 32 << 20
@@ -102,7 +103,7 @@ class InputTrial(Trial):
         classes = parse_report("trying other image inputs", _Tried, answer).classes
         labels = [image.truth for image in self.images]
         if [len(answers) for answers in classes] != [len(labels)] * len(self.tried):
-            raise ComponentError(f"trying other image inputs gave other than {len(labels)} answers for each")
+            raise ComponentError(f"trying other image inputs gave other than {counted(len(labels), 'answer')} for each")
         packaged = [image.correct for image in self.images]
         correct = [[answer == label for answer, label in zip(a, labels, strict=True)] for a in classes]
         others = sorted(zip(map(as_yaml, self.tried), correct, strict=True), key=lambda other: -sum(other[1]))

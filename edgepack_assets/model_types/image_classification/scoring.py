@@ -13,6 +13,7 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import confusion_matrix
 from edgepack_assets.model_types.interface import Payload, Results, Samples, Score, read_lines
+from edgepack_assets.text_format import counted
 
 METRICS = (
     "accuracy_validation",
@@ -204,13 +205,16 @@ def _rows(payload: Payload, scored: Scored, output: Mapping[str, Any]) -> list[C
     whole = f"whole numbers from 0 to {classes - 1}"
     return [
         _none(
-            "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
+            "every record has a label",
+            scored.unlabelled,
+            f"{counted(payload.count, 'record')} with a label",
+            "without a label",
         ),
         _none(
             "every label is a class of the model",
             beyond,
-            f"labels from 0 to {classes - 1}, as the model tells {classes} classes apart: register the model of these "
-            "classes, or correct the tags of the raw data",
+            f"labels from 0 to {classes - 1}, as the model tells {counted(classes, 'class')} apart: register the model "
+            "of these classes, or correct the tags of the raw data",
             "beyond the model",
         ),
         _number_of_classes_row(sorted(scored.names), classes, bool(output.get("classes_are_configured"))),

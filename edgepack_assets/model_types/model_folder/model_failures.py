@@ -20,7 +20,7 @@ from edgepack_assets.config.schema import EDGE_PYTHONS
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError, ModelError
 from edgepack_assets.model_types.model_folder import pickle_origin
-from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport, parse_report

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -200,13 +200,32 @@ class Assets:
             return int(following) - 1 or None
         return max((int(a.version) for a in self.versions(kind, name) if is_version(a.version)), default=None)
 
+    def newest_of_all(self, kind: Kind, most_pages: int) -> dict[str, int] | None:
+        """The number that was made last of every name in force, from a list of at most so many pages; None if there
+        are more, or if it does not tell the versions. Like every list it may lag."""
+        operations, found = self._operations(kind), {}
+        listed = self._pages_as_they_are(
+            f"listing the {_plural(kind)}", lambda: operations.list(list_view_type=_IN_FORCE)
+        )
+        for number, page in enumerate(listed):
+            if number == most_pages or not all(hasattr(item, "latest_version") for item in page):
+                return None
+            found.update({
+                str(item.name): int(item.latest_version) for item in page if is_version(str(item.latest_version))
+            })  # fmt: skip
+        return found
+
     def _pages(self, doing: str, listing: Any) -> Iterator[Any]:
+        for page in self._pages_as_they_are(doing, listing):
+            yield from page
+
+    def _pages_as_they_are(self, doing: str, listing: Any) -> Iterator[list[Any]]:
         pages = self.remote.call(doing, lambda: iter(listing().by_page()))
         for _ in range(_MOST_PAGES):
             page = self.remote.call(doing, lambda: _next_page(pages))
             if page is None:
                 return
-            yield from page
+            yield page
         raise EdgepackError(f"{doing}: more than {_MOST_PAGES} pages: the list does not end")
 
     def _asset(self, kind: Kind, name: str, entity: Any) -> Asset:
@@ -226,6 +245,12 @@ class Assets:
 
     def _operations(self, kind: Kind) -> Any:
         return self.client.models if kind is Kind.MODEL else self.client.data
+
+
+def by_number(assets: Iterable[Asset]) -> list[Asset]:
+    """The assets whose version is a number, the lowest first; each once, as pages of a list may overlap."""
+    numbered = {int(asset.version): asset for asset in assets if is_version(asset.version)}
+    return [asset for _, asset in sorted(numbered.items())]
 
 
 def _plural(kind: Kind) -> str:

@@ -32,7 +32,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, T
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.azure_ml.asset_api import FAILED_STATES, FailedError, UnfinishedError
-from edgepack_assets.registry.azure_ml.client import Asset, Assets
+from edgepack_assets.registry.azure_ml.client import Asset, Assets, by_number
 from edgepack_assets.registry.azure_ml.contents import (
     ATTEMPT,
     CONTENT,
@@ -61,6 +61,7 @@ from edgepack_assets.registry.base import (
     check_tags,
     content_digest,
     not_found,
+    taken_error,
     utf8_name,
 )
 
@@ -72,7 +73,7 @@ _log = logging.getLogger(__name__)
 
 
 class AzureMLRegistry(Registry):
-    """The `Registry` interface (see model_types/interface.py) on an Azure ML workspace or registry."""
+    """The `Registry` interface (see registry/base.py) on an Azure ML workspace or registry."""
 
     def __init__(self, settings: AzureMLRegistrySettings) -> None:
         self.settings = settings
@@ -89,10 +90,10 @@ class AzureMLRegistry(Registry):
 
         Versions that are archived, failed or not made yet are left out, and models whose version is no whole number.
         The list may lag behind a registration by half a minute; `get` and the latest data asset do not."""
+        if kind is Kind.MODEL:
+            return self.versions_and_damaged(kind, name)[0]
         check_name(kind, name)
         assets = {asset.version: asset for asset in self._assets.versions(kind, name) if self._is_shown(asset)}
-        if kind is Kind.MODEL:
-            return self._sound(assets[number] for number in sorted(assets, key=int))
         # Numbers and text have no common order, so the latest is what the service calls so: the one created last.
         label = self._assets.labelled_latest(kind, name)
         if label is not None and label not in assets and is_version_text(label):
@@ -100,36 +101,38 @@ class AzureMLRegistry(Registry):
             if newest is not None and self._is_shown(newest):
                 assets[label] = newest
         ordered = sorted(assets.values(), key=lambda asset: (asset.created, asset.version == label, asset.version))
-        return self._sound(ordered)
+        return self._sorted_out(ordered)[0]
 
     def damaged(self, kind: Kind, name: str, above: int = 0) -> list[DamagedVersion]:
         """The versions of a name with a number greater than `above` whose tags of ours were changed, lowest first."""
-        check_name(kind, name)
-        found = []
-        for asset in self._assets.versions(kind, name):
-            if self._is_shown(asset) and is_version(asset.version) and int(asset.version) > above:
-                try:
-                    self._registered(asset)
-                except CorruptError as error:
-                    tags = described(asset)["tags"]
-                    found.append(DamagedVersion(kind, name, int(asset.version), str(error), tags, tags_are_known=True))
-        return sorted(found, key=lambda each: each.version)
+        return [each for each in self._sorted_out(self._shown(kind, name))[1] if each.number > above]
 
-    def _sound(self, assets: Iterable[Asset]) -> list[RegisteredVersion]:
-        """The versions without the damaged ones, in their order."""
-        found = []
+    def versions_and_damaged(self, kind: Kind, name: str) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """`versions` and `damaged`, those of a model from one list."""
+        if kind is not Kind.MODEL:
+            return super().versions_and_damaged(kind, name)
+        return self._sorted_out(self._shown(kind, name))
+
+    def _shown(self, kind: Kind, name: str) -> list[Asset]:
+        check_name(kind, name)
+        return [asset for asset in by_number(self._assets.versions(kind, name)) if self._is_shown(asset)]
+
+    def _sorted_out(self, assets: Iterable[Asset]) -> tuple[list[RegisteredVersion], list[DamagedVersion]]:
+        """(the versions that can be used, the damaged ones), in their order."""
+        sound, damaged = [], []
         for asset in assets:
             try:
-                found.append(self._registered(asset))
-            except CorruptError:
-                if not is_version(asset.version):  # `damaged` could not tell of it
+                sound.append(self._registered(asset))
+            except CorruptError as error:
+                if not is_version(asset.version):  # a damaged version is told by its number
                     raise
-        return found
+                tags, number = described(asset)["tags"], int(asset.version)
+                damaged.append(DamagedVersion(asset.kind, asset.name, number, str(error), tags, tags_are_known=True))
+        return sound, damaged
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
-        is_sound = is_version if asset.kind is Kind.MODEL else is_version_text
-        return asset.is_usable and is_sound(asset.version)
+        return asset.is_usable and (is_version if asset.kind is Kind.MODEL else is_version_text)(asset.version)
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""
@@ -151,6 +154,10 @@ class AzureMLRegistry(Registry):
         """The highest version number of a name in one small request, as a hint: archived versions count too."""
         check_name(kind, name)
         return self._assets.newest(kind, name)
+
+    def newest_versions(self, kind: Kind, most_calls: int) -> Mapping[str, int] | None:
+        """The version that was made last of every name that is not archived, from the list of names."""
+        return self._assets.newest_of_all(kind, most_calls)
 
     # downloading ------------------------------------------------------------------------------------------
 
@@ -254,7 +261,7 @@ class AzureMLRegistry(Registry):
             given = number
             if self._assets.get(kind, name, number) is not None:
                 if version is not None:
-                    raise _taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 continue
             try:
                 if place is None or self._places.is_registry:
@@ -292,7 +299,7 @@ class AzureMLRegistry(Registry):
             asset = self._await(kind, name, number, backoff, patient=failure is None)
             if asset is not None:
                 if asset.tags.get(ATTEMPT) != attempt:
-                    raise _taken(kind, name, number)
+                    raise taken_error(kind, name, number)
                 if asset.is_usable or asset.archived:
                     return asset
                 if asset.state in FAILED_STATES:
@@ -362,7 +369,7 @@ class AzureMLRegistry(Registry):
     def archived(self, kind: Kind, name: str) -> list[RegisteredVersion]:
         """The archived versions of a name, oldest first, without the damaged ones."""
         check_name(kind, name)
-        return self._sound(self._assets.archived(kind, name))
+        return self._sorted_out(self._assets.archived(kind, name))[0]
 
     # versions ---------------------------------------------------------------------------------------------
 
@@ -389,7 +396,3 @@ def _may_pass(failure: EdgepackError | None) -> bool:
     """Whether the same request may succeed later: a conflict (409) where nothing is there is one with what is going on
     at the moment."""
     return not isinstance(failure, RefusedError) or failure.status == 409
-
-
-def _taken(kind: Kind, name: str, version: int) -> VersionTakenError:
-    return VersionTakenError(f"{kind} {name}:{version} is registered already; take the next version")

@@ -329,7 +329,7 @@ def failing(times: int, error: Exception, call: Any) -> tuple[Any, list[int]]:
 
 
 @pytest.mark.parametrize("error", [TransientError("the registry does not answer"), ConnectionResetError("reset")])
-@pytest.mark.parametrize("where", [(LocalRegistry, "versions"), (ArtefactStore, "load"), (ArtefactStore, "save")])
+@pytest.mark.parametrize("where", [(LocalRegistry, "look_up"), (ArtefactStore, "load"), (ArtefactStore, "save")])
 def test_what_may_pass_is_tried_again(
     plant: Plant,
     instance: dg.DagsterInstance,
@@ -351,7 +351,7 @@ def test_retries_are_bounded_and_the_last_error_is_told(
 ) -> None:
     monkeypatch.setattr(failures, "DELAY", 0.0)
     run, calls = failing(1000, TransientError("the registry does not answer"), None)
-    monkeypatch.setattr(LocalRegistry, "versions", run)
+    monkeypatch.setattr(LocalRegistry, "look_up", run)
     result, said = launch(plant, instance)
     assert not result.success
     assert len(calls) == failures.RETRIES + 1
@@ -363,7 +363,7 @@ def test_what_does_not_pass_is_not_tried_again(
     plant: Plant, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     run, calls = failing(1000, error, None)
-    monkeypatch.setattr(LocalRegistry, "versions", run)
+    monkeypatch.setattr(LocalRegistry, "look_up", run)
     assert not launch(plant, instance)[0].success
     assert len(calls) == 1
 

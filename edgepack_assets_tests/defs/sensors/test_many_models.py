@@ -11,7 +11,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
@@ -19,10 +23,12 @@ from edgepack_assets.cli.main import main
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.sensors import bounded_registry, many_models, registry_sensors
 from edgepack_assets.defs.sensors.state_store import SHARED, StateStore, sensor_name
+from edgepack_assets.errors import TransientError
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
 TYPES = ("press", "oven", "saw")
+MODULE = LoadableTargetOrigin(module_name="edgepack_assets.definitions")
 
 
 class Plant:
@@ -33,6 +39,7 @@ class Plant:
         self.home.mkdir()
         self.registry = LocalRegistry(folder / "registry")
         self.cursors: dict[str, str | None] = {}
+        self.location: str = "edgepack_assets"
         self.said = ""
         self.configure()
 
@@ -56,7 +63,12 @@ class Plant:
         keys = []
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             for sensor in registry_sensors(load_settings(self.folder / "edgepack.yaml")):
-                result = sensor(dg.build_sensor_context(instance, cursor=self.cursors.get(sensor.name)))
+                origin = ManagedGrpcPythonEnvCodeLocationOrigin(MODULE, self.location) if self.location else None
+                with dg.SensorEvaluationContext(
+                    None, None, None, self.cursors.get(sensor.name), None, None, None, instance,
+                    code_location_origin=origin,
+                ) as context:  # fmt: skip
+                    result = sensor(context)
                 if isinstance(result, dg.SkipReason):
                     self.said = result.skip_message or ""
                     continue
@@ -69,7 +81,7 @@ class Plant:
         return sorted(keys)
 
     def keep(self, instance: dg.DagsterInstance, name: str, status: Any = InstigatorStatus.DECLARED_IN_CODE) -> None:
-        location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="edgepack_assets.definitions"))
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(MODULE, self.location or "plant")
         origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
         data = SensorInstigatorData(last_tick_timestamp=1.0, cursor=self.cursors.get(name))
         state = InstigatorState(origin, InstigatorType.SENSOR, status, data)
@@ -154,10 +166,10 @@ def test_a_damaged_and_a_silent_model_type_do_not_hold_up_the_others(
     released = threading.Event()
 
     class Silent(LocalRegistry):
-        def versions(self, kind: Kind, name: str) -> Any:
+        def versions_and_damaged(self, kind: Kind, name: str) -> Any:
             if name == "oven":
                 released.wait(60)
-            return super().versions(kind, name)
+            return super().versions_and_damaged(kind, name)
 
     monkeypatch.setattr(bounded_registry, "open_registry", lambda settings: Silent(settings.registry.path))
     monkeypatch.setattr(many_models, "_ONE_TYPE", 0.5)
@@ -173,6 +185,36 @@ def test_a_damaged_and_a_silent_model_type_do_not_hold_up_the_others(
         released.set()
 
 
+def test_a_registry_that_knows_all_newest_versions_is_asked_once(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Knowing(LocalRegistry):
+        is_away = False
+
+        def newest_versions(self, kind: Kind, most_calls: int) -> dict[str, int]:
+            if self.is_away:
+                raise TransientError("throttled")
+            assert most_calls == len(TYPES)
+            return {name: len(self.versions(kind, name)) for name in self.names(kind)}
+
+        def newest_version(self, kind: Kind, name: str) -> int | None:
+            raise AssertionError("asked for a single model type")
+
+    monkeypatch.setattr(bounded_registry, "open_registry", lambda settings: Knowing(settings.registry.path))
+    plant.configure(sweep_interval=3600)
+    plant.add("oven", "press")
+    assert plant.tick() == ["oven:1", "press:1"]
+    plant.add("oven")
+    assert plant.tick() == ["oven:2"]
+    plant.add("saw", "press")
+    monkeypatch.setattr(Knowing, "is_away", True)
+    assert plant.tick() == []
+    assert "does not answer" in plant.said
+    assert "throttled" in plant.said
+    plant.restart()
+    assert plant.tick() == []
+    monkeypatch.setattr(Knowing, "is_away", False)
+    assert plant.tick() == ["press:2", "saw:1"]
+
+
 def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> None:
     plant.add(*TYPES)
     plant.tick()
@@ -181,7 +223,7 @@ def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> Non
     assert result.exit_code == 0, result.output
     assert plant.tick() == ["saw:1"]  # under the same run key, so that Dagster starts it only if its run is gone
     assert plant.tick() == []
-    assert shown("--start-anew", "nothing").exit_code == 1
+    assert shown("--start-anew", "nothing").exit_code == 2
     plant.configure(own_up_to=3)
     assert "dagster sensor cursor saw_models --delete" in shown("--start-anew", "saw").output
 
@@ -191,7 +233,65 @@ def test_new_and_known_rows_may_be_written_together(plant: Plant) -> None:
     plant.tick()
     plant.tick()
     with dg.DagsterInstance.from_config(str(plant.home)) as instance:
-        store = StateStore(instance)
+        store = StateStore(instance, "edgepack_assets")
         [text] = [state.to_cursor() for state in store.read(["saw"]).values()]
         store.write({"saw": "", "new": text})
         assert list(store.read(["saw", "new"])) == ["new"]
+
+
+def test_two_projects_on_one_instance_do_not_take_each_other_s_rows(
+    plant: Plant, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The same model types and models, each in a registry of its own."""
+    other = Plant(tmp_path_factory.mktemp("other"))
+    other.home = plant.home
+    plant.location, other.location = "plant", "other"
+    plant.add(*TYPES, "saw", "saw")
+    other.add(*TYPES)
+    for _ in range(2):
+        plant.tick()
+        other.tick()
+        for each in (plant, other):
+            each.restart()
+    assert (plant.tick(), other.tick()) == ([], [])
+    other.add("saw")
+    assert (plant.tick(), other.tick()) == ([], ["saw:2"])
+    plant.add("saw")
+    assert (other.tick(), plant.tick()) == ([], ["saw:4"])
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_rows_of_an_earlier_release_and_of_a_renamed_code_location_go_on(
+    plant: Plant, crash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier release wrote no code location into the rows."""
+    plant.location = ""
+    plant.add(*TYPES)
+    assert len(plant.tick()) == 3
+    assert plant.tick() == []  # the rows have it all now
+    plant.add("oven")
+    for location in ("plant", "renamed"):
+        plant.location = location
+        plant.restart()
+        if crash:
+            with monkeypatch.context() as patched:
+                patched.setattr(StateStore, "_write", _write_once_and_die(StateStore._write))
+                with pytest.raises(KeyboardInterrupt):
+                    plant.tick()
+            plant.restart()
+        assert plant.tick() == (["oven:2"] if location == "plant" else [])
+        assert plant.tick() == []
+        with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+            assert StateStore(instance, "").read(TYPES) == {}
+            assert set(StateStore(instance, location).read(TYPES)) == set(TYPES)
+        plant.cursors.clear()  # Dagster keeps them by the name of the location
+    assert shown("--start-anew", "saw").exit_code == 0
+    assert plant.tick() == ["saw:1"]
+
+
+def _write_once_and_die(write: Any) -> Any:
+    def dying(store: StateStore, rows: Any) -> None:
+        write(store, rows)
+        raise KeyboardInterrupt
+
+    return dying

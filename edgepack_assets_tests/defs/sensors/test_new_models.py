@@ -14,6 +14,7 @@ from dagster import RunRequest
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
+from edgepack_assets.defs.sensors import bounded_registry
 from edgepack_assets.defs.sensors.new_models import registry_sensors
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, TransientError
 from edgepack_assets.registry import approval
@@ -97,7 +98,7 @@ def keys(requests: list[RunRequest]) -> list[str | None]:
 def test_a_new_version_gets_its_partition_and_one_run_with_its_identity(plant: Plant) -> None:
     assert plant.tick() == []
     assert plant.said == "the registry has no version of press_model yet"
-    found = plant.add(**{"odd \u202e\n": "\0'"})
+    found = plant.add(**{"odd \u202e\n": "\x01'"})
     plant.instance.add_dynamic_partitions("models", ["press:1"])  # a person was faster, and launched nothing
     [request] = plant.tick()
     assert request.partition_key == "press:1"
@@ -317,12 +318,13 @@ def test_a_registry_that_is_gone_is_skipped_with_its_reason_and_then_a_failure(
         raise ConnectionRefusedError("connection refused")
 
     with monkeypatch.context() as patched:
-        patched.setattr(LocalRegistry, "versions", gone)
+        patched.setattr(LocalRegistry, "versions_and_damaged", gone)
         patched.setattr(LocalRegistry, "newest_version", gone)
         for _ in range(3):
             assert plant.tick() == []
             assert "ConnectionRefusedError: connection refused" in plant.said
             now[0] += 250
+            bounded_registry._silent_since.clear()  # another process serves the code location
         assert plant.cursor == before
         with pytest.raises(EdgepackError, match=r"no good answer from the registry for 750 s .*connection refused"):
             plant.tick()

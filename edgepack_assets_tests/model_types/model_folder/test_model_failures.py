@@ -13,7 +13,7 @@ from edgepack_assets.environments.lock import Lock
 from edgepack_assets.environments.wheels import LockedPackage
 from edgepack_assets.errors import ComponentError, ModelError
 from edgepack_assets.model_types.model_folder.model_failures import Loading, Origin, explained
-from edgepack_assets.sandbox.child_process import ChildDiedError
+from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.sandbox import ChildFailure, TaskFailedError
 
 VERSIONS = {"scikit-learn": "1.5.2", "numpy": "1.26.4", "scipy": "1.14.1"}
