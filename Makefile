@@ -27,7 +27,7 @@ MORE_WORKERS := $(if $(filter logical,$(WORKERS)),$(shell echo $$(($$(nproc) + 1
 PYTEST = "$(BIN)/python" -m pytest -n $(1) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
 SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
 
-.PHONY: quickstart ui test test-fast coverage lint check azure-dev benchmark lock lower-bounds clean
+.PHONY: quickstart ui test test-fast coverage lint lint-style lint-package lint-tests lint-components check azure-dev benchmark lock lower-bounds clean
 
 $(BIN)/edgepack: pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON="; exit 1; }
@@ -46,12 +46,24 @@ quickstart: $(BIN)/edgepack
 ui: $(BIN)/edgepack
 	@"$(BIN)/edgepack" ui
 
+# Its parts at once: most of the time is mypy's, which uses one core.
 lint: $(VENV)/dev-installed
+	@$(MAKE) --no-print-directory -j 3 lint-style lint-package lint-tests lint-components
+
+lint-style:
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
+	"$(BIN)/lint-imports" --no-logo
+
+lint-package:
 	"$(BIN)/mypy"
+
+lint-tests:
 	"$(BIN)/mypy" --config-file mypy-tests.ini
-	@set -e; mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; \
+
+# One run for each folder whose modules are named as another's. They share a cache: what differs is read again.
+lint-components:
+	@set -e; mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; export MYPY_CACHE_DIR="$$top/.mypy_cache/components"; \
 	for folder in $(dir $(wildcard examples/*/*/child_tasks.py)); do \
 		package="$$(basename "$$folder")"; echo "mypy of $$folder"; \
 		(cd "$$folder/.." && MYPYPATH="$$top" "$$mypy" --config-file "$$top/setup.cfg" \
@@ -59,18 +71,14 @@ lint: $(VENV)/dev-installed
 	done; \
 	for folder in $(dir $(wildcard edgepack_assets/model_types/*/child_tasks.py examples/*/*/child_tasks.py)); do \
 		echo "mypy of $$folder: component/ and child_*.py"; \
-		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")" $$(ls component/*.py 2>/dev/null) child_*.py); \
+		(cd "$$folder" && "$$mypy" --config-file "$$top/mypy-components.ini" $$(ls component/*.py 2>/dev/null) child_*.py); \
 		for more in $$(cd "$$folder" && ls -d component_*/ 2>/dev/null); do \
 			echo "mypy of $$folder$$more"; \
-			(cd "$$folder" && MYPYPATH="$$more" "$$mypy" --config-file "$$top/mypy-components.ini" \
-				--cache-dir "$$top/.mypy_cache/$$(basename "$$folder")_$$(basename "$$more")" "$$more"*.py); \
+			(cd "$$folder" && MYPYPATH="$$more" "$$mypy" --config-file "$$top/mypy-components.ini" "$$more"*.py); \
 		done; \
-	done
-	@mypy="$$(realpath "$(BIN)/mypy")"; top="$$(pwd)"; echo "mypy of renumbering/component/"; \
-		cd edgepack_assets/model_types/renumbering && "$$mypy" --config-file "$$top/mypy-components.ini" \
-			--cache-dir "$$top/.mypy_cache/renumbering" component/*.py
-	"$(BIN)/lint-imports" --no-logo
+	done; \
+	echo "mypy of renumbering/component/"; \
+	cd edgepack_assets/model_types/renumbering && "$$mypy" --config-file "$$top/mypy-components.ini" component/*.py
 
 check: $(VENV)/dev-installed
 	@eval "$$("$(BIN)/edgepack" env)" && "$(BIN)/dagster" definitions validate

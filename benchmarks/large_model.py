@@ -4,7 +4,9 @@
 
 `--kind`: dense (eight matrices), conv (convolutions of 9 MiB) or one (a single tensor). Memory is the most that one
 process had resident at a time (VmHWM in /proc), of the run's own process and of each that it started: to be within
-the model and 500 MB. Locking and building the component's environment is done before, with a small model.
+the model and 500 MB. How often the model is read and written counts what these processes read and write (/proc), less
+what they do for the small model before it. The same holds for the processor time, which does not depend on what else
+the machine does. A first run, which locks and builds the component's environment, is not counted.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,7 @@ class Bench:
             "raw_data": {"name": "photos"},
             "input": {"range": [0, 1]},
             "gates": {},
+            "numbering": "warn",  # each network answers as it was drawn
         }
         (folder / "edgepack.yaml").write_text(yaml.safe_dump({"model_types": {NAME: entry}}))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "PYTHONDONT"))}
@@ -112,14 +117,19 @@ class Bench:
             raise SystemExit(f"{command} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         return done.stdout
 
-    def package(self, model: Path) -> tuple[dict[str, float], dict[str, int]]:
-        """(seconds of each step, most resident bytes of each kind of process) of a new version with this model."""
+    def package(self, model: Path) -> tuple[dict[str, float], Used]:
+        """(seconds of each step, what the processes used) of a new version with this model."""
         version = self.run([BIN / "edgepack", "model", "add", NAME, model]).strip().rpartition(":")[2]
         command = [BIN / "dagster", "asset", "materialize", "--select", "*", "--partition", f"{NAME}:{version}"]
         with (self.folder / "log").open("wb") as log:
+            before = processor_seconds()
             process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-            with peaks(process.pid) as most:
-                process.wait()
+            with peaks(process.pid) as resident:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # Of a process that has ended, with its children.
+            used = Used(resident, read=_number(process.pid, "io", "rchar"), written=_number(process.pid, "io", "wchar"))
+            process.wait()
+            used.processor = processor_seconds() - before
         if process.returncode != 0:
             raise SystemExit((self.folder / "log").read_text()[-6000:])
         import dagster as dg
@@ -129,7 +139,18 @@ class Bench:
             steps = instance.get_run_step_stats(record.dagster_run.run_id)
         assert record.start_time is not None and record.end_time is not None
         seconds = {step.step_key: (step.end_time or 0) - (step.start_time or 0) for step in steps}
-        return {"run": record.end_time - record.start_time, **seconds}, most
+        return {"run": record.end_time - record.start_time, **seconds}, used
+
+
+@dataclass
+class Used:
+    """The most resident bytes of a process, by what it runs. Of all together: the bytes that they read and wrote, and
+    the processor seconds."""
+
+    resident: dict[str, int]
+    read: int
+    written: int
+    processor: float = 0
 
 
 @contextlib.contextmanager
@@ -144,9 +165,8 @@ def peaks(pid: int) -> Iterator[dict[str, int]]:
                 with contextlib.suppress(OSError, StopIteration, IndexError):
                     line = Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace")
                     kind = next((k for k in ("child_main", "packaging.worker", "dagster") if k in line), "others")
-                    status = Path(f"/proc/{each}/status").read_text()
-                    peak = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM"))
-                    found[kind] = max(found.get(kind, 0), peak * 1024)
+                    peak = _number(each, "status", "VmHWM") * 1024
+                    found[kind] = max(found.get(kind, 0), peak)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -155,6 +175,17 @@ def peaks(pid: int) -> Iterator[dict[str, int]]:
     finally:
         ended.set()
         thread.join()
+
+
+def _number(pid: int, file: str, name: str) -> int:
+    rows = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith(name))
+
+
+def processor_seconds() -> float:
+    """Of all processes that were started from here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def descendants(pid: int) -> list[int]:
@@ -167,14 +198,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def reference(folder: Path) -> float:
-    """Seconds of `cp` and `sha256sum` of the same bytes."""
+def reference(folder: Path) -> tuple[float, float]:
+    """(seconds, processor seconds) of `cp` and `sha256sum` of the same bytes."""
     copy = folder.with_name("copy")
-    began = time.perf_counter()
+    began, before = time.perf_counter(), processor_seconds()
     subprocess.run(["cp", "-r", folder, copy], check=True)
     for file in folder.iterdir():
         subprocess.run(["sha256sum", file], check=True, capture_output=True)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began, processor_seconds() - before
     shutil.rmtree(copy)
     return seconds
 
@@ -193,17 +224,27 @@ def main() -> int:
         small.mkdir(), large.mkdir()
         write_model(small / "m.onnx", 1, "dense", False)
         bench.package(small)
+        _, before = bench.package(small)
         write_model(large / "m.onnx", options.mebibytes, options.kind, options.external)
         size = sum(file.stat().st_size for file in large.iterdir())
-        unit = reference(large)
-        seconds, most = bench.package(large)
+        unit, unit_processor = reference(large)
+        seconds, used = bench.package(large)
     print(f"model of {size / 1e6:.0f} MB; cp and sha256sum of it: {unit:.2f} s")
     for step, taken in seconds.items():
         print(f"  {step:<20} {taken:7.2f} s  {taken / unit:6.1f} of these")
-    for kind, peak in sorted(most.items()):
+    more = used.processor - before.processor
+    print(f"  {'processor':<20} {used.processor:7.2f} s, {more:.2f} s more than for a small model")
+    print(f"  {'':<20} {more / unit_processor:.1f} times that of cp and sha256sum, {unit_processor:.2f} s")
+    for kind, peak in sorted(used.resident.items()):
         print(f"  {kind:<20} {peak / 1e6:7.0f} MB resident, {(peak - size) / 1e6:+.0f} MB against the model")
+    read, written = (used.read - before.read) / size, (used.written - before.written) / size
+    print(f"  the model is read {read:.1f} times, written {written:.1f} times")
     if options.json:
-        result = {"size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": most}
+        result = {
+            "size": size, "cp and sha256sum": unit, "seconds": seconds, "resident": used.resident,
+            "processor": {"cp and sha256sum": unit_processor, "run": used.processor, "small model": before.processor},
+            "times read and written": [read, written],
+        }  # fmt: skip
         options.json.write_text(json.dumps(result, indent=1))
     return 0
 

@@ -16,6 +16,11 @@ class TransientError(EdgepackError):
     """Seconds after which to try again, where the answer says so."""
 
 
+class InfrastructureError(EdgepackError):
+    """Something that a command or a run needs, and that is no model and no configuration, cannot be used: Dagster's
+    instance, a folder without permission. A person has to look after it."""
+
+
 class RemoteJobError(TransientError):
     """A job on another machine ended before its run was done, or told less than all. Another attempt may succeed."""
 
@@ -41,7 +46,7 @@ class OvertakenError(EdgepackError):
 
 
 class NotFoundError(EdgepackError):
-    """The registry has no such model, data asset or version."""
+    """There is no such model, data asset or version in the registry, or no such file."""
 
 
 class VersionTakenError(EdgepackError):

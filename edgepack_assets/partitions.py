@@ -14,6 +14,9 @@ from edgepack_assets.errors import PartitionKeyError
 PARTITIONS_NAME = "models"
 """The one dynamic partitions definition of the project: a sparse set of (model type, version) pairs."""
 
+PARTITION_TAG = "dagster/partition"
+"""The tag of a run with its partition key, as Dagster names it."""
+
 _VERSION = r"[1-9][0-9]{0,17}"
 _IS_VERSION = re.compile(_VERSION).fullmatch
 _KEY = re.compile(rf"(?P<model_type>[A-Za-z][A-Za-z0-9_-]{{0,63}}):(?P<version>{_VERSION})")

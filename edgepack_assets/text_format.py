@@ -23,15 +23,29 @@ def format_age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 partition`, `2 partitions`. The noun is one whose plural has an s, or es after s or ch."""
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def format_table(rows: Iterable[Sequence[str]], *, underlined: bool = False) -> str:
-    """Columns as wide as their longest cell, two spaces apart. The first row holds the heads, `underlined` or not."""
-    lines = list(rows)
+    """Columns as wide as their longest cell, two spaces apart. The first row holds the heads, `underlined` or not.
+
+    A cell is one line, whatever a tag or a file's name holds: what would move the cursor is shown as an escape."""
+    lines = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if underlined:
         lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def shortened(text: str, width: int) -> str:

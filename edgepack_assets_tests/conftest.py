@@ -44,6 +44,9 @@ MARKERS = {
 to lock and to install, `environments`. A test that does such a thing without a fixture bears the marker itself."""
 ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
 """Fixtures that others, whose parameter is the name, ask for while the test runs."""
+SLOW = {"e2e", "environments", "sandbox", "daemon", "azure", "postgres", "browser"}
+"""What `make test-fast` leaves out. Most of it runs in processes of its own, which coverage does not see, and measuring
+the rest would double the time of what runs here: with --cov, the other tests alone are measured."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
 """Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
@@ -60,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             for marker in _markers(item):
                 item.add_marker(marker)
+            if any(item.get_closest_marker(marker) for marker in SLOW):
+                item.add_marker(pytest.mark.no_cover)
             if group := _group(item):
                 item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_turn)

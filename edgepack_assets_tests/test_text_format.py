@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.text_format import format_age, format_size, format_table
+from edgepack_assets.text_format import counted, format_age, format_size, format_table
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -48,3 +51,38 @@ def test_a_table_has_no_trailing_spaces_and_its_columns_line_up() -> None:
 
 def test_the_heads_of_a_table_can_be_underlined() -> None:
     assert format_table([("A", ""), ("longer", "x")], underlined=True) == "A\n------  -\nlonger  x"
+
+
+def test_a_cell_is_one_line_without_what_moves_the_cursor() -> None:
+    table = format_table([("TAG", "VALUE"), ("größe", "a\nb\x1b[31m\u202ec"), ("x", "")])
+    assert table == "TAG    VALUE\ngröße  a b\\x1b[31m\\u202ec\nx"
+
+
+def test_a_count_has_the_number_of_its_noun() -> None:
+    assert [counted(number, "partition") for number in (0, 1, 2)] == ["0 partitions", "1 partition", "2 partitions"]
+    assert [counted(2, noun) for noun in ("class", "batch", "data asset")] == [
+        "2 classes",
+        "2 batches",
+        "2 data assets",
+    ]
+
+
+def test_no_message_of_a_command_or_a_sensor_has_a_plural_of_its_own() -> None:
+    """A number of things is written with `counted`, as there may be one. Constants are more than one."""
+    package = Path(__file__).parents[1] / "edgepack_assets"
+    things = (
+        "assets answers attempts checks environments files folders images jobs keys lines locks messages models nodes "
+        "packages partitions records registrations rows runs sensors states tags times types versions windows"
+    )
+    plural = re.compile(
+        rf"""\{{(?!_?[A-Z_]+[:}}])[^{{}}]*\}} (?:[a-z-]+ )?(?:{"|".join(things.split())})\b|['"]s['"] \*"""
+    )
+    allowed = ("locks have keys that begin", "{host} answers", "{part} files", "names files that", "samples.")
+    found = [
+        f"{file.name}: {line.strip()}"
+        for room in ("cli", "operations", "defs", "new_models", "quickstart", "registry", "environments")
+        for file in (package / room).rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if plural.search(line) and not any(text in line for text in allowed)
+    ]
+    assert found == []

@@ -24,11 +24,11 @@ from edgepack_assets.artefacts.backend import Backend, StoredFile
 from edgepack_assets.artefacts.blob_cache import BlobCache
 from edgepack_assets.artefacts.fsspec_backend import FsspecBackend
 from edgepack_assets.artefacts.local_backend import LocalBackend
-from edgepack_assets.artefacts.verified_files import VerifiedFiles
 from edgepack_assets.config.registry_settings import AzureCredentialSettings, AzureMLRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
+from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.partitions import ModelKey
 
 REMOTE_RUNS = "remote_runs"

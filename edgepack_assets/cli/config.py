@@ -6,6 +6,9 @@ import json
 
 import click
 
+from edgepack_assets.cli.outcome import REFUSED, FailureError
+from edgepack_assets.errors import ConfigError
+
 
 @click.group()
 def config() -> None:
@@ -34,6 +37,9 @@ def check() -> None:
     Each has its line. Exits with 1 if there is a mistake."""
     from edgepack_assets.operations.config_check import check_config
 
-    settings = check_config()
+    try:
+        settings = check_config()
+    except ConfigError as error:
+        raise FailureError(str(error), REFUSED) from error
     names = ", ".join(settings.model_types)
     click.echo(f"{settings.file} is valid; model types: {names}")

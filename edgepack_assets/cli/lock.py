@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
+from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.environments.lock import Generation, changes, generations, newest_generation, refresh_lock
@@ -40,7 +40,7 @@ def list_(as_json: bool) -> None:
     store, uses = _store(settings), _uses(settings)
     rows = [(generation, _users(generation, uses)) for generation in generations(store)]
     if as_json:
-        click.echo(json.dumps([_as_json(*each) for each in rows], indent=2))
+        print_json([_as_json(*each) for each in rows])
         return
     heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
     click.echo(format_table([heads, *(_as_row(*each) for each in rows)]))

@@ -6,6 +6,8 @@ once.
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import click
@@ -15,6 +17,7 @@ from edgepack_assets.cli.lock import lock
 from edgepack_assets.cli.model_show import show
 from edgepack_assets.cli.model_type import model_type
 from edgepack_assets.cli.operations import doctor, env, gc, sensors
+from edgepack_assets.cli.outcome import failure_of, print_json_error
 from edgepack_assets.cli.package import package
 from edgepack_assets.cli.registry import data, model, sync
 from edgepack_assets.cli.ui import ui, webserver
@@ -23,15 +26,28 @@ from edgepack_assets.errors import EdgepackError
 
 
 class _Group(click.Group):
-    """Shows errors for the user as `Error: ...`, without a traceback."""
+    """Shows errors for the user as `Error: ...`, without a traceback; with --json on stdout too."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # A character that the terminal does not have is no reason to fail.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
+        wants_json = "--json" in ctx.args
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            if wants_json:
+                print_json_error(error)
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             if said := dagster_home.leave_other_project():
                 click.echo(said, err=True)
             return super().invoke(ctx)
-        except EdgepackError as error:
-            raise click.ClickException(str(error)) from error
+        except (EdgepackError, OSError, KeyboardInterrupt) as error:
+            raise failure_of(error) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +56,16 @@ def main() -> None:
     """Package AI models for Siemens Industrial Edge.
 
     The registry, the models and their gates are configured in edgepack.yaml. Each new model version becomes a
-    partition in Dagster, which packages it."""
+    partition in Dagster, which packages it.
+
+    \b
+    Every command exits with
+      0 if it has done what it says;
+      1 if what you named is refused, or a check does not hold;
+      2 if the command or edgepack.yaml is wrong, or names what is not there;
+      3 if something that it needs failed: the same may succeed later.
+
+    With --json, stdout is JSON whatever happens: an error is {"error", "exit_code"}."""
 
 
 model.add_command(show)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.cli.registry import name_and_version, version_as_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
@@ -18,7 +18,7 @@ from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
 from edgepack_assets.tasks.archive import archived
 from edgepack_assets.tasks.package_history import model_version_of
-from edgepack_assets.text_format import format_size, format_table
+from edgepack_assets.text_format import counted, format_size, format_table
 
 _RUNS_SHOWN = 10
 
@@ -46,13 +46,13 @@ def show(version: tuple[str, Version], as_json: bool) -> None:
                           "archived": archived(each) is not None} for each in packages],
             "runs": runs,
         }  # fmt: skip
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     content = version_as_json(model)
     size = content["size"]
     pairs = [
         ("model", str(model)), ("registered", f"{model.created:%Y-%m-%d %H:%M:%S}Z"),
-        ("archived", "yes" if is_archived else "no"),
+        ("archived", str(archived(model) or "yes").removeprefix("archived ") if is_archived else "no"),
         ("approved", "by " + str(known) if known else _not_approved(keys, settings)),
         ("partitions", ", ".join(map(str, keys)) or "none: no model type packages this model"),
         ("size", "?" if size is None else format_size(size)), ("sha256", content["digest"] or "?"),
@@ -67,7 +67,7 @@ def show(version: tuple[str, Version], as_json: bool) -> None:
     shown = [heads, *(tuple(str(value) for value in run.values()) for run in runs[:_RUNS_SHOWN])]
     click.echo(f"\n{format_table(shown)}" if runs else "\nno run of it is known to Dagster")
     if len(runs) > _RUNS_SHOWN:
-        click.echo(f"... {len(runs) - _RUNS_SHOWN} earlier ones; --json shows them")
+        click.echo(f"... {counted(len(runs) - _RUNS_SHOWN, 'earlier one')}; --json shows them")
 
 
 def _find(name: str, number: Version, registry: Registry) -> tuple[RegisteredVersion, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.outcome import REFUSED, FailureError, print_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
@@ -20,7 +20,7 @@ from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.operations.garbage import find_garbage
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import DamagedVersion, damaged_in_words
-from edgepack_assets.text_format import format_age, format_size, format_table
+from edgepack_assets.text_format import counted, format_age, format_size, format_table
 
 if TYPE_CHECKING:
     from edgepack_assets.operations.doctor import Finding
@@ -51,7 +51,7 @@ def doctor(as_json: bool) -> None:
     findings = chain(examine(settings), _examine_dagster(settings))
     if as_json:
         listed = list(findings)
-        click.echo(json.dumps([asdict(finding) for finding in listed], indent=2, ensure_ascii=False))
+        print_json([asdict(finding) for finding in listed])
         failed, findings = sum(not each.holds and each.vital for each in listed), chain()
     for finding in findings:
         if finding.section != section:
@@ -61,7 +61,7 @@ def doctor(as_json: bool) -> None:
         mark = "ok" if finding.holds else "FAILS" if finding.vital else "no"
         click.echo(f"  {mark:<6} {finding.name}: {finding.message}")
     if failed:
-        raise click.ClickException(f"{failed} vital checks failed")
+        raise FailureError(f"{counted(failed, 'vital check')} failed", REFUSED)
 
 
 def _examine_dagster(settings: Settings) -> Iterator[Finding]:
@@ -116,11 +116,12 @@ def sensors(start_anew: str | None) -> None:
         click.echo(f"waits for approval: edgepack model approve {name}")
     if not status.daemon_is_alive:
         seen = "never" if status.daemon is None else f"{format_age(status.daemon)} ago"
-        raise click.ClickException(
-            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`"
+        raise FailureError(
+            f"the Dagster daemon is not running (last heartbeat: {seen}): start `edgepack ui`, or `dagster-daemon run`",
+            REFUSED,
         )
     if faulty := [each.name for each in status.sensors if each.fault]:
-        raise click.ClickException(f"failed or late: {', '.join(faulty)}")
+        raise FailureError(f"failed or late: {', '.join(faulty)}", REFUSED)
 
 
 @click.command()
@@ -176,10 +177,9 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     if rows:
         click.echo(format_table([("PATH", "SIZE"), *((path, format_size(size)) for path, size in rows)]))
     total = format_size(sum(size for _, size in rows))
-    summary = f"{total} in {len(garbage)} files" + (
-        f" and {len(idle)} environment{'s' * (len(idle) > 1)}" if idle else ""
-    )
-    summary += f" and {len(cut_short)} unfinished registration{'s' * (len(cut_short) > 1)}" if cut_short else ""
+    summary = f"{total} in {counted(len(garbage), 'file')}"
+    summary += f" and {counted(len(idle), 'environment')}" if idle else ""
+    summary += f" and {counted(len(cut_short), 'unfinished registration')}" if cut_short else ""
     click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
     if unread:
         raise CorruptError(

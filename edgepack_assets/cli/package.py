@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,9 +14,11 @@ from pathlib import Path
 import click
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.cli.package_comparison import compare, run_package, verify_run
 from edgepack_assets.cli.package_models import package_models
-from edgepack_assets.cli.package_names import find_package
+from edgepack_assets.cli.package_names import find_package, find_type, package_argument
+from edgepack_assets.cli.written_file import WrittenFile
 from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
@@ -77,23 +78,25 @@ for _command in (compare, run_package, verify_run):
 
 
 @package.command("list")
-@click.argument("model_type", required=False)
+@click.argument("name", metavar="[MODEL_TYPE]", required=False)
 @click.option("--wide", is_flag=True, help="Show every column whole, however wide the terminal is.")
 @click.option("--all", "with_archived", is_flag=True, help="Show archived packages too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list with everything that is known.")
-def list_(model_type: str | None, wide: bool, with_archived: bool, as_json: bool) -> None:
-    """List the registered packages, the newest last."""
+def list_(name: str | None, wide: bool, with_archived: bool, as_json: bool) -> None:
+    """List the registered packages, the newest last.
+
+    With MODEL_TYPE, or the name of its package, only those."""
     settings = load_settings()
     registry = open_registry(settings)
-    types = [model_type] if model_type is not None else list(settings.model_types)
-    entries = [entry for name in types for entry in list_packages(name, settings.model_type(name), registry)]
+    types = [find_type(name, settings)] if name is not None else list(settings.model_types)
+    entries = [entry for each in types for entry in list_packages(each, settings.model_type(each), registry)]
     entries = [entry for entry in entries if with_archived or entry.archived is None]
-    for name in types:
-        damaged = registry.damaged(Kind.MODEL, settings.model_type(name).registered_package_name)
+    for each in types:
+        damaged = registry.damaged(Kind.MODEL, settings.model_type(each).registered_package_name)
         if damaged:
             click.echo(damaged_in_words(damaged), err=True)
     if as_json:
-        click.echo(json.dumps([entry.as_json() for entry in entries], indent=2, ensure_ascii=False))
+        print_json([entry.as_json() for entry in entries])
         return
     heads = ("PACKAGE", "MODEL", "CREATED", "GATES", "STAGE", "SIZE", "METRICS")
     rows = [heads, *map(_row, entries)]
@@ -105,17 +108,15 @@ def list_(model_type: str | None, wide: bool, with_archived: bool, as_json: bool
 
 
 @package.command()
-@click.argument("package_version", metavar="PACKAGE:VERSION")
+@package_argument
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
 @click.option(
-    "--html", is_flag=False, flag_value="-", type=click.Path(path_type=Path, dir_okay=False), metavar="[FILE]",
+    "--html", is_flag=False, flag_value="-", type=WrittenFile(), metavar="[FILE]",
     help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
 )  # fmt: skip
 def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:
-    """Show all that the registry knows about a package.
-
-    PACKAGE is the name of the registered package or its model type; VERSION may be `latest`."""
+    """Show all that the registry knows about a package."""
     settings = load_settings()
     registry = open_registry(settings)
     model_type, registered = find_package(package_version, settings, registry)
@@ -134,7 +135,7 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         with scratch_folder() as folder:
             contract = read_contract(registered_zip(registered, folder, registry))
         if as_json:
-            click.echo(json.dumps(asdict(contract), indent=2, ensure_ascii=False))
+            print_json(asdict(contract))
         else:
             click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
         return
@@ -143,7 +144,7 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         if each.package.number == registered.number
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
+        print_json(entry.as_json())
         return
     content = registered.resolve()
     pairs = [
@@ -176,7 +177,7 @@ _reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept i
 
 
 @package.command()
-@click.argument("package_version", metavar="PACKAGE:VERSION")
+@package_argument
 @_stage
 @_line
 @_by
@@ -199,25 +200,27 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
 
 
 @package.command()
-@click.argument("model_type")
+@click.argument("name", metavar="MODEL_TYPE")
 @_stage
 @_line
 @_by
 @_reason
-def rollback(model_type: str, stage: str, line: str, by: str | None, reason: str) -> None:
+def rollback(name: str, stage: str, line: str, by: str | None, reason: str) -> None:
     """Move a stage back to the package that was there before.
 
-    Once more, and it goes on to the one before that."""
+    Once more, and it goes on to the one before that. The name of the package does for MODEL_TYPE too."""
     settings = load_settings()
     _check_line(line, settings)
-    name = settings.model_type(model_type).registered_package_name
+    package_name = settings.model_type(find_type(name, settings)).registered_package_name
     registry = open_registry(settings)
-    left, move = stages.roll_back(registry, name, stage, line, by or getpass.getuser(), reason, datetime.now(UTC))
+    left, move = stages.roll_back(
+        registry, package_name, stage, line, by or getpass.getuser(), reason, datetime.now(UTC)
+    )
     click.echo(f"{move.package} is in {move} now, in the place of {left.package}")
 
 
 @package.command()
-@click.argument("package_version", metavar="PACKAGE:VERSION")
+@package_argument
 @click.option("--undo", is_flag=True, help="Take it out of the archive.")
 @click.option("--force", is_flag=True, help="Archive it although a stage is in use.")
 @_by
@@ -228,7 +231,7 @@ def archive(package_version: str, undo: bool, force: bool, by: str | None, reaso
     It stays registered with its number and can be downloaded. A package that is in a stage is not archived."""
     settings = load_settings()
     registry = open_registry(settings)
-    _, found = find_package(package_version, settings, registry)
+    _, found = find_package(package_version, settings, registry, with_archived=True)
     if undo:
         done = archives.restore(registry, found)
         click.echo(f"{found} is {'no longer archived' if done else 'not archived'}")

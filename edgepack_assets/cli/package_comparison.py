@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,9 @@ from typing import Any
 
 import click
 
-from edgepack_assets.cli.package_names import find_candidate, find_package
+from edgepack_assets.cli.outcome import REFUSED, FailureError, print_json
+from edgepack_assets.cli.package_names import find_candidate, find_package, package_argument
+from edgepack_assets.cli.written_file import WrittenFile
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.operations.compare_packages import compare_two, package_key
@@ -24,7 +25,7 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.tasks.answer_differences import plain
 from edgepack_assets.tasks.comparison import Comparison
 from edgepack_assets.tasks.html_pages import comparison_page
-from edgepack_assets.text_format import format_table
+from edgepack_assets.text_format import counted, format_table
 
 _SHOWN = 20
 """Records that differ, and answers on a terminal."""
@@ -48,9 +49,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON."
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_json
-@click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with a picture there."
-)
+@click.option("--html", type=WrittenFile(), metavar="FILE", help="Write a page with a picture there.")
 def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
     """Compare two packages or model versions.
 
@@ -66,7 +65,7 @@ def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
         with writing(html) as stream:
             stream.write(comparison_page(comparison))
     if as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False))
+        print_json(comparison.as_json())
         return
     click.echo(_as_text(comparison))
     if html is not None:
@@ -101,10 +100,10 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 @click.command("run")
-@click.argument("package_version", metavar="PACKAGE:VERSION")
+@package_argument
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option(
-    "--output-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--output-file", type=WrittenFile(), metavar="FILE",
     help=f"Save the answers there; the ending says how: {', '.join(FORMATS)}.",
 )  # fmt: skip
 @_json
@@ -112,8 +111,7 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
     """Run a registered package on a recording or on images.
 
     RECORDING is what its model type takes as raw data, without labels: a Parquet file, an image, a folder. The package
-    runs in the sandbox, as on the server; nothing is registered. PACKAGE is the name of the registered package or its
-    model type; VERSION may be `latest`."""
+    runs in the sandbox, as on the server; nothing is registered."""
     if output_file is not None and output_file.suffix.lower() not in FORMATS:
         raise click.BadParameter(f"{output_file}: ends in none of {', '.join(FORMATS)}", param_hint="--output-file")
     settings = load_settings()
@@ -128,7 +126,7 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
         if output_file is not None:
             save_answers(rows, output_file)
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif output_file is None and rows:
         shown = rows[:_SHOWN] if sys.stdout.isatty() else rows
         click.echo(_cells(shown))
@@ -136,11 +134,11 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
             click.echo(f"... {len(rows) - len(shown)} more; --output-file saves them all")
     where = f"; the answers are in {output_file}" if output_file is not None else ""
     speed = f", {answers.latency['p50'] * 1000:.3g} ms for a record (median)"
-    click.echo(f"{package} answered {answers.answered} of {answers.records} records{speed}{where}", err=True)
+    click.echo(f"{package} answered {answers.answered} of {counted(answers.records, 'record')}{speed}{where}", err=True)
 
 
 @click.command("verify-run")
-@click.argument("package_version", metavar="PACKAGE:VERSION")
+@package_argument
 @_json
 def verify_run(package_version: str, as_json: bool) -> None:
     """Run a package again and compare its answers.
@@ -155,12 +153,12 @@ def verify_run(package_version: str, as_json: bool) -> None:
     with task_context(settings, registry, _log()) as context:
         verified = verify(key, package, context)
     if as_json:
-        click.echo(json.dumps({
+        print_json({
             "package": str(package), "payload": verified.payload, "records": verified.records,
             "answered": verified.answered, "recorded": verified.recorded, "differing": verified.differing,
             "first": list(verified.first), "same": verified.is_same,
-        }, indent=2, ensure_ascii=False))  # fmt: skip
+        })  # fmt: skip
     if not verified.is_same:
-        raise click.ClickException(f"{package}: {verified}")
+        raise FailureError(f"{package}: {verified}", REFUSED)
     if not as_json:
         click.echo(f"{package}: {verified}")

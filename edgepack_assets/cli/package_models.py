@@ -6,7 +6,6 @@ was registered. Dagster is imported only where a run is started."""
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,30 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack_assets.cli.outcome import INFRASTRUCTURE, INTERRUPTED, REFUSED, FailureError, print_json
+from edgepack_assets.cli.package_names import find_key
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
-from edgepack_assets.errors import ConfigError, EdgepackError, NotFoundError, PartitionKeyError
+from edgepack_assets.defs.lean_dagster import import_lean
 from edgepack_assets.operations.packages import Packaged, metrics_of, missing_packages, packages_table
-from edgepack_assets.partitions import ModelKey, is_model_type_name
+from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, Registry, damaged_above, damaged_in_words, latest
-from edgepack_assets.tasks.hand_over import OUTPUT_VARIABLE
+from edgepack_assets.registry.base import Registry
+from edgepack_assets.tasks.hand_over import OUTPUT_VARIABLE, is_hand_over_or_empty
+from edgepack_assets.tasks.output_files import operators_file
 
 if TYPE_CHECKING:
     from edgepack_assets.defs.package_runs import PackageRequest, PackageResult
 
-REFUSED, USAGE, INFRASTRUCTURE, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: the model was refused, the command or the configuration is wrong, something that it needs failed."""
 _LONGEST_REASON = 256
-
-
-class FailureError(click.ClickException):
-    """An error with an exit code of its own."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code  # type: ignore[misc] # click reads it from the error that it caught
 
 
 class _Context(click.Context):
@@ -80,9 +72,9 @@ def package_models(  # noqa: PLR0917 - one for each option
 ) -> None:  # fmt: skip
     """Package model versions and register the packages.
 
-    KEY is MODEL_TYPE:VERSION, e.g. state_identifier:3, or MODEL_TYPE:latest. The runs are those of Dagster: the UI
-    shows them. Exits with 1 if a model was refused, 2 if the command or the configuration is wrong, and 3 if something
-    that a run needs failed, so that the same command may succeed later."""
+    KEY is a model version, e.g. state_identifier:3 or state_identifier:latest. The name of a registered package, e.g.
+    State-Identifier-edge:2, stands for the model version that it was made from. The runs are those of Dagster: the UI
+    shows them."""
     if bool(keys) == all_missing:
         raise click.UsageError("name model versions, e.g. state_identifier:3, or say --all-missing")
     if override is not None and not 0 < len(override.strip()) <= _LONGEST_REASON:
@@ -94,47 +86,42 @@ def package_models(  # noqa: PLR0917 - one for each option
     try:
         settings = load_settings()
         registry = open_registry(settings)
-        wanted = _missing(settings, registry) if all_missing else [_key(text, settings, registry) for text in keys]
+        wanted = _missing(settings, registry) if all_missing else [find_key(text, settings, registry) for text in keys]
         wanted = list(dict.fromkeys(wanted))
-        if output_file is not None and (len(wanted) != 1 or no_wait):
-            raise click.UsageError("--output-file takes one model version, and waits for its package")
+        _check_output_file(output_file, wanted, no_wait)
         if not wanted:
-            click.echo("[]" if as_json else "Every model version has a package: nothing to do.")
+            if as_json:
+                print_json([])
+            else:
+                click.echo("Every model version has a package: nothing to do.")
             return
+        import_lean()
         dagster_home.add_partitions(wanted)
         requests = _requests(wanted, first, override)
         if no_wait or (first is None and output_file is None and not _waits(settings, wanted)):
             _hand_over(settings, requests, as_json)
             return
         if output_file is not None:
-            # As an absolute path: what the operator of this shell names is written wherever that is.
             os.environ[OUTPUT_VARIABLE] = str(output_file.absolute())
         results = _run(settings, requests, parallel, as_json)
         if override is not None:
             results = _register_anyway(settings, results, override, parallel, as_json)
     except KeyboardInterrupt:
         raise FailureError("interrupted: the runs are kept as canceled", INTERRUPTED) from None
-    except (ConfigError, NotFoundError, PartitionKeyError) as error:
-        raise FailureError(str(error), USAGE) from error
-    except EdgepackError as error:
-        raise FailureError(str(error), INFRASTRUCTURE) from error
     finally:
         gc.enable()
     _show(results, settings, as_json)
+    if output_file is not None and not output_file.exists():
+        raise FailureError(f"{output_file} was not written: the run was not made on this machine", INFRASTRUCTURE)
 
 
-def _key(text: str, settings: Settings, registry: Registry) -> ModelKey:
-    """The partition key of a model version that the registry has. Raises PartitionKeyError, ConfigError or
-    NotFoundError."""
-    name, _, version = text.rpartition(":")
-    if version != "latest" or not is_model_type_name(name):
-        key = ModelKey.parse(text)
-        registry.get(Kind.MODEL, settings.model_type(key.model_type).model_name, key.version)
-        return key
-    newest = latest(registry, Kind.MODEL, settings.model_type(name).model_name)
-    if damaged := damaged_above(registry, newest):
-        click.echo(f"{newest} is the latest that can be read: {damaged_in_words(damaged)}", err=True)
-    return ModelKey(name, newest.number)
+def _check_output_file(file: Path | None, wanted: Sequence[ModelKey], no_wait: bool) -> None:
+    """Before the run, which takes minutes. What the operator of this shell names is written wherever that is."""
+    if file is None:
+        return
+    if len(wanted) != 1 or no_wait:
+        raise click.UsageError("--output-file takes one model version, and waits for its package")
+    operators_file("--output-file", str(file)).prepare(is_hand_over_or_empty)
 
 
 def _waits(settings: Settings, keys: Sequence[ModelKey]) -> bool:
@@ -208,7 +195,7 @@ def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: 
 
     launched = {str(request.key): launch(request, dagster_home.environment()) for request in requests}
     if as_json:
-        click.echo(json.dumps([{"key": key, "run_id": run_id} for key, run_id in launched.items()], indent=2))
+        print_json([{"key": key, "run_id": run_id} for key, run_id in launched.items()])
     else:
         for key, run_id in launched.items():
             click.echo(f"{key:28} run {run_id} is queued")
@@ -222,7 +209,7 @@ def _show(results: Sequence[PackageResult], settings: Settings, as_json: bool) -
 
     failed = [result for result in results if not result.succeeded]
     if as_json:
-        click.echo(json.dumps([_as_json(result, settings) for result in results], indent=2, ensure_ascii=False))
+        print_json([_as_json(result, settings) for result in results])
     elif done := [_packaged(result, settings) for result in results if result.succeeded and result.package]:
         click.echo(f"\n{packages_table(done)}")
     if not failed:

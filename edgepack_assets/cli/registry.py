@@ -5,8 +5,8 @@ A new model version also becomes a partition of Dagster's instance, here as soon
 
 from __future__ import annotations
 
+import difflib
 import getpass
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +15,13 @@ from typing import Any
 
 import click
 
+from edgepack_assets.cli.outcome import print_json
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.defs import instance as dagster_home
-from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.errors import EdgepackError, InfrastructureError, TransientError
 from edgepack_assets.filesystem.atomic_files import write_checksum
 from edgepack_assets.partitions import ModelKey, is_version
 from edgepack_assets.registry import approval, open_registry
@@ -34,8 +35,9 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
+from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
-from edgepack_assets.text_format import format_size, format_table
+from edgepack_assets.text_format import counted, format_size, format_table
 
 _MOST_FAILURES = 3
 """Look-ups of a list that may fail before no more are tried."""
@@ -107,8 +109,10 @@ def _group(kind: Kind, noun: str) -> click.Group:
     )
     @click.argument("version", metavar="NAME:VERSION", callback=name_and_version)
     @click.option("--undo", is_flag=True, help="Take it out of the archive.")
-    def archive(version: tuple[str, Version], undo: bool) -> None:
-        _archive(kind, *version, undo)
+    @click.option("--by", metavar="NAME", help="Who does it; the user of this machine by default.")
+    @click.option("--reason", default="", metavar="TEXT", help="Why; kept in its tag `archived`.")
+    def archive(version: tuple[str, Version], undo: bool, by: str | None, reason: str) -> None:
+        _archive(kind, *version, undo, by or getpass.getuser(), reason)
 
     @group.command("list", help=f"List every {noun}, or only the versions of NAME.")
     @click.argument("name", required=False)
@@ -128,7 +132,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
             latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
         looked_up = _look_up(entries)
         if as_json:
-            click.echo(json.dumps([_as_json(*each) for each in looked_up], indent=2, ensure_ascii=False))
+            print_json([_as_json(*each) for each in looked_up])
         else:
             heads = ("NAME", "VERSION", "CREATED", "SIZE", "DIGEST", "TAGS")
             click.echo(format_table([heads, *(_as_row(*each) for each in looked_up)]))
@@ -200,15 +204,20 @@ def approve(version: tuple[str, Version], by: str | None, revoke: bool) -> None:
     click.echo(f"{registered} {'is' if is_new else 'was already'} approved by {approver}")
 
 
-def _archive(kind: Kind, name: str, number: Version, undo: bool) -> None:
+def _archive(kind: Kind, name: str, number: Version, undo: bool, by: str, reason: str) -> None:  # noqa: PLR0917
     if number == "latest":
         raise click.BadParameter("archive a version by its number", param_hint="NAME:VERSION")
     settings = load_settings()
     _refuse_text_in_a_local_registry(name, number, settings)
     registry = open_registry(settings)
-    if not undo:
+    if undo:
+        changed = archives.restore_version(registry, kind, name, number)
+    else:
         _refuse_package(kind, name, number, settings)
-    changed = registry.set_archived(kind, name, number, not undo)
+        now = datetime.now(UTC)
+        changed = archives.archive_version(
+            registry, kind, name, number, lambda found: archives.tag_value(found, by, reason, now)
+        )
     state = "not archived" if undo else "archived"
     click.echo(f"{name}:{number} is {state}{'' if changed else ' already' if not undo else ', and was not'}")
 
@@ -224,11 +233,17 @@ def _refuse_package(kind: Kind, name: str, number: Version, settings: Settings) 
 def _check_use(  # noqa: PLR0917 - what is added, and how
     kind: Kind, name: str, path: Path, tags: Mapping[str, str], settings: Settings, force: bool
 ) -> None:
-    from edgepack_assets.operations.added_files import using_types, why_useless
+    from edgepack_assets.operations.added_files import used_names, using_types, why_useless
 
     if not using_types(kind, name, settings):
         key = "model_name" if kind is Kind.MODEL else "raw_data.name"
-        click.echo(f"no model type of {settings.file} has the {key} {name}: nothing will use it", err=True)
+        unused = f"no model type of {settings.file} has the {key} {name}"
+        if not force:
+            known = used_names(kind, settings)
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"they have {', '.join(known)}."
+            raise click.BadParameter(f"{unused}: {meant} --force registers it all the same", param_hint="NAME")
+        click.echo(f"{unused}: nothing will use it", err=True)
     elif not force and path.exists() and (reason := why_useless(kind, name, path, tags, settings)) is not None:
         raise EdgepackError(f"{path} is not registered, as it could not be used (--force registers it):\n{reason}")
 
@@ -238,7 +253,7 @@ def _add_partitions_of(model_version: RegisteredVersion, settings: Settings) -> 
     try:
         new = dagster_home.add_partitions(keys)
     except EdgepackError as error:
-        raise EdgepackError(
+        raise InfrastructureError(
             f"{model_version} is registered, but its partition is not added; `edgepack sync` does that later: {error}"
         ) from error
     for key in new:
@@ -341,4 +356,4 @@ def sync() -> None:
     new = dagster_home.add_partitions(keys)
     for key in new:
         click.echo(key)
-    click.echo(f"{len(new)} of {len(keys)} partitions added in {dagster_home.home()}", err=True)
+    click.echo(f"{len(new)} of {counted(len(keys), 'partition')} added in {dagster_home.home()}", err=True)

@@ -35,6 +35,37 @@ def _reference(value: object) -> object:
         raise ValueError(f"a reference is {_REFERENCES}") from None
 
 
+_Tolerance = Annotated[
+    Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
+]
+_TooFew = Literal["pass", "warn", "fail"] | None
+
+
+class SliceSettings(Section):
+    """What a metric must hold in each part of the records, such as each class: the worst one decides."""
+
+    min: Number | None = Field(default=None, description="Lowest value that passes in each part.")
+    max: Number | None = Field(default=None, description="Highest value that passes in each part.")
+    tolerance: _Tolerance | None = Field(
+        default=None,
+        description="How much worse than the package that the gate has as its reference the metric may be in each "
+        "part, on the same records.",
+    )
+    too_few: _TooFew = Field(
+        default=None,
+        description="What happens if the records of a part are too few to tell at the gate's confidence. Default: fail "
+        "for min and max, warn for a tolerance.",
+    )
+
+    @model_validator(mode="after")
+    def _can_pass_and_fail(self) -> SliceSettings:
+        if self.min is None and self.max is None and self.tolerance is None:
+            raise ValueError("needs min, max or tolerance")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
+        return self
+
+
 class GateSettings(Section):
     """What a metric must hold: bounds, both inclusive, and how much worse than a reference it may be.
 
@@ -51,9 +82,7 @@ class GateSettings(Section):
         "staging, production: the package that was moved to that stage last, on whichever line. A number: the newest "
         "package of that model version.",
     )
-    tolerance: Annotated[
-        Tolerance, BeforeValidator(read_tolerance, json_schema_input_type=Annotated[float, Field(ge=0)] | str)
-    ] = Field(
+    tolerance: _Tolerance = Field(
         default=Tolerance(0.0),
         description="How much worse than the reference the metric may be: a number, or a share such as 5%.",
         json_schema_extra={"default": 0},
@@ -62,20 +91,32 @@ class GateSettings(Section):
         float | None,
         BeforeValidator(read_confidence, json_schema_input_type=Annotated[float, Field(ge=0.5, le=0.999)] | str | None),
     ] = Field(default=None, description="The gate holds, or does not, only where that is this sure, such as 95%.")
-    too_few: Literal["pass", "warn", "fail"] | None = Field(
+    too_few: _TooFew = Field(
         default=None,
         description="What happens if the records are too few to tell at that confidence. Default: fail for min and "
         "max, warn for a reference.",
     )
 
+    worst: dict[str, SliceSettings] = Field(
+        default_factory=dict,
+        description="How the records are divided (class, folder, hour, label), and what must hold in each part.",
+    )
+
     @model_validator(mode="after")
     def _can_pass_and_fail(self) -> GateSettings:
-        if self.min is None and self.max is None and self.reference is None:
-            raise ValueError("a gate needs min, max or reference")
+        if self.min is None and self.max is None and self.reference is None and not self.worst:
+            raise ValueError("a gate needs min, max, reference or worst")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
         if self.reference is None and "tolerance" in self.model_fields_set:
             raise ValueError(f"a tolerance needs a reference: {_REFERENCES}")
-        if self.confidence is None and self.too_few is not None:
+        too_few = [self.too_few, *(each.too_few for each in self.worst.values())]
+        if self.confidence is None and any(too_few):
             raise ValueError("too_few needs a confidence, such as 95%")
+        for kind, each in self.worst.items():
+            if each.tolerance is not None and self.reference in (None, "training"):
+                raise ValueError(
+                    f"worst.{kind}.tolerance: a part is compared with that of a package, so the gate needs a "
+                    f"reference that is one: previous, {', '.join(STAGES)} or the number of a model version"
+                )
         return self

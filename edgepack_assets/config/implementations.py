@@ -20,6 +20,7 @@ from edgepack_assets.errors import PluginError
 GROUP = "edgepack.model_types"
 INTERFACE_VERSION = 1
 """The version of model_types/interface.py. A plug-in states the one that it was written for."""
+_OURS = "edgepack-assets"
 
 
 def installed() -> Mapping[str, Sequence[EntryPoint]]:
@@ -55,6 +56,11 @@ def distribution(entry_point: EntryPoint) -> str:
 def _name_and_version(found: Distribution) -> str:
     metadata = found.metadata  # read anew each time that it is asked for: 1 ms, for each model type
     return f"{metadata['Name']} {metadata['Version']}"
+
+
+def plug_ins(name: str) -> list[EntryPoint]:
+    """The entry points of an implementation that come from another distribution than this project."""
+    return [each for each in installed().get(name, ()) if each.dist is not None and each.dist.name != _OURS]
 
 
 def installed_text() -> str:

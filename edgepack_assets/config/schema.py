@@ -22,7 +22,13 @@ from pydantic import (
 
 from edgepack_assets.config.compute_settings import ComputeSettings, as_experiment_name, compute_workspace
 from edgepack_assets.config.gate_settings import GateSettings
-from edgepack_assets.config.implementations import installed, installed_text, keys_beside_settings, settings_class
+from edgepack_assets.config.implementations import (
+    installed,
+    installed_text,
+    keys_beside_settings,
+    plug_ins,
+    settings_class,
+)
 from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
@@ -343,6 +349,11 @@ class Settings(Section):
             "deploy_environment": compute.deploy_environment or self.run.environment or None,
         }
         return compute.model_copy(update=named)
+
+    def plug_ins_of(self, model_type: str) -> tuple[str, ...]:
+        """The distributions besides this project that implement a model type; they go along to its jobs."""
+        names = {each.dist.name for each in plug_ins(self.model_type(model_type).implementation) if each.dist}
+        return tuple(sorted(names))
 
     def compute_workspace_of(self, model_type: str) -> AzureMLRegistrySettings:
         """The workspace that runs the jobs of a model type. Raises ConfigError if none is named."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.config.loader import CONFIG_VARIABLE, find_config, other_config_beside
-from edgepack_assets.errors import ConfigError, EdgepackError, without_credentials
+from edgepack_assets.errors import ConfigError, EdgepackError, InfrastructureError, without_credentials
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
@@ -132,7 +132,7 @@ def prepare_process(*, module: bool = True) -> Path:
 
 def _writable(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
+        raise InfrastructureError(
             f"{folder}, where Dagster keeps its runs, cannot be written to: make it writable, or set {HOME_VARIABLE} "
             "to a folder that is"
         )
@@ -141,11 +141,16 @@ def _writable(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[DagsterInstance]:
-    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an EdgepackError."""
+    """The Dagster instance of a home. Whatever Dagster or its storage raises in the block is an
+    InfrastructureError."""
     from dagster import DagsterInstance
 
+    from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
+
+    share_engines()
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(kept_open())
             with _locked(folder):
                 instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
                 instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
@@ -155,7 +160,7 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     except Exception as error:
         # Errors of a database go on with the statement and a link.
         reason = " ".join(f"{type(error).__name__}: {error}".partition("[SQL:")[0].split())
-        raise EdgepackError(
+        raise InfrastructureError(
             f"the Dagster instance in {folder} cannot be used: {without_credentials(reason[:_LONGEST])}"
         ) from error
 

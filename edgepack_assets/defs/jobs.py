@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import MODELS
+from edgepack_assets.defs.model_partitions import MODELS
 
 JOB = "package_model"
 ASSETS = ("payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package")

@@ -74,6 +74,7 @@ class _Bars:
 
     def __init__(self, bars: Progress, indent: int) -> None:
         self._bars = bars
+        self._bar = next(column for column in bars.columns if isinstance(column, BarColumn))
         self._indent = indent
         self._tasks: dict[ModelKey, TaskID] = {}
 
@@ -83,7 +84,9 @@ class _Bars:
         if not states:
             return
         longest = max(len(str(key)) for key in (*self._tasks, *(state.key for state in states)))
-        room = max(self._bars.console.width - self._indent - longest - _FIXED, 1)
+        width = self._bars.console.width - self._indent - longest
+        self._bar.bar_width = min(max(width - _FIXED + _BAR, 1), _BAR)
+        room = max(width - _FIXED, 1)
         for state in states:
             if state.key not in self._tasks:
                 self._tasks[state.key] = self._bars.add_task(escape(str(state.key)), total=state.total, doing="")

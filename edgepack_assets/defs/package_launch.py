@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgepack_assets.defs.instance import MODULE, MODULE_VARIABLE
 from edgepack_assets.defs.jobs import JOB
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import InfrastructureError
 from edgepack_assets.masking import without_credentials
+from edgepack_assets.partitions import PARTITION_TAG
 
 if TYPE_CHECKING:
     from edgepack_assets.defs.package_runs import PackageRequest
@@ -29,7 +29,7 @@ _LONGEST = 1000
 def launch(request: PackageRequest, environment: Mapping[str, str]) -> str:
     """Queue a run of all assets, and return its id. `environment` is added to this process's.
 
-    Raises EdgepackError with what Dagster says."""
+    Raises InfrastructureError with what Dagster says."""
     run_id = str(uuid.uuid4())
     workspace = os.environ.get(WORKSPACE_VARIABLE)
     variables = {**os.environ, **environment}
@@ -43,8 +43,8 @@ def launch(request: PackageRequest, environment: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=_TIME_LIMIT)
     except subprocess.TimeoutExpired:
-        raise EdgepackError(f"{request.key}: Dagster did not take the run within {_TIME_LIMIT:g} s") from None
+        raise InfrastructureError(f"{request.key}: Dagster did not take the run within {_TIME_LIMIT:g} s") from None
     if done.returncode != 0:
         said = without_credentials(done.stderr.strip()[-_LONGEST:])
-        raise EdgepackError(f"{request.key}: Dagster did not take the run:\n{said}")
+        raise InfrastructureError(f"{request.key}: Dagster did not take the run:\n{said}")
     return run_id

@@ -22,6 +22,7 @@ import dagster as dg
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.jobs import ASSETS, JOB
 from edgepack_assets.defs.kept_helpers import keeping_helpers
+from edgepack_assets.defs.lean_dagster import run_file
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
@@ -128,7 +129,8 @@ def _execute(
     _FORWARDED.append(handler)
     try:
         config = {**request.run_config, "loggers": {"console": {"config": {"log_level": "DEBUG"}}}}
-        run = _run(definitions.resolve_job_def(JOB), instance, request, config, order.run_id)
+        with run_file(instance, order.run_id):
+            run = _run(definitions.resolve_job_def(JOB), instance, request, config, order.run_id)
     finally:
         _FORWARDED.remove(handler)
     outcome = outcome_of(instance, run)

@@ -76,14 +76,15 @@ def run_requests(
     order = [request.key for request in reversed(waiting)]
     running: list[_Run] = []
     idle: list[_Runner] = []
+    runners: list[_Runner] = []
     results: dict[ModelKey, PackageResult] = {}
     # A closed terminal and a service that is stopped cancel the runs, as Ctrl-C does.
     earlier = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                others = [*idle, *(run.runner for run in running)]
-                runner = idle.pop() if idle else _Runner(definitions, home, others)
+                runner = idle.pop() if idle else _Runner(definitions, home, [run.runner for run in running])
+                runners.append(runner)
                 running.append(_Run(waiting.pop(), runner, home))
             wait([run.runner.connection for run in running], timeout=_POLL_SECONDS)
             for line in [line for run in running for line in run.news(display.states is None)]:
@@ -101,10 +102,7 @@ def run_requests(
         _cancel(running)
         raise
     finally:
-        for run in running:
-            run.stop()
-        for runner in idle:
-            runner.end()
+        _stop_all(running, idle, runners)
         for number, handler in earlier.items():
             signal.signal(number, handler)
     return [results[key] for key in order]
@@ -116,6 +114,19 @@ def _let_go(run: _Run, idle: list[_Runner] | None) -> None:
         idle.append(run.runner)
     else:
         run.runner.end()
+
+
+def _stop_all(running: Sequence[_Run], idle: Sequence[_Runner], runners: Sequence[_Runner]) -> None:
+    try:
+        for run in running:
+            run.stop()
+        for runner in idle:
+            runner.end()
+    finally:
+        # Another signal may come in between; `timeout` sends two. A process that still has a connection waits for
+        # ever, and Python waits for the process.
+        for runner in runners:
+            runner.connection.close()
 
 
 def _cancel(running: Sequence[_Run]) -> None:
@@ -205,9 +216,12 @@ class _Run:
             self.runner.end()
             return
         if self.runner.process.is_alive():
-            self.runner.process.terminate()
-        self.runner.process.join()
-        self.runner.connection.close()
+            self.cancel()
+        self.runner.connection.close()  # first: a process whose run has ended would wait for the next one
+        self.runner.process.join(_GRACE)
+        if self.runner.process.is_alive():
+            self.runner.process.kill()
+            self.runner.process.join()
         if not self.is_lost:
             _end(self._run_id, self._home, lambda instance, run: instance.report_run_canceled(run))
 

@@ -10,8 +10,7 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.defs.instance import opened
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 _MOST = 1_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
+from edgepack_assets.defs.model_partitions import run_of
+from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 from edgepack_assets.environments.environment import Environment
+from edgepack_assets.errors import EdgepackError
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 
 class EdgepackResource:
@@ -70,6 +76,18 @@ class EdgepackResource:
             self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
         )
 
+    def begin(self, run: dg.DagsterRun | None) -> None:
+        """Start what a run of a model version will wait for, if it is done here and makes the config package."""
+        partition = run.tags.get(PARTITION_TAG) if run is not None else None
+        if run is None or partition is None or "config_package" not in (run.step_keys_to_execute or ()):
+            return
+        try:
+            key = ModelKey.parse(partition)
+            if not self.settings.compute_of(key.model_type).is_remote:
+                start_child_ahead(key, self.task_context(logging.getLogger(__name__)))
+        except EdgepackError as error:  # the first step that needs what is wrong says so to the user
+            logging.getLogger(__name__).debug(f"nothing is started ahead for {partition}: {error}")
+
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
         self._helpers.run_ended()
@@ -83,12 +101,16 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
         # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of
         # a run.
         gc.freeze()
+        share_engines()
         if context.log is not None and (said := other_home(config_file)) is not None:
             context.log.info(said)
         opened = EdgepackResource(config_file)
-        try:
-            yield opened
-        finally:
-            opened.close()
+        partition = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
+        with kept_open(), run_of(partition):
+            try:
+                opened.begin(context.run)
+                yield opened
+            finally:
+                opened.close()
 
     return edgepack

@@ -34,7 +34,7 @@ from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.errors import EnvironmentBuildError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_tree, writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.text_format import format_size
+from edgepack_assets.text_format import counted, format_size
 
 _READY = "edgepack-lock.json"
 _held: dict[Path, int] = {}
@@ -79,16 +79,15 @@ def environment_for(
     Raises EnvironmentBuildError if there is no such Python or a wheel cannot be installed, CorruptError if a
     wheel is gone or damaged.
     """
-    _, interpreter = find_python(lock.python, settings.pythons)
-    folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
-    environment = Environment(folder, folder / "bin" / "python", lock, kept=True)
+    environment, interpreter = _place(lock, settings)
+    folder = environment.folder
     with disk_errors(folder):
         _hold(folder)
         if _fault(environment) is None:
             return environment
         settings.environments.mkdir(parents=True, exist_ok=True)
         size = format_size(sum(package.size for package in lock.packages))
-        tell(f"building the environment {folder.name}: {len(lock.packages)} packages, {size}")
+        tell(f"building the environment {folder.name}: {counted(len(lock.packages), 'package')}, {size}")
         with FileLock(f"{folder}.lock"):
             fault = _fault(environment)
             if fault is None:
@@ -96,6 +95,21 @@ def environment_for(
             _build(environment, interpreter, store, settings)
             _hold(folder)
     return replace(environment, kept=False, note=fault)
+
+
+def kept_environment(lock: Lock, settings: RuntimeSettings) -> Environment | None:
+    """The environment of a lock, if it is ready; it is not built. Raises EdgepackError."""
+    environment, _ = _place(lock, settings)
+    with disk_errors(environment.folder, "read"):
+        _hold(environment.folder)
+        return environment if _fault(environment) is None else None
+
+
+def _place(lock: Lock, settings: RuntimeSettings) -> tuple[Environment, Path]:
+    """Where the environment of a lock is, or will be, and the interpreter that it is for."""
+    _, interpreter = find_python(lock.python, settings.pythons)
+    folder = settings.environments / f"{lock.key}-{_identity(lock, interpreter)[:16]}"
+    return Environment(folder, folder / "bin" / "python", lock, kept=True), interpreter
 
 
 def lock_of_environment(folder: Path) -> Lock | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import IO
 
-from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.errors import EdgepackError, InfrastructureError, TransientError
 
 _TRANSIENT = {
     # a mounted share has lost its server
@@ -111,12 +111,14 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def disk_errors(path: Path, done: str = "written") -> Iterator[None]:
     """Turn an error of the operating system (disk full, no permission, ...) into an EdgepackError that names `path`;
-    into a TransientError if it is about the condition of the machine: a lost share, a full disk."""
+    into a TransientError if it is about the condition of the machine: a lost share, a full disk; into an
+    InfrastructureError if a person has to allow it."""
     try:
         yield
     except OSError as error:
         other = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
-        kind = TransientError if is_transient(error) else EdgepackError
+        is_forbidden = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        kind = TransientError if is_transient(error) else InfrastructureError if is_forbidden else EdgepackError
         raise kind(f"{path}: cannot be {done}: {error.strerror or error}{other}") from error
 
 

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -26,6 +27,8 @@ _HEADER, _NAME_LENGTH = 30, 26
 """Bytes of an entry's header before its name and extra field, and where in it the lengths of these stand."""
 _UTF8, _SIZES_FOLLOW, _LARGE = 0x800, 8, 0xFFFFFFFF
 """Flags of an entry: its name is UTF-8; its sizes stand behind it. The size that means: see the zip64 field."""
+_LARGEST_PLAIN = (1 << 31) - 1
+_PIECE = 1 << 20
 _MAX_RATIO = 200
 _SMALL = 1 << 20
 """Bytes up to which anything may expand as it likes."""
@@ -44,8 +47,27 @@ class Member:
         """Its bytes, expanded."""
         return self.archive.getinfo(self.name).file_size
 
+    def read(self) -> bytes:
+        """All of it."""
+        return self.archive.read(self.name)
 
-Content = Path | bytes | Member
+
+@dataclass(frozen=True)
+class Inner:
+    """A zip inside the zip, of these files. It is written in its place, so its files are copied once."""
+
+    files: Mapping[str, Plain]
+
+    @cached_property
+    def size(self) -> int:
+        """Its bytes."""
+        counted = _Onward(None)
+        _write_inner(counted, self.files)
+        return counted.tell()
+
+
+Plain = Path | bytes | Member
+Content = Plain | Inner
 
 
 def write_zip(path: Path, files: Mapping[str, Content]) -> None:
@@ -63,16 +85,99 @@ def write_zip(path: Path, files: Mapping[str, Content]) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: Content) -> None:
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.create_system = 3
-    entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
+    entry = _entry(name)
     if isinstance(content, bytes):
         archive.writestr(entry, content)
         return
-    entry.file_size = content.size if isinstance(content, Member) else content.stat().st_size
-    source = content.archive.open(content.name) if isinstance(content, Member) else content.open("rb")
-    with source, archive.open(entry, "w", force_zip64=entry.file_size > 2**31) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    entry.file_size = content.size if isinstance(content, Inner) else _size(content)
+    with archive.open(entry, "w") as target:
+        if isinstance(content, Inner):
+            _write_inner(_Onward(target), content.files)
+        else:
+            with _opened(content) as source:
+                shutil.copyfileobj(source, target, _PIECE)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.create_system = 3
+    entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
+    return entry
+
+
+def _size(content: Plain) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    return content.size if isinstance(content, Member) else content.stat().st_size
+
+
+def _opened(content: Plain) -> IO[bytes]:
+    if isinstance(content, bytes):
+        return io.BytesIO(content)
+    return content.archive.open(content.name) if isinstance(content, Member) else content.open("rb")
+
+
+class _Onward:
+    """A stream that only goes on: zipfile does not try to go back in it. Without a target it counts."""
+
+    def __init__(self, target: IO[bytes] | None) -> None:
+        self.target, self._position = target, 0
+
+    def write(self, data: bytes) -> int:
+        """Pass it on."""
+        if self.target is not None:
+            self.target.write(data)
+        return self.skip(len(data))
+
+    def skip(self, size: int) -> int:
+        """Count bytes that are not at hand."""
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _write_inner(stream: _Onward, files: Mapping[str, Plain]) -> None:
+    """Write a zip, the same bytes as `write_zip`. The checksum of a file stands in front of it, and the stream does not
+    go back: so it is known from the zip that the file is in, or found by a first reading."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+        for name in sorted(files):
+            content, entry = files[name], _entry(name)
+            entry.header_offset = stream.tell()
+            entry.file_size = entry.compress_size = _size(content)
+            entry.CRC = 0 if stream.target is None else _checksum(content)
+            stream.write(entry.FileHeader(entry.file_size * 1.05 > _LARGEST_PLAIN))  # as zipfile decides
+            start = stream.tell()
+            if stream.target is None:
+                stream.skip(entry.file_size)
+            else:
+                with _opened(content) as source:
+                    if (_copy(source, stream), stream.tell() - start) != (entry.CRC, entry.file_size):
+                        raise PackageError(f"{name}: was changed while it was packed; try again")
+            archive.start_dir = stream.tell()
+            archive.filelist.append(entry)
+            archive.NameToInfo[name] = entry
+
+
+def _checksum(content: Plain) -> int:
+    if isinstance(content, Member):
+        return content.archive.getinfo(content.name).CRC
+    with _opened(content) as source:
+        return _copy(source, _Onward(None))
+
+
+def _copy(source: IO[bytes], target: _Onward) -> int:
+    """Copy all of it. Returns its checksum."""
+    checksum = 0
+    while piece := source.read(_PIECE):
+        checksum = zlib.crc32(piece, checksum)
+        target.write(piece)
+    return checksum
 
 
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error)

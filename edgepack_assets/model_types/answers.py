@@ -34,6 +34,7 @@ from edgepack_assets.model_types.interface import (
     Variable,
 )
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport
+from edgepack_assets.text_format import counted
 
 _T = TypeVar("_T")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -142,6 +143,13 @@ def rows(answer: Any) -> list[CheckRow]:
     for row in _is(answer, list):
         _row(row)
     return answer  # type: ignore[no-any-return]
+
+
+def settings_and_rows(answer: Any) -> tuple[dict[str, Any], list[CheckRow]]:
+    """a JSON object and a list of CheckRows."""
+    if len(_is(answer, tuple)) != 2:
+        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+    return json_object(answer[0]), rows(answer[1])
 
 
 def _row(row: Any) -> None:
@@ -373,15 +381,18 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
 
 def _samples(found: Samples, metric_names: frozenset[str]) -> None:
     count = len(found.records)
-    if stray := sorted({*found.values, *found.macro} - metric_names):
+    if stray := sorted({*found.values, *found.macro, *found.scaled} - metric_names):
         raise UnfitAnswerError(f"samples of {', '.join(stray)}, which is no metric")
     labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
     for name, values in {**found.values, **labels, **found.slices}.items():
         if len(values) != count:
-            raise UnfitAnswerError(f"samples with {count} records and {len(values)} entries of {name}")
+            raise UnfitAnswerError(f"samples with {counted(count, 'record')} and {len(values)} entries of {name}")
     for name, numbers in {"records": found.records, **found.values, **labels}.items():
         for number in numbers:
             if not math.isfinite(number):
                 raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
+    for name, (of, factor, added) in found.scaled.items():
+        if of not in found.values or not math.isfinite(factor) or not math.isfinite(added):
+            raise UnfitAnswerError(f"samples of {name} that do not follow from values")
     if any(one >= other for one, other in pairwise(found.records)):
         raise UnfitAnswerError("samples whose records do not ascend")

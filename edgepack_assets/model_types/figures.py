@@ -47,11 +47,14 @@ def _is_undrawable(character: str) -> bool:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, 110 dots an inch. Dollar signs in its text are no mathematics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.dpi = 110
+    # `savefig` draws twice: for the layout, and then once more.
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()

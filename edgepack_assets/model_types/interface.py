@@ -248,6 +248,12 @@ class ModelType(ABC):
     """Those of `metric_names` that not every model has, or only with certain settings."""
     metric_settings: ClassVar[Mapping[str, str]] = {}
     """Metric -> the setting without which no model has it."""
+    no_intervals: ClassVar[Mapping[str, str]] = {}
+    """Metric -> why no interval of it is sound, whatever the records, in words for the user."""
+    slices: ClassVar[frozenset[str]] = frozenset()
+    """The ways in which `Samples.slices` of a score may divide the records, for gates on the worst part."""
+    sliced_metrics: ClassVar[frozenset[str]] = frozenset()
+    """Those of `metric_names` that may be among `Samples.values`: only these have a value in each part."""
     inspection: ClassVar[type[UntrustedReport]]
     """The shape of what `inspect_model` returns."""
     preparation: ClassVar[Preparation[Any] | None] = None
@@ -299,6 +305,16 @@ class ModelType(ABC):
         there: the files may be the registry's own.
 
         Raises ModelError saying what the model lacks and what to do."""
+
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any]
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """What the tags of the model version say of the model: keys (JSON) that model.json and the inspection get, and
+        rows of config_package.is_fit. `numbers`: category of the model -> the one that the package answers, where
+        these are others; it is empty before that is known.
+
+        Raises ModelError naming the tag."""
+        return {}, []
 
     def finish_component(self, component: Path, source: ModelSource) -> None:  # noqa: B027 - nothing by default
         """Change the files of the component, which were laid out in the folder `component`, before it is inspected. A

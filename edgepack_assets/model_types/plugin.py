@@ -64,6 +64,9 @@ class Plugin:
         self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
         self.optional_metrics = frozenset(self._attribute("optional_metrics", answers.names))
         self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
+        self.no_intervals: Mapping[str, str] = self._attribute("no_intervals", answers.mapping)
+        self.slices = frozenset(self._attribute("slices", answers.names))
+        self.sliced_metrics = frozenset(self._attribute("sliced_metrics", answers.names))
         self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
         self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
         self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
@@ -100,6 +103,16 @@ class Plugin:
             raise ModelError(f"{subject}: {error}") from error.__cause__
         except TransientError as error:
             raise TransientError(f"{subject}: {error}") from error
+
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any], subject: str
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """See ModelType; ModelErrors name `subject`."""
+        check = answers.settings_and_rows
+        try:
+            return self._call("tag_settings", check, self._plugin.tag_settings, tags, entry, numbers)
+        except ModelError as error:
+            raise ModelError(f"{subject}: {error}") from None
 
     def convert(self, source: ModelSource, jobs: SideJobs, work: Path) -> Converted:
         """See Conversion.convert."""

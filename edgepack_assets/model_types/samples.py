@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Macro = Literal["precision", "recall", "f1"]
+Macro = Literal["precision", "recall", "f1", "adjusted_rand"]
+Scaled = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Samples:
     """The records, or windows, that were scored, in their order: all sequences have one entry for each.
 
     `records` are their numbers, ascending. `values`: metric -> what it is the mean of; of 0 and 1 for a share. `truth`
-    and `predicted`: labels, of which `macro` says which metrics are averages over classes (an answer below 0 is none).
+    and `predicted`: labels, of which `macro` says which metrics are averages over classes (an answer below 0 is none),
+    or the adjusted Rand index. `scaled`: metric -> that of `values` which it follows from, a factor, and what is added.
     `follow_each_other`: neighbours are alike because they are close in time, and `overlap` of them share records.
     `slices`: a way to divide the records -> the part that each belongs to."""
 
@@ -28,6 +30,7 @@ class Samples:
     truth: Sequence[int] = ()
     predicted: Sequence[int] = ()
     macro: Mapping[str, Macro] = field(default_factory=dict)
+    scaled: Mapping[str, Scaled] = field(default_factory=dict)
     follow_each_other: bool = False
     overlap: int = 1
     slices: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class StoredSamples(BaseModel):
     truth: list[int]
     predicted: list[int]
     macro: dict[str, Macro]
+    scaled: dict[str, Scaled] = {}  # metrics of earlier releases have none
     follow_each_other: bool
     overlap: int
     slices: dict[str, _Slices]
@@ -71,6 +75,7 @@ def as_json(samples: Samples) -> dict[str, Any]:
         "truth": [int(label) for label in samples.truth],
         "predicted": [int(label) for label in samples.predicted],
         "macro": dict(samples.macro),
+        **({"scaled": {name: list(each) for name, each in samples.scaled.items()}} if samples.scaled else {}),
         "follow_each_other": samples.follow_each_other,
         "overlap": int(samples.overlap),
         "slices": slices,

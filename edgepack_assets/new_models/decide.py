@@ -16,6 +16,7 @@ from edgepack_assets.new_models.follow_runs import follow_requested_runs
 from edgepack_assets.new_models.run_requests import Rules
 from edgepack_assets.new_models.tick import Decision, RunsOf, Tick
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.text_format import counted
 
 
 def decide(state: State | None, rules: Rules, registry: Registry, runs_of: RunsOf, now: float) -> Decision:
@@ -48,7 +49,7 @@ def _add_summary(tick: Tick) -> None:
             "or launch it by hand)"
         )
     if state.pending:
-        tick.add_message(f"{len(state.pending)} more versions to be requested")
+        tick.add_message(f"{counted(len(state.pending), 'more version')} to be requested")
     if state.runs:
         tick.add_message(f"runs in progress: {len(state.runs)}")
 

@@ -13,6 +13,7 @@ from edgepack_assets.new_models.cursor import Baseline, State
 from edgepack_assets.new_models.run_requests import created_ms
 from edgepack_assets.new_models.tick import Tick, is_version_number
 from edgepack_assets.registry.base import Kind, RegisteredVersion, damaged_in_words, refuse_unread
+from edgepack_assets.text_format import counted
 
 _GAP = 10
 """Versions above the highest known that are requested one by one; for more of them a sweep is cheaper."""
@@ -89,7 +90,7 @@ def _set_baseline(tick: Tick, versions: dict[int, RegisteredVersion]) -> None:
     until = max((created_ms(versions[n]) for n in old), default=state.started)
     state.baseline = Baseline(max(old, default=0), until)
     tick.add_message(
-        f"first start: {len(versions)} versions of {tick.rules.model_name}, {len(skipped)} of them skipped "
+        f"first start: {counted(len(versions), 'version')} of {tick.rules.model_name}, {len(skipped)} of them skipped "
         f"(sensors.start is {rule})"
     )
 

@@ -6,6 +6,7 @@ from edgepack_assets.new_models.cursor import RequestedRun
 from edgepack_assets.new_models.find_versions import add_if_new
 from edgepack_assets.new_models.run_requests import RunOutcome, SeenRun, created_ms, run_key, wait_before
 from edgepack_assets.new_models.tick import RUNS_SEEN, Tick
+from edgepack_assets.text_format import counted
 
 LOST_AFTER = 600
 """Seconds after which a requested run that is not found is requested again, under the same key."""
@@ -53,8 +54,8 @@ def _follow_repeatable(tick: Tick, number: int, requested: RequestedRun, own: Se
             _request_next_attempt(tick, number, requested, own)
             return
         tick.add_message(
-            f"{tick.partition_name(number)}: all {tick.rules.attempts} runs {own.outcome}; remove the cause and "
-            "materialize the partition by hand"
+            f"{tick.partition_name(number)}: all {counted(tick.rules.attempts, 'run')} {own.outcome}; remove the cause "
+            "and materialize the partition by hand"
         )
     del tick.state.runs[number]
 

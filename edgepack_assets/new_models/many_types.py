@@ -18,6 +18,7 @@ from typing import Protocol
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.tick import Decision
+from edgepack_assets.text_format import counted
 
 _FORMAT = 1
 _MOST_CHARACTERS = 250_000
@@ -118,8 +119,8 @@ class Result:
         """The message of the tick, of a bounded length."""
         text = "; ".join(self.messages)
         if len(text) > _LONGEST_MESSAGE:
-            text = text[:_LONGEST_MESSAGE] + f" ... ({len(self.messages)} messages)"
-        return f"looked at {self.looked} model types" + (f": {text}" if text else ", nothing new")
+            text = text[:_LONGEST_MESSAGE] + f" ... ({counted(len(self.messages), 'message')})"
+        return f"looked at {counted(self.looked, 'model type')}" + (f": {text}" if text else ", nothing new")
 
 
 Look = Callable[[str, State | None, int], Decision]

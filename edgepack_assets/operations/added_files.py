@@ -20,6 +20,12 @@ _ENOUGH = 10_000
 """Records of raw data that are looked at: a recording of millions is read whole when it is packaged."""
 
 
+def used_names(kind: Kind, settings: Settings) -> list[str]:
+    """The names of models, or of raw data, that model types use."""
+    entries = settings.model_types.values()
+    return sorted({entry.model_name if kind is Kind.MODEL else entry.raw_data.name for entry in entries})
+
+
 def using_types(kind: Kind, name: str, settings: Settings) -> list[str]:
     """The model types that use a name of the registry."""
     return [
@@ -39,7 +45,9 @@ def why_useless(kind: Kind, name: str, path: Path, tags: Mapping[str, str], sett
         entry = settings.model_type(key)
         try:
             if kind is Kind.MODEL:
-                model_type(entry.implementation).read_model(path, entry, f"reading {path}")
+                implementation = model_type(entry.implementation)
+                implementation.read_model(path, entry, f"reading {path}")
+                implementation.tag_settings(tags, entry, {}, f"tags of {path}")
                 return None
             reason = _of_raw_data(path, tags, entry)
         except EdgepackError as error:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack_assets.text_format import counted
+
 
 @dataclass(frozen=True)
 class TrustedAuthorities:
@@ -71,4 +73,4 @@ def _examine(path: Path) -> tuple[str, str]:
     except OSError as error:
         return "", f"cannot be read: {error.strerror or error}"
     count = context.cert_store_stats()["x509"]
-    return (f"{count} certificate{'s' * (count != 1)}", "") if count else ("", "holds no certificates in PEM form")
+    return (counted(count, "certificate"), "") if count else ("", "holds no certificates in PEM form")

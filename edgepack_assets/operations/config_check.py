@@ -14,6 +14,7 @@ from edgepack_assets.config.loader import read_config
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import EdgepackError, PluginError
 from edgepack_assets.model_types import model_type
+from edgepack_assets.model_types.plugin import Plugin
 
 
 def check_config(file: Path | None = None) -> Settings:
@@ -44,6 +45,20 @@ def _wrong_conda_files(settings: Settings | None) -> Iterator[tuple[Sequence[int
             yield (*keys, "conda_path"), str(error)
 
 
+def _unknown_parts(
+    name: str, metric: str, worst: Mapping[str, object], plugin: Plugin
+) -> Iterator[tuple[Sequence[int | str], str]]:
+    """(keys, message) for each part that no record belongs to, and for a metric that has no value in a part."""
+    keys = ("model_types", name, "gates", metric, "worst")
+    if metric not in plugin.sliced_metrics:
+        has = f"those that have: {', '.join(sorted(plugin.sliced_metrics))}" if plugin.sliced_metrics else "none has"
+        yield keys, f"{'.'.join(keys)}: {metric} has no value in a part of the records; {has}"
+    for kind in worst:
+        if kind not in plugin.slices:
+            has = ", ".join(sorted(plugin.slices)) or "nothing"
+            yield (*keys, kind), f"{'.'.join(keys)}: records are not divided by {kind}, but by: {has}"
+
+
 def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
     """(keys, message) for gates on a metric that the model type does not have, or not without a setting that is not
     there: such a gate could never pass.
@@ -61,7 +76,10 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
             continue  # reported where the implementation is used; other model types go on working
         known, own = plugin.metric_names, entry.get("settings")
         given = {*entry, *(own if isinstance(own, Mapping) else ())}
-        for metric in gates:
+        for metric, gate in gates.items():
+            worst = gate.get("worst") if isinstance(gate, Mapping) else None
+            if metric in known and isinstance(worst, Mapping) and worst:
+                yield from _unknown_parts(name, metric, worst, plugin)
             setting = plugin.metric_settings.get(metric)
             if setting is not None and setting not in given:
                 yield (

@@ -27,7 +27,7 @@ from edgepack_assets.operations.config_check import check_config
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.self_test import try_protections
-from edgepack_assets.text_format import format_size
+from edgepack_assets.text_format import counted, format_size
 
 _DISTRIBUTION = "edgepack-assets"
 _ENOUGH_SPACE = 5_000_000_000
@@ -63,7 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _configuration(settings: Settings) -> str:
     check_config(settings.file)
-    return f"{len(settings.model_types)} model types, no mistake"
+    return f"{counted(len(settings.model_types), 'model type')}, no mistake"
 
 
 def _disks(settings: Settings) -> Iterator[Finding]:
@@ -164,19 +164,20 @@ def _compute(settings: Settings) -> Iterator[Finding]:
         if not compute.is_remote:
             continue
         workspace = settings.compute_workspace_of(name)
-        if (compute, workspace) in examined:
+        asked = compute, workspace, settings.plug_ins_of(name)
+        if asked in examined:
             continue
-        examined.append((compute, workspace))
+        examined.append(asked)
         from edgepack_assets.compute.azure_ml import check_compute
 
-        for step in check_compute(compute, workspace):
+        for step in check_compute(*asked):
             yield Finding("compute", step.step, step.ok, step.words)
 
 
 def _count(settings: Settings) -> str:
     registry = open_registry(settings)
     models, data = (len(registry.names(kind)) for kind in (Kind.MODEL, Kind.DATA))
-    return f"{settings.registry.type}: {models} models and {data} data assets"
+    return f"{settings.registry.type}: {counted(models, 'model')} and {counted(data, 'data asset')}"
 
 
 def _model_types(settings: Settings) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import ComponentError, EdgepackError
+from edgepack_assets.errors import ComponentError, EdgepackError, NotFoundError
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Results, read_lines
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.partitions import ModelKey
@@ -20,6 +20,7 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.final_run import equal
 from edgepack_assets.tasks.payload_data import make_payload, open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, recorded, registered_zip, run_registered
+from edgepack_assets.text_format import counted
 
 _MOST_SHOWN = 5
 
@@ -52,7 +53,7 @@ def run_recording(
 
     Raises EdgepackError in one sentence if the recording does not fit."""
     if not recording.exists():
-        raise EdgepackError(f"{recording}: no such file or folder")
+        raise NotFoundError(f"{recording}: no such file or folder")
     with context.work_folder() as work:
         writer, scratch = PayloadWriter(work / "records", work / "sources"), work / "recording"
         scratch.mkdir()
@@ -109,7 +110,7 @@ class Verified:
 
     def __str__(self) -> str:
         """In a sentence."""
-        done = f"{self.answered} of {self.records} records of {self.payload} are answered"
+        done = f"{self.answered} of {counted(self.records, 'record')} of {self.payload} answered"
         if not self.recorded:
             return (
                 f"{done}, but what was answered when it was validated is not in the artefact store: there is nothing "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgepack_assets.filesystem.reproducible_zip import Member, checked_names, opened_inside, opened_zip
@@ -11,10 +11,12 @@ from edgepack_assets.packaging.pipeline_content import FileEntry
 from edgepack_assets.packaging.stamp import CONFIG, PACKAGES, components_of, digest_of, read_yaml
 
 
-def component_files(package: Path) -> tuple[dict[str, FileEntry], list[str]]:
+def component_files(package: Path, digests: Mapping[str, str] = {}) -> tuple[dict[str, FileEntry], list[str]]:
     """(the files of the components without their wheels, the file names of all wheels) of a config or deployment
     package. Where there are several components, a file's name begins with its component's. A config package holds no
-    wheels. Raises PackageError if it is no package."""
+    wheels. `digests`: those that are known, as deployment_package.expected_contents gives them; the rest is read.
+
+    Raises PackageError if it is no package."""
     name = package.name
     files: dict[str, FileEntry] = {}
     wheels: set[str] = set()
@@ -28,7 +30,7 @@ def component_files(package: Path) -> tuple[dict[str, FileEntry], list[str]]:
                 own, held = _zipped_files(archive, component.inside, name)
                 wheels.update(held)
             else:
-                own = _entries(archive, names, f"{top}{component.name}/")
+                own = _entries(archive, names, f"{top}{component.name}/", component.inside, digests)
             before = f"{component.name}/" if len(components) > 1 else ""
             files |= {f"{before}{file}": entry for file, entry in own.items()}
     return files, sorted(wheels)
@@ -44,7 +46,12 @@ def _zipped_files(archive: zipfile.ZipFile, inside: str, name: str) -> tuple[dic
         return _entries(zipped, files, ""), wheels
 
 
-def _entries(archive: zipfile.ZipFile, names: Iterable[str], top: str) -> dict[str, FileEntry]:
+def _entries(
+    archive: zipfile.ZipFile, names: Iterable[str], top: str, inside: str = "", digests: Mapping[str, str] = {}
+) -> dict[str, FileEntry]:
     wanted = [name for name in names if name.startswith(top) and name not in (top, f"{top}{PACKAGES}")]
     members = {name.removeprefix(top): Member(archive, name) for name in wanted}
-    return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
+    return {
+        name: FileEntry(member.size, digests.get(f"{inside}/{name}") or digest_of(member))
+        for name, member in members.items()
+    }

@@ -4,7 +4,7 @@ never resolving again, and stamped with version and package id."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,16 +17,23 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
+from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
-from edgepack_assets.filesystem.reproducible_zip import Content, Member, checked_names, opened_zip, write_zip
+from edgepack_assets.filesystem.reproducible_zip import Content, Inner, Member, checked_names, opened_zip, write_zip
 from edgepack_assets.packaging.config_package import normalised
-from edgepack_assets.packaging.pipeline_content import PIPELINE_CONTENT
+from edgepack_assets.packaging.pipeline_content import (
+    PIPELINE_CONTENT,
+    ComponentEntry,
+    FileEntry,
+    pipeline_content,
+)
 from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.packaging.stamp import (
     COMPONENT,
     CONFIG,
     DATALINK,
     PACKAGES,
+    REQUIREMENTS,
     RUNTIME,
     STAMPED_FILES,
     ComponentName,
@@ -35,17 +42,19 @@ from edgepack_assets.packaging.stamp import (
     deployment_package_name,
     digest_of,
     is_python,
-    listed_content,
     project_of,
     read_yaml,
 )
 
 
-def build_deployment_package(  # noqa: PLR0917 - six things, none a part of another
-    config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path
-) -> Path:
-    """Build and stamp the package in `work`. Raises PackageError if it breaks the server's schema or limits,
-    EdgepackError if it cannot be written."""
+def build_deployment_package(  # noqa: PLR0917 - what it is made of, and where
+    config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path,
+    digests: Mapping[str, str] | None = None,
+) -> Path:  # fmt: skip
+    """Build and stamp the package in `work`. `digests`: what `expected_contents` gives, if it was read already.
+
+    Raises PackageError if it breaks the server's schema or limits, EdgepackError if it cannot be written."""
+    digests = expected_contents(config_package, lock) if digests is None else digests
     with _opened_config(config_package) as config:
         outer: dict[str, Content] = dict(config.outside())
         for name in STAMPED_FILES:
@@ -62,26 +71,38 @@ def build_deployment_package(  # noqa: PLR0917 - six things, none a part of anot
         if not size.passed:
             raise PackageError(f"{registered_name}: {size.found}; at most {size.wanted}")
         target = work / deployment_package_name(registered_name, stamp.version)
+        packages = work / PACKAGES
         if lock.packages:
-            write_zip(work / PACKAGES, {package.file: store.fetch(package.blob) for package in lock.packages})
-        components = []
+            write_zip(packages, {package.file: store.fetch(package.blob) for package in lock.packages})
+        listed = {}
         for each in components_of(pipeline, config.name):
-            files: dict[str, Content] = dict(config.inside(each.name))
-            if lock.packages and each.is_python:
-                files[PACKAGES] = work / PACKAGES
-            components.append((each, work / f"component-{each.name}.zip"))
-            write_zip(components[-1][1], files)
-        (work / PACKAGES).unlink(missing_ok=True)
+            members = config.inside(each.name)
+            component = Inner({**members, **({PACKAGES: packages} if lock.packages and each.is_python else {})})
+            outer[each.inside] = component
+            listed[each.name] = _listed(each, members, component.size, lock, packages, digests)
         if stamp.lists_content:
-            outer[PIPELINE_CONTENT] = listed_content(components)
-        write_zip(target, outer | {each.inside: component for each, component in components})
-        for _, component in components:
-            component.unlink()
+            outer[PIPELINE_CONTENT] = pipeline_content(listed)
+        write_zip(target, outer)
+        packages.unlink(missing_ok=True)
     row = size_row(target.stat().st_size)
     if not row.passed:
         target.unlink()
         raise PackageError(f"{target.name}: {row.found}; at most {row.wanted}")
     return target
+
+
+def _listed(  # noqa: PLR0917 - what it holds, and how large it is
+    component: ComponentName, members: Mapping[str, Member], size: int, lock: Lock, packages: Path,
+    digests: Mapping[str, str],
+) -> ComponentEntry:  # fmt: skip
+    """A component as pipeline_content.yml lists it."""
+    files = {name: FileEntry(each.size, digests[f"{component.inside}/{name}"]) for name, each in members.items()}
+    wheels = {}
+    if lock.packages and component.is_python:
+        files[PACKAGES] = FileEntry(packages.stat().st_size, file_digest(packages))
+        wheels = {package.file: FileEntry(package.size, package.digest) for package in lock.packages}
+    requirements = members[REQUIREMENTS].read() if REQUIREMENTS in members else b""
+    return ComponentEntry(size, files, wheels, requirements, component.is_python)
 
 
 def expected_contents(config_package: Path, lock: Lock) -> dict[str, str]:
@@ -186,7 +207,7 @@ class _ConfigPackage:
         return project_of(self.pipeline, self.name)
 
     def read(self, name: str) -> bytes:
-        return self.members[name].archive.read(self.members[name].name)
+        return self.members[name].read()
 
     @cached_property
     def components(self) -> list[ComponentName]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
 
 _IMPORTING = threading.Lock()
 
@@ -23,22 +27,72 @@ def quiet_import() -> Iterator[None]:
     with _IMPORTING:
         root = logging.getLogger()
         handlers, level = list(root.handlers), root.level
-        # The grammar that it compiles makes so many objects that the garbage collector, which finds nothing in them,
-        # takes two of the two and a half seconds.
-        collects = gc.isenabled()
-        gc.disable()
         try:
-            yield
+            with _no_garbage():
+                _compile_grammar_when_needed()
+                yield
         finally:
-            if collects:
-                gc.enable()
             root.handlers[:] = handlers
             root.setLevel(level)
             logging.getLogger("simaticai").setLevel(logging.WARNING)
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """What is imported or compiled inside this block makes so many objects that the garbage collector, which finds
+    nothing in them, would take longer."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def import_sdk() -> None:
-    """Import what the packaging uses of it: half a second, the first time in a process."""
+    """Import what the packaging uses of it: a fifth of a second, the first time in a process."""
     with quiet_import():
         import simaticai.deploy.pipeline
         import simaticai.deployment  # noqa: F401 - the functions that use it find it loaded
+
+
+_PARSER = "simaticai.helpers.pep508"
+_PIN = re.compile(r"([a-zA-Z0-9](?:[-_.a-zA-Z0-9]*[a-zA-Z0-9])?)==([-_.*+!a-zA-Z0-9]+)")
+"""A line of a lock, as the SDK's grammar of requirements reads it: a name and one version."""
+
+
+def _compile_grammar_when_needed() -> None:
+    """Have the SDK compile its grammar of requirements, half of the time of its import, when it meets one that is no
+    pin. A lock, which is all that it reads here, holds pins alone."""
+    if _PARSER in sys.modules:
+        return
+    import parsley  # type: ignore[import-untyped]  # what the SDK's grammar is written for; it has no types
+
+    compile_grammar = parsley.makeGrammar
+    parsley.makeGrammar = partial(_when_needed, compile_grammar)
+    try:
+        from simaticai.helpers import pep508
+    finally:
+        parsley.makeGrammar = compile_grammar
+    parse_any = pep508.parse_line
+
+    def parse_line(line: str) -> Any:
+        pin = _PIN.fullmatch(line)
+        return pep508.Spec(pin[1], [], [("==", pin[2])], None) if pin else parse_any(line)
+
+    pep508.parse_line = parse_line
+
+
+def _when_needed(compile_grammar: Callable[..., Any], *grammar: Any, **options: Any) -> Callable[[str], Any]:
+    """A parser whose grammar is compiled when it first gets something to parse."""
+
+    @cache
+    def compiled() -> Any:
+        with _no_garbage():
+            return compile_grammar(*grammar, **options)
+
+    def parse(text: str) -> Any:
+        return compiled()(text)
+
+    return parse

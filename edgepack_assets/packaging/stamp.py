@@ -11,7 +11,7 @@ import html
 import re
 import uuid
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,21 +202,12 @@ def _read_component(component: zipfile.ZipFile, size: int, subject: str, is_pyth
     return ComponentEntry(size, files, wheels, requirements, is_python)
 
 
-def listed_content(components: Iterable[tuple[ComponentName, Path]]) -> bytes:
-    """pipeline_content.yml of the package of these components, whose zips are at hand."""
-    listed = {}
-    for each, path in components:
-        with opened_zip(path, path.name) as archive:
-            listed[each.name] = _read_component(archive, path.stat().st_size, path.name, each.is_python)
-    return pipeline_content(listed)
-
-
 def _entries(archive: zipfile.ZipFile, subject: str) -> dict[str, FileEntry]:
     members = {name: Member(archive, name) for name in _only_files(archive, subject)}
     return {name: FileEntry(member.size, digest_of(member)) for name, member in members.items()}
 
 
-def content_digest(digests: dict[str, str]) -> str:
+def content_digest(digests: Mapping[str, str]) -> str:
     """sha256 of `contents`: the identity of a package but for its stamp."""
     return hashlib.sha256(canonical_json(digests)).hexdigest()
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from edgepack_assets.packaging.stamp import Stamp
 
 
+_GRACE = 10.0
+"""Seconds in which a worker ends that has closed its stream of answers."""
+
+
 class PackagingWorker:
     """Starts at `start` or the first call, serves one call after the other, ends with `close`.
 
@@ -85,11 +89,12 @@ class PackagingWorker:
         return contents
 
     def build_deployment_package(  # noqa: PLR0917 - as the function
-        self, config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path
-    ) -> Path:
+        self, config_package: Path, lock: Lock, store: ArtefactStore, registered_name: str, stamp: Stamp, work: Path,
+        digests: Mapping[str, str] | None = None,
+    ) -> Path:  # fmt: skip
         """The stamped deployment package, in `work`: see deployment_package.py."""
         package: Path = self._call(
-            "build_deployment_package", config_package, lock, store, registered_name, stamp, work
+            "build_deployment_package", config_package, lock, store, registered_name, stamp, work, digests
         )
         return package
 
@@ -105,14 +110,25 @@ class PackagingWorker:
             pickle.dump((function, arguments, self.output), self._process.stdin)
             self._process.stdin.flush()
             failed, value = pickle.load(self._process.stdout)
-        except (BrokenPipeError, EOFError):
-            code = self._process.wait()
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):  # it ended before its answer, or within it
+            code = self._end_code(self._process)
             # A signal is the machine's (out of memory, a shutdown), not the package's.
             kind = TransientError if code < 0 else PackageError
             raise kind(f"{function}: the packaging process ended with code {code}") from None
+        except BaseException:
+            self.close()  # the answer to this call must not be taken for that to the next one
+            raise
         if failed:
             raise value
         return value
+
+    @staticmethod
+    def _end_code(process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_GRACE)
+        except subprocess.TimeoutExpired:  # it wrote no answer, and stays
+            process.kill()
+            return process.wait()
 
     def close(self) -> None:
         """End the worker."""

@@ -343,15 +343,13 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
     Raises EdgepackError on links and special files (a registry keeps bytes, not pointers), if there is no file at
     all, and if there are too many or too deep."""
     if not path.exists() and not path.is_symlink():
-        raise EdgepackError(f"{path}: no such file or folder")
+        raise NotFoundError(f"{path}: no such file or folder")
     with disk_errors(path, "read"):
         entries = list(_entries(path)) if path.is_dir() and not path.is_symlink() else [path]
     files = []
     for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise EdgepackError(
-                f"{entry}: a link or special file cannot be registered; put what it stands for in its place"
-            )
+            raise EdgepackError(f"{entry}: a link or special file cannot be used; put what it stands for in its place")
         if entry.is_file():
             name = entry.name if entry == path else entry.relative_to(path).as_posix()
             files.append((utf8_name(name), entry))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy, sync_folder
+from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.registry.base import RegisteredVersion, content_digest, files_of, utf8_name
 
 _COPIERS = 8
@@ -52,15 +53,18 @@ def copy_into(
     return copy
 
 
-def copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool) -> None:
-    """Copy the content of `version` to `target`, or link it. Raises CorruptError if it has not the version's digest."""
+def copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool, verified: VerifiedFiles) -> None:
+    """Copy the content of `version` to `target`, or link it. Raises CorruptError if it has not the version's digest.
+
+    A second name of a `verified` file is not read again."""
     aside = target.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         with disk_errors(target):
             aside.mkdir(parents=True)
+            is_known = link and verified.is_known(str(source))
             copy = copy_into(source, aside, sync=False, link=link)
             digest = version.resolve().digest
-            if content_digest(copy)[0] != digest:
+            if not (is_known and copy.samefile(source)) and content_digest(copy)[0] != digest:
                 raise CorruptError(
                     f"{source}: bytes differ from the digest {digest} of {version}; "
                     "register a good copy as a new version"

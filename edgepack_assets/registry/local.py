@@ -33,6 +33,7 @@ from edgepack_assets.config.schema import is_asset_name
 from edgepack_assets.config.versions import Version
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.filesystem.atomic_files import disk_errors, sync_folder, write_checksum
+from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.partitions import is_version
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -69,6 +70,7 @@ class LocalRegistry(Registry):
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._staging = Staging(self.path / "staging")
+        self._verified = VerifiedFiles()
 
     def names(self, kind: Kind) -> list[str]:
         """Every registered name of a kind, sorted."""
@@ -192,7 +194,7 @@ class LocalRegistry(Registry):
             raise CorruptError(f"{source}: the content of {version} is gone; register it as a new version")
         made_here = not destination.exists()
         try:
-            copy_verified(source, target, version, link)
+            copy_verified(source, target, version, link, self._verified)
         except BaseException:
             if made_here:
                 with contextlib.suppress(OSError):  # not made yet, or others have put something there
@@ -241,6 +243,7 @@ class LocalRegistry(Registry):
                 if read_folder(staging) != (fixed, tags):
                     raise CorruptError(f"{staging}: the disk gives back something else than was written; try again")
                 number = self._place(kind, name, staging, version, tags)
+                self._verified.remember(str(self._folder(kind, name, number) / "content" / content.name))
         return self._read(kind, name, number)
 
     def set_tags(

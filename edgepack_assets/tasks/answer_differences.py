@@ -11,6 +11,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Answer, Payload, Results, read_lines
 from edgepack_assets.tasks.final_run import equal
 from edgepack_assets.tasks.numbering import contingency, contingency_table, side_by_side
+from edgepack_assets.text_format import counted
 
 MOST_KEPT = 1_000
 """Records that are named one by one."""
@@ -63,12 +64,12 @@ class AnswerDifferences:
 
     def __str__(self) -> str:
         """In words."""
-        alone = f"; {self.only_before} records are answered by the one before alone" * (self.only_before > 0)
-        alone += f"; {self.only_now} records are answered by the one now alone" * (self.only_now > 0)
+        alone = f"; {counted(self.only_before, 'record')} answered by the one before alone" * (self.only_before > 0)
+        alone += f"; {counted(self.only_now, 'record')} answered by the one now alone" * (self.only_now > 0)
         if not self.both:
             return f"no record is answered by both{alone}"
         share = f" ({100 * self.differing / self.both:.2g} %)" if self.differing else ""
-        return f"{self.differing} of {self.both} answers differ{share}{alone}"
+        return f"{self.differing} of {counted(self.both, 'answer')} differ{share}{alone}"
 
     def as_json(self) -> dict[str, Any]:
         """All of it; values that are not JSON as text."""

@@ -1,17 +1,19 @@
-"""Archived packages: still registered, and no longer offered. A tag of the package says who archived it, when and why.
+"""What is archived: still registered, and no longer offered. A tag says who archived it, when and why.
 
-The files and the number stay, so what runs on a device can still be downloaded. Archiving models and data is the
-registry's own (registry/base.py).
+The files and the number stay, so what runs on a device can still be downloaded. For a package the tag is all there is.
+Archiving models and data is the registry's own (registry/base.py), and the tag tells about it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.config.versions import Version
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.package_tags import ARCHIVED, LONGEST_TAG
 from edgepack_assets.tasks.stages import StageMove, current
@@ -31,7 +33,7 @@ class Archived:
 
 
 def archived(package: RegisteredVersion | DamagedVersion) -> Archived | None:
-    """How a package was archived; None if it is not. A tag that a person wrote by hand counts, whatever it holds."""
+    """How a version was archived; None if it is not. A tag that a person wrote by hand counts, whatever it holds."""
     if ARCHIVED not in package.tags:
         return None
     text = package.tags[ARCHIVED]
@@ -63,13 +65,36 @@ def archive(  # noqa: PLR0917 - who archives what, when and why
             f"{package} is in {stages}: move another package there first (edgepack package promote or rollback), or "
             "say --force"
         )
-    value = json.dumps(
-        {"by": by, "at": now.isoformat(timespec="seconds"), "reason": reason}, ensure_ascii=False
-    )  # fmt: skip
-    if len(value) > LONGEST_TAG:
-        raise EdgepackError(f"who archives {package} and why has {len(value)} characters in a tag: shorten it")
-    registry.set_tags(package, {ARCHIVED: value})
+    registry.set_tags(package, {ARCHIVED: tag_value(package, by, reason, now)})
     return True
+
+
+def tag_value(version: RegisteredVersion, by: str, reason: str, now: datetime) -> str:
+    """What the tag says. Raises EdgepackError if it would be too long."""
+    value = json.dumps({"by": by, "at": now.isoformat(timespec="seconds"), "reason": reason}, ensure_ascii=False)
+    if len(value) > LONGEST_TAG:
+        raise EdgepackError(f"who archives {version} and why has {len(value)} characters in a tag: shorten it")
+    return value
+
+
+def archive_version(
+    registry: Registry, kind: Kind, name: str, version: Version, tag: Callable[[RegisteredVersion], str]
+) -> bool:
+    """Archive a version of a model or of data, as its registry does it, with the same tag; False if it is already.
+
+    A damaged version has no tag that could be written. Raises NotFoundError."""
+    with contextlib.suppress(NotFoundError, CorruptError):  # archived already, or said below
+        found = registry.get(kind, name, version)
+        registry.set_tags(found, {ARCHIVED: tag(found)})
+    return registry.set_archived(kind, name, version, True)
+
+
+def restore_version(registry: Registry, kind: Kind, name: str, version: Version) -> bool:
+    """Take a version of a model or of data out of the archive; False if it is not in it. Raises NotFoundError."""
+    changed = registry.set_archived(kind, name, version, False)
+    with contextlib.suppress(CorruptError):
+        restore(registry, registry.get(kind, name, version))
+    return changed
 
 
 def restore(registry: Registry, package: RegisteredVersion) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,15 +21,16 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates import Certainty, Reference
-from edgepack_assets.tasks.intervals import Difference, Interval, differences, intervals, worst_slices
+from edgepack_assets.tasks.intervals import differences, intervals, worst_slices
 from edgepack_assets.tasks.package_history import model_version_of, references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded, answers_to, recorded
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 SAMPLES = "samples"
 """The part of a metrics artefact that holds them."""
 _LEVEL = 0.95
-_NO_RECORDS = "there is no interval: it is no mean over records"
+_NO_RECORDS = "there is no interval: nothing is known of single records"
 _SHOWN = 20
 _Package = RegisteredVersion | DamagedVersion
 
@@ -66,24 +67,32 @@ def find_certainties(
         difference: Difference | str | None = None
         if package is not None:
             if str(package) not in before:
-                before[str(package)] = _samples_of_package(package, metrics, key, context)
+                before[str(package)] = samples_of_package(package, metrics, key, context)
             theirs = before[str(package)]
             if isinstance(theirs, str):
                 difference = theirs
             else:
                 changes = differences(theirs, _only(now, name), gate.confidence, lower_is_better)
-                difference = changes.get(name, _NO_RECORDS)
-        found[name] = Certainty(intervals(_only(now, name), gate.confidence).get(name, _NO_RECORDS), difference)
+                difference = changes.get(name, _why_none(name, key, context))
+        interval = intervals(_only(now, name), gate.confidence).get(name, _why_none(name, key, context))
+        found[name] = Certainty(interval, difference)
     return found
 
 
+def _why_none(metric: str, key: ModelKey, context: TaskContext) -> str:
+    why = context.model_type(key).no_intervals.get(metric)
+    return f"there is no interval: {why}" if why else _NO_RECORDS
+
+
 def _only(samples: Samples, metric: str) -> Samples:
-    values = {name: values for name, values in samples.values.items() if name == metric}
+    scaled = {name: each for name, each in samples.scaled.items() if name == metric}
+    wanted = {metric, *(of for of, _, _ in scaled.values())}
+    values = {name: values for name, values in samples.values.items() if name in wanted}
     macro = {name: kind for name, kind in samples.macro.items() if name == metric}
-    return Samples(**{**vars(samples), "values": values, "macro": macro})
+    return replace(samples, values=values, macro=macro, scaled=scaled)
 
 
-def _samples_of_package(package: _Package, metrics: Artefact, key: ModelKey, context: TaskContext) -> Samples | str:
+def samples_of_package(package: _Package, metrics: Artefact, key: ModelKey, context: TaskContext) -> Samples | str:
     """The records of a registered package on the payload of these metrics, or why there are none. Raises
     TransientError."""
     version = model_version_of(package, context.entry(key).model_name)
@@ -140,7 +149,7 @@ def certainty_report(metrics: Artefact, payload_data: Artefact, key: ModelKey, c
         return CertaintyReport()
     samples, level = samples_of(metrics, context), max(levels, default=_LEVEL)
     numbers: Mapping[str, float | None] = metrics.facts["metrics"]
-    found: dict[str, Interval | str] = dict.fromkeys(numbers, _NO_RECORDS)
+    found: dict[str, Interval | str] = {name: _why_none(name, key, context) for name in numbers}
     if samples is not None:
         found |= intervals(samples, level)
     tables = {"How sure metrics are": [_interval_row(name, numbers[name], found[name]) for name in sorted(numbers)]}
@@ -153,7 +162,7 @@ def certainty_report(metrics: Artefact, payload_data: Artefact, key: ModelKey, c
         compared = references(metrics, key, context)
         packages = {str(each.package): each.package for each in compared.values() if each.package is not None}
         for package in packages.values() if levels else ():
-            theirs = _samples_of_package(package, metrics, key, context)
+            theirs = samples_of_package(package, metrics, key, context)
             if isinstance(theirs, Samples):
                 changes = differences(theirs, samples, level, lower_is_better)
                 tables[f"Against {package}"] = [_difference_row(name, changes[name]) for name in sorted(changes)]

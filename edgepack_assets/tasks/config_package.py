@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from edgepack_assets.errors import (
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types import envelope
-from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types.interface import ComponentSpec, ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
 from edgepack_assets.model_types.model_folder.saved_versions import saved_version_rows
@@ -42,7 +42,7 @@ from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
+from edgepack_assets.tasks.context import CONTENTS, SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
@@ -91,8 +91,9 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
     with context.work_folder() as work:
         path, digest = context.registry.view(model, work / "model"), model.resolve().digest
         source = implementation.read_model(path, entry, f"reading {model}")
+        tagged, _ = implementation.tag_settings(model.tags, entry, {}, str(model))
         shipping = convert_model(key, source, context, work)
-        source = shipping.source
+        source = replace(shipping.source, model={**shipping.source.model, **tagged})
         generation, lock_was_kept = _lock_of(source, entry, context)
         lock = inspected = generation.lock
         if source.packaged_requirements is not None:
@@ -123,7 +124,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         alerts = suggested_alerts(key, spec, inspection, context)
         _finish(component, model_json, alerts)
 
-        def build(component: Path, folder: Path) -> Path:
+        def build(component: Path, spec: ComponentSpec, folder: Path) -> Path:
             if several:
                 return context.packaging.build_pipeline_package(
                     several, lock, entry.package_name, entry.description, folder
@@ -132,9 +133,12 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 component, spec, lock, entry.package_name, entry.description, folder
             )
 
-        package = build(component, work)
+        package = build(component, spec, work)
         renumbering = plan_renumbering(key, package, inspection, environment, work, context)
+        tagged, tag_rows = implementation.tag_settings(model.tags, entry, renumbering.numbers, str(model))
         if renumbering.numbers:
+            inspection = {**inspection, **tagged, KEY: list(map(list, renumbering.numbers.items()))}
+            spec = implementation.component_spec(inspection)
             assert implementation.category_output is not None
             component, folder = work / "renumbered" / component.name, work / "renumbered"
             folder.mkdir()
@@ -143,16 +147,16 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 implementation.finish_component(component, source)
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
-                _finish(component, {**model_json, **numbers}, alerts)
-            package = build(component, folder)
-            inspection = {**inspection, KEY: list(map(list, renumbering.numbers.items()))}
+                _finish(component, {**model_json, **tagged, **numbers}, alerts)
+            package = build(component, spec, folder)
         if renumbering.is_compared:
             inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
         names = [each.name for each in several] or [COMPONENT]
         rows = context.packaging.config_package_rows(package, lock, names)
         rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
-        rows += implementation.inspection_rows(inspection, entry)
+        rows += [*implementation.inspection_rows(inspection, entry), *tag_rows]
         rows += renumbering.rows
+        contents = context.packaging.expected_contents(package, lock)
         artefact = Artefact(
             asset="config_package",
             partition=str(key),
@@ -170,6 +174,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 **failed_rows(rows),
             },
             made_from={"registered_model": digest},
+            observations={CONTENTS: context.store.put_json(contents)},
         )
         folders_shown = {each.name: each.folder for each in several} or {"": component}
         files = [

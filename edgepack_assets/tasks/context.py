@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.text_format import counted
 
+CONTENTS = "contents"
+"""Of the observations of a config package: see kept_contents."""
 SERVER_LOCK = "server_lock"
 """The part of a config package with the lock that stands for the server's GPU runtime."""
 
@@ -54,6 +57,15 @@ class TaskContext:
         """The lock that a config package was made with."""
         return Lock.model_validate(self.store.read_json(config_package.parts["lock"]))
 
+    def kept_contents(self, config_package: Artefact) -> Mapping[str, str] | None:
+        """The contents that its deployment package must have, if they were kept when the config package was made: what
+        a large model's digest is need not be found out again. What is built must have them, so they prove nothing."""
+        blob = config_package.observations.get(CONTENTS)
+        if blob is None or not self.store.has(blob.digest):
+            return None
+        kept: Mapping[str, str] = self.store.read_json(blob)
+        return kept
+
     def server_of(self, config_package: Artefact) -> Environment | None:
         """The environment that stands for the server's GPU runtime, in which the GPU component of a config package of
         several was inspected; None where it has one component."""
@@ -69,7 +81,9 @@ class TaskContext:
         if environment.note:
             self.log.warning(f"the environment {environment.folder.name} was not used as it stood: {environment.note}")
         if not environment.kept:
-            self.log.info(f"built the environment {environment.folder.name} of {len(lock.packages)} packages")
+            self.log.info(
+                f"built the environment {environment.folder.name} of {counted(len(lock.packages), 'package')}"
+            )
         return environment
 
     def child_imports(self, key: ModelKey, lock: Lock) -> list[str]:

@@ -19,31 +19,42 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_tags import INTERFACE_CHANGE, LONGEST_TAG
-from edgepack_assets.tasks.predecessor import Predecessor, find_predecessor, recorded, registered_zip
+from edgepack_assets.tasks.predecessor import Predecessor, find_predecessors, recorded, registered_zip
 
 _ROW = "interface"
 
 
 def contract_rows(key: ModelKey, config_package: Artefact, context: TaskContext) -> list[CheckRow]:
-    """A row for each part of the interface; none without a package before. Raises TransientError."""
-    predecessor = None
+    """A row for each part of the interface, of several lines for each of their packages. Raises TransientError."""
     try:
-        predecessor = find_predecessor(key, context)
-        if predecessor is None:
-            return []
-        before = _contract_of(predecessor, context)
-        now = read_contract(context.store.fetch(config_package.parts["package"]))
-        rows = compare(before, now, str(predecessor))
+        predecessors = find_predecessors(key, context)
     except TransientError:
         raise
     except EdgepackError as error:
-        named = str(predecessor) if predecessor else "not known"
-        wanted = "the interface of the package before to compare with"
-        rows = [CheckRow(_ROW, False, f"cannot be compared: {error}", wanted, named)]
+        rows = [_not_compared(error, "not known")]
+    else:
+        if not predecessors:
+            return []
+        now = read_contract(context.store.fetch(config_package.parts["package"]))
+        rows = [row for predecessor in predecessors for row in _rows_against(predecessor, now, context)]
     if all(row.passed or row.warns for row in rows):
         return rows
     reason = change_reason(key, context)
     return [replace(row, warns=True, reference=f"{row.reference}; {reason}") for row in rows] if reason else rows
+
+
+def _rows_against(predecessor: Predecessor, now: Contract, context: TaskContext) -> list[CheckRow]:
+    try:
+        return compare(_contract_of(predecessor, context), now, predecessor.in_use)
+    except TransientError:
+        raise
+    except EdgepackError as error:
+        return [_not_compared(error, predecessor.in_use)]
+
+
+def _not_compared(error: EdgepackError, where: str) -> CheckRow:
+    wanted = "the interface of the package before to compare with"
+    return CheckRow(_ROW, False, f"cannot be compared: {error}", wanted, where)
 
 
 def change_reason(key: ModelKey, context: TaskContext) -> str:

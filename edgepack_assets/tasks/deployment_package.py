@@ -28,6 +28,7 @@ from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
+from edgepack_assets.text_format import counted
 
 _SHOWN = 12
 """Digits of a digest in a package's description; the tags have all of them."""
@@ -78,7 +79,7 @@ def deploy(
         overridden[package_tags.INTERFACE_CHANGE] = reason
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
-    expected = context.packaging.expected_contents(package, lock)
+    expected = context.kept_contents(validated.config_package) or context.packaging.expected_contents(package, lock)
     content = content_digest(expected)
     tags = {
         **_tags(key, validated, metrics, lock, run_tags, context),
@@ -92,7 +93,9 @@ def deploy(
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built = context.packaging.build_deployment_package(package, lock, context.store, name, stamp, work)
+            built = context.packaging.build_deployment_package(
+                package, lock, context.store, name, stamp, work, expected
+            )
             built_files = contents(built, stamp)
             if built_files != expected:
                 raise PackageError(
@@ -170,7 +173,7 @@ def _refuse_failed_gates(
         return {}
     if len(override) > package_tags.LONGEST_TAG:
         raise EdgepackError(
-            f"the reason to override the gates of {key} has {len(override)} characters; a tag "
+            f"the reason to override the gates of {key} has {counted(len(override), 'character')}; a tag "
             f"holds {package_tags.LONGEST_TAG}"
         )
     words = in_words(failed)
@@ -211,7 +214,7 @@ def _server_tags(config_package: Artefact, context: TaskContext) -> dict[str, st
 
 
 def _registered_rows(
-    registration: Registration, expected: dict[str, str], work: Path, context: TaskContext
+    registration: Registration, expected: Mapping[str, str], work: Path, context: TaskContext
 ) -> list[CheckRow]:
     """The rows of deployment_package.is_registered_as_built, from the registry's own bytes, which `view` holds
     against the registered digest.

@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.gate_settings import GateSettings
+from edgepack_assets.config.gate_settings import GateSettings, SliceSettings
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
-from edgepack_assets.tasks.intervals import Difference, Interval
+from edgepack_assets.tasks.resampling import Difference, Interval
 
 _ROUNDING = 1e-12
 """Share of a bound that adding and subtracting may be off."""
-_TOO_FEW = "too few samples to tell"
+TOO_FEW = "too few samples to tell"
+"""An interval with a bound inside."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _surely_within_bounds(row: CheckRow, gate: GateSettings, interval: Interval 
         return replace(row, passed=False, found=found, wanted=wanted, margin=_signed(margin))
     if margin >= 0:
         return replace(row, passed=True, found=found, wanted=wanted, margin=_signed(margin))
-    return _undecided(row, gate, f"{found}: {_TOO_FEW}", wanted, "fail", _signed(margin))
+    return _undecided(row, gate, f"{found}: {TOO_FEW}", wanted, "fail", _signed(margin))
 
 
 def _surely_against(
@@ -107,7 +108,7 @@ def _surely_against(
     least, most = min(ends), max(ends)
     if most < 0 or least >= 0:
         return replace(row, passed=least >= 0, found=found, wanted=wanted, margin=_signed(least))
-    return _undecided(row, gate, f"{found}: {_TOO_FEW}", wanted, "warn", _signed(least))
+    return _undecided(row, gate, f"{found}: {TOO_FEW}", wanted, "warn", _signed(least))
 
 
 def _undecided(  # noqa: PLR0917 - the parts of a row
@@ -126,9 +127,9 @@ def _within_bounds(name: str, value: float | None, gate: GateSettings) -> CheckR
     low = -math.inf if gate.min is None else gate.min
     high = math.inf if gate.max is None else gate.max
     if value is None or not math.isfinite(value):
-        return CheckRow(f"gate on {name}", False, _shown(value), _bounds(gate))
+        return CheckRow(f"gate on {name}", False, _shown(value), bounds(gate))
     margin = min(value - low, high - value)
-    return CheckRow(f"gate on {name}", low <= value <= high, _shown(value), _bounds(gate), margin=_signed(margin))
+    return CheckRow(f"gate on {name}", low <= value <= high, _shown(value), bounds(gate), margin=_signed(margin))
 
 
 def _against(
@@ -164,7 +165,8 @@ def _signed(margin: float) -> str:
     return f"{margin + 0.0:+.6g}"  # a negative zero becomes a zero
 
 
-def _bounds(gate: GateSettings) -> str:
+def bounds(gate: GateSettings | SliceSettings) -> str:
+    """What `min` and `max` ask for, in words."""
     if gate.min is None:
         return f"at most {gate.max:g}"
     return f"at least {gate.min:g}" if gate.max is None else f"from {gate.min:g} to {gate.max:g}"

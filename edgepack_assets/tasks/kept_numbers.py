@@ -33,12 +33,13 @@ from edgepack_assets.tasks.predecessor import (
     Predecessor,
     Recorded,
     answers_to,
-    find_predecessor,
+    find_predecessors,
     recorded,
 )
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE
 
 STATES, CLASSES = "states keep their numbers", "classes keep their numbers"
+NAMES = "states keep their names"
 
 
 @dataclass(frozen=True)
@@ -54,46 +55,72 @@ def numbers_report(
     key: ModelKey, payload_data: Artefact, validation_results: Artefact, context: TaskContext,
     with_answers: Callable[[Predecessor, Results], None] | None = None,
 ) -> NumbersReport:  # fmt: skip
-    """Compare validation results with the answers of the package before to the same payload. `with_answers` gets these
-    while they are at hand, so that whoever shows them need not run that package once more. Raises TransientError, and
-    OvertakenError if the numbers are not those of the package before, but config_package knew another one or none."""
-    implementation, entry = context.model_type(key), context.entry(key)
-    output = implementation.category_output
-    now = Results(context.store.fetch(validation_results.parts["results"]))
-    first = next(now.answers(), None)
+    """Compare validation results with the answers of the package before to the same payload; of several lines, with
+    each of theirs. `with_answers` gets those of the first one while they are at hand, so that whoever shows them need
+    not run that package once more. Raises TransientError, and OvertakenError if the numbers are not those of the first
+    one, but config_package knew another one or none."""
+    output = context.model_type(key).category_output
+    first = next(_answers_of(validation_results, context).answers(), None)
     if output is None or first is None or output not in first.outputs:
         return NumbersReport("not compared: the answers are no states or classes")
     inspection = context.store.read_json(validation_results.parts["inspection"])
-    name = STATES if implementation.numbers_are_free(inspection) else CLASSES
-    predecessor, warns = None, entry.numbering == "warn"
+    name = STATES if context.model_type(key).numbers_are_free(inspection) else CLASSES
     try:
-        predecessor = find_predecessor(key, context)
-        if predecessor is None:
-            return NumbersReport(NO_PREDECESSOR)
-        with answers_to(payload_data, predecessor, key, context) as before:
-            cross_table = contingency(before, now, output)
-            if with_answers is not None:
-                with_answers(predecessor, before)
-        known = recorded(predecessor, context)
-        if name == STATES:
-            rows = _rows_of_states(key, cross_table, inspection, known, predecessor, context)
-        else:
-            rows = _rows_of_classes(key, cross_table, inspection, payload_data, known, predecessor, context)
+        predecessors = find_predecessors(key, context)
     except TransientError:
         raise
     except EdgepackError as error:
-        named = str(predecessor) if predecessor else "not known"
-        wanted = "answers of the package before to compare with, or `numbering: warn`"
-        return NumbersReport(
-            named, (CheckRow(name, False, f"cannot be compared: {error}", wanted, named, warns=warns),)
-        )
+        return NumbersReport("not known", (_not_compared(name, error, "not known", key, context),))
+    if not predecessors:
+        return NumbersReport(NO_PREDECESSOR)
+    rows: list[CheckRow] = []
+    table: list[dict[str, Any]] = []
+    for predecessor in predecessors:
+        is_first = predecessor is predecessors[0]
+        try:
+            with answers_to(payload_data, predecessor, key, context) as before:
+                cross_table = contingency(before, _answers_of(validation_results, context), output)
+                if with_answers is not None and is_first:
+                    with_answers(predecessor, before)
+            known = recorded(predecessor, context)
+            if name == STATES:
+                found = _rows_of_states(key, cross_table, inspection, known, predecessor, context)
+                found += _rows_of_names(key, inspection, payload_data, known, predecessor, context)
+            else:
+                found = _rows_of_classes(key, cross_table, inspection, payload_data, known, predecessor, context)
+        except TransientError:
+            raise
+        except EdgepackError as error:
+            rows.append(_not_compared(name, error, predecessor.in_use, key, context))
+            continue
+        if is_first:
+            table = contingency_table(cross_table)
+            if name == STATES and not all_pass(found):
+                _check_not_overtaken(key, predecessor, inspection, context)
+        rows += found
+    return NumbersReport(str(predecessors[0]), tuple(rows), tuple(table))
+
+
+def _answers_of(validation_results: Artefact, context: TaskContext) -> Results:
+    return Results(context.store.fetch(validation_results.parts["results"]))
+
+
+def _not_compared(name: str, error: EdgepackError, where: str, key: ModelKey, context: TaskContext) -> CheckRow:
+    wanted = "answers of the package before to compare with, or `numbering: warn`"
+    warns = context.entry(key).numbering == "warn"
+    return CheckRow(name, False, f"cannot be compared: {error}", wanted, where, warns=warns)
+
+
+def _check_not_overtaken(
+    key: ModelKey, predecessor: Predecessor, inspection: Mapping[str, Any], context: TaskContext
+) -> None:
+    """Raises OvertakenError if config_package gave the states the numbers of another package than this one."""
     seen = inspection.get(NUMBERED_LIKE)
-    if name == STATES and entry.numbering == "map" and seen != str(predecessor) and not all_pass(rows):
+    if context.entry(key).numbering == "map" and seen != str(predecessor):
         raise OvertakenError(
             f"the states of {key} are not numbered like those of {predecessor}, which has become the package before "
             f"since config_package was made (it knew {seen or 'none'}): package {key} again"
         )
-    return NumbersReport(str(predecessor), tuple(rows), tuple(contingency_table(cross_table)))
 
 
 def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
@@ -107,7 +134,7 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
         earlier = shipped(implementation.categories(there), there)
     categories = shipped(implementation.categories(inspection), inspection)
     match = match_numbers(cross_table, earlier, categories, entry.numbering_agreement)
-    warns, where = entry.numbering == "warn", str(predecessor)
+    warns, where = entry.numbering == "warn", predecessor.in_use
     if match.unclear:
         wanted = f"the states of the package before, in at least {entry.numbering_agreement:.4g} of the records"
         return [CheckRow(STATES, False, match.unclear, wanted, where, warns=warns)]
@@ -126,11 +153,30 @@ def _rows_of_states(  # noqa: PLR0917 - both packages, and what is known of them
     return rows
 
 
+def _rows_of_names(  # noqa: PLR0917 - both packages, and what is known of them
+    key: ModelKey, inspection: Mapping[str, Any], payload_data: Artefact, known: Recorded | None,
+    predecessor: Predecessor, context: TaskContext,
+) -> list[CheckRow]:  # fmt: skip
+    """What states are called may be corrected, so another name only warns."""
+    if known is None:
+        return []
+    implementation = context.model_type(key)
+    names = implementation.category_names(open_payload(payload_data, context), inspection)
+    there = context.store.read_json(known.config_package.parts["inspection"])
+    earlier = implementation.category_names(open_payload(known.payload_data, context), there)
+    changed = [
+        f"state {state} is {names[state]} now, was {earlier[state]}"
+        for state in sorted(names.keys() & earlier.keys()) if names[state] != earlier[state]
+    ]  # fmt: skip
+    wanted = "the names of the package before"
+    return [CheckRow(NAMES, False, "; ".join(changed[:20]), wanted, predecessor.in_use, warns=True)] if changed else []
+
+
 def _rows_of_classes(  # noqa: PLR0917 - both packages, and what is known of them
     key: ModelKey, cross_table: Contingency, inspection: Mapping[str, Any], payload_data: Artefact,
     known: Recorded | None, predecessor: Predecessor, context: TaskContext,
 ) -> list[CheckRow]:  # fmt: skip
-    implementation, where = context.model_type(key), str(predecessor)
+    implementation, where = context.model_type(key), predecessor.in_use
     names = implementation.category_names(open_payload(payload_data, context), inspection)
     earlier: Mapping[str, str] = {}
     if known is not None:

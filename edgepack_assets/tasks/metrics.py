@@ -21,6 +21,7 @@ from edgepack_assets.tasks.gates import compare_with_gates
 from edgepack_assets.tasks.package_history import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
+from edgepack_assets.tasks.slice_gates import slice_rows
 
 
 def make_metrics(
@@ -88,4 +89,5 @@ def gate_rows(metrics: Scored, key: ModelKey, context: TaskContext) -> list[Chec
     gates, lower_is_better = context.entry(key).gates, context.model_type(key).lower_is_better
     compared = references(metrics.artefact, key, context)
     certainties = find_certainties(metrics.artefact, compared, key, context)
-    return compare_with_gates(metrics.numbers, gates, lower_is_better, compared, certainties)
+    rows = compare_with_gates(metrics.numbers, gates, lower_is_better, compared, certainties)
+    return [*rows, *slice_rows(metrics.artefact, compared, key, context)]

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Answer, Results
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Category = int | str
 """A state or a class, as the package answers it."""
@@ -112,7 +116,6 @@ def match_numbers(
     `before` and `now` are the categories that the models know, which may be more than the payload shows. `agreement`
     is the share of records that must agree for the match to be clear."""
     import numpy as np
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
 
     olds = ordered({*before, *(old for old, _ in cross_table.counts)})
     news = ordered({*now, *(new for _, new in cross_table.counts)})
@@ -123,12 +126,23 @@ def match_numbers(
     weights = np.array([[0.1 / len(olds) if old == new else 0.0 for new in news] for old in olds])
     for (old, new), count in cross_table.counts.items():
         weights[row[old], column[new]] += count
-    pairs = zip(*linear_sum_assignment(weights, maximize=True), strict=True)
-    matched = {news[j]: olds[i] for i, j in pairs}
+    matched = {news[j]: olds[i] for i, j in _assigned(weights)}
     agreeing = sum(cross_table.counts.get((old, new), 0) for new, old in matched.items())
     unproven = ordered(old for new, old in matched.items() if not cross_table.counts.get((old, new)))
     unclear = _why_incomparable(cross_table, olds, news) or _why_unclear(cross_table, matched, agreement)
     return Match(matched, cross_table.records, agreeing, unclear, tuple(unproven))
+
+
+def _assigned(weights: NDArray[np.float64]) -> Iterable[tuple[int, int]]:
+    """(row, column) pairs of the greatest sum of weights, each row and each column at most once."""
+    best = weights.argmax(axis=1)
+    # Rows that have their greatest weight in columns of their own need no search. Importing scipy takes longer than
+    # the rest of the comparison.
+    if len(set(best)) == len(best) and ((weights == weights.max(axis=1, keepdims=True)).sum(axis=1) == 1).all():
+        return list(enumerate(best.tolist()))
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
+
+    return list(zip(*linear_sum_assignment(weights, maximize=True), strict=True))
 
 
 def _why_incomparable(cross_table: Contingency, olds: Sequence[Category], news: Sequence[Category]) -> str:

@@ -29,6 +29,7 @@ from edgepack_assets.tasks.package_history import metric_of
 from edgepack_assets.tasks.package_tags import RAW_DATA
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded, recorded, registered_zip, run_registered
+from edgepack_assets.text_format import counted
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,15 @@ def facts_of(
     if package is None and known is not None:
         raw = raw_data_of(known.payload_data)
         raw_data = f"{raw['name']}:{raw['version']}"
+    digests: Mapping[str, str] = {}
     with context.work_folder() as work:
         if known is not None:
+            digests = context.kept_contents(known.config_package) or {}
             path = context.store.fetch(known.config_package.parts["package"])
         else:
             assert package is not None
             path = registered_zip(package, work, context.registry)
-        contract, (files, wheels) = read_contract(path), component_files(path)
+        contract, (files, wheels) = read_contract(path), component_files(path, digests)
     requirements = _versions_of(wheels)
     if known is not None:
         requirements = {each.name: each.version for each in context.lock_of(known.config_package).packages}
@@ -158,7 +161,7 @@ def answered(
         yield Answered(candidate.name, results, inspection), latency_of(known.validation_results, context)
         return
     payload = open_payload(payload_data, context)
-    context.log.info(f"running {candidate} over {payload.count} records")
+    context.log.info(f"running {candidate} over {counted(payload.count, 'record')}")
     if candidate.package is not None:
         predecessor = Predecessor(candidate.package, candidate.key.version)
         with run_registered(predecessor, payload, candidate.key, context) as run:

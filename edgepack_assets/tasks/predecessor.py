@@ -5,7 +5,7 @@ How its answers are compared with those of a new package is in numbering.py, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +47,17 @@ _RECORDED = ("config_package", "payload_data", "validation_results")
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The registered package of an earlier model version, whose numbers and interface a new one keeps."""
+    """The registered package of an earlier model version, whose numbers and interface a new one keeps. `lines` are
+    those that use it now, in a plant that has several."""
 
     package: RegisteredVersion
     model_version: int
+    lines: tuple[str, ...] = ()
+
+    @property
+    def in_use(self) -> str:
+        """Its name, and where it is used."""
+        return f"{self}, production of {', '.join(self.lines)}" if self.lines else str(self)
 
     def __str__(self) -> str:
         return f"{self.package} of model version {self.model_version}"
@@ -66,38 +73,52 @@ class Recorded:
     validation_results: Artefact
 
 
-def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
-    """The package before that of this model version; None if there is none.
+def find_predecessors(key: ModelKey, context: TaskContext) -> list[Predecessor]:
+    """The packages before that of this model version, none if there is none.
 
-    That is the package which a line uses now (stage production; of several lines the one that was moved to last), if
-    it is of another model version, else that of the highest lower model version that is not archived. Raises
-    EdgepackError if it cannot be read, or if it is not known which one it is; TransientError if that may pass."""
+    These are the packages in production of other model versions: one for each line of edgepack.yaml, the one that was
+    moved last first. Else it is the newest package of the highest lower model version that is not archived. Raises
+    EdgepackError if one cannot be read, or if it is not known which ones they are; TransientError if that may pass."""
     entry = context.entry(key)
     name = entry.registered_package_name
     sound, damaged = context.registry.versions_and_damaged(Kind.MODEL, name)
     refuse_unread(damaged)
     listed: list[_Package] = [*sound, *damaged]
-    chosen = _at_work(listed, entry.model_name, key) or _version_before(listed, entry.model_name, key)
-    if chosen is None:
-        if unknown := [package for package in damaged if not package.tags_are_known]:
-            raise EdgepackError(f"the package before cannot be told: {damaged_in_words(unknown)}")
-        return None
-    package, version = chosen
-    if isinstance(package, DamagedVersion):
-        raise EdgepackError(f"{package} of model version {version} cannot be read: {package.reason}")
-    return Predecessor(package, version)
+    chosen = _at_work(listed, entry.model_name, key, context.settings.lines)
+    if not chosen and (before := _version_before(listed, entry.model_name, key)) is not None:
+        chosen = [(*before, ())]
+    if not chosen and (unknown := [package for package in damaged if not package.tags_are_known]):
+        raise EdgepackError(f"the package before cannot be told: {damaged_in_words(unknown)}")
+    found = []
+    for package, version, lines in chosen:
+        if isinstance(package, DamagedVersion):
+            raise EdgepackError(f"{package} of model version {version} cannot be read: {package.reason}")
+        found.append(Predecessor(package, version, lines))
+    return found
 
 
-def _at_work(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:
-    """The package of another model version that was moved to production last and still is there."""
-    in_production = {move.package.number: move for (stage, _), move in current(listed).items() if stage == _PRODUCTION}
+def find_predecessor(key: ModelKey, context: TaskContext) -> Predecessor | None:
+    """The package whose numbers a new one gets: the first of `find_predecessors`, None if there is none."""
+    return next(iter(find_predecessors(key, context)), None)
+
+
+def _at_work(
+    listed: Iterable[_Package], model_name: str, key: ModelKey, lines: Sequence[str]
+) -> list[tuple[_Package, int, tuple[str, ...]]]:
+    """(package, model version, its lines) of those of other model versions that are in production and still there.
+
+    A line that edgepack.yaml does not name any more counts only if no other has a package."""
     by_number = {package.number: package for package in listed}
-    for move in sorted(in_production.values(), key=lambda move: move.at, reverse=True):
-        package = by_number[move.package.number]
-        version = model_version_of(package, model_name)
+    moves = [move for (stage, _), move in current(by_number.values()).items() if stage == _PRODUCTION]
+    moves.sort(key=lambda move: move.at, reverse=True)
+    found: dict[int, tuple[_Package, int, tuple[str, ...]]] = {}
+    for move in [move for move in moves if move.line in (lines or ("",))] or moves[:1]:
+        number = move.package.number
+        version = model_version_of(by_number[number], model_name)
         if version is not None and version != key.version:
-            return package, version
-    return None
+            others = found[number][2] if number in found else ()
+            found[number] = (by_number[number], version, (*others, move.line) if move.line else others)
+    return list(found.values())
 
 
 def _version_before(listed: Iterable[_Package], model_name: str, key: ModelKey) -> tuple[_Package, int] | None:

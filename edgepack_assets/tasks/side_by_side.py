@@ -27,6 +27,7 @@ from edgepack_assets.tasks.package_facts import (
 )
 from edgepack_assets.tasks.payload_data import make_payload, open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded
+from edgepack_assets.text_format import counted
 
 
 def compare_candidates(before: Candidate, now: Candidate, context: TaskContext) -> Comparison:
@@ -56,7 +57,7 @@ def _payload_now(candidate: Candidate, context: TaskContext) -> Artefact:
 
 def _in_words(payload_data: Artefact, payload: Payload) -> str:
     raw = raw_data_of(payload_data)
-    return f"{payload.count} records of {raw['name']}:{raw['version']}"
+    return f"{counted(payload.count, 'record')} of {raw['name']}:{raw['version']}"
 
 
 def _compare_answers(

@@ -16,6 +16,7 @@ from edgepack_assets.config.gate_settings import STAGES
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.package_tags import ARCHIVED, LONGEST_TAG
+from edgepack_assets.text_format import counted
 
 _TIME = "%Y%m%dT%H%M%S%fZ"
 _TAG = re.compile(rf"stage_(?P<stage>{'|'.join(STAGES)})(?:_(?P<line>[A-Za-z0-9-]+))?_(?P<at>[0-9]{{8}}T[0-9]{{12}}Z)")
@@ -122,7 +123,7 @@ def _move(registry: Registry, move: StageMove) -> StageMove:
     line = f"_{move.line}" if move.line else ""
     for name, text in (("name", move.by), ("reason", move.reason)):
         if len(text) > LONGEST_REASON // (2 if name == "name" else 1):
-            raise EdgepackError(f"the {name} has {len(text)} characters: a tag cannot hold it, shorten it")
+            raise EdgepackError(f"the {name} has {counted(len(text), 'character')}: a tag cannot hold it, shorten it")
     value = json.dumps(
         {"by": move.by, "reason": move.reason, "before": move.before, "rollback": move.is_rollback}, ensure_ascii=False
     )

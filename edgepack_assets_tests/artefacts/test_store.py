@@ -610,7 +610,7 @@ def test_a_file_that_is_moved_becomes_the_blob(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_large_blob_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepack_assets.artefacts.verified_files.SMALLEST", 1000)
+    monkeypatch.setattr("edgepack_assets.filesystem.verified_files.SMALLEST", 1000)
     store = ArtefactStore(str(tmp_path / "store"), tmp_path / "cache")
     read: list[Path] = []
     digest = artefact_store.file_digest

@@ -78,14 +78,14 @@ def test_archived_data_is_not_the_latest(registry: LocalRegistry) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["model", "archive", "press_model:7"], 1, "has no version 7"),
-        (["model", "archive", "nothing:1"], 1, "the registry has no model 'nothing'"),
+        (["model", "archive", "press_model:7"], 2, "has no version 7"),
+        (["model", "archive", "nothing:1"], 2, "the registry has no model 'nothing'"),
         (["model", "archive", "press_model:latest"], 2, "archive a version by its number"),
         (["model", "archive", "Press-edge:1"], 2, "edgepack package archive Press-edge:1"),
         (["data", "archive", "raw:tuesday"], 2, "The versions of a local registry are whole numbers"),
         (["model", "approve", "press_model:1", "--revoke", "--by", "Ada"], 2, "leave it out with --revoke"),
-        (["model", "show", "press_model:7"], 1, "has no version 7"),
-        (["model", "show", "nothing:latest"], 1, "the registry has no model 'nothing'"),
+        (["model", "show", "press_model:7"], 2, "has no version 7"),
+        (["model", "show", "nothing:latest"], 2, "the registry has no model 'nothing'"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_changes_nothing(

@@ -142,12 +142,12 @@ def test_the_table_is_aligned_and_holds_packages_too(plant: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "told"),
     [
-        (["model", "add", "press_model", "lost"], 1, r"lost: no such file or folder"),
+        (["model", "add", "press_model", "lost"], 2, r"lost: no such file or folder"),
         (["model", "add", "../x", "model"], 1, "'../x' cannot be the name of a model"),
         (["model", "add", "press_model", "model", "--tag", "x"], 2, "'x' is not a tag: write KEY=VALUE"),
         (["model", "add", "press_model", "model", "--tag", "x=1", "--tag", "x=2"], 2, "'x' is given twice"),
-        (["model", "list", "pres"], 1, "no model 'pres'; it has: none"),
-        (["data", "download", "raw:7", "out"], 1, "no data asset 'raw'; it has: none"),
+        (["model", "list", "pres"], 2, "no model 'pres'; it has: none"),
+        (["data", "download", "raw:7", "out"], 2, "no data asset 'raw'; it has: none"),
         (["data", "download", "raw", "out"], 2, "write NAME:VERSION"),
         (["data", "download", "raw:0", "out"], 2, "write NAME:VERSION"),
         (["data", "download", "raw:1", "edgepack.yaml"], 2, "'edgepack.yaml' is a file"),
@@ -166,7 +166,7 @@ def test_mistakes_are_told_without_a_traceback(
 
 def test_a_broken_configuration_is_told_by_line(plant: Path) -> None:
     (plant / "edgepack.yaml").write_text(CONFIG + "models: {}\n")
-    result = run("sync", exit_code=1)
+    result = run("sync", exit_code=2)
     assert result.stderr.startswith(f"Error: {plant / 'edgepack.yaml'}:20: unknown key 'models'")
 
 
@@ -181,7 +181,7 @@ def test_a_version_is_approved_once_by_somebody(plant: Path) -> None:
     again = run("model", "approve", "press_model:1", "--by", "Bert").stdout
     assert again.startswith("press_model:1 was already approved by Anna Anders")
     assert listed("model", "list") == [found]
-    assert "no version 2" in run("model", "approve", "press_model:2", exit_code=1).stderr
+    assert "no version 2" in run("model", "approve", "press_model:2", exit_code=2).stderr
     assert "by its number" in run("model", "approve", "press_model:latest", exit_code=2).stderr
     assert (
         "needs no approval in the environment 'dev': no sensor waits for this approval here"
@@ -197,7 +197,7 @@ def test_a_version_is_approved_once_by_somebody(plant: Path) -> None:
     )
     assert (
         "has no model 'pres_model'; it has: Press-edge, press_model"
-        in run("model", "approve", "pres_model:1", exit_code=1).stderr
+        in run("model", "approve", "pres_model:1", exit_code=2).stderr
     )
 
 
@@ -224,7 +224,7 @@ def test_a_home_of_the_users_own_is_used_and_left_alone(
 ) -> None:
     home = tmp_path / "my home"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    refused = run("model", "add", "press_model", "model", exit_code=1)
+    refused = run("model", "add", "press_model", "model", exit_code=3)
     assert refused.stdout == "press_model:1\n"
     assert f"DAGSTER_HOME names {home}, which is not a folder" in refused.stderr
     assert "press_model:1 is registered" in refused.stderr
@@ -267,7 +267,7 @@ def test_a_home_that_cannot_be_written_to_is_told_before_dagster_fails_on_its_da
     home = dagster_home.ensure()
     # as on a read-only file system, where being root is of no use
     monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == home and mode & os.W_OK))
-    said = run("env", exit_code=1).stderr
+    said = run("env", exit_code=3).stderr
     assert f"{home}, where Dagster keeps its runs, cannot be written to: make it writable, or set DAGSTER_HOME" in said
 
 

@@ -38,6 +38,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistry:
         file.write_bytes(b"zip" * number)
         tags = {"model_name": "press_model", "model_version": str(number), "silhouette": silhouette, "run_id": "r"}
         overridden = {"gates_overridden": "the line stands"} if number == 2 else {}
+        made.register(Kind.MODEL, "press_model", file, {})
         made.register(Kind.MODEL, "Press-edge", file, tags | overridden)
     return made
 
@@ -85,12 +86,12 @@ def test_show_prints_the_interface(registry: LocalRegistry, tmp_path: Path) -> N
         archive.writestr("pipeline_config.yml", yaml.safe_dump({"dataFlowPipeline": flow}))
         archive.writestr("datalink_metadata.yml", "timeShifting: {enabled: true, periodicity: 250}\n")
     registry.register(Kind.MODEL, "Press-edge", tmp_path / "interface.zip", {})
-    assert [line.split() for line in run("show", "press:latest", "--interface").output.splitlines()] == [
+    assert [line.split() for line in run("show", "Press-edge:latest", "--interface").output.splitlines()] == [
         ["PART", "NAME", "TYPE"], ["input", "ph1", "Double"], ["output", "y", "Double"], ["metric", "m_min", "String"],
         ["parameter", "step", "Integer,", "300"], ["component", "inference", "python", "3.11"],
         ["periodicity", "250", "ms"],
     ]  # fmt: skip
-    assert json.loads(run("show", "press:latest", "--interface", "--json").output)["periodicity"] == 250
+    assert json.loads(run("show", "Press-edge:latest", "--interface", "--json").output)["periodicity"] == 250
     # what was registered first is no package
     refused = run("show", "press:1", "--interface")
     assert refused.exit_code == 1 and "package.zip" in refused.output
@@ -122,25 +123,42 @@ def test_promote_and_rollback_say_what_they_did(registry: LocalRegistry) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["promote", "press:7"], 1, "has no version 7"),
-        (["promote", "other:1"], 2, "'other:1' is no package of"),
-        (["promote", "press"], 2, "'press' is no package of"),
+        (
+            ["promote", "press:7"],
+            2,
+            "versions are: 1, 2, 3; Press-edge:3 was made from its version 3",
+        ),
+        (["promote", "Press-edge:7"], 2, "has no version 7"),
+        (["promote", "other:1"], 2, "'other:1' is no model version and no package of"),
+        (["promote", "press"], 2, "'press' is no model version and no package of"),
         (["promote", "press:1", "--line", "line-9"], 2, "`lines` has: line-1, line-2"),
         (["promote", "press:1", "--stage", "test"], 2, "'test' is not one of 'staging', 'production'"),
         (["rollback", "press"], 1, "no package Press-edge was ever moved to production"),
-        (["rollback", "other"], 1, "model_types has no entry 'other'"),
-        (["archive", "press:7"], 1, "has no version 7"),
-        (["compare", "press:1", "other:1"], 1, "the registry has no model 'press_model'"),
+        (["rollback", "other"], 2, "model_types has no entry 'other'"),
+        (["archive", "press:7"], 2, "has no version 7"),
+        (["compare", "press:9", "other:1"], 2, "model 'press_model' has no version 9"),
         (["compare", "Press-edge:1", "Press-edge:1"], 1, "name two different packages"),
-        (["compare", "Press-edge:1", "other:1"], 2, "'other:1' is no package of"),
+        (["compare", "Press-edge:1", "other:1"], 2, "'other:1' is no model version"),
         (["compare", "Press-edge:1"], 2, "Missing argument 'B'"),
-        (["run", "press:1", "/nowhere.parquet"], 1, "/nowhere.parquet: no such file or folder"),
+        (["run", "press:1", "/nowhere.parquet"], 2, "/nowhere.parquet: no such file or folder"),
         (["run", "press:1", "edgepack.yaml"], 1, "edgepack.yaml: not a readable Parquet file"),
         (["run", "press:1", "edgepack.yaml", "--output-file", "x.xls"], 2, "ends in none of .csv, .json, .parquet"),
-        (["verify-run", "other:1"], 2, "'other:1' is no package of"),
-        (["show", "press:0"], 2, "'press:0' is no package of"),
-        (["list", "other"], 1, "model_types has no entry 'other'"),
-        (["lst"], 2, "'lst' is not a partition key"),
+        (["verify-run", "other:1"], 2, "'other:1' is no model version"),
+        (["show", "press:0"], 2, "'press:0' is no model version"),
+        (["list", "other"], 2, "model_types has no entry 'other'"),
+        (["lst"], 2, "'lst' is no model version and no package of"),
+        (["press:1", "--output-file", "/proc/none/x"], 2, "--output-file: /proc/none/x cannot be written"),
+        (
+            ["run", "press:1", "edgepack.yaml", "--output-file", "edgepack.yaml/x.csv"],
+            2,
+            "edgepack.yaml is not a folder that you may write to",
+        ),
+        (["compare", "press:1", "press:2", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml is not a folder"),
+        (["show", "press:1", "--html", "edgepack.yaml/x"], 2, "edgepack.yaml/x cannot be written"),
+        (["press:1", "press:2", "--output-file", "x"], 2, "--output-file takes one model version"),
+        (["press:1", "--no-wait", "--from", "metrics"], 2, "--no-wait hands over whole runs"),
+        (["press:1", "--from", "nothing"], 2, "'nothing' is none of payload_data"),
+        (["press:1", "--all-missing"], 2, "name model versions"),
         ([], 2, "name model versions"),
     ],
 )
@@ -150,7 +168,8 @@ def test_a_mistake_is_a_sentence_and_changes_nothing(
     before = [dict(version.tags) for version in registry.versions(Kind.MODEL, "Press-edge")]
     done = run(*arguments)
     assert done.exit_code == code
-    assert message in done.output
+    assert message in " ".join(done.stderr.split())
+    assert done.stdout == ""
     assert [dict(version.tags) for version in registry.versions(Kind.MODEL, "Press-edge")] == before
 
 
@@ -173,10 +192,10 @@ def test_an_archived_package_is_no_longer_offered(registry: LocalRegistry) -> No
     # 3 came in the place of 2, which is passed over
     assert run("rollback", "press").output == "Press-edge:1 is in production now, in the place of Press-edge:3\n"
     assert run("archive", "press:3").exit_code == 0
-    assert "press_model:1" in run("show", "press:latest").output
+    assert "press_model:1" in run("show", "Press-edge:latest").output
     assert run("archive", "press:2", "--undo").output == "Press-edge:2 is no longer archived\n"
     assert run("archive", "press:2", "--undo").output == "Press-edge:2 is not archived\n"
-    assert "press_model:2" in run("show", "press:latest").output
+    assert "press_model:2" in run("show", "Press-edge:latest").output
 
 
 def test_what_a_line_uses_is_archived_only_by_force(registry: LocalRegistry) -> None:
@@ -200,11 +219,31 @@ def test_nothing_before_but_archived_packages_is_no_way_back(registry: LocalRegi
     assert "what was in production before Press-edge:2 is archived: Press-edge:1" in refused.output
 
 
-def test_a_key_that_is_the_package_of_another_model_version_is_said(registry: LocalRegistry) -> None:
+def test_a_model_type_counts_versions_of_the_model_in_every_command(registry: LocalRegistry) -> None:
+    """And a package's name counts packages."""
+
+    def shown(name: str) -> tuple[str, str]:
+        done = run("show", name, "--json")
+        return f"{json.loads(done.stdout)['name']}:{json.loads(done.stdout)['version']}", done.stderr
+
+    # The number is the same for both, as long as each version has one package.
+    assert shown("press:2") == shown("Press-edge:2") == ("Press-edge:2", "")
     registry.set_tags(registry.get(Kind.MODEL, "Press-edge", 3), {"model_version": "1"})
-    assert "press:3 is the package Press-edge:3, of model version 1" in run("show", "press:3").stderr
-    assert run("show", "Press-edge:3").stderr == ""
-    assert run("show", "press:2").stderr == ""
+    assert shown("press:1") == ("Press-edge:3", "press:1 is taken as Press-edge:3; it also has Press-edge:1\n")
+    assert shown("Press-edge:1") == ("Press-edge:1", "")
+    refused = run("promote", "press:3")
+    assert refused.exit_code == 2
+    assert (
+        "press_model has no package: edgepack package press:3 makes one; Press-edge:3 was made from its version 1"
+        in (refused.stderr)
+    )
+    assert run("promote", "press:latest").exit_code == 2  # the latest model has none
+    assert run("promote", "press:1").stdout == "Press-edge:3 is in production now\n"
+    assert run("promote", "Press-edge:1").exit_code == run("archive", "Press-edge:3").exit_code == 0
+    assert shown("press:1")[0] == "Press-edge:1"  # of several, one that is not archived
+    assert run("archive", "press:1").stdout == "Press-edge:3 is archived already\n"  # not the other one as well
+    assert run("rollback", "Press-edge").exit_code == run("rollback", "press").exit_code == 1
+    assert len(json.loads(run("list", "Press-edge", "--json").stdout)) == 2
 
 
 def test_help_shows_both_forms() -> None:

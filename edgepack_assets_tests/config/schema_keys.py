@@ -7,7 +7,7 @@ from typing import Any
 
 from edgepack_assets.config.json_schema import VARIABLE
 
-PLACEHOLDERS = {"model_types": "<name>", "gates": "<metric>"}
+PLACEHOLDERS = {"model_types": "<name>", "gates": "<metric>", "worst": "<part>"}
 """What stands for the key, which users choose, in a mapping of sections."""
 
 

@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 
 from edgepack_assets.config.json_schema import config_schema
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets_tests.config.schema_keys import is_a_value, keys
+from edgepack_assets_tests.config.schema_keys import PLACEHOLDERS, is_a_value, keys
 
 SCHEMA = config_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
@@ -109,6 +109,10 @@ model_types:
     gates:
       silhouette: {min: 0.2, max: 1, reference: previous, tolerance: 5%, confidence: 95%, too_few: warn}
       inertia: {reference: 3, tolerance: 100}
+      accuracy:
+        reference: previous
+        confidence: 90%
+        worst: {hour: {min: 0.1, max: 1, tolerance: 5%, too_few: warn}}
     revalidate: true
     intervals: true
     envelope: true
@@ -157,6 +161,7 @@ model_types:
     output:
       name: logits
       scores: logits
+      classes: 12
     runtime: gpu
     gpu:
       max_batch_size: 4
@@ -265,10 +270,7 @@ def test_a_complete_configuration_is_valid_for_the_loader_and_for_an_editor(tmp_
 
 def test_the_complete_configuration_has_every_key() -> None:
     named = {
-        ".".join(
-            "<name>" if n == 1 and loc[0] == "model_types" else "<metric>" if n and loc[n - 1] == "gates" else str(step)
-            for n, step in enumerate(loc)
-        )
+        ".".join(PLACEHOLDERS.get(str(before), str(step)) for before, step in zip(("", *loc), loc, strict=False))
         for loc in PLACES
     }
     # What may stand under `settings` is tried where it usually stands, directly under the entry.

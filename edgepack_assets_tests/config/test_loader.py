@@ -145,7 +145,7 @@ FAULTS = {
     "unknown key of a gate": (
         ENTRY + "    gates:\n      x: {low: 1}\n",
         r":8: unknown key 'model_types.press.gates.x.low'; allowed here: confidence, max, min, reference, tolerance, "
-        r"too_few$",
+        r"too_few, worst$",
     ),
     "the reserved key": (ENTRY + "file: x\n", r":7: unknown key 'file'"),
     "missing key": (ENTRY.replace("    model_name: press_model\n", ""), r":2: key '.*model_name' is missing"),

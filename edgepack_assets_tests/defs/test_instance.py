@@ -25,7 +25,7 @@ from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets_tests.defs.sensors.test_new_models import Plant as SensorPlant
 
 KEYS = [ModelKey("press", version) for version in range(1, 31)]
-ADDERS = 16
+ADDERS = 8
 
 
 def keys_in(home: Path) -> list[str]:
@@ -215,7 +215,7 @@ def test_whatever_dagster_raises_a_command_ends_with_a_sentence(  # noqa: PLR091
             assert CliRunner().invoke(main, ["model", "add", "press_model", "model", "--force"]).exit_code == 0
     monkeypatch.setattr(dg.DagsterInstance, method, _failing(error))
     result = CliRunner().invoke(main, command)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert isinstance(result.exception, SystemExit)
     [line] = result.stderr.splitlines()
     assert f"the Dagster instance in {home} cannot be used: {type(error).__name__}: " in line

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from edgepack_assets.partitions import PARTITIONS_NAME
+from edgepack_assets.defs.package_bars import RunState, run_display
+from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.sandbox.child_output import newest_line
 
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
@@ -120,6 +122,28 @@ def test_without_colours_on_request(home: Path) -> None:
     written = on_a_terminal(home, NO_COLOR="1")
     assert not COLOUR.search(written)
     assert "2/2" in written
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_shows_how_far_and_how_long(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name, value in {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    with run_display(terminal) as display:
+        assert display.states is not None
+        for done in range(7):
+            step = None if done == 6 else "validation_results"
+            keys = ("state_identifier:3", "image_classification:12")
+            display.states([RunState(ModelKey.parse(key), done, 6, step, PROGRESS, done == 6) for key in keys])
+    lines = [line for line in re.split("[\r\n]+", ESCAPE.sub("", terminal.getvalue())) if line.strip()]
+    assert max(map(len, lines)) <= columns
+    for key in ("state_identifier:3", "image_classification:12"):
+        assert re.search(rf"^{key} +\S+ 3/6 0:00:\d\d ", "\n".join(lines), re.MULTILINE), lines
+    assert (f"validation_results: {PROGRESS[:8]}" in terminal.getvalue()) == (columns == 80)
 
 
 def assert_plain_lines(written: str) -> None:

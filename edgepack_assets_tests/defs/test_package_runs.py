@@ -264,6 +264,22 @@ def test_an_interrupted_command_cancels_its_runs(home: Path, tmp_path: Path, num
         assert run.status is dg.DagsterRunStatus.CANCELED
 
 
+def test_output_that_nobody_reads_any_more_cancels_the_other_runs(home: Path) -> None:
+    """Whether a run is under way, or has ended unseen: its process must not be waited for as if it had more to do."""
+
+    def line(text: str) -> None:
+        if "deployment_package" in text:
+            raise BrokenPipeError
+
+    requests = [PackageRequest(ModelKey("press", version), BOTH) for version in (7, 1)]
+    with pytest.raises(BrokenPipeError):
+        run_requests(requests, load, home, RunDisplay(line))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        states = {run.tags["dagster/partition"]: run.status for run in instance.get_runs(limit=2)}
+    assert states["press:7"] is dg.DagsterRunStatus.CANCELED
+    assert states["press:1"].value in {"SUCCESS", "CANCELED"}
+
+
 def _steps_that_began(instance: dg.DagsterInstance) -> list[str]:
     return [
         run.run_id

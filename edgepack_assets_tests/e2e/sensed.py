@@ -15,7 +15,7 @@ import dagster as dg
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs.assets.declare import MODELS
+from edgepack_assets.defs.model_partitions import MODELS
 from edgepack_assets.defs.sensors import bounded_registry, registry_sensor
 from edgepack_assets.errors import ModelError
 from edgepack_assets.partitions import ModelKey

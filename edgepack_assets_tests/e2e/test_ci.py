@@ -89,7 +89,7 @@ def test_the_commands_work_as_written(plant: Plant, model: Path) -> None:
     plant.config.write_text(before.replace("silhouette: {min: 0.2}", "silhouette: {min: 1.0}"))
     assert plant.config.read_text() != before
     try:
-        refused = plant.materialize("state_identifier:2", select="deployment_package", check=False)
+        refused = plant.materialize("state_identifier:2", "deployment_package", check=False)
         assert refused.returncode != 0
         done = bash(plant, COMMANDS[1])
     finally:

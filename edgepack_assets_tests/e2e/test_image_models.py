@@ -41,7 +41,7 @@ def photos(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a data asset with photos."""
     folder = write_photos(tmp_path_factory.mktemp("photos") / "photos")
     tags = [option for label, name in enumerate(COLOURS) for option in ("--tag", f"{name}={label}")]
-    plant.edgepack("data", "add", "photos", str(folder), *tags)
+    plant.edgepack("data", "add", "photos", str(folder), *tags, "--force")
     return "photos"
 
 
@@ -137,7 +137,7 @@ def bad_images(folder: Path, defect: str) -> tuple[Path, list[str]]:
 def test_images_that_cannot_be_used_are_named(plant: Plant, tmp_path: Path, defect: str, message: str) -> None:
     folder, tags = bad_images(tmp_path / "photos", defect)
     data = f"photos_{defect.replace(' ', '_')}"
-    plant.edgepack("data", "add", data, str(folder), *[part for tag in tags for part in ("--tag", tag)])
+    plant.edgepack("data", "add", data, str(folder), *[part for tag in tags for part in ("--tag", tag)], "--force")
     entry = {"implementation": "image_classification", "model_name": "image_classification"}
     plant.configure(bad_photos={**entry, "package_name": "bad photos", "raw_data": {"name": data}})
     success, said = run_in_process(plant, "bad_photos:1")

@@ -35,7 +35,7 @@ def models(request: pytest.FixtureRequest, plant: Plant, tmp_path_factory: pytes
     out: Path = tmp_path_factory.mktemp("keras") / f"keras{request.param}"
     run_with([*LIBRARIES[request.param], "pillow"], "make_keras_models.py", str(request.param), out)
     tags = [option for label in range(3) for option in ("--tag", f"colour-{label}={label}")]
-    plant.edgepack("data", "add", out.name, str(out / "photos"), *tags)
+    plant.edgepack("data", "add", out.name, str(out / "photos"), *tags, "--force")
     return out
 
 

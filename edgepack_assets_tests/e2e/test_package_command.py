@@ -112,10 +112,10 @@ def test_packages_are_looked_at_compared_and_run_again(plant: Plant, variants: P
     [
         ([], "name model versions"),
         (["state_identifier:1", "--all-missing"], "name model versions"),
-        (["state_identifier"], "is not a partition key"),
+        (["state_identifier"], "is no model version and no package of"),
         (["unknown:1"], "model_types has no entry 'unknown'"),
         (["state_identifier:77"], "has no version 77"),
-        (["unknown:latest"], "model_types has no entry 'unknown'"),
+        (["unknown:latest"], "'unknown:latest' is no model version"),
         (["state_identifier:1", "--from", "raw_data"], "'raw_data' is none of payload_data, config_package"),
         (["state_identifier:1", "--override", " "], "give a reason"),
         (["state_identifier:1", "image_classification:1", "--output-file", "x.env"], "takes one model version"),

@@ -201,7 +201,8 @@ def test_a_partition_that_names_no_model_is_refused(plant: Plant, partition: str
 
 
 def test_a_command_line_partition_that_is_unknown_is_refused_before_anything_runs(plant: Plant) -> None:
-    done = plant.materialize("state_identifier:77", check=False)
+    command = ("dagster", "asset", "materialize", "--select", "*", "--partition", "state_identifier:77")
+    done = plant.run(*command, check=False)
     assert done.returncode != 0
     assert "state_identifier:77" in done.stdout + done.stderr
 
@@ -220,7 +221,7 @@ class TestGates:
 
     def test_launching_the_deployment_alone_is_refused(self, plant: Plant, variants: Path) -> None:
         partition = self.failed(plant, variants / "sparse", "strict")
-        done = plant.materialize(partition, select="deployment_package", check=False)
+        done = plant.materialize(partition, "deployment_package", check=False)
         assert done.returncode != 0
         assert "the gates of" in done.stdout + done.stderr
         assert plant.packages("strict-edge") == []
@@ -228,8 +229,8 @@ class TestGates:
     def test_a_config_package_made_anew_breaks_the_chain(self, plant: Plant, variants: Path) -> None:
         partition = self.failed(plant, variants / "sparse", "strict-anew")
         plant.configure(**{"strict-anew": {**settings_of("strict-anew"), "description": "another"}})
-        plant.materialize(partition, select="config_package")
-        done = plant.materialize(partition, select="deployment_package", check=False)
+        plant.materialize(partition, "config_package")
+        done = plant.materialize(partition, "deployment_package", check=False)
         assert done.returncode != 0
         assert "materialize validation_results" in done.stdout + done.stderr
         assert plant.packages("strict-anew-edge") == []

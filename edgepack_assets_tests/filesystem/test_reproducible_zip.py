@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.filesystem import reproducible_zip
 from edgepack_assets.filesystem.reproducible_zip import (
     Content,
+    Inner,
     Member,
     checked_names,
     opened_inside,
@@ -75,6 +77,41 @@ def test_equal_content_gives_equal_bytes_from_memory_files_and_zips(tmp_path: Pa
         assert archive.namelist() == sorted(FILES)
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert not any(info.extra or info.comment for info in archive.infolist())
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_a_zip_inside_has_the_bytes_of_a_zip_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    """Also where sizes need 64 bits, which begins at 2 GiB."""
+    if limit is not None:
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+        monkeypatch.setattr(reproducible_zip, "_LARGEST_PLAIN", limit)
+    write_zip(tmp_path / "source.zip", FILES)
+    (tmp_path / "file").write_bytes(b"x" * 300)
+    with zipfile.ZipFile(tmp_path / "source.zip") as source:
+        inner = {**{name: Member(source, name) for name in FILES}, "file": tmp_path / "file", "bytes": b"y" * 200}
+        write_zip(tmp_path / "inner.zip", inner)
+        write_zip(tmp_path / "copied.zip", {"a": b"", "inner.zip": tmp_path / "inner.zip", "z": b"z"})
+        write_zip(tmp_path / "in_place.zip", {"a": b"", "inner.zip": Inner(inner), "z": b"z"})
+        assert Inner(inner).size == (tmp_path / "inner.zip").stat().st_size
+    assert (tmp_path / "in_place.zip").read_bytes() == (tmp_path / "copied.zip").read_bytes()
+
+
+def test_a_file_that_changes_while_it_is_packed_is_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"before")
+    checksum = reproducible_zip._checksum
+
+    def then_change(content: Any) -> int:
+        found = checksum(content)
+        file.write_bytes(b"behind")
+        return found
+
+    monkeypatch.setattr(reproducible_zip, "_checksum", then_change)
+    with pytest.raises(PackageError, match="file: was changed while it was packed"):
+        write_zip(tmp_path / "out.zip", {"inner.zip": Inner({"file": file})})
+    assert not (tmp_path / "out.zip").exists()
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,7 @@ CALLS: dict[str, Callable[[Plugin, Path], Any]] = {
     "write_payload": _written,
     "payload_rows": lambda plugin, path: plugin.payload_rows({"numbers": 1}),
     "read_model": lambda plugin, path: plugin.read_model(path, entry()),
+    "tag_settings": lambda plugin, path: plugin.tag_settings({}, entry(), {}, "m:1"),
     "component_folders": lambda plugin, path: plugin.component_folders(entry(), None),
     "finish_component": lambda plugin, path: plugin.finish_component(path, ModelSource({}, {}, (), None)),
     "component_spec": lambda plugin, path: plugin.component_spec({}),

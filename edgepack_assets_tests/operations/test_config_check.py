@@ -48,6 +48,9 @@ model_types:
     package_name: Press
     raw_data: {name: raw}
     requirements_file: lost.txt
+    gates:
+      accuracy_validation: {worst: {hour: {min: 0.5}}}
+      avg_recall_validation: {worst: {class: {min: 0.5}}}
   half: {model_name: m}
 """
 EXPECTED = [
@@ -64,9 +67,11 @@ EXPECTED = [
     (17, "model type 'other': its model_name 'Press-edge' is the name under which 'press' registers"),
     (18, "model types 'press' and 'other' both register 'Press-edge'"),
     (20, "model_types.other.requirements_file: no such file: "),
-    (21, "key 'model_types.half.implementation' is missing"),
-    (21, "key 'model_types.half.package_name' is missing"),
-    (21, "key 'model_types.half.raw_data' is missing"),
+    (22, "model_types.other.gates.accuracy_validation.worst: records are not divided by hour, but by: class, folder"),
+    (23, "model_types.other.gates.avg_recall_validation.worst: avg_recall_validation has no value in a part of the"),
+    (24, "key 'model_types.half.implementation' is missing"),
+    (24, "key 'model_types.half.package_name' is missing"),
+    (24, "key 'model_types.half.raw_data' is missing"),
 ]
 
 

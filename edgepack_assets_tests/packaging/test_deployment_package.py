@@ -202,6 +202,20 @@ def test_the_digest_of_contents_is_that_of_earlier_releases(built: Built, tmp_pa
             assert contents(old, stamp)[name] == hashlib.sha256(config.read(name)).hexdigest()
 
 
+def test_what_was_read_before_is_not_read_again_and_is_not_believed(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = expected_contents(built.config, built.lock)
+    arguments = built.config, built.lock, built.store, tiny.REGISTERED, STAMP, tmp_path
+    monkeypatch.setattr(packaging, "expected_contents", None)
+    made = packaging.build_deployment_package(*arguments, expected)
+    assert made.read_bytes() == built.deployment.read_bytes()
+    entrypoint = next(name for name in expected if name.endswith("entrypoint.py"))
+    odd = packaging.build_deployment_package(*arguments, {**expected, entrypoint: "0" * 64})
+    with pytest.raises(PackageError, match=r"pipeline_content\.yml lists other files than its components hold"):
+        contents(odd, STAMP)
+
+
 @pytest.mark.parametrize("text", ["a (made from b)", "x) (made from y", "<script>", "é\n\x00", "", "(" * 500])
 def test_an_origin_of_any_text_is_read_back(built: Built, tmp_path: Path, text: str) -> None:
     config = tiny.build_config(tmp_path, built.lock, description="Old (made from x, y) (made from")

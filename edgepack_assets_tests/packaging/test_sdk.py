@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from ometa.runtime import ParseError
 
 from edgepack_assets.packaging.sdk import quiet_import
 
@@ -29,3 +33,34 @@ def test_telemetry_is_denied_unless_the_user_chose(
         monkeypatch.delenv("SIMATICAI_TELEMETRY")
     with quiet_import():
         assert os.environ["SIMATICAI_TELEMETRY"] == in_force
+
+
+WORDS = st.text("aZ9-_.", min_size=1, max_size=8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(WORDS, st.text("aZ9-_.*+!", min_size=1, max_size=8))
+@example("scikit-learn", "1.5.2")
+@example("torch", "2.4.0+cpu")
+@example("a", "1!2.*")
+def test_a_pin_is_read_as_the_sdk_s_own_grammar_reads_it(name: str, version: str) -> None:
+    with quiet_import():
+        from simaticai.helpers import pep508
+
+    def read(how: Callable[[str], object]) -> object:
+        try:
+            return how(f"{name}=={version}")
+        except ParseError:
+            return "refused"
+
+    assert read(pep508.parse_line) == read(lambda line: pep508.Parse(line).specification())
+
+
+def test_what_is_no_pin_is_read_by_the_grammar() -> None:
+    with quiet_import():
+        from simaticai.helpers import pep508
+
+    for line in ("numpy", "numpy>=1,<3", "numpy[extra]==1", "a @ https://example.org/a.whl", "numpy==1; extra == 'x'"):
+        assert pep508.parse_line(line) == pep508.Parse(line).specification()
+    with pytest.raises(ParseError):
+        pep508.parse_line("numpy==")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgepack_assets.errors import PackageError, TransientError
+from edgepack_assets.packaging import worker as worker_module
 from edgepack_assets.packaging.deployment_package import expected_contents
-from edgepack_assets.packaging.worker import PackagingWorker, served_functions
+from edgepack_assets.packaging.worker import PackagingWorker, serve, served_functions
 from edgepack_assets_tests.packaging.conftest import Built
 
 
@@ -95,3 +104,91 @@ def test_a_worker_prints_where_the_run_that_it_serves_does(built: Built, tmp_pat
             assert log.read_text().startswith("what was there before\n")
     finally:
         worker.close()
+
+
+class _Forked(subprocess.Popen[bytes]):
+    """A worker that is forked from this process, with light functions in place of the SDK's: it starts in no time."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        (read_requests, requests), (answers, write_answers) = os.pipe(), os.pipe()
+        self.returncode: int | None = None  # type: ignore[assignment] # as subprocess has it
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(requests)
+            os.close(answers)
+            serve(os.fdopen(read_requests, "rb"), os.fdopen(write_answers, "wb"))
+            os._exit(0)
+        os.close(read_requests)
+        os.close(write_answers)
+        self.stdin, self.stdout = os.fdopen(requests, "wb"), os.fdopen(answers, "rb")
+
+    def __del__(self, *_: object) -> None:
+        """Nothing: each one is waited for."""
+
+    def poll(self) -> int | None:
+        if self.returncode is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(status[1])
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackagingWorker]:
+    """A worker whose `expected_contents` gives back its arguments, a megabyte of them."""
+    monkeypatch.setattr(worker_module, "import_sdk", lambda: None)
+    monkeypatch.setattr(
+        worker_module, "served_functions", lambda: {"expected_contents": lambda a, b: {a: b, "more": "x" * (1 << 20)}}
+    )
+    monkeypatch.setattr(worker_module.subprocess, "Popen", _Forked)
+    made = PackagingWorker()
+    yield made
+    made.close()
+
+
+def test_a_worker_that_is_killed_at_any_moment_costs_a_restart_and_never_an_answer(light: Any) -> None:
+    moments = random.Random(19)  # noqa: S311 - the same ones each time
+    lost = 0
+    for number in range(100):
+        light.start()
+        killing = threading.Thread(target=_kill_after, args=(light._process, moments.uniform(0, 0.004)))
+        killing.start()
+        for call in range(3):
+            wanted = f"{number}.{call}"
+            try:
+                assert light.expected_contents(wanted, "answer")[wanted] == "answer"
+            except TransientError as error:
+                assert "ended with code -9" in str(error)
+                lost += 1
+        killing.join()
+        assert light.expected_contents("after", "answer")["after"] == "answer"
+    assert 0 < lost <= 100
+
+
+def _kill_after(process: Any, seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # the caller has noticed first
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_the_answer_to_a_call_that_was_interrupted_is_not_that_of_the_next(
+    light: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert light.expected_contents("first", "answer")["first"] == "answer"
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_module.pickle, "load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            light.expected_contents("second", "answer")
+    assert light.expected_contents("third", "answer").keys() == {"third", "more"}

@@ -641,3 +641,34 @@ def test_a_final_file_is_kept_as_it_is(local: LocalRegistry, tmp_path: Path) -> 
         content_digest(copied)[0]
     ] * 2
     assert kept.read_bytes() == b"package"
+
+
+def test_a_large_file_is_not_read_again_to_be_viewed_unless_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepack_assets.filesystem.verified_files.SMALLEST", 1000)
+    registry = LocalRegistry(tmp_path / "registry")
+    (tmp_path / "package.zip").write_bytes(b"p" * 1000)
+    read: list[Path] = []
+
+    def counting(path: Path) -> tuple[str, int]:
+        read.append(path)
+        return content_digest(path)
+
+    for module in ("local", "copies"):
+        monkeypatch.setattr(f"edgepack_assets.registry.{module}.content_digest", counting)
+    made = registry.register(Kind.MODEL, "press", tmp_path / "package.zip", {}, is_final=True)
+    assert len(read) == 1
+    assert registry.view(made, tmp_path / "view").samefile(made.location)
+    assert len(read) == 1
+    registry.download(made, tmp_path / "copy")
+    LocalRegistry(tmp_path / "registry").view(made, tmp_path / "other")
+    assert len(read) == 3
+
+    again = registry.register(Kind.MODEL, "press", tmp_path / "package.zip", {}, is_final=True)
+    kept = Path(again.location)
+    kept.chmod(0o644)
+    kept.write_bytes(b"q" * 1000)
+    os.utime(kept, ns=(0, 0))
+    with pytest.raises(CorruptError, match="bytes differ from the digest"):
+        registry.view(again, tmp_path / "changed")

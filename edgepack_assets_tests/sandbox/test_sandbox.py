@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import os
+import random
 import re
 import signal
 import subprocess
@@ -59,6 +60,8 @@ def daemon(marker):
 def go(arguments):
 """
 BACKENDS: tuple[Backend, ...] = ("bubblewrap", "unshare", "none")
+KILLS = int(os.environ.get("EDGEPACK_TEST_KILLS", "8"))
+"""Of the seeded test of kills. A restart takes 0.1 s; a hundred were survived."""
 ONE_BACKEND = pytest.mark.parametrize("backend", ["unshare"], indirect=True)
 """For what the child's code or the host does in the same way whatever isolates the child."""
 
@@ -656,11 +659,61 @@ def test_a_child_does_not_serve_an_environment_that_was_built_anew(
 
 
 def test_a_job_leaves_nothing_to_the_next(sandbox: Sandbox, environment: Environment, call: Call) -> None:
-    call(
-        "import json; json.planted = 1; os.environ['PLANTED'] = '1'; pathlib.Path.home().joinpath('x').write_text('1')"
-    )
-    told = "import json; return [hasattr(json, 'planted'), 'PLANTED' in os.environ, sorted(os.listdir(HOME))]"
-    assert call(told) == [False, False, ["in", "out"]]
+    look = """
+        import builtins, gc, json, pickle
+        return [hasattr(json, 'planted'), json.dumps(1), pickle.loads(pickle.dumps(2)), len('four'),
+                'PLANTED' in os.environ, sorted(os.listdir(HOME)), os.path.basename(os.getcwd()), os.umask(0o77),
+                threading.active_count(), sys.getrecursionlimit(), gc.isenabled(), '/planted' in sys.path,
+                'planted' in sys.modules, signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL]
+    """
+    clean = call(look)
+    call("""
+        import builtins, gc, json, pickle
+        RESULT.write_text('{"value": 1}')  # json will not write it
+        os.environ['PLANTED'] = '1'
+        HOME.joinpath('x').write_text('1')
+        HOME.joinpath('json.py').write_text('raise SystemExit(9)')
+        os.chdir('/')
+        os.umask(0)
+        threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+        sys.setrecursionlimit(777)
+        sys.path.insert(0, '/planted')
+        sys.modules['planted'] = json
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        gc.disable()
+        json.planted = 1
+        json.dumps = pickle.loads = builtins.len = lambda *_, **__: 'planted'
+        os._exit(0)
+    """)
+    assert call(look) == clean
+    assert clean[:5] == [False, "1", 2, 4, False]
+
+
+@ONE_BACKEND
+def test_a_child_that_is_killed_at_any_moment_costs_at_most_its_job(
+    sandbox: Sandbox, environment: Environment, call: Call
+) -> None:
+    moments = random.Random(19)  # noqa: S311 - the same ones each time
+    lost = 0
+    for number in range(KILLS):
+        sandbox.prepare(environment, [])
+        assert sandbox._child is not None
+        victim, fired = sandbox._child.process.pid, threading.Event()
+        killing = threading.Timer(
+            moments.uniform(0, 0.2), lambda victim=victim, fired=fired: (fired.set(), os.killpg(victim, signal.SIGKILL))
+        )
+        killing.start()
+        try:
+            assert call("return arguments + 1", number) == number + 1
+        except ComponentError as error:
+            assert "was killed by signal 9" in str(error)
+            lost += 1
+        killing.cancel()
+        killing.join()
+        while fired.is_set() and runs(victim):
+            time.sleep(0.001)
+        assert call("return arguments + 2", number) == number + 2
+    assert lost
 
 
 def test_what_stays_in_shared_memory_costs_the_child_and_not_the_next_job(

@@ -15,8 +15,8 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.certainty import SAMPLES, certainty_report
 from edgepack_assets.tasks.gates import Certainty, Reference, compare_with_gates
-from edgepack_assets.tasks.intervals import Difference, Interval
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
+from edgepack_assets.tasks.resampling import Difference, Interval
 from edgepack_assets_tests.tasks.test_kept_numbers import FOLDERS, Plant
 
 INSPECTION = {"output": {"classes": 3}}
@@ -72,7 +72,8 @@ class Images(Plant):
     def gate(self, version: int, answers: Sequence[Any], raw: str = "1", **gate: Any) -> CheckRow:
         """The last row of the gates on accuracy."""
         _, metrics = self.scored(version, answers, raw)
-        context = self.context(gates={ACCURACY: {**SURE, **gate}})
+        gate = {key: value for key, value in {**SURE, **gate}.items() if value is not None}
+        context = self.context(gates={ACCURACY: gate})
         return gate_rows(open_metrics(metrics, context), ModelKey(self.entry_name, version), context)[-1]
 
 

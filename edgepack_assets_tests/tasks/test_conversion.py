@@ -19,7 +19,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import ConversionRecord, compare_answers, convert_model
 from edgepack_assets_tests.model_types.image_classification.helpers import labelled_payload, photos, results
-from edgepack_assets_tests.model_types.keras_models.configs import functional, layer, write_keras
+from edgepack_assets_tests.model_types.keras_models.configs import functional, layer, write_keras, write_saved_model
 from edgepack_assets_tests.tasks.side import KEY, context
 
 CODE = """
@@ -68,7 +68,8 @@ def keras_file(folder: Path) -> Path:
 
 def saved_model(folder: Path) -> Path:
     (folder / "m" / "variables").mkdir(parents=True)
-    (folder / "m" / "saved_model.pb").write_bytes(b"x")
+    image, scores = {"image": (1, (-1, 32, 32, 3))}, {"scores": (1, (-1, 3))}
+    write_saved_model(folder / "m", {"serving_default": (image, scores)})
     (folder / "m" / "variables" / "variables.index").write_bytes(b"y")
     return folder / "m"
 

@@ -16,14 +16,14 @@ import pytest
 import edgepack_assets
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.digest import config_digest
-from edgepack_assets.errors import EdgepackError
-from edgepack_assets.packaging.deployment_package import build_deployment_package
+from edgepack_assets.errors import EdgepackError, PackageError
+from edgepack_assets.packaging.deployment_package import build_deployment_package, expected_contents
 from edgepack_assets.packaging.stamp import Stamp, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks import package_tags, registration
-from edgepack_assets.tasks.deployment_package import deploy
+from edgepack_assets.tasks.deployment_package import Validated, deploy
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.metrics import gate_rows, open_metrics
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
@@ -145,6 +145,26 @@ def test_the_same_package_has_the_same_bytes_wherever_it_is_registered(plant: Pl
     shutil.copytree(plant.folder / "registry", other.folder / "registry")
     first, second = plant.deploy(1), other.deploy(1, run_id="another")
     assert (first.registered.digest, first.registered.version) == (second.registered.digest, second.registered.version)
+
+
+def test_contents_that_were_kept_are_not_read_again_and_prove_nothing(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = expected_contents(plant.built.config, plant.built.lock)
+    validated = plant.validated(1)
+
+    def keeping(contents: dict[str, str]) -> Validated:
+        kept = {"contents": plant.built.store.put_json(contents)}
+        return replace(validated, config_package=validated.config_package.model_copy(update={"observations": kept}))
+
+    with Sandbox(plant.built.settings) as sandbox:
+        context = plant.task_context(sandbox)
+        monkeypatch.setattr(context.packaging, "expected_contents", None)
+        with pytest.raises(PackageError, match=r"differs from what was validated in|lists other files"):
+            deploy(ModelKey("press", 1), keeping({**expected, next(iter(expected)): "0" * 64}), {}, "", context)
+        assert plant.packages() == []
+        deploy(ModelKey("press", 1), keeping(expected), {}, "", context)
+    assert len(plant.packages()) == 1
 
 
 def test_a_package_of_an_earlier_release_is_found_and_not_registered_again(plant: Plant, tmp_path: Path) -> None:

@@ -51,13 +51,13 @@ class Plant:
     def registry(self) -> LocalRegistry:
         return LocalRegistry(self.folder / "registry")
 
-    def context(self, **keys: Any) -> TaskContext:
+    def context(self, lines: Sequence[str] = (), **keys: Any) -> TaskContext:
         entry = {"implementation": self.implementation, "model_name": "press_model", "package_name": "Press",
                  "raw_data": {"name": "press_raw"}, **keys}  # fmt: skip
         file = self.folder / "edgepack.yaml"
         file.write_text(yaml.safe_dump({
             "registry": {"path": "registry"}, "artefacts": {"root": "artefacts"},
-            "model_types": {self.entry_name: entry},
+            "lines": list(lines), "model_types": {self.entry_name: entry},
         }))  # fmt: skip
         settings = load_settings(file)
         store = ArtefactStore(settings.artefacts.root, self.folder / "cache")
@@ -195,9 +195,44 @@ def test_the_package_in_production_is_the_one_before(plant: Plant) -> None:
     assert all_pass(plant.report(3, STATES).rows)
     # what is made again is not compared with itself, though it is in production
     assert plant.report(1, PERMUTED).rows == ()
-    # of several lines the one that was moved last
+    # a line that edgepack.yaml does not name
     move(2, "line-4", 9)
-    assert all_pass(plant.report(3, PERMUTED).rows)
+    assert all_pass(plant.report(3, STATES).rows)
+
+
+def test_another_name_of_a_state_is_said(plant: Plant) -> None:
+    plant.packaged(1, STATES, inspection={**CLUSTERS, "state_names": {"0": "idle", "1": "running"}})
+    report = plant.report(2, STATES, inspection={**CLUSTERS, "state_names": {"1": "overload", "2": "running"}})
+    assert [(row.passed, row.warns) for row in report.rows] == [(True, False), (False, True)]
+    assert report.rows[1].found == "state 1 is overload now, was running"
+    assert len(plant.report(2, STATES).rows) == 1
+
+
+def test_of_several_lines_each_keeps_its_numbers(plant: Plant) -> None:
+    for version, answers in ((1, STATES), (2, PERMUTED), (3, STATES)):
+        plant.packaged(version, answers)
+    for hour, (number, line) in enumerate([(2, "old"), (1, "line-1"), (3, "line-2"), (3, "line-3")]):
+        package = plant.registry.get(Kind.MODEL, "Press-edge", number)
+        at = datetime(2026, 3, 4, hour, tzinfo=UTC)
+        assert promote(plant.registry, package, "production", line, "me", "", at)
+    lines = ["line-1", "line-2", "line-3", "line-4"]
+    report = plant.report(4, STATES, lines=lines)
+    assert [row.reference for row in report.rows] == [
+        "Press-edge:3 of model version 3, production of line-3, line-2",
+        "Press-edge:1 of model version 1, production of line-1",
+    ]
+    assert all_pass(report.rows) and report.predecessor == "Press-edge:3 of model version 3"
+    # What fits one line and not the other does not pass.
+    report = plant.report(4, STATES, lines=["line-1", "old"])
+    assert [row.passed for row in report.rows] == [True, False]
+    assert report.rows[1].found == "state 0 was 2, 1 was 0, 2 was 1; 30 of 30 records agree then"
+    # The one that cannot be asked is said, the other one is compared all the same.
+    next(plant.folder.glob("artefacts/manifests/deployment_package/press/1*")).unlink()
+    report = plant.report(4, STATES, lines=lines)
+    assert [row.passed for row in report.rows] == [True, False]
+    assert "cannot be compared: Press-edge:1 of model version 1 cannot be run" in report.rows[1].found
+    # Lines that are not named any more count where no other has a package.
+    assert plant.report(4, PERMUTED, lines=["line-9"]).predecessor == "Press-edge:3 of model version 3"
 
 
 def test_another_number_of_states_fails_with_the_table(plant: Plant) -> None:

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.tasks.numbering import (
     Category,
     Contingency,
+    _assigned,
     contingency,
     contingency_table,
     match_numbers,
@@ -161,3 +164,16 @@ def test_other_answers_alone_move_no_class(case: tuple[list[str], list[str]]) ->
 def test_classes_that_moved_are_found(anew: Mapping[str, str], moved: Mapping[str, str]) -> None:
     before = [str(label) for label in range(3) for _ in range(20)]
     assert moved_classes(pairs(before, [anew.get(label, label) for label in before])) == moved
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(st.integers(0, 5), min_size=width, max_size=width), min_size=1, max_size=4)
+    )
+)
+def test_the_assignment_is_one_of_the_greatest_sum(weights: list[list[int]]) -> None:
+    table = np.array(weights, dtype=np.float64)
+    found = list(_assigned(table))
+    best = table[linear_sum_assignment(table, maximize=True)].sum()
+    assert len(found) == min(table.shape) == len({row for row, _ in found}) == len({column for _, column in found})
+    assert sum(table[row, column] for row, column in found) == best

@@ -233,7 +233,7 @@ def test_without_a_record_the_package_runs_on_what_is_configured(line: Plant, co
     line.registry.register(Kind.DATA, "press_raw", line.folder / "raw.parquet", {})
     verified = verify_run(ModelKey("press", 1), registered(line), context)
     assert not verified.is_same
-    assert "2 of 3 records of press_raw:1 are answered" in str(verified)
+    assert "2 of 3 records of press_raw:1 answered" in str(verified)
     assert "nothing to compare with" in str(verified)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from edgepack_assets.azure.calls import Remote
@@ -32,7 +32,9 @@ _REGISTER_ENVIRONMENTS = f"{_PROVIDER}/environments/versions/write"
 _CREATE_CLUSTERS = f"{_PROVIDER}/computes/write"
 
 
-def check_compute(compute: ComputeSettings, workspace: AzureMLRegistrySettings) -> Iterator[Step]:
+def check_compute(
+    compute: ComputeSettings, workspace: AzureMLRegistrySettings, plug_ins: Sequence[str] = ()
+) -> Iterator[Step]:
     """Check what jobs need, yielding each step when it is done. Nothing is created or changed."""
     remote = Remote(workspace, min(workspace.time_limit, _LONGEST_STEP))
     assets = Assets(remote)
@@ -51,7 +53,7 @@ def check_compute(compute: ComputeSettings, workspace: AzureMLRegistrySettings) 
         return ", ".join((found[0].identity, *found[0].client_ids))
 
     def environment() -> str:
-        wanted = job_environment(compute)
+        wanted = job_environment(compute, plug_ins)
         name = f"{wanted.name}:{wanted.version}"
         if environments.is_registered(wanted):
             return f"{name}: registered"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,9 +62,9 @@ class JobEnvironment:
         return "compute.environment_image" if self.conda is None else "compute.conda_path"
 
 
-def job_environment(compute: ComputeSettings) -> JobEnvironment:
+def job_environment(compute: ComputeSettings, plug_ins: Sequence[str] = ()) -> JobEnvironment:
     """The environment that the configuration describes: a conda file of the user's, else an image of the user's alone,
-    else the versions of this project's dependencies that are installed here.
+    else what this project and the distributions `plug_ins` need, in the versions that are installed here.
 
     Raises ConfigError for a conda file that is none."""
     conda: Any = None
@@ -71,7 +72,7 @@ def job_environment(compute: ComputeSettings) -> JobEnvironment:
     if compute.conda_path is not None:
         conda = read_conda(compute.conda_path)
     elif compute.environment_image is None:
-        lock = installed_versions()
+        lock = installed_versions(*plug_ins)
         conda = {
             "name": "edgepack",
             "channels": _CHANNELS,
@@ -80,12 +81,13 @@ def job_environment(compute: ComputeSettings) -> JobEnvironment:
     return JobEnvironment(compute.environment_name, compute.image, conda, lock, compute.env_description)
 
 
-def installed_versions(distribution: str = _DISTRIBUTION) -> tuple[str, ...]:
-    """`name==version` of everything that this project needs, directly or not, as it is installed here; sorted. The
-    project itself is no part of it: a job gets it as the wheel of what runs here."""
+def installed_versions(*plug_ins: str) -> tuple[str, ...]:
+    """`name==version` of everything that this project and these distributions need, directly or not, as it is installed
+    here; sorted. They themselves are no part of it: a job gets them as wheels of what runs here."""
     found: dict[str, str] = {}
+    roots = {canonicalize_name(name) for name in (_DISTRIBUTION, *plug_ins)}
     # With its extras, a distribution may need more.
-    waiting: list[tuple[str, str]] = [(distribution, "")]
+    waiting: list[tuple[str, str]] = [(name, "") for name in roots]
     seen: set[tuple[str, str]] = set()
     while waiting:
         name, extra = waiting.pop()
@@ -95,17 +97,16 @@ def installed_versions(distribution: str = _DISTRIBUTION) -> tuple[str, ...]:
         try:
             installed = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            if name == distribution:
+            if name in roots:
                 raise
             continue  # `edgepack doctor` says so; here it runs without
-        found[name] = f"{name}=={installed.version.partition('+')[0]}"
+        found[canonicalize_name(name)] = f"{name}=={installed.version.partition('+')[0]}"
         for text in installed.requires or []:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({**_NODE, "extra": extra}):
                 wanted = canonicalize_name(requirement.name)
                 waiting += [(wanted, each) for each in ("", *requirement.extras)]
-    del found[distribution]
-    return tuple(sorted(found.values()))
+    return tuple(sorted(pin for name, pin in found.items() if name not in roots))
 
 
 def read_conda(path: Path) -> Any:

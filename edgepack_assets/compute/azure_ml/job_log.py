@@ -50,7 +50,7 @@ def _tail(places: Places, name: str, line_count: int, wanted: tuple[str, ...]) -
         except (AbsentError, RefusedError):
             continue  # it was removed or cut meanwhile
         lines = data.decode("utf-8", errors="replace").splitlines()
-        if start:
+        if start and len(lines) > 1:
             lines = lines[1:]  # begins in the middle
         return without_secrets("\n".join(lines[-line_count:]))
     return ""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgepack_assets.azure.calls import Remote
+from edgepack_assets.azure.calls import Backoff, Remote
 from edgepack_assets.azure.errors import AbsentError, MissingRoleError, RefusedError, where
 from edgepack_assets.compute.azure_ml.cluster import Cluster, Clusters
 from edgepack_assets.compute.azure_ml.code import Codes, code_digest
@@ -27,7 +29,7 @@ from edgepack_assets.compute.azure_ml.job_status import (
 from edgepack_assets.compute.base import JobPhase, JobRequest, JobStatus, Log
 from edgepack_assets.config.compute_settings import ComputeSettings
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings
-from edgepack_assets.errors import EdgepackError
+from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.registry.azure_ml.client import Assets
 from edgepack_assets.registry.azure_ml.datastores import Places
@@ -35,14 +37,20 @@ from edgepack_assets.registry.azure_ml.datastores import Places
 FINGERPRINT = "edgepack.fingerprint"
 """Property of a job: the digest of what it was started with."""
 _BUILD_LOG_LINES = 15
+_TAKEN = re.compile(r"(?i)already exists|Immutable|status 409")
+_CONFLICT_LIMIT = 60.0
+"""Seconds within which a job whose name is taken can be read."""
 
 
 class AzureMlJobs:
     """Jobs on one cluster of one workspace. `compute` is what `Settings.compute_of` gives, `workspace` what
-    `Settings.compute_workspace_of` gives."""
+    `Settings.compute_workspace_of` gives. `plug_ins` are the distributions that go along besides this project."""
 
-    def __init__(self, compute: ComputeSettings, workspace: AzureMLRegistrySettings) -> None:
+    def __init__(
+        self, compute: ComputeSettings, workspace: AzureMLRegistrySettings, plug_ins: Sequence[str] = ()
+    ) -> None:
         self._compute = compute
+        self._plug_ins = tuple(plug_ins)
         self._assets = Assets(Remote(workspace))
         self._places = Places(self._assets)
         self._clusters = Clusters(self._assets, compute)
@@ -69,7 +77,7 @@ class AzureMlJobs:
                 job = self._submit(request, fingerprint)
             except RefusedError as error:
                 # Also after an answer that was lost, or from a read that did not know the job yet.
-                job = self._find(request.name)
+                job = self._find_the_same(request.name, error)
                 if job is None:
                     raise _refused_job(error, self._job_environment(), self._compute) from None
                 self._check_own(job, fingerprint)
@@ -147,7 +155,7 @@ class AzureMlJobs:
 
     def _job_environment(self) -> JobEnvironment:
         if self._environment is None:
-            self._environment = job_environment(self._compute)
+            self._environment = job_environment(self._compute, self._plug_ins)
         return self._environment
 
     def _write_output_file(self, name: str, log: Log) -> None:
@@ -168,6 +176,15 @@ class AzureMlJobs:
             return self._assets.remote.call(f"reading job {name}", lambda: client.jobs.get(name))
         except AbsentError:
             return None
+
+    def _find_the_same(self, name: str, refusal: RefusedError) -> Any:
+        """The job whose name a refusal says is taken; None if it was refused for another reason. What was written may
+        not be read for a while. Raises TransientError if it never can."""
+        backoff = Backoff(_CONFLICT_LIMIT)
+        while (job := self._find(name)) is None and _TAKEN.search(str(refusal)):
+            if not backoff.wait():
+                raise TransientError(f"there is a job {name} already, which cannot be read: {refusal}")
+        return job
 
     def _check_own(self, job: Any, fingerprint: str) -> None:
         found = (job.properties or {}).get(FINGERPRINT)
@@ -195,7 +212,7 @@ class AzureMlJobs:
         if phase is JobPhase.NOT_RESPONDING:
             error = f"Azure ML hears nothing from the job's node ({status})"
             return JobStatus(phase, status, error, is_infrastructure=True, details=facts)
-        details = self._history.details(name)
+        details = self._details(name, phase)
         facts |= times_of(details)
         if name in self._nodes:
             facts["node"] = self._nodes[name]
@@ -206,6 +223,18 @@ class AzureMlJobs:
         if phase is JobPhase.FAILED:
             error_text = self._explained(name, error_text)
         return JobStatus(phase, status, error_text, infrastructure, facts)
+
+    def _details(self, name: str, phase: JobPhase) -> Mapping[str, Any]:
+        """What the run history says of a job that is over, if it does: the job's end is known without it."""
+        try:
+            return self._history.details(name)
+        except TransientError:
+            if phase is JobPhase.FAILED:  # whether another attempt may succeed, only the history says
+                raise
+        except EdgepackError as error:
+            if phase is JobPhase.FAILED:
+                return {"error": {"message": f"no reason can be read: {error}"}}
+        return {}
 
     def _explained(self, name: str, error: str | None) -> str:
         if error is None:

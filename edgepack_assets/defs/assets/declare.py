@@ -15,10 +15,10 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, all_pass, in_words
 from edgepack_assets.defs.failures import PlainFailure, as_dagster_failure
 from edgepack_assets.defs.io_manager import MADE_FROM
+from edgepack_assets.defs.model_partitions import MODELS
 from edgepack_assets.errors import CheckFailedError
-from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.partitions import ModelKey
 
-MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
 IO_MANAGER = "artefact_io"
 ARTEFACT = dg.PythonObjectDagsterType(Artefact, name="Artefact", description=Artefact.__doc__)
 GROUP = "edge_packaging"

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from edgepack_assets.defs.assets.declare import GROUP, MODELS, OWNERS
+from edgepack_assets.defs.assets.declare import GROUP, OWNERS
+from edgepack_assets.defs.model_partitions import MODELS
 
 raw_data = dg.AssetSpec(
     "raw_data",

@@ -24,6 +24,7 @@ CHECK = "is_sound"
 
 @dg.asset(
     deps=[RAW_DATA],
+    op_tags={"dagster/priority": "1"},  # before config_package: meanwhile the sandbox's child imports its libraries
     config_schema=run_config_schema(
         payload_path="Where to write a copy of the records (gzipped JSON lines), if anywhere: a file in one of "
         "`run.output_folders`."

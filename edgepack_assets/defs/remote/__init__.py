@@ -8,6 +8,7 @@
     code_folder.py        the code that the job runs; bootstrap.py starts it
     output_files.py       files that a run writes here
     inside.py             what runs in the job
-    dagster_internals.py  what both sides need of Dagster that is no public interface
+    worker.py             which process follows a run's job
+    dagster_internals.py  what this side needs of Dagster that is no public interface; dagster_in_job.py: the job's
 
 How it works: docs/design/remote-runs.md."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from edgepack_assets.config.implementations import installed
+from edgepack_assets.config.implementations import plug_ins
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
@@ -26,12 +26,27 @@ _COMPILED = (".so", ".pyd", ".dll", ".dylib")
 
 def write_code_folder(folder: Path, settings: Settings, model_type: str) -> None:
     """Fill an empty folder with the wheels of a model type and the script. Raises ConfigError if a distribution cannot
-    go along."""
+    go along and the job's environment is not the user's own, which may have it."""
+    compute = settings.compute_of(model_type)
+    is_own = compute.conda_path is not None or compute.environment_image is not None
     write_wheel(folder, metadata.distribution(_OURS), {_PACKAGE})
-    for entry_point in installed().get(settings.model_type(model_type).implementation, ()):
-        if entry_point.dist is not None and entry_point.dist.name != _OURS:
-            write_wheel(folder, entry_point.dist, {entry_point.module.partition(".")[0]})
+    for entry_point in plug_ins(settings.model_type(model_type).implementation):
+        assert entry_point.dist is not None
+        try:
+            write_wheel(folder, entry_point.dist, _modules(entry_point))
+        except ConfigError:
+            if not is_own:
+                raise
     shutil.copyfile(Path(__file__).with_name(BOOTSTRAP), folder / BOOTSTRAP)
+
+
+def _modules(entry_point: metadata.EntryPoint) -> set[str]:
+    """The top-level modules of an entry point's distribution."""
+    assert entry_point.dist is not None
+    name = entry_point.dist.name
+    beside = {module for module, found in metadata.packages_distributions().items() if name in found}
+    # An editable distribution has a module of its installer's, which finds the others on this machine.
+    return {entry_point.module.partition(".")[0], *(each for each in beside if not each.startswith("__editable__"))}
 
 
 def write_wheel(folder: Path, distribution: metadata.Distribution, modules: Iterable[str]) -> Path:
@@ -67,7 +82,7 @@ def _files_of(module: str, distribution: metadata.Distribution) -> dict[str, Con
     if compiled := next((path for path in files if path.suffix in _COMPILED), None):
         raise ConfigError(
             f"{distribution.name} cannot go to a job on another machine: {compiled.name} is compiled for this one. "
-            "Install it in the job's environment (compute.conda_path)"
+            "Install it in an environment of your own (compute.conda_path or environment_image)"
         )
     return {f"{module}/{path.relative_to(top).as_posix()}": path for path in files}
 

@@ -1,7 +1,7 @@
 """Everything of Dagster that the remote run needs and that is no public interface: one place to look after an update.
 
-`RunHere` stores what a job tells in the instance in use, as if the steps had run here. `run_in_job` runs the same job
-of Dagster in a throw-away instance, and gives its events away. docs/design/remote-runs.md says why it is done so.
+`RunHere` stores what a job tells in the instance in use, as if the steps had run here. The job's side is
+dagster_in_job.py. docs/design/remote-runs.md says why it is done so.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -28,14 +27,17 @@ from dagster._core.log_manager import (
     construct_log_record_message,
     construct_log_record_metadata,
 )
-from dagster._utils.interrupts import check_captured_interrupt, pop_captured_interrupt, setup_interrupt_handlers
+from dagster._utils.interrupts import check_captured_interrupt, pop_captured_interrupt
+from dagster_shared.check import CheckError
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes.errors import DeserializationError
 
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, REGISTERED_MODEL, input_tags
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
+from edgepack_assets.defs.remote.worker import is_alive
+from edgepack_assets.errors import RemoteJobError
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext
@@ -46,7 +48,8 @@ _VERSION, _POINTER = "dagster/input_data_version/", "dagster/input_event_pointer
 _DATA_VERSION, _NO_POINTER = "dagster/data_version", "NULL"
 _KEPT_TAGS = ("dagster/backfill",)
 """Dagster's own tags of the run that a materialization shows."""
-_RUNLESS = ""
+RUNLESS = ""
+"""The run id of events that belong to no run."""
 _MOST_BEFORE = 50
 """Earlier events of an asset's partition that are looked at."""
 _SKEW = 10.0
@@ -62,6 +65,8 @@ _FORWARDED = {
     )
 }  # fmt: skip
 """What is told of steps and assets. What is told of the run as a whole, this side tells itself."""
+_AFTER_THE_END = {DagsterEventType.HOOK_COMPLETED, DagsterEventType.HOOK_ERRORED, DagsterEventType.HOOK_SKIPPED}
+"""What may be told of a step that is over."""
 
 InterruptedRunError = DagsterExecutionInterruptedError
 
@@ -85,11 +90,11 @@ class RunHere:
         self.started: set[str] = set()
         self.over: set[str] = set()
         self.failed: set[str] = set()
-        self._failed_here: set[str] = set()
+        self._taken: set[bytes] = set()
         self._skew = 0.0
-        self._last_time = time.time()
         self._observed = {asset: self._newest_observation(asset) for asset in _EXTERNAL}
-        self._stored_before = self._count_stored() if self.is_resumed else 0
+        self._stored_before, self._last_time = self._stored() if self.is_resumed else (0, time.time())
+        self._asked, self._is_over = time.monotonic(), False
 
     # what the job is told ---------------------------------------------------------------------------------------
 
@@ -130,26 +135,19 @@ class RunHere:
     # what the job tells -----------------------------------------------------------------------------------------
 
     def set_clock(self, sent: float) -> None:
-        """Take the job's clock from the first message, if it differs too much to be the message's way."""
+        """Take the job's clock from the first message, if it differs too much to be the message's way. What is read
+        only after this process took the run over may have been sent long before."""
         difference = time.time() - sent
-        self._skew = difference if abs(difference) > _SKEW else 0.0
+        if abs(difference) > _SKEW and not self.is_resumed:
+            self._skew = difference
 
     def take(self, serialized: str) -> DagsterEvent | None:
-        """Store an event of the job, and return it if it is one for Dagster to act on. Raises what Dagster raises if it
-        is none."""
-        entry = deserialize_value(serialized, EventLogEntry)
+        """Store an event of the job, and return it if it is one for Dagster to act on. Raises RemoteJobError if it is
+        none."""
+        entry = self._read(serialized)
+        if entry is None:
+            return None
         event = entry.dagster_event
-        if event is not None and entry.run_id == _RUNLESS:
-            self._take_observation(event)
-            return None
-        if entry.run_id != self.run.run_id or (event is not None and event.event_type not in _FORWARDED):
-            return None
-        if event is not None and event.step_key in self._failed_here:
-            return None  # the job, which is being cancelled, tells of the same end again
-        if event is not None:
-            self._track(event)
-        if event is None and self._is_below_level(entry):
-            return None
         if self._stored_before:
             self._stored_before -= 1
             return event
@@ -159,6 +157,33 @@ class RunHere:
         self._instance.handle_new_event(entry)
         self._show(entry)
         return event
+
+    def _read(self, serialized: str) -> EventLogEntry | None:
+        """The event, if it is one that the run has and that was not told before."""
+        if (digest := hashlib.sha256(serialized.encode()).digest()) in self._taken:
+            return None  # with its time and all it says
+        self._taken.add(digest)
+        try:
+            entry = deserialize_value(serialized, EventLogEntry)
+        except (ValueError, TypeError, KeyError, CheckError, DeserializationError) as error:
+            raise RemoteJobError(f"an event of the job cannot be read ({type(error).__name__})") from error
+        event = entry.dagster_event
+        if event is not None and entry.run_id == RUNLESS:
+            self._take_observation(event)
+        if entry.run_id != self.run.run_id or not self._is_kept(entry):
+            return None
+        if event is not None:
+            self._track(event)
+        return entry
+
+    def _is_kept(self, entry: EventLogEntry) -> bool:
+        event = entry.dagster_event
+        if event is None:
+            level = self._instance.python_log_level
+            return level is None or int(entry.level) >= logging.getLevelNamesMapping()[level.upper()]
+        # A step that was failed here: the job, which is being cancelled, tells of an end of its own.
+        is_late = event.step_key in self.over and event.event_type not in _AFTER_THE_END
+        return event.event_type in _FORWARDED and not is_late
 
     def _track(self, event: DagsterEvent) -> None:
         if event.step_key is None:
@@ -171,21 +196,22 @@ class RunHere:
         elif event.is_step_success or event.event_type is DagsterEventType.STEP_SKIPPED:
             self.over.add(event.step_key)
 
-    def _is_below_level(self, entry: EventLogEntry) -> bool:
-        level = self._instance.python_log_level
-        return level is not None and int(entry.level) < logging.getLevelNamesMapping()[level.upper()]
-
     def _time(self, told: float) -> float:
         self._last_time = min(max(told + self._skew, self._last_time), time.time())
         return self._last_time
 
-    def _count_stored(self) -> int:
-        """How many events of the job were stored before this process was started to go on with the run."""
-        events = [entry.dagster_event for entry in self._instance.all_logs(self.run.run_id)]
+    def _stored(self) -> tuple[int, float]:
+        """How many events of the job were stored before this process was started to go on with the run, and the time
+        of the last."""
+        entries = self._instance.all_logs(self.run.run_id)
+        events = [entry.dagster_event for entry in entries]
         types = [None if event is None else event.event_type for event in events]
         if DagsterEventType.RUN_START not in types:
-            return 0
-        return sum(each is None or each in _FORWARDED for each in types[types.index(DagsterEventType.RUN_START) :])
+            return 0, time.time()
+        begin = types.index(DagsterEventType.RUN_START)
+        of_job = [entry for entry, kind in zip(entries[begin:], types[begin:], strict=True)
+                  if kind is None or kind in _FORWARDED]  # fmt: skip
+        return len(of_job), max(entry.timestamp for entry in (*of_job, entries[begin]))
 
     def _rewritten(self, event: DagsterEvent) -> DagsterEvent:
         """With ids of events of this instance in place of those of the job's."""
@@ -284,7 +310,6 @@ class RunHere:
         )
         self.over.add(step)
         self.failed.add(step)
-        self._failed_here.add(step)
         failed: Any = self._plan.get_step_by_key(step)
         return DagsterEvent.step_failure_event(self._context.for_step(failed), data)
 
@@ -306,10 +331,26 @@ class RunHere:
         """Add tags to the run."""
         self._instance.add_run_tags(self.run.run_id, dict(tags))
 
-    def partition_of_ended_run(self, run_id: str) -> str | None:
-        """The partition of another run of this instance that has ended; None if there is none."""
+    def is_ended_elsewhere(self, seconds: float) -> bool:
+        """Whether somebody cancelled the run, or it was ended, though no signal of that came to this process. The
+        instance is asked every `seconds`, and believed the second time: a signal may be on its way."""
+        if time.monotonic() - self._asked < seconds:
+            return False
+        self._asked = time.monotonic()
+        run = self._instance.get_run_by_id(self.run.run_id)
+        is_over = run is None or run.is_finished or run.status is dg.DagsterRunStatus.CANCELING
+        was_over, self._is_over = self._is_over, is_over
+        return is_over and was_over
+
+    def takes_place_of(self, run_id: str) -> bool:
+        """Whether another run of this partition has ended, or its process is gone, which is told then."""
         other = self._instance.get_run_by_id(run_id) if run_id != self.run.run_id else None
-        return other.tags.get(PARTITION_TAG) if other is not None and other.is_finished else None
+        if other is None or other.tags.get(PARTITION_TAG) != str(self._key):
+            return False
+        if not other.is_finished and is_alive(other) is False:
+            self._instance.report_run_failed(other, "The run's process is gone, and another run takes its place.")
+            return True
+        return other.is_finished
 
 
 def _version_of(event: Any) -> str | None:
@@ -333,50 +374,3 @@ def execute_run_of(  # noqa: PLR0917 - what makes a run
     ended = instance.get_run_by_id(run_id)
     assert ended is not None
     return ended
-
-
-@dataclass
-class InnerResult:
-    """How a run in a job ended. `reason`, of one that failed before any step did: why."""
-
-    success: bool
-    reason: str | None = None
-
-
-def run_in_job(definitions: dg.Definitions, request: Any, send: Callable[[str], None]) -> InnerResult:
-    """Run the assets of a `RunRequest` in a throw-away instance, and send each event, serialized."""
-    setup_interrupt_handlers()
-    reasons: list[str] = []
-    is_running = False
-
-    def listen(entry: EventLogEntry, *_: object) -> None:
-        nonlocal is_running
-        event = entry.dagster_event
-        if event is not None and event.event_type is DagsterEventType.RUN_START:
-            is_running = True
-        if event is not None and event.event_type is DagsterEventType.RUN_FAILURE:
-            error = event.job_failure_data.error
-            reasons.append(_innermost(error) or event.message or "")
-        # What is planned before the run starts, the other side has planned itself.
-        if is_running or entry.run_id == _RUNLESS:
-            send(serialize_value(entry))
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(PARTITIONS_NAME, [request.partition])
-        for text in request.history:
-            instance.report_runless_asset_event(deserialize_value(text, (dg.AssetMaterialization, dg.AssetObservation)))
-        for run_id in (request.run_id, _RUNLESS):
-            instance.add_event_listener(run_id, listen)
-        job = definitions.resolve_job_def(request.dagster_job)
-        result = job.execute_in_process(
-            run_config=dict(request.run_config), instance=instance, partition_key=request.partition,
-            asset_selection=[dg.AssetKey.from_user_string(asset) for asset in request.assets],
-            run_id=request.run_id, tags=dict(request.tags), raise_on_error=False,
-        )  # fmt: skip
-        return InnerResult(result.success, reasons[-1] if reasons else None)
-
-
-def _innermost(error: SerializableErrorInfo | None) -> str:
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return "" if error is None else error.message.strip()

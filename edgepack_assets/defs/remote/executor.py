@@ -18,8 +18,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.remote.remote_run import RemoteRun
 from edgepack_assets.defs.remote.watch import Timing
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent
@@ -37,7 +36,9 @@ def configured_service(settings: Settings, model_type: str) -> JobService | None
         return None
     from edgepack_assets.compute.azure_ml import AzureMlJobs
 
-    return AzureMlJobs(settings.compute_of(model_type), settings.compute_workspace_of(model_type))
+    return AzureMlJobs(
+        settings.compute_of(model_type), settings.compute_workspace_of(model_type), settings.plug_ins_of(model_type)
+    )
 
 
 @dataclass(frozen=True)

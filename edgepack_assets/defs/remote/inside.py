@@ -23,7 +23,7 @@ from edgepack_assets.config.registry_settings import AzureCredentialSettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import HOME_VARIABLE
 from edgepack_assets.defs.remote import mailbox as mail
-from edgepack_assets.defs.remote.dagster_internals import run_in_job
+from edgepack_assets.defs.remote.dagster_in_job import run_in_job
 from edgepack_assets.defs.remote.mailbox import Mailbox, Sender
 from edgepack_assets.defs.remote.output_files import send_outputs
 from edgepack_assets.defs.remote.request import (

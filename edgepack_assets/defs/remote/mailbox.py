@@ -230,4 +230,11 @@ class Reader:
             self._mailbox.job, self._next,
         ):  # fmt: skip
             raise RemoteJobError(f"{where} says that it is another one: it was copied or changed in the artefact store")
+        events = message.get("events", [])
+        if (
+            message.get("kind") not in (HELLO, EVENTS, CLOSED)
+            or not isinstance(message.get("sent"), (int, float))
+            or not (isinstance(events, list) and all(isinstance(event, str) for event in events))
+        ):
+            raise RemoteJobError(f"{where} is no message of a job")
         return message

@@ -30,6 +30,7 @@ from edgepack_assets.defs.remote.mailbox import Mailbox, Message, Reader, left_m
 from edgepack_assets.defs.remote.output_files import OutputFiles
 from edgepack_assets.defs.remote.request import differing_versions, python_version, software, write_request
 from edgepack_assets.defs.remote.watch import JobWatch, Timing
+from edgepack_assets.defs.remote.worker import JOB_TAG, WORKER_TAG, worker
 from edgepack_assets.errors import ConfigError, EdgepackError, RemoteJobError, TransientError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.masking import without_secrets
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext
     from dagster._core.execution.plan.plan import ExecutionPlan
 
-JOB_TAG = "edgepack/job"
-"""Tag of the run: the name of its job."""
 _ATTEMPT_TAG = "edgepack/attempt"
 _PREFIX = "edgepack-"
 _PASSED_ON = (VARIABLE, AUTHORITY_VARIABLE, "SIMATICAI_TELEMETRY")
@@ -112,6 +111,7 @@ class RemoteRun:
 
     def _follow(self) -> Iterator[DagsterEvent]:
         self._outputs = OutputFiles(self._here.run.run_config, self._here.steps, self._settings, self._store)
+        self._here.add_tags({JOB_TAG: self._name, WORKER_TAG: worker(self._here.run.run_id)})
         yield from self._cancel_left_jobs()
         status = self._service.status(self._name) if self._here.is_resumed else None
         if status is not None:
@@ -127,11 +127,11 @@ class RemoteRun:
         yield from self._conclude(watch)
 
     def _cancel_left_jobs(self) -> Iterator[DagsterEvent]:
-        """End the jobs of earlier runs of this partition that were ended without them: by a crash of this machine.
+        """End the jobs of earlier runs of this partition whose end they did not see: after a crash of this machine.
 
         What one tells until it ends goes into its mailbox, which is deleted by the next run, or is garbage."""
         for job in left_mailboxes(self._backend):
-            if job == self._name or self._here.partition_of_ended_run(run_id_of(job)) != str(self._key):
+            if not self._here.takes_place_of(run_id_of(job)):
                 continue
             try:
                 status = self._service.status(job)
@@ -148,17 +148,22 @@ class RemoteRun:
         yield self._here.note(
             f"This run is done as the job {self._name}. Preparing the compute and the environment", {"job": self._name}
         )
-        self._here.add_tags({JOB_TAG: self._name})
         fields = self._here.request_fields()
         assert self._outputs is not None
         run = {**fields, "run_config": self._outputs.config_of_job(fields["run_config"])}
-        write_request(self._mailbox.write, self._settings, self._key.model_type, run)
-        yield from self._aside(self._service.prepare, may_leave=True)
         with scratch_folder() as folder:
             write_code_folder(folder, self._settings, self._key.model_type)
+            write_request(self._mailbox.write, self._settings, self._key.model_type, run)
+            yield from self._aside(self._service.prepare, may_leave=True)
             request = self._job_request(folder)
             self._may_run = True
-            status: JobStatus = yield from self._aside(lambda log: self._service.start(request, log), may_leave=False)
+            try:
+                status: JobStatus = yield from self._aside(
+                    lambda log: self._service.start(request, log), may_leave=False
+                )
+            except EdgepackError as error:
+                self._may_run = isinstance(error, TransientError)
+                raise
         yield self._here.note(f"Handed over the job {self._name}: {status.service_status}", _shown(status))
         return status
 
@@ -199,7 +204,7 @@ class RemoteRun:
             with contextlib.suppress(queue.Empty):
                 while True:
                     yield self._here.note(lines.get_nowait())
-            if may_leave and is_interrupted():
+            if may_leave:
                 self._raise_if_interrupted()
         if errors:
             raise errors[0]
@@ -212,7 +217,8 @@ class RemoteRun:
             self._raise_if_interrupted()
             yield from self._take(watch.heard)
             if self._closed is not None:
-                watch.look(now=True)
+                with contextlib.suppress(EdgepackError):  # the job has told its end; this is for the run's page
+                    watch.look(now=True)
                 return
             if (status := watch.look()) is not None:
                 yield self._here.note(f"The job is {status.phase} ({status.service_status})", _shown(status))
@@ -263,7 +269,7 @@ class RemoteRun:
                     yield event
 
     def _raise_if_interrupted(self) -> None:
-        if is_interrupted(take=True):
+        if is_interrupted(take=True) or self._here.is_ended_elsewhere(self._timing.status):
             raise InterruptedRunError
 
     # its end ------------------------------------------------------------------------------------------------------
@@ -280,8 +286,8 @@ class RemoteRun:
             is_refused = status.phase is JobPhase.FAILED and not (status.is_infrastructure or self._has_begun)
             if is_refused:
                 last = "\n".join(tail.splitlines()[-_SHOWN_LINES:])
-                raise ConfigError("\n".join(filter(None, (self._why_it_died(status), last))))
-            raise RemoteJobError(self._why_it_died(status))
+                raise ConfigError("\n".join(filter(None, (self._why_it_died(watch), last))))
+            raise RemoteJobError(self._why_it_died(watch))
         if self._closed.get("refused"):
             refused = self._closed["refused"]
             yield from self._fail_open_steps(refused["sentence"], refused["error"], transient=False)
@@ -292,11 +298,15 @@ class RemoteRun:
         if self._closed.get("success") and left:
             raise RemoteJobError(f"the job {self._name} says that all is done, but told nothing of {', '.join(left)}")
         if not self._closed.get("success") and not self._here.failed:
-            raise RemoteJobError(f"the job {self._name} failed before any step did: {self._closed.get('reason')}")
+            reason = self._closed.get("reason") or "it does not say why"
+            raise RemoteJobError(f"the job {self._name} failed before any step did: {reason}")
 
-    def _why_it_died(self, status: JobStatus) -> str:
+    def _why_it_died(self, watch: JobWatch) -> str:
+        status = watch.status
         how = {
-            JobPhase.CANCELLED: "was cancelled in the service, not here",
+            JobPhase.CANCELLED: f"was ended by the service after {self._time_limit:g} s (compute.time_limit)"
+            if watch.ran_out
+            else "was cancelled in the service, not here",
             JobPhase.SUCCEEDED: "ended without telling how",
         }.get(status.phase, "ended before its work was done")
         why = f": {without_secrets(status.error)}" if status.error else f" ({status.service_status})"
@@ -326,32 +336,38 @@ class RemoteRun:
             return f"The job's log cannot be read: {error}"
 
     def _end(self) -> None:
-        """Cancel a job that still runs, store what it still told, and delete the mailbox when it is over."""
-        if self._may_run and not self._is_over:
-            try:
-                self._service.cancel(self._name)
-            except EdgepackError as error:
-                print(f"the job {self._name} could not be cancelled: {error}", file=sys.stderr)  # noqa: T201
-                return
-            if not self._wait_for_end():
-                return
+        """Cancel a job that still runs, store what it still told, and delete the mailbox when it is over.
+
+        A job that was started and cannot do so yet finds no request in the mailbox, and does nothing."""
+        if self._may_run and not self._is_over and not self._cancel():
+            return
         try:
             self._mailbox.delete()
         except EdgepackError as error:
             print(f"the messages of {self._name} could not be deleted: {error}", file=sys.stderr)  # noqa: T201
 
-    def _wait_for_end(self) -> bool:
-        """Wait a little for a job that was cancelled; whether it is over. Its last events are stored."""
-        until = time.monotonic() + self._timing.cancel
-        while time.monotonic() < until:
-            with contextlib.suppress(EdgepackError):
+    def _cancel(self) -> bool:
+        """Cancel the job and wait a little for its end; whether it is over. Its last events are stored."""
+        until, said = time.monotonic() + self._timing.cancel, ""
+        status: JobStatus | None = None
+        while True:
+            try:
+                if status is None:  # not asked yet, or a job that was started just now and cannot be read yet
+                    self._service.cancel(self._name)
+                status = self._service.status(self._name)
+            except EdgepackError as error:
+                said = str(error)
+            with contextlib.suppress(EdgepackError):  # what cannot be read is of no use any more
                 for _ in self._take():
                     pass
-                status = self._service.status(self._name)
-                if self._closed is not None or status is None or status.phase.is_over:
-                    return True
+            if self._closed is not None or (status is not None and status.phase.is_over):
+                return True
+            if time.monotonic() > until:
+                break
             time.sleep(min(self._timing.poll, 1.0))
-        return False
+        if said:
+            print(f"the job {self._name} could not be cancelled: {said}", file=sys.stderr)  # noqa: T201
+        return status is None and not said
 
 
 def _shown(status: JobStatus) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepack_assets.compute.base import JobPhase, JobService, JobStatus
-from edgepack_assets.errors import RemoteJobError, TransientError
+from edgepack_assets.errors import EdgepackError, RemoteJobError
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,28 @@ class JobWatch:
         self._clock = clock
         self.status = status
         self._asked = self._answered = self._changed = self._heard = clock()
+        self._has_begun = False
+        self.ran_out = False
+        """Whether the job was ended when its time limit had passed, as the service does it."""
         self._over_since: float | None = clock() if status.phase.is_over else None
 
     def heard(self) -> None:
-        """A message has come from the job."""
+        """A message has come from the job: it runs, whatever the service says of it."""
         self._heard = self._clock()
+        if not self._has_begun and self.status.phase is JobPhase.WAITING:
+            self._changed = self._heard
+        self._has_begun = True
 
     def look(self, now: bool = False) -> JobStatus | None:
         """Ask the service, if it is time or `now`. Returns the status if it is another one than before.
 
-        Raises RemoteJobError if the service gives no answer for long, or does not know the job any more."""
+        Raises RemoteJobError if for long neither the service tells of the job nor the job itself does."""
         if not now and self._clock() - self._asked < self._timing.status:
             return None
         self._asked = self._clock()
         try:
             status = self._service.status(self._name)
-        except TransientError as error:
+        except EdgepackError as error:
             self._check_outage(f"the job's status cannot be asked: {error}")
             return None
         if status is None:
@@ -70,31 +76,39 @@ class JobWatch:
         self._answered = self._clock()
         before, self.status = self.status, status
         if status.phase is not before.phase:
-            self._changed = self._clock()
+            lasted = self._clock() - self._changed
+            self.ran_out = status.phase is JobPhase.CANCELLED and self._has_begun and lasted >= self._time_limit
+            if not (self._has_begun and {status.phase, before.phase} == {JobPhase.WAITING, JobPhase.RUNNING}):
+                self._changed = self._clock()
             if status.phase is JobPhase.RUNNING and before.phase is JobPhase.WAITING:
                 self._heard = self._clock()
             self._over_since = self._clock() if status.phase.is_over else None
         return status if (status.phase, status.service_status) != (before.phase, before.service_status) else None
 
     def _check_outage(self, reason: str) -> None:
-        if self._clock() - self._answered > self._timing.outage:
+        if self._clock() - max(self._answered, self._heard) > self._timing.outage:
             raise RemoteJobError(f"{reason} (for {self._timing.outage:g} s)")
 
     @property
     def wait_is_over(self) -> bool:
-        """Whether the job is over for so long that no message of it can come any more."""
-        return self._over_since is not None and self._clock() - self._over_since > self._timing.late
+        """Whether the job is over, and silent, for so long that no message of it can come any more."""
+        if self._over_since is None:
+            return False
+        return self._clock() - max(self._over_since, self._heard) > self._timing.late
 
     def verdict(self) -> str | None:
         """Why the job is given up now, as a sentence; None if it is not."""
         kind, lasts = self.status.phase, self._clock() - self._changed
+        if kind is JobPhase.WAITING and self._has_begun:
+            kind = JobPhase.RUNNING
         if kind is JobPhase.WAITING and lasts > self._start_limit:
             return (
                 f"did not start within {self._start_limit:g} s (compute.start_time_limit): it is still "
                 f"{self.status.service_status}. Maybe all machines are in use, their size is out of quota or stock, or "
                 "the environment's build takes long"
             )
-        if kind is JobPhase.RUNNING and lasts > self._time_limit + self._timing.overdue:
+        # One that is said to be over may go on sending.
+        if (kind is JobPhase.RUNNING or kind.is_over) and lasts > self._time_limit + self._timing.overdue:
             return f"ran longer than {self._time_limit:g} s (compute.time_limit)"
         if kind is JobPhase.NOT_RESPONDING and lasts > self._timing.not_responding:
             return f"does not respond: its node has been out of touch for {self._timing.not_responding:g} s"

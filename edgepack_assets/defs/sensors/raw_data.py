@@ -30,6 +30,7 @@ from edgepack_assets.registry.base import (
     refuse_unread,
 )
 from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
+from edgepack_assets.text_format import counted
 
 INTERVAL = 60
 BATCH = 200
@@ -101,7 +102,9 @@ def raw_data_versions(
             continue
         outage.stop()
         if keys or not is_shared:
-            messages.append(f"{name}: {raw}" + (f", observed for {len(keys)} partitions" if keys else ", nothing new"))
+            messages.append(
+                f"{name}: {raw}" + (f", observed for {counted(len(keys), 'partition')}" if keys else ", nothing new")
+            )
         if damaged:
             messages.append(f"{name}: {damaged_in_words(damaged)}")
         # Partitions that get a payload from here on are observed by their own run.
@@ -127,9 +130,9 @@ def _from(start: str, names: list[str]) -> list[str]:
 
 
 def _text(messages: list[str], names: list[str], is_shared: bool) -> str:
-    text = "; ".join(messages) or f"looked at the raw data of {len(names)} model types, nothing new"
+    text = "; ".join(messages) or f"looked at the raw data of {counted(len(names), 'model type')}, nothing new"
     if len(text) > _LONGEST_MESSAGE and is_shared:
-        return f"{text[:_LONGEST_MESSAGE]} ... ({len(messages)} messages)"
+        return f"{text[:_LONGEST_MESSAGE]} ... ({counted(len(messages), 'message')})"
     return text
 
 

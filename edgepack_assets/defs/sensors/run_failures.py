@@ -17,12 +17,13 @@ from dagster import DagsterEventType, EventLogRecord, RunStatusChangeRecordsFilt
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.sensors.bounded_registry import OutageTimer
 from edgepack_assets.defs.sensors.kept_settings import settings_of
-from edgepack_assets.defs.sensors.run_outcomes import PARTITION_TAG, TAGS, outcome_of
+from edgepack_assets.defs.sensors.run_outcomes import TAGS, outcome_of
 from edgepack_assets.defs.sensors.webhook import RefusedError, bounded, host_of, post_json
 from edgepack_assets.errors import EdgepackError, PartitionKeyError, TransientError
 from edgepack_assets.masking import without_secrets
 from edgepack_assets.new_models.run_requests import RunOutcome
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
+from edgepack_assets.text_format import counted
 
 NAME = "run_failures"
 KEPT = 24 * 3600
@@ -88,9 +89,9 @@ def _tick(context: dg.SensorEvaluationContext, config_file: Path) -> str:
                 break
         context.update_cursor(str(record.storage_id))
     if too_old:
-        messages.append(f"{too_old} failed runs could not be sent within {KEPT // 3600} h and are given up")
+        messages.append(f"{counted(too_old, 'failed run')} not sent within {KEPT // 3600} h, and given up")
     nothing = [] if messages else ["no run has failed since the last tick"]
-    summary = [f"sent {sent} failed runs to {host}"] if sent else nothing
+    summary = [f"sent {counted(sent, 'failed run')} to {host}"] if sent else nothing
     timer = OutageTimer(context.instance, settings, NAME, "the webhook has accepted nothing")
     if sent or outage is None:
         timer.stop()

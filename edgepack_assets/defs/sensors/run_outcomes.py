@@ -14,7 +14,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from edgepack_assets import errors
 from edgepack_assets.new_models.run_requests import RunOutcome, SeenRun
-from edgepack_assets.partitions import ModelKey
+from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 
 if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
@@ -23,10 +23,9 @@ TAGS = "edgepack/"
 """What the names of our run tags begin with."""
 
 RUN_KEY_TAG = "dagster/run_key"
-PARTITION_TAG = "dagster/partition"
 _PACKAGE = dg.AssetKey("deployment_package")
 _MOST_FAILED_STEPS = 20
-_NOT_OF_THE_MODEL = (errors.TransientError, errors.NotFoundError, errors.OvertakenError)
+_NOT_OF_THE_MODEL = (errors.TransientError, errors.InfrastructureError, errors.NotFoundError, errors.OvertakenError)
 """NotFoundError as well: the sensor has seen the version, so the registry has probably become empty for another reason,
 such as a share that is not mounted. OvertakenError as well: the next run knows the package that came in between."""
 

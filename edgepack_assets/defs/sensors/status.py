@@ -26,6 +26,7 @@ from edgepack_assets.defs.sensors.state_store import (
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import Cursor
+from edgepack_assets.text_format import counted
 
 _DAEMON = "SENSOR"
 _DAEMON_SILENT = 120.0
@@ -167,7 +168,7 @@ def _one(  # noqa: PLR0917 - what the status is made from
             error = error.cause
         words = error.message.strip() if error is not None else ""
     elif tick.run_ids:
-        words = f"requested {len(tick.run_ids)} runs"
+        words = f"requested {counted(len(tick.run_ids), 'run')}"
     return SensorStatus(name, "on", looked, words, fault, _waiting(state, model_type))
 
 

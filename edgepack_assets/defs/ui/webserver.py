@@ -8,8 +8,10 @@ fails if a name that it replaces is not there: with another Dagster nothing star
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
@@ -24,8 +26,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from edgepack_assets.defs import instance
 from edgepack_assets.defs.ui.guard import RequestGuard, is_json
-from edgepack_assets.defs.ui.reports import REPORT_ROUTE
+from edgepack_assets.defs.ui.reports import PrefixedLinks, report_routes
 from edgepack_assets.errors import ConfigError, EdgepackError
 
 ALLOWED_HOSTS_VARIABLE = "EDGEPACK_ALLOWED_HOSTS"
@@ -40,10 +43,12 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's web server; foreign hosts and origins are refused, GraphQL is served as JSON by POST only."""
 
     def build_routes(self) -> Any:
-        return [REPORT_ROUTE, *super().build_routes()]  # type: ignore[no-untyped-call]
+        return [*report_routes(self._app_path_prefix), *super().build_routes()]  # type: ignore[no-untyped-call]
 
     def build_middleware(self) -> list[Middleware]:
-        return [Middleware(RequestGuard, allowed_hosts=allowed_hosts()), *super().build_middleware()]
+        prefix = self._app_path_prefix
+        links = [Middleware(PrefixedLinks, prefix=prefix)] if prefix else []
+        return [Middleware(RequestGuard, allowed_hosts=allowed_hosts()), *super().build_middleware(), *links]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         # This condition is Dagster's own: a GET which accepts HTML is answered with the GraphiQL page, nothing is run.
@@ -87,9 +92,18 @@ def run_webserver() -> None:
 def run_dev(arguments: Sequence[str]) -> None:
     """`dagster dev` with the guarded web server in place of its own."""
     allowed_hosts()
+    if instance.home().resolve() == instance.default_home().resolve():
+        logging.getLogger("dagster").addFilter(_is_no_news_of_dagster_yaml)
+    # It would send people to `dg dev`, which has no guard.
+    warnings.filterwarnings("ignore", "Function `dev_command` is superseded")
     with patch.object(dev, "open_ipc_subprocess", _open_guarded):
         # The prefix is that of `dagster dev`, so that its environment variables hold here as well.
         dev.dev_command.main(list(arguments), prog_name="edgepack ui", auto_envvar_prefix="DAGSTER_CLI_DEV")
+
+
+def _is_no_news_of_dagster_yaml(record: logging.LogRecord) -> bool:
+    """Dagster warns that the dagster.yaml beside edgepack.yaml is not read. Its copy in our home is (instance.py)."""
+    return not record.getMessage().startswith("Found a dagster instance configuration value")
 
 
 def guarded(command: Sequence[str]) -> list[str]:

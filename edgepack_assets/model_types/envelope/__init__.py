@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgepack_assets.model_types.interface import Variable
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
@@ -29,6 +29,17 @@ _Five = Annotated[list[_Finite], Field(min_length=5, max_length=5)]
 _Values = Annotated[list[_Finite], Field(min_length=1, max_length=1000)]
 
 
+class _Together(UntrustedReport):
+    """Coordinates in which all features are looked at together: `axes` is features x features. `alone` of the first
+    ones are looked at each by itself, too."""
+
+    alone: Annotated[int, Field(ge=1)]
+    centre: _Values
+    spread: _Values
+    axes: Annotated[list[_Values], Field(min_length=1, max_length=1000)]
+    limit: Annotated[_Finite, Field(gt=0)]
+
+
 class LearnedEnvelope(UntrustedReport):
     """What `learn_envelope` of child_tasks.py returns, and model.json keeps. `low`, `high` and `quantiles` (0, 1, 50,
     99 and 100 %) are of the inputs where these are numbers."""
@@ -36,11 +47,25 @@ class LearnedEnvelope(UntrustedReport):
     features: Annotated[list[Text], Field(min_length=1, max_length=1000)]
     reference: Annotated[list[_Values], Field(min_length=1, max_length=256)]
     scale: _Values
+    together: _Together | None = None
     limit: Annotated[_Finite, Field(gt=0)]
     learned_from: Annotated[int, Field(ge=1)]
     low: _Values | None = None
     high: _Values | None = None
     quantiles: Annotated[dict[Text, _Five], Field(max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> LearnedEnvelope:
+        of_all = [self.scale, *self.reference]
+        scales = self.scale
+        if (joint := self.together) is not None:
+            of_all += [joint.centre, joint.spread, joint.axes, *joint.axes]  # type: ignore[list-item]  # their lengths
+            scales = [*scales, *joint.spread]
+        if {len(each) for each in of_all} != {len(self.features)}:
+            raise ValueError(f"not all of it is of {len(self.features)} features")
+        if min(scales) <= 0:
+            raise ValueError("a scale is above 0")
+        return self
 
 
 def is_in(inspection: Mapping[str, Any]) -> bool:

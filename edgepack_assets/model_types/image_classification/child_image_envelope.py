@@ -27,7 +27,7 @@ def learn_envelope(arguments: dict[str, Any]) -> dict[str, Any]:
         features.image_features(image) for image in _images(Path(arguments["records"]), wanted)
         if image is not None
     ]  # fmt: skip
-    learned: dict[str, Any] = envelope.learn(np.array(found), features.NAMES, features.FLOORS)
+    learned: dict[str, Any] = envelope.learn(np.array(found), features.NAMES, features.FLOORS, alone=features.ALONE)
     return learned
 
 
@@ -130,6 +130,14 @@ def _faults() -> list[tuple[str, str, Fault]]:
         values[len(values) // 4 : len(values) // 2] = 0
         return values
 
+    def covered(values: Any, _: Any) -> Any:
+        values = values.copy()
+        values[len(values) // 2 :, values.shape[1] // 2 :] = 128
+        return values
+
+    def turned(image: Any, _: Any) -> Any:
+        return image.transpose(Image.Transpose.ROTATE_90)
+
     def spotted(values: Any, random: Any) -> Any:
         return np.where(random.random(values.shape[:2])[:, :, None] < 0.001, 0, values)
 
@@ -138,10 +146,13 @@ def _faults() -> list[tuple[str, str, Fault]]:
         ("red and blue exchanged", "fault", pixels(lambda values, _: values[:, :, ::-1])),
         ("brightness times 1.5", "fault", pixels(lambda values, _: 1.5 * values)),
         ("brightness plus 50 of 255", "fault", pixels(lambda values, _: values + 50)),
+        ("overexposed: brightness times 3", "fault", pixels(lambda values, _: 3 * values)),
         ("dark: brightness times 0.3", "fault", pixels(lambda values, _: 0.3 * values)),
         ("blurred by a fiftieth of the width", "fault", blurred),
         ("noise of 25 of 255", "fault", pixels(lambda values, random: values + 25 * random.normal(size=values.shape))),
         ("a quarter of the rows black", "fault", pixels(striped)),
+        ("a quarter of the image covered", "fault", pixels(covered)),
+        ("turned by a quarter", "fault", turned),
         ("one image for all: the camera is stuck", "fault", _Stuck()),
         ("one pixel aside", "small", lambda image, _: ImageChops.offset(image, 1, 0)),
         ("noise of 0.1 %, at least one step of 255", "small",

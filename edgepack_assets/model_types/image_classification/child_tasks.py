@@ -29,8 +29,8 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
 
     The working directory is the component's folder, whose inference.py does the work: what is told here is
     what the edge will do. `component` goes into model.json, so that the edge need not find it out again.
-    `arguments`: `ir_version` and `opset` of an .onnx file; `scores`, and `scores_are` how that is known; `gpu` as
-    configured, where the model is for the GPU runtime."""
+    `arguments`: `ir_version` and `opset` of an .onnx file; `scores`, and `scores_are` how that is known; `classes` as
+    configured; `gpu` as configured, where the model is for the GPU runtime."""
     inference, loader = importlib.import_module("inference"), _loader()
     folder = Path.cwd()
     settings = inference.read_settings(folder)
@@ -48,6 +48,12 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
     classifier = inference.Classifier(model, arguments.get("scores"), inference.Preprocessing.of(given))
     entered = classifier.input
     probed = classifier.probe()
+    classes = max(2, len(probed[0]))
+    if arguments.get("classes", classes) != classes:
+        raise inference.UnfitModel(
+            f"it tells {classes} classes apart, and output.classes in edgepack.yaml says {arguments['classes']}: "
+            "correct that, or register the model of these classes"
+        )
     sums_to_one = all(abs(float(scores.astype(float).sum()) - 1) < _SUM for scores in probed)
     scores_are = arguments.get("scores_are") or ("they sum to 1" if sums_to_one else "judged by test images")
     return {
@@ -71,7 +77,8 @@ def inspect_model(arguments: dict[str, Any]) -> dict[str, Any]:
             "name": target.name,
             "shape": list(target.shape),
             "type": target.dtype,
-            "classes": max(2, len(probed[0])),
+            "classes": classes,
+            **({"classes_are_configured": True} if "classes" in arguments else {}),
             "quantization": _quantization(target.quantization),
             "scores": classifier.scores,
             "scores_are": scores_are,

@@ -11,6 +11,7 @@ from typing import Any
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.model_types.image_classification.settings import PRESETS
+from edgepack_assets.text_format import counted
 
 DEFAULTS: Mapping[str, Any] = {"channel_order": "rgb", "resize": "squeeze", "interpolation": "bilinear"}
 """What the component does where nothing is known (component/preprocessing.py)."""
@@ -174,8 +175,10 @@ def _output_rows(output: Mapping[str, Any], labels: int | None) -> list[CheckRow
     if labels is not None:
         table.append(
             CheckRow(
-                "as many labels in the model's metadata as scores", labels == classes, f"{labels} labels",
-                f"{classes} labels, one for each score", warns=True,
+                "as many labels in the model's metadata as scores", labels == classes, counted(labels, "label"),
+                f"{counted(classes, 'label')}, one for each score: write the metadata of this model into its file, or "
+                f"set output: {{classes: {classes}}} in edgepack.yaml if that number is right",
+                warns=bool(output.get("classes_are_configured")),
             )
         )  # fmt: skip
     return table

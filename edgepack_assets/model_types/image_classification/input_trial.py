@@ -23,6 +23,7 @@ from edgepack_assets.model_types.image_classification.settings import PRESETS
 from edgepack_assets.model_types.interface import Payload, Results, Trial
 from edgepack_assets.model_types.records import copy_records
 from edgepack_assets.sandbox.untrusted_values import UntrustedReport, parse_report
+from edgepack_assets.text_format import counted
 
 MOST_IMAGES, FEWEST_IMAGES = 64, 8
 LIGHT = 32 << 20
@@ -63,9 +64,11 @@ def usual_inputs(entered: Mapping[str, Any]) -> list[dict[str, Any]]:
         pixels = [own, *(p for p in usual if p != own)]
     resize = {key: packaged[key] for key in ("resize", "shorter_side", "crop_fraction", "fill") if key in packaged}
     resizes = [resize, *(r for r in _RESIZES if r["resize"] != resize["resize"])]
-    orders = ["rgb", "bgr"] if colour else ["rgb"]
-    as_packaged = {**own, "channel_order": packaged["channel_order"], **resize}
-    tried = ({**p, "channel_order": order, **r} for r, p, order in itertools.product(resizes, pixels, orders))
+    orders: list[Mapping[str, Any]] = [{}]  # grey has none
+    if colour:
+        orders = [{"channel_order": order} for order in ("rgb", "bgr")]
+    as_packaged = {**own, **{key: packaged[key] for key in orders[0]}, **resize}
+    tried = ({**p, **order, **r} for r, p, order in itertools.product(resizes, pixels, orders))
     return [{**given, "interpolation": packaged["interpolation"]} for given in tried if given != as_packaged]
 
 
@@ -100,7 +103,7 @@ class InputTrial(Trial):
         classes = parse_report("trying other image inputs", _Tried, answer).classes
         labels = [image.truth for image in self.images]
         if [len(answers) for answers in classes] != [len(labels)] * len(self.tried):
-            raise ComponentError(f"trying other image inputs gave other than {len(labels)} answers for each")
+            raise ComponentError(f"trying other image inputs gave other than {counted(len(labels), 'answer')} for each")
         packaged = [image.correct for image in self.images]
         correct = [[answer == label for answer, label in zip(a, labels, strict=True)] for a in classes]
         others = sorted(zip(map(as_yaml, self.tried), correct, strict=True), key=lambda other: -sum(other[1]))

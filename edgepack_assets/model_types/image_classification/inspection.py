@@ -66,6 +66,7 @@ class _Output(UntrustedReport):
     shape: _Shape
     type: Text
     classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    classes_are_configured: bool = False
     quantization: _Quantization | None
     scores: Literal["probabilities", "logits"]
     scores_are: Text = ""

@@ -22,6 +22,7 @@ from edgepack_assets.model_types import keras_models
 from edgepack_assets.model_types.interface import Conversion, Converted, ModelSource, Payload, SideJob, SideJobs
 from edgepack_assets.model_types.keras_models.keras_config import LEARNED, Described, means_tell
 from edgepack_assets.model_types.keras_models.original import Original, read_keras, read_texts
+from edgepack_assets.model_types.keras_models.saved_model import read_signatures, refuse_call, shape_text
 from edgepack_assets.model_types.keras_models.settings import ConversionSettings
 from edgepack_assets.model_types.records import copy_records
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport, parse_report
@@ -70,7 +71,7 @@ class KerasConversion(Conversion):
         """The .tflite file, with what is known of how an image enters it."""
         original, settings = self.original, _settings(self.entry)
         code = self._code_folder(work)
-        described = self._described(component, jobs, work)
+        described = self._described(component, settings, jobs, work)
         if described is not None:
             self._refuse(described, settings, has_code=code is not None)
         generation = 3 if described is None else described.keras
@@ -126,10 +127,14 @@ class KerasConversion(Conversion):
             shutil.copyfile(file, target)
         return folder
 
-    def _described(self, component: Path, jobs: SideJobs, work: Path) -> Described | None:
+    def _described(self, component: Path, settings: ConversionSettings, jobs: SideJobs, work: Path) -> Described | None:
         if self.original.kind == "keras":
             return read_keras(self.original)
         if self.original.kind == "saved_model":
+            signatures = read_signatures(self.original.path, self.original.name)
+            refuse_call(self.original.name, signatures, settings.signature)
+            [entered] = signatures[settings.signature].inputs.values()
+            _refuse_shape(self.original.name, entered.shape)
             return None
         subject = f"reading {self.original.name}"
         job = side_job(component, work, _READS_HDF5, {"model": self.original.path})
@@ -148,12 +153,7 @@ class KerasConversion(Conversion):
                 f"{name}: it needs classes or functions that are not Keras' own ({_listed(described.custom)}): name "
                 "the Python files that define them under code_paths"
             )
-        if described.shape is not None and None in described.shape[1:]:
-            sizes = "x".join("?" if size is None else str(size) for size in described.shape)
-            raise ModelError(
-                f"{name}: its input is {sizes}: height, width and channels are not all fixed, and a TensorFlow Lite "
-                "file is for one size; save the model with a fixed one, as Input(shape=(224, 224, 3))"
-            )
+        _refuse_shape(name, described.shape)
 
     def _known_pixels(
         self, described: Described | None, job: SideJob, loading: Mapping[str, Any], jobs: SideJobs
@@ -169,6 +169,21 @@ class KerasConversion(Conversion):
             pixel_range = means_tell(parse_report(subject, _Means, returned).means or [])
         given = {} if pixel_range is None else {"range": pixel_range}
         return {"source": f"the model's own {pixels.by}", "input": given, "labels": None, "notes": []}
+
+
+def _refuse_shape(name: str, shape: tuple[int | None, ...] | None) -> None:
+    if shape is None:
+        return  # TensorFlow must tell
+    if len(shape) != 4:
+        raise ModelError(
+            f"{name}: its input is {shape_text(shape)}, not batch, height, width and channels: it takes no images, so "
+            "it is no image classifier"
+        )
+    if None in shape[1:]:
+        raise ModelError(
+            f"{name}: its input is {shape_text(shape)}: height, width and channels are not all fixed, and a "
+            "TensorFlow Lite file is for one size; save the model with a fixed one, as Input(shape=(224, 224, 3))"
+        )
 
 
 def _representative(payload: Payload, most: int, work: Path) -> tuple[Path, int]:

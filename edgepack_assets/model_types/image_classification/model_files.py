@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -53,7 +54,7 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
         _refuse_onnx_settings(file.name, settings)
         onnx = OnnxModel({}, {}, {}, {})
     on_gpu = gpu.configured(settings, file.name)
-    arguments = {**onnx.arguments, **_scores(settings), **on_gpu}
+    arguments = {**onnx.arguments, **_configured_scores(settings), **on_gpu}
     image_set = _image_set(settings)
     needed = ("numpy", "pillow", *image_set.needed) if on_gpu else (distribution, "numpy", "pillow", *image_set.needed)
     saved = SavedEnvironment() if model.is_file() else saved_environment(root, entry, only=_kept(needed))
@@ -79,9 +80,12 @@ def read_model(model: Path, entry: ModelTypeSettings) -> ModelSource:
     )
 
 
-def _scores(settings: ImageClassificationSettings) -> dict[str, str]:
-    scores = settings.output.scores if settings.output is not None else None
-    return {"scores": scores, "scores_are": "configured"} if scores else {}
+def _configured_scores(settings: ImageClassificationSettings) -> dict[str, Any]:
+    output = settings.output
+    if output is None:
+        return {}
+    kind = {"scores": output.scores, "scores_are": "configured"} if output.scores else {}
+    return {**kind, **({"classes": output.classes} if output.classes else {})}
 
 
 def _refuse_onnx_settings(name: str, settings: ImageClassificationSettings) -> None:
@@ -124,7 +128,7 @@ def _to_convert(original: Original, entry: ModelTypeSettings) -> ModelSource:
         constraints=(*saved.constraints, *image_set.bounds),
         saved_versions={name: version for name, version in saved.versions.items() if name != "python"},
         parts=saved.parts,
-        arguments=_scores(settings),
+        arguments=_configured_scores(settings),
         conversion=KerasConversion(original, model_code(original.root, entry), entry),
     )
 

@@ -57,6 +57,8 @@ class ImageClassification(ModelType):
         {"input", "output", "conversion", "payload", "image_format", "runtime", "gpu"}
     )
     metric_names: ClassVar[frozenset[str]] = frozenset(scoring.METRICS)
+    slices: ClassVar[frozenset[str]] = frozenset({"class", "folder"})
+    sliced_metrics: ClassVar[frozenset[str]] = frozenset({scoring.METRICS[0]})
     category_output: ClassVar[str | None] = "prediction"
     envelope_per: ClassVar[str | None] = "image"
     envelope_tasks: ClassVar[str] = "child_image_envelope.py"

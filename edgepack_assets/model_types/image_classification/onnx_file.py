@@ -7,15 +7,14 @@ read, within bounds. onnx itself would build all of it in this process. The numb
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.model_types.model_folder.protobuf import Field, ProtobufReader
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _IR_VERSION, _GRAPH, _OPSET, _TRAINING, _FUNCTION = 1, 7, 8, 20, 25
 _NODE, _INITIALIZER, _SPARSE, _INPUT, _OUTPUT = 1, 5, 15, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _OP_TYPE, _ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
@@ -23,10 +22,7 @@ _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _IS_EXTERNAL = 1
 
-_MOST_FIELDS = 10_000_000
-"""Fields that are looked at: a network of a hundred thousand nodes has about two million."""
 _DEEPEST = 64
-_LONGEST_TEXT = 1_000
 _MOST_TENSORS = 1_000
 """Inputs or outputs of a graph."""
 
@@ -112,28 +108,15 @@ def read_onnx(file: Path) -> OnnxFile:
             return _Reader(data, file.name).model()
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A field of a message: its number, where it begins and ends with its tag, and where its content begins; `value`
-    of a number."""
-
-    number: int
-    start: int
-    body: int
-    stop: int
-    value: int = 0
-
-
-def _weights(item: _Field, tensor: _Field, raw: _Field, name: bytes = b"") -> Weights:
+def _weights(item: Field, tensor: Field, raw: Field, name: bytes = b"") -> Weights:
     return Weights(item.start, item.stop, tensor.body, tensor.stop, raw.start, raw.body, raw.stop, name)
 
 
-class _Reader:
+class _Reader(ProtobufReader):
     """Walks through one file's protobuf."""
 
     def __init__(self, data: Any, name: str) -> None:
-        self._data, self._name = data, name
-        self._left = _MOST_FIELDS
+        super().__init__(data, name, "ONNX model")
         self._found = OnnxFile()
         self._initializers: set[bytes] = set()
         self._computed: dict[bytes, tuple[bytes, bytes]] = {}
@@ -142,36 +125,36 @@ class _Reader:
     def model(self) -> OnnxFile:
         model = self._found
         graphs = []
-        for item in self._fields(0, len(self._data)):
+        for item in self.whole():
             if item.number == _IR_VERSION:
                 model.ir_version = item.value
             elif item.number == _OPSET:
-                opset = {each.number: each for each in self._message(item)}
-                model.opsets[self._text(opset.get(1))] = opset[2].value if 2 in opset else 0
+                opset = {each.number: each for each in self.message(item)}
+                model.opsets[self.text(opset.get(1))] = opset[2].value if 2 in opset else 0
             elif item.number == _GRAPH:
                 graphs.append(item)
             elif item.number == _TRAINING:
-                for each in self._message(item):
+                for each in self.message(item):
                     if each.number in (1, 2):
                         self._graph(each, 1)
             elif item.number == _FUNCTION:
-                for each in self._message(item):
+                for each in self.message(item):
                     if each.number == 7:
                         self._node(each, 1)
         if len(graphs) != 1 or not model.ir_version:
-            raise self._refused(f"it holds {len(graphs)} graphs and IR version {model.ir_version}")
+            raise self.refused(f"it holds {len(graphs)} graphs and IR version {model.ir_version}")
         model.graph = graphs[0].start, graphs[0].body, graphs[0].stop
         self._main_graph(graphs[0])
         return model
 
-    def _main_graph(self, graph: _Field) -> None:
-        inputs: list[_Field] = []
-        outputs: list[_Field] = []
+    def _main_graph(self, graph: Field) -> None:
+        inputs: list[Field] = []
+        outputs: list[Field] = []
         for item in self._graph(graph, 0):
             if item.number in (_INPUT, _OUTPUT):
                 (inputs if item.number == _INPUT else outputs).append(item)
                 if len(inputs) + len(outputs) > _MOST_TENSORS:
-                    raise self._refused(f"its graph has more than {_MOST_TENSORS} inputs and outputs")
+                    raise self.refused(f"its graph has more than {_MOST_TENSORS} inputs and outputs")
         model = self._found
         # Until IR version 4 all initializers were inputs as well.
         model.inputs = [self._argument(item) for item in inputs if bytes(self._name_of(item)) not in self._initializers]
@@ -179,7 +162,7 @@ class _Reader:
         for output in model.outputs:
             operation = self._operation(output.name.encode())
             if operation:
-                model.operations[output.name] = operation.decode("utf-8", "replace")[:_LONGEST_TEXT]
+                model.operations[output.name] = operation.decode("utf-8", "replace")
 
     def _operation(self, name: bytes) -> bytes:
         operation = b""
@@ -189,10 +172,10 @@ class _Reader:
                 break
         return operation
 
-    def _graph(self, graph: _Field, depth: int) -> list[_Field]:
+    def _graph(self, graph: Field, depth: int) -> list[Field]:
         """The fields of a graph that are inputs or outputs; its nodes and tensors are looked at."""
         kept = []
-        for item in self._message(graph):
+        for item in self.message(graph):
             if item.number == _NODE:
                 self._node(item, depth)
             elif item.number == _INITIALIZER:
@@ -205,33 +188,33 @@ class _Reader:
                 kept.append(item)
         return kept
 
-    def _node(self, node: _Field, depth: int) -> None:
+    def _node(self, node: Field, depth: int) -> None:
         if depth > _DEEPEST:
-            raise self._refused(f"its graphs are nested more than {_DEEPEST} deep")
+            raise self.refused(f"its graphs are nested more than {_DEEPEST} deep")
         operation = domain = first = b""
         outputs, values = [], []
-        for item in self._message(node):
+        for item in self.message(node):
             if item.number == _ATTRIBUTE:
                 values.append(self._attribute(item, depth))
             elif depth == 0:
                 if item.number == _NODE_INPUT:
-                    first = first or self._bytes(item)
+                    first = first or self.bytes_of(item)
                 elif item.number == _NODE_OUTPUT:
-                    outputs.append(self._bytes(item))
+                    outputs.append(self.bytes_of(item))
                 elif item.number == _OP_TYPE:
-                    operation = self._bytes(item)
+                    operation = self.bytes_of(item)
                 elif item.number == _NODE_DOMAIN:
-                    domain = self._bytes(item)
+                    domain = self.bytes_of(item)
         known = operation if domain in (b"", b"ai.onnx") else b""
         for output in outputs[:_MOST_TENSORS]:
             self._computed[output] = known, first
         if known == b"Constant" and len(outputs) == len(values) == 1 and values[0] is not None:
             self._found.weights.append(_weights(node, *values[0], outputs[0]))
 
-    def _attribute(self, attribute: _Field, depth: int) -> tuple[_Field, _Field] | None:
+    def _attribute(self, attribute: Field, depth: int) -> tuple[Field, Field] | None:
         """The tensor and its raw data, if the attribute has one; what is in it is looked at."""
         value = None
-        for item in self._message(attribute):
+        for item in self.message(attribute):
             if item.number in _ATTRIBUTE_TENSORS:
                 raw = self._tensor(item, False)
                 value = None if raw is None else (item, raw)
@@ -241,26 +224,26 @@ class _Reader:
                 self._sparse(item)
         return value
 
-    def _sparse(self, sparse: _Field) -> None:
-        for item in self._message(sparse):
+    def _sparse(self, sparse: Field) -> None:
+        for item in self.message(sparse):
             if item.number in (1, 2):
                 self._tensor(item, False)
 
-    def _tensor(self, tensor: _Field, is_initializer: bool) -> _Field | None:
+    def _tensor(self, tensor: Field, is_initializer: bool) -> Field | None:
         """The tensor's raw data, if it has some in the file itself."""
         raw, entries, is_external, kept = None, {}, False, []
-        for item in self._message(tensor):
+        for item in self.message(tensor):
             if item.number not in (_TENSOR_RAW, _TENSOR_LOCATION, _TENSOR_EXTERNAL):
                 kept.append((item.start, item.stop))
             if item.number == _TENSOR_NAME and is_initializer:
-                self._initializers.add(self._bytes(item))
+                self._initializers.add(self.bytes_of(item))
             elif item.number == _TENSOR_RAW:
                 raw = item
             elif item.number == _TENSOR_LOCATION:
                 is_external = item.value == _IS_EXTERNAL
             elif item.number == _TENSOR_EXTERNAL:
-                entry = {each.number: each for each in self._message(item)}
-                entries[self._text(entry.get(1))] = self._text(entry.get(2))
+                entry = {each.number: each for each in self.message(item)}
+                entries[self.text(entry.get(1))] = self.text(entry.get(2))
         if is_external:
             where = (tensor.start, tensor.stop, tuple(kept)) if is_initializer else (0, 0, ())
             self._found.external.append(self._external(entries, *where))
@@ -273,80 +256,27 @@ class _Reader:
         numbers = {key: entries[key] for key in ("offset", "length") if key in entries}
         for key, text in numbers.items():
             if not (text.isascii() and text.isdigit() and len(text) < 19):
-                raise self._refused(f"the {key} of its external data is {text!r:.50}")
+                raise self.refused(f"the {key} of its external data is {text!r:.50}")
         if not entries.get("location"):
-            raise self._refused("a tensor keeps its data in a file without a name")
+            raise self.refused("a tensor keeps its data in a file without a name")
         length = int(numbers["length"]) if "length" in numbers else None
         return ExternalTensor(entries["location"], int(numbers.get("offset", 0)), length, start, stop, kept)
 
-    def _argument(self, item: _Field) -> Argument:
+    def _argument(self, item: Field) -> Argument:
         shape: tuple[int | None, ...] | None = None
         element = 0
-        for kind in self._below(item, 2):  # TypeProto
-            for tensor in self._below(kind, 1):
-                for each in self._message(tensor):
+        for kind in self.below(item, 2):  # TypeProto
+            for tensor in self.below(kind, 1):
+                for each in self.message(tensor):
                     if each.number == 1:
                         element = each.value
                     elif each.number == 2:
-                        shape = tuple(self._size(dimension) for dimension in self._below(each, 1))
+                        shape = tuple(self._size(dimension) for dimension in self.below(each, 1))
         return Argument(self._name_of(item).decode("utf-8", "replace"), shape, element, item.start, item.stop)
 
-    def _size(self, dimension: _Field) -> int | None:
-        sizes = [each.value for each in self._message(dimension) if each.number == 1]
+    def _size(self, dimension: Field) -> int | None:
+        sizes = [each.value for each in self.message(dimension) if each.number == 1]
         return sizes[-1] if sizes and 0 < sizes[-1] < 1 << 63 else None
 
-    def _name_of(self, item: _Field) -> bytes:
-        return next((self._bytes(each) for each in self._below(item, 1)), b"")
-
-    def _below(self, item: _Field, number: int) -> Iterator[_Field]:
-        return (each for each in self._message(item) if each.number == number)
-
-    def _text(self, item: _Field | None) -> str:
-        try:
-            return "" if item is None else self._bytes(item).decode("utf-8")
-        except UnicodeDecodeError:
-            raise self._refused("a text in it is not UTF-8") from None
-
-    def _bytes(self, item: _Field) -> bytes:
-        if item.stop - item.body > _LONGEST_TEXT:
-            raise self._refused(f"a name in it is longer than {_LONGEST_TEXT} bytes")
-        return bytes(self._data[item.body : item.stop])
-
-    def _message(self, item: _Field) -> Iterator[_Field]:
-        return self._fields(item.body, item.stop)
-
-    def _fields(self, position: int, end: int) -> Iterator[_Field]:
-        while position < end:
-            self._left -= 1
-            if self._left < 0:
-                raise self._refused(f"it has more than {_MOST_FIELDS} fields")
-            start = position
-            tag, position = self._varint(position, end)
-            number, wire, value = tag >> 3, tag & 7, 0
-            body = position
-            if wire == _VARINT:
-                value, position = self._varint(position, end)
-            elif wire == _BYTES:
-                length, body = self._varint(position, end)
-                position = body + length
-            elif wire in (_FIXED64, _FIXED32):
-                position += 8 if wire == _FIXED64 else 4
-            else:
-                raise self._refused(f"there is no field at byte {start}")
-            if position > end or not number:
-                raise self._refused(f"the field at byte {start} is longer than what holds it: it may be cut short")
-            yield _Field(number, start, body, position, value)
-
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
-        value = shift = 0
-        while position < end and shift < 70:
-            byte = self._data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, position
-            shift += 7
-        raise self._refused(f"the number before byte {position} has no end: it may be cut short")
-
-    def _refused(self, why: str) -> ModelError:
-        return ModelError(f"{self._name}: is no ONNX model that can be read: {why}; register the exported model again")
+    def _name_of(self, item: Field) -> bytes:
+        return next((self.bytes_of(each) for each in self.below(item, 1)), b"")

@@ -11,6 +11,7 @@ from typing import Any
 from edgepack_assets.errors import ModelError
 from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors
 from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile, read_onnx
+from edgepack_assets.model_types.image_classification.onnx_fixed import refuse_several_files
 from edgepack_assets.model_types.image_classification.onnx_split import split_onnx
 from edgepack_assets.model_types.image_classification.settings import ImageClassificationSettings
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
@@ -51,6 +52,8 @@ def read_onnx_model(file: Path, root: Path, settings: ImageClassificationSetting
     """Find out without loading it. `root` is the folder of the model's files. Raises ModelError."""
     parsed = read_onnx(file)
     external = _external_data(file, root, parsed)
+    if settings.runtime == "gpu":
+        refuse_several_files(file, parsed, external)
     size = _size(file.name, parsed, settings)
     output = _output(file.name, parsed, settings)
     options: dict[str, Any] = {}

@@ -11,12 +11,12 @@ from typing import IO
 
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.model_types.image_classification.onnx_file import OnnxFile, Weights
+from edgepack_assets.model_types.model_folder.protobuf import copy_part, varint, with_length
 
 SMALLEST = 1 << 20
 """Bytes from which on weights are moved."""
 _ALIGNMENT = 4096
 """Of each tensor, as onnx aligns them: the size of a page, so that it can be mapped."""
-_PIECE = 1 << 20
 _INITIALIZER, _GRAPH = b"\x2a", b"\x3a"
 _NAME, _LOCATION_IS_EXTERNAL = b"\x42", b"\x70\x01"
 _FREE_INITIALIZERS = 4
@@ -41,17 +41,17 @@ def split_onnx(source: Path, parsed: OnnxFile, target: Path, data: Path) -> None
         for weights in moved:
             offset = beside.tell() + -beside.tell() % _ALIGNMENT
             beside.write(bytes(offset - beside.tell()))
-            _copy(content, weights.data, weights.raw_stop, beside)
+            copy_part(content, weights.data, weights.raw_stop, beside)
             fields.append(_external(content, weights, data.name, offset))
         saved = sum(weights.stop - weights.start for weights in moved) - sum(map(len, fields))
-        _copy(content, 0, start, model)
-        model.write(_GRAPH + _varint(stop - body - saved))
+        copy_part(content, 0, start, model)
+        model.write(_GRAPH + varint(stop - body - saved))
         position = body
         for weights, field in zip(moved, fields, strict=True):
-            _copy(content, position, weights.start, model)
+            copy_part(content, position, weights.start, model)
             model.write(field)
             position = weights.stop
-        _copy(content, position, source.stat().st_size, model)
+        copy_part(content, position, source.stat().st_size, model)
 
 
 def _external(content: IO[bytes], weights: Weights, name: str, offset: int) -> bytes:
@@ -60,29 +60,12 @@ def _external(content: IO[bytes], weights: Weights, name: str, offset: int) -> b
     entries = {"location": name, "offset": str(offset), "length": str(weights.size)}
     tensor = _read(content, weights.body, weights.raw_start) + _read(content, weights.raw_stop, weights.body_stop)
     if weights.name:
-        tensor += _bytes(_NAME, weights.name)  # of several, the last counts
+        tensor += with_length(_NAME, weights.name)  # of several, the last counts
     for key, value in entries.items():
-        tensor += _bytes(b"\x6a", _bytes(b"\x0a", key.encode()) + _bytes(b"\x12", value.encode()))
-    return _bytes(_INITIALIZER, tensor + _LOCATION_IS_EXTERNAL)
-
-
-def _bytes(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+        tensor += with_length(b"\x6a", with_length(b"\x0a", key.encode()) + with_length(b"\x12", value.encode()))
+    return with_length(_INITIALIZER, tensor + _LOCATION_IS_EXTERNAL)
 
 
 def _read(content: IO[bytes], start: int, stop: int) -> bytes:
     content.seek(start)
     return content.read(stop - start)
-
-
-def _copy(content: IO[bytes], start: int, stop: int, target: IO[bytes]) -> None:
-    for position in range(start, stop, _PIECE):
-        target.write(_read(content, position, min(position + _PIECE, stop)))

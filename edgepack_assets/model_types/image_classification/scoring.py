@@ -13,6 +13,7 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.model_types.image_classification import confusion_matrix
 from edgepack_assets.model_types.interface import Payload, Results, Samples, Score, read_lines
+from edgepack_assets.text_format import counted
 
 METRICS = (
     "accuracy_validation",
@@ -142,7 +143,7 @@ def score(payload: Payload, results: Results, inspection: Mapping[str, Any]) -> 
         tables["Unanswered"] = [{"record": image.record, "file": image.file} for image in unanswered[:_LISTED]]
     return Score(
         metrics={name: float(value) for name, value in zip(METRICS, values, strict=True)},
-        parts=tuple(_rows(payload, scored, classes)),
+        parts=tuple(_rows(payload, scored, inspection["output"])),
         tables=tables,
         pictures={"Confusion matrix": confusion_matrix.draw(truth, predicted, names, NO_ANSWER)},
         samples=_samples(scored.images),
@@ -198,26 +199,45 @@ def _mistakes(scored: Scored) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(payload: Payload, scored: Scored, classes: int) -> list[CheckRow]:
+def _rows(payload: Payload, scored: Scored, output: Mapping[str, Any]) -> list[CheckRow]:
+    classes = int(output["classes"])
     beyond = sorted(f"{name}={label}" for label, name in scored.names.items() if label >= classes)
     whole = f"whole numbers from 0 to {classes - 1}"
     return [
         _none(
-            "every record has a label", scored.unlabelled, f"{payload.count} records with a label", "without a label"
+            "every record has a label",
+            scored.unlabelled,
+            f"{counted(payload.count, 'record')} with a label",
+            "without a label",
         ),
-        _none("every label is a class of the model", beyond, f"labels from 0 to {classes - 1}", "beyond the model"),
-        CheckRow(
-            "the model's classes and the labels go together",
-            classes <= max(_MANY, _MANY_TIMES * (1 + max(scored.names, default=0))),
-            f"{classes} scores, labels up to {max(scored.names, default=0)}",
-            "about as many scores as classes; far more are features (an embedding), or labels of another model",
-            warns=True,
+        _none(
+            "every label is a class of the model",
+            beyond,
+            f"labels from 0 to {classes - 1}, as the model tells {counted(classes, 'class')} apart: register the model "
+            "of these classes, or correct the tags of the raw data",
+            "beyond the model",
         ),
+        _number_of_classes_row(sorted(scored.names), classes, bool(output.get("classes_are_configured"))),
         _none("every answer belongs to a record", scored.strangers, "numbers of payload records", "unknown"),
         _none("no record is answered twice", scored.repeated, "one answer a record at most", "answered again"),
         _none("every prediction is a class", scored.unreadable, whole, "not so"),
         _none("every probability is one", scored.improbable, '{"value": p} with p from 0 to 1', "not so"),
     ]
+
+
+def _number_of_classes_row(labels: Sequence[int], classes: int, is_configured: bool) -> CheckRow:
+    """Labels 0, 1, 2 ... without a gap are those of all classes of a model. Others may be a part of them."""
+    highest = max(labels, default=0)
+    are_all = len(labels) == highest + 1 > 1
+    is_right = is_configured or classes <= (highest + 1 if are_all else max(_MANY, _MANY_TIMES * (highest + 1)))
+    return CheckRow(
+        "the model's classes and the labels go together",
+        is_right,
+        f"{classes} scores, labels " + (f"0 to {highest}" if are_all else f"up to {highest}"),
+        "a score for each label; more are features (an embedding), or classes of another model: register the model of "
+        f"these classes, or, if images of some are not there, set output: {{classes: {classes}}} in edgepack.yaml",
+        warns=not are_all,
+    )
 
 
 def _none(name: str, offenders: list[Any], wanted: str, subject: str) -> CheckRow:

@@ -154,7 +154,7 @@ ImageInput = Annotated[
 
 
 class OutputSettings(Section):
-    """Which output holds the scores, and what kind they are."""
+    """Which output holds the scores, what kind they are, and how many."""
 
     name: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Of an .onnx model with several outputs: the one with a score for each class."
@@ -164,11 +164,16 @@ class OutputSettings(Section):
         description="probabilities: the model ends with a softmax or sigmoid. logits: the component does the softmax. "
         "If not set, the model's last operation says it, else its answers to test images.",
     )
+    classes: Annotated[Count, Field(ge=2, le=1_000_000)] | None = Field(
+        default=None,
+        description="How many classes the model tells apart, where the raw data has images of fewer. If not set, that "
+        "is as many as there are labels.",
+    )
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> OutputSettings:
         if not self.model_fields_set:
-            raise ValueError("is empty; set name, scores, or both")
+            raise ValueError("is empty; set name, scores or classes")
         return self
 
 

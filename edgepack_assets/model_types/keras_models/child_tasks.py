@@ -185,12 +185,7 @@ class Original:
             self._model = self.tf.saved_model.load(str(folder))
         signatures = dict(self._model.signatures)
         if wanted not in signatures:
-            others = ", ".join(sorted(map(str, signatures))[:_LISTED]) or "none"
-            raise UnfitModelError(
-                f"this SavedModel has no signature {wanted!r} (it has: {others}), so nothing says how it is called; "
-                "save it by model.export(folder), or with signatures=, or name one of its signatures under "
-                "conversion.signature"
-            )
+            raise UnfitModelError(f"TensorFlow finds no signature {wanted!r} in it, although its file names one")
         function = self._signature = signatures[wanted]
         given = function.structured_input_signature[1]
         source = _only(list(given), "input")

@@ -16,6 +16,7 @@ from typing import Literal
 from edgepack_assets.errors import ModelError, PackageError
 from edgepack_assets.filesystem.atomic_files import is_leftover
 from edgepack_assets.filesystem.reproducible_zip import opened_zip
+from edgepack_assets.model_types.keras_models import saved_model
 from edgepack_assets.model_types.keras_models.keras_config import Described, describe
 from edgepack_assets.model_types.model_folder.bounded_files import path_inside
 from edgepack_assets.model_types.model_folder.mlflow_files import mlflow_root, read_mlmodel
@@ -23,7 +24,6 @@ from edgepack_assets.registry.base import files_of
 
 Kind = Literal["keras", "hdf5", "saved_model"]
 _SUFFIXES: dict[str, Kind] = {".keras": "keras", ".h5": "hdf5", ".hdf5": "hdf5"}
-_SAVED_MODEL = "saved_model.pb"
 _FLAVORS = ("tensorflow", "keras")
 _LARGEST_TEXT = 16 << 20
 _LISTED = 20
@@ -106,7 +106,7 @@ def _candidates(names: Iterable[str]) -> set[tuple[str, Kind]]:
     candidates: set[tuple[str, Kind]] = set()
     for name in names:
         path = PurePosixPath(name)
-        if path.name == _SAVED_MODEL:
+        if path.name == saved_model.FILE:
             candidates.add((str(path.parent), "saved_model"))
         elif path.suffix.lower() in _SUFFIXES:
             candidates.add((name, _SUFFIXES[path.suffix.lower()]))
@@ -129,8 +129,8 @@ def _refuse_half_saved_model(names: Iterable[str]) -> None:
         if name.endswith("variables/variables.index"):
             folder = name.removesuffix("variables/variables.index")
             raise ModelError(
-                f"the model folder holds {name} but no {folder}{_SAVED_MODEL}, which a SavedModel consists of as well: "
-                "was it copied whole? Register the whole folder that model.export wrote"
+                f"the model folder holds {name} but no {folder}{saved_model.FILE}, which a SavedModel consists of as "
+                "well: was it copied whole? Register the whole folder that model.export wrote"
             )
 
 

@@ -28,6 +28,11 @@ from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport, pars
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}
 _NO_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<name>[^']+)' on <module '(?P<module>[^']+)'")
+_DAMAGED = re.compile(
+    r"(EOFError|UnpicklingError|BadGzipFile|LZMAError|error: Error -\d|OSError: (Invalid data stream|CRC check failed))"
+    r"|RuntimeError: LZ4F"
+)
+"""How pickle and what unpacks it for joblib (zlib, gzip, bz2, lzma, lz4) say that bytes are missing or not theirs."""
 _SETTING = "of its model type in edgepack.yaml"
 
 
@@ -117,6 +122,11 @@ def _of_failure(failure: ChildFailure, subject: str, loading: Loading, origin: O
         )
     elif missing := _NO_ATTRIBUTE.search(failure.message):
         text = _missing_name(missing["name"], missing["module"], failure.message, loading, origin)
+    elif _DAMAGED.match(raised):
+        text = (
+            f"the model's file cannot be read ({raised}): it is damaged or cut short. Save the model again, or copy it "
+            "again, and register that as the next version"
+        )
     else:
         saved = _saved_otherwise(loading, origin)
         hint = f" (saved and loaded with other versions: {saved}; pin them under `requirements` {_SETTING})"

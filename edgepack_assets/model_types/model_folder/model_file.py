@@ -19,6 +19,7 @@ from edgepack_assets.model_types.model_folder.saved_environment import (
     saved_environment,
 )
 from edgepack_assets.registry.base import files_of
+from edgepack_assets.text_format import counted
 
 __all__ = [
     "SavedEnvironment",
@@ -63,7 +64,9 @@ def _find_model_file(model: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path
     models = _models_in(root, suffixes)
     if len(models) > 1:
         names = ", ".join(sorted(path.relative_to(model).as_posix() for path in models[:20]))
-        raise ModelError(f"the model folder holds {len(models)} model files ({names}); register a folder with one")
+        raise ModelError(
+            f"the model folder holds {counted(len(models), 'model file')} ({names}); register a folder with one"
+        )
     named = _named_by_mlflow(root)
     if named is not None and not named.exists():
         raise ModelError(f"MLmodel names {named.relative_to(root).as_posix()}, but the folder does not hold it")

@@ -30,6 +30,7 @@ from edgepack_assets.model_types.model_folder.requirement_lines import (
     read_lines,
     read_requirements,
 )
+from edgepack_assets.text_format import counted
 
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _INDEXES = "runtime.index_url and runtime.extra_index_urls of edgepack.yaml name the package indexes"
@@ -238,7 +239,7 @@ def _settle(
 
 def _refusal(lines: list[SavedLine]) -> ModelError:
     shown = "\n".join(f"{line.origin}: {_shown(line.text)} {line.problem}" for line in lines[:20])
-    more = f"\nand {len(lines) - 20} more lines" if len(lines) > 20 else ""
+    more = f"\nand {counted(len(lines) - 20, 'more line')}" if len(lines) > 20 else ""
     # By name where there is one: that also holds for the next version that is saved.
     keys = {line.name or _normal(line.text): None for line in lines[:_MOST_KEYS]}
     return ModelError(

@@ -28,7 +28,8 @@ def learn(identifier: Any, rows: np.ndarray, channels: Sequence[str]) -> dict[st
     starts = range(0, len(rows) - size + 1, step)
     found = np.array([features.window_features(rows[start : start + size]) for start in starts])
     names = list(channels)
-    learned = envelope.learn(found, features.names(names), features.floors(rows), -(-size // step) - 1)
+    apart, alone = -(-size // step) - 1, features.alone(len(names))
+    learned = envelope.learn(found, features.names(names), features.floors(rows), apart, alone)
     quantiles = np.nan_to_num(np.nanquantile(rows, [0, 0.01, 0.5, 0.99, 1], axis=0)).T
     room = _OUTSIDE * (quantiles[:, 4] - quantiles[:, 0]) + 1e-9
     return {
@@ -97,6 +98,7 @@ def _is_outside(answer: dict[str, Any]) -> bool:
 def _faults(rows: np.ndarray, channels: Sequence[str]) -> list[tuple[str, str, Any]]:
     """Name, kind, and what is done to a stretch of records."""
     spread = np.nan_to_num(np.nanstd(rows, axis=0))
+    most = np.nan_to_num(np.nanquantile(rows[:, 0], 0.8))
 
     def swapped(part: np.ndarray, _: Any) -> np.ndarray:
         part[:, :2] = part[:, 1::-1]
@@ -125,6 +127,17 @@ def _faults(rows: np.ndarray, channels: Sequence[str]) -> list[tuple[str, str, A
         part += random.normal(size=part.shape) * spread / 2
         return part
 
+    def drifting(part: np.ndarray, _: Any) -> np.ndarray:
+        part[:, 0] += spread[0] * np.linspace(0, 1, len(part))
+        return part
+
+    def clipped(part: np.ndarray, _: Any) -> np.ndarray:
+        part[:, 0] = np.minimum(part[:, 0], most)
+        return part
+
+    def doubled(part: np.ndarray, _: Any) -> np.ndarray:
+        return part[np.arange(len(part)) // 2 * 2]
+
     def shifted(part: np.ndarray, _: Any) -> np.ndarray:
         return np.concatenate([part[1:], part[-1:]])
 
@@ -142,9 +155,12 @@ def _faults(rows: np.ndarray, channels: Sequence[str]) -> list[tuple[str, str, A
         *two,
         (f"{channels[0]} times 1.25", "fault", gained),
         (f"{channels[0]} plus its standard deviation", "fault", offset),
+        (f"{channels[0]} drifts by its standard deviation", "fault", drifting),
+        (f"{channels[0]} clipped at its 80 % quantile", "fault", clipped),
         (f"{channels[0]} stuck at one value", "fault", stuck),
         (f"a fifth of {channels[0]} missing at a stretch", "fault", gap),
         ("noise of half the standard deviation", "fault", noisy),
+        ("every second record as the one before", "fault", doubled),
         ("one record later", "small", shifted),
         ("noise of 0.1 %", "small", a_little_noisy),
         ("1 % of the values missing", "small", holed),

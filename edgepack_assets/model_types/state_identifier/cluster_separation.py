@@ -26,6 +26,20 @@ _MOST_SUMS = 1 << 25
 measured twice, and only the sums of one block's windows are kept."""
 
 
+_FEW = 2048
+"""Windows up to which importing scipy would take longer than all distances without it."""
+
+
+def _distances(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances, some x others, as scipy's cdist gives them."""
+    import numpy as np
+
+    squares = np.zeros((len(some), len(others)))
+    for one, other in zip(some.T, others.T, strict=True):
+        squares += (one[:, None] - other[None, :]) ** 2
+    return np.sqrt(squares)
+
+
 @dataclass(frozen=True)
 class Separation:
     """Mean silhouette coefficient (Rousseeuw 1987) and Dunn index (1974), Euclidean; NaN where not defined.
@@ -98,6 +112,11 @@ class _Windows:
         self.sizes = np.bincount(clusters)
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         self.symmetric = len(points) * len(self.sizes) <= _MOST_SUMS
+        self._distances = _distances
+        if len(points) > _FEW:
+            from scipy.spatial.distance import cdist  # type: ignore[import-untyped]  # scipy has no types
+
+            self._distances = cdist
 
     def measured(self) -> Iterator[_Block]:
         """Every block, rows after rows, always in the same order: sums of floats depend on it."""
@@ -132,9 +151,8 @@ class _Windows:
 
     def _measure(self, rows: slice, columns: slice) -> _Block:
         import numpy as np
-        from scipy.spatial.distance import cdist  # type: ignore[import-untyped]  # scipy has no types
 
-        distances = cdist(self.points[rows], self.points[columns])
+        distances = self._distances(self.points[rows], self.points[columns])
         row_clusters, row_cuts = self._clusters_in(rows)
         column_clusters, column_cuts = self._clusters_in(columns)
         if len(row_cuts) == len(column_cuts) == 1:

@@ -14,6 +14,7 @@ from edgepack_assets.model_types.state_identifier.figures import (
     state_bands,
     state_name,
 )
+from edgepack_assets.text_format import counted
 
 _LONGEST_TITLE = 90
 _DIFFERS = "#c8102e"
@@ -44,7 +45,10 @@ def states_of_both(payload: Payload, before: Answered, now: Answered, channels: 
     strip.set_xlabel("minutes")
     add_legend(
         figure,
-        {state: f"{state_name(state, known)}: {old}, then {new} windows" for state, (old, new) in windows.items()},
+        {
+            state: f"{state_name(state, known)}: {old}, then {counted(new, 'window')}"
+            for state, (old, new) in windows.items()
+        },
     )
     return png(figure)
 

@@ -12,6 +12,7 @@ from edgepack_assets.model_types.interface import Payload, Prepped, Results, rea
 from edgepack_assets.model_types.state_identifier.scoring import FIXED_COLUMNS, class_names
 from edgepack_assets.model_types.state_identifier.settings import PHASES
 from edgepack_assets.model_types.state_identifier.state_names import names_of
+from edgepack_assets.text_format import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ def features(prepped: Prepped) -> bytes:
     axes.set_xlabel("window")
     hidden = len(names) - len(values)
     axes.set_title(
-        f"Prepped data: {len(names)} features of {values.shape[1]} windows"
+        f"Prepped data: {counted(len(names), 'feature')} of {values.shape[1]} windows"
         + (f" (the first {_MOST_FEATURES} shown)" if hidden > 0 else ""),
         fontsize=10,
     )
@@ -78,7 +79,7 @@ def states(
         if len(shown) < len(channels):
             axes.set_ylabel(f"the first {len(shown)} of {len(channels)} channels")
     axes.set_title("Answered states over time", fontsize=10)
-    add_legend(figure, {state: f"{state_name(state, inspection)}: {n} windows" for state, n in seen.items()})
+    add_legend(figure, {state: f"{state_name(state, inspection)}: {counted(n, 'window')}" for state, n in seen.items()})
     return png(figure)
 
 

@@ -20,6 +20,7 @@ from edgepack_assets.model_types.state_identifier.settings import (
 from edgepack_assets.model_types.state_identifier.state_names import MOST_NAMES, StateName
 from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.untrusted_values import Text, UntrustedReport
+from edgepack_assets.text_format import counted
 
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Rows = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -110,7 +111,7 @@ class Inspection(UntrustedReport):
     def _names_are_columns(self) -> Inspection:
         names = set(self.feature_names)
         if len(names) != self.features or len(self.feature_names) != self.features or names & set(FIXED_COLUMNS):
-            raise ValueError(f"the names of {self.features} features are not as many different ones")
+            raise ValueError(f"the names of {counted(self.features, 'feature')} are not as many different ones")
         return self
 
     @model_validator(mode="after")

@@ -72,8 +72,11 @@ def agreement(
         unknown = sorted(set(known) - set(meaning.values()))
         shown = ", ".join(unknown[:_MOST_NAMED]) + (", ..." if len(unknown) > _MOST_NAMED else "")
         rows.append(
-            CheckRow("labels that the classifier knows", not unknown, f"not {shown}" if unknown else "all", "all",
-                     warns=True)
+            CheckRow(
+                "labels that the classifier knows", not unknown, f"not {shown}" if unknown else "all",
+                f"all; it knows {', '.join(sorted(set(meaning.values()))[:_MOST_NAMED])}: register the classifier of "
+                "these labels, correct them in the recording, or leave those rows without one",
+            )
         )  # fmt: skip
     right = np.array([meaning.get(state) == label for state, label in zip(answered.tolist(), known, strict=True)])
     names = np.array(known)

@@ -36,7 +36,14 @@ from edgepack_assets.model_types.model_folder.model_file import (
 )
 from edgepack_assets.model_types.model_folder.saved_versions import is_lz4, versions_in_file
 from edgepack_assets.model_types.renumbering import shipped
-from edgepack_assets.model_types.state_identifier import comparison_figure, figures, payload, scoring, state_names
+from edgepack_assets.model_types.state_identifier import (
+    comparison_figure,
+    figures,
+    payload,
+    scoring,
+    state_names,
+    state_tags,
+)
 from edgepack_assets.model_types.state_identifier.inspection import (
     Inspection,
     channels_of,
@@ -68,11 +75,17 @@ class StateIdentifier(ModelType):
     optional_metrics = scoring.OPTIONAL
     metric_settings = dict.fromkeys(scoring.LABELLED, "label_column")
     lower_is_better = frozenset({"inertia", "bic"})
+    no_intervals: ClassVar[Mapping[str, str]] = {
+        "inertia": "it is of the data that the model was trained on, and the same on every recording",
+        "dunn_index": "it is a ratio of two extremes, of which resampling says nothing",
+    }
+    slices = frozenset({"hour", "label"})
+    sliced_metrics = frozenset({"silhouette", "mean_log_likelihood", "accuracy"})
     category_output = "prediction"
     envelope_per = "window"
     inspection = Inspection
     preparation = WindowFeatures()
-    host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet", "scipy.spatial.distance")
+    host_imports: ClassVar[tuple[str, ...]] = ("pyarrow.parquet",)
     child_imports: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "numpy": ("numpy",),
         "joblib": ("joblib",),
@@ -122,7 +135,6 @@ class StateIdentifier(ModelType):
                 "format": kind,
                 **_signature(root, in_folder),
                 **_columns(entry.settings.columns),
-                **state_names.as_json(entry.settings.state_names),
                 **_recorded(entry.settings),
             },
             requirements=merge_requirements(saved.requirements, entry, needed),
@@ -131,6 +143,13 @@ class StateIdentifier(ModelType):
             saved_versions={**saved.versions, **versions_in_file(file)},
             parts=saved.parts,
         )
+
+    def tag_settings(
+        self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any]
+    ) -> tuple[Mapping[str, Any], list[CheckRow]]:
+        """Names of states, of the configuration too."""
+        names, rows = state_tags.merged(entry.settings.state_names, tags, numbers)
+        return state_names.as_json(names), rows
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """The channels as inputs, the state and what the model tells with it, three metrics of the window, the
@@ -183,8 +202,9 @@ class StateIdentifier(ModelType):
         return scoring.states_of(inspection)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> Mapping[str, str]:
-        """State of a classifier -> its class."""
-        return {str(state): name for state, name in (scoring.class_names(inspection) or {}).items()}
+        """State of a classifier -> its class; of others -> its name, of those that have one."""
+        names = scoring.class_names(inspection) or state_names.names_of(inspection)
+        return {str(state): name for state, name in names.items()}
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """Whether the model is as configured, has the metrics that the gates name, and the states that have names."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.filesystem.parquet import read_columns
 from edgepack_assets.model_types.interface import Payload, Prepped, Results, Samples, Score
+from edgepack_assets.model_types.samples import Scaled
 from edgepack_assets.model_types.state_identifier.cluster_separation import separation
 from edgepack_assets.model_types.state_identifier.label_agreement import agreement, window_labels
 from edgepack_assets.model_types.state_identifier.settings import PERIOD_MS, StateIdentifierSettings
@@ -96,6 +97,8 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
     separated = separation(features[joined] if joined else features[:0], states)
     metrics = {"silhouette": separated.silhouette, "dunn_index": separated.dunn_index}
     values: dict[str, Any] = {} if separated.silhouettes is None else {"silhouette": separated.silhouettes}
+    scaled: dict[str, Scaled] = {}
+    truth: list[int] = []
     slices = {"hour": _hours(records[joined], inspection.get("period_ms") or PERIOD_MS)}
     if "inertia" in _of_model(inspection):
         inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
@@ -105,6 +108,9 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
         metrics |= _fit(columns[LIKELIHOOD][due], inspection["mixture"].get("free_parameters"))
         if np.isfinite(columns[LIKELIHOOD][joined]).all():
             values["mean_log_likelihood"] = columns[LIKELIHOOD][joined]
+            if "bic" in metrics and len(joined) == due.sum():
+                added = metrics["bic"] + 2 * len(joined) * metrics["mean_log_likelihood"]
+                scaled["bic"] = ("mean_log_likelihood", -2.0 * len(joined), added)
     tables = {"States": _states(states, inspection)}
     if payload.has_labels():
         labels = window_labels(payload, records[joined], inspection["window_size"])
@@ -114,9 +120,15 @@ def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], pay
         tables["Labels"] = agreed.table
         if len(agreed.right) == len(joined):  # else the labelled windows are others than those of the silhouette
             values["accuracy"], slices["label"] = agreed.right, [str(label) for label in labels]
+            places = {label: place for place, label in enumerate(sorted(set(slices["label"])))}
+            truth = [places[label] for label in slices["label"]]
     samples = Samples(
         records=[int(records[i]) for i in joined],
         values=values,
+        truth=truth,
+        predicted=states.tolist() if truth else (),
+        macro={"adjusted_rand_index": "adjusted_rand"} if truth else {},
+        scaled=scaled,
         follow_each_other=True,
         overlap=-(-inspection.get("window_size", 1) // inspection.get("window_step", 1)),
         slices=slices,

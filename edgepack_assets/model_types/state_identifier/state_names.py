@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.section import Count
 from edgepack_assets.sandbox.child_output import printable
+from edgepack_assets.text_format import counted
 
 KEY = "state_names"
 """In model.json and in an inspection: number of the state, as text, -> its name."""
@@ -63,7 +64,7 @@ def names_rows(inspection: Mapping[str, Any], states: Sequence[int]) -> list[Che
     return [
         CheckRow(
             "names of states", not strange,
-            f"no such state: {found}" if strange else f"{len(names)} of {len(states)} states have one",
+            f"no such state: {found}" if strange else f"{len(names)} of {counted(len(states), 'state')} have one",
             f"names of states among {', '.join(map(str, sorted(states)[:20]))}",
         )
     ]  # fmt: skip

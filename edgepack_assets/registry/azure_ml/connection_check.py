@@ -14,6 +14,7 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.azure_ml.client import Assets
 from edgepack_assets.registry.azure_ml.datastores import UPLOAD_DATASTORE, Places
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.text_format import counted
 
 _LONGEST_STEP = 30.0
 """Seconds for one call: whoever looks whether the connection holds waits for no outage to end."""
@@ -73,7 +74,7 @@ def _place(assets: Assets) -> str:
 
 
 def _lists(assets: Assets) -> str:
-    return f"{len(assets.names(Kind.MODEL))} models, {len(assets.names(Kind.DATA))} data assets"
+    return f"{counted(len(assets.names(Kind.MODEL)), 'model')}, {counted(len(assets.names(Kind.DATA)), 'data asset')}"
 
 
 def _registry_place(assets: Assets) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.defs.assets.declare import MODELS, asset_options, raise_if_failed
+from edgepack_assets.defs.assets.declare import asset_options, raise_if_failed
+from edgepack_assets.defs.model_partitions import MODELS, run_of
 
 OPTIONS = asset_options("pass_gates", "Every gate holds.", "metrics", kinds={"python"}, code_version="1")
 KEYS = ["press:1", "press:2"]
@@ -69,3 +71,29 @@ def test_a_check_has_the_partition_of_its_run(instance: dg.DagsterInstance) -> N
     run(instance, "press:2", holds=True)
     (event,) = run(instance, "press:1", holds=False).get_asset_check_evaluations()
     assert (event.partition, event.passed, event.blocking) == ("press:1", False, True)
+
+
+def test_the_partition_of_a_run_is_not_looked_up_and_an_unknown_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+    exists = dg.DagsterInstance.has_dynamic_partition
+
+    def counted(self: dg.DagsterInstance, partitions_def_name: str, partition_key: str) -> bool:
+        looked_up.append(partition_key)
+        return exists(self, partitions_def_name, partition_key)
+
+    monkeypatch.setattr(dg.DagsterInstance, "has_dynamic_partition", counted)
+    with dg.DagsterInstance.ephemeral() as instance, partition_loading_context(dynamic_partitions_store=instance):
+        instance.add_dynamic_partitions("models", ["once:1", "once:2"])
+        once = dg.PartitionKeyRange("once:1", "once:1")
+        with run_of("once:1"):
+            assert MODELS.get_partition_keys_in_range(once) == ["once:1"]
+            assert looked_up == []
+        assert MODELS.get_partition_keys_in_range(once) == ["once:1"]
+        assert looked_up == ["once:1", "once:1"]  # start and end of the range
+        both = MODELS.get_partition_keys_in_range(dg.PartitionKeyRange("once:1", "once:2"))
+        assert list(both) == ["once:1", "once:2"]
+        for _ in range(2):
+            with pytest.raises(dg.DagsterInvalidInvocationError, match="once:3"):
+                MODELS.get_partition_keys_in_range(dg.PartitionKeyRange("once:3", "once:3"))

@@ -46,7 +46,7 @@ def sent(count: int) -> dict[str, bytes]:
     """The files of messages, each with an event that holds its number."""
     return {
         f"/nowhere/remote_runs/job/messages/{number:06}": json.dumps(
-            {"kind": mail.EVENTS, "events": [str(number)], "job": "job", "number": number}
+            {"kind": mail.EVENTS, "events": [str(number)], "job": "job", "number": number, "sent": 1.5}
         ).encode()
         for number in range(1, count + 1)
     }
@@ -92,6 +92,9 @@ def test_a_message_that_stays_away_is_an_error_that_names_it() -> None:
         (b'["kind"]', "says that it is another one"),
         (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b'"number": 1', b'"number": 2'), "another one"),
         (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b'"job": "job"', b'"job": "JOB"'), "another one"),
+        (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b"1.5", b'"now"'), "no message of a job"),
+        (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b'"events",', b'"news",'), "no message of a job"),
+        (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b'["1"]', b'[["1"]]'), "no message of a job"),
     ],
 )
 def test_a_message_that_is_none_is_refused(content: bytes, reason: str) -> None:

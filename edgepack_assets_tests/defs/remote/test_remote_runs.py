@@ -31,6 +31,7 @@ from edgepack_assets.defs.package_runs import PackageRequest, run_requests
 from edgepack_assets.defs.remote import remote_run
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import Remote
+from edgepack_assets.defs.remote.worker import JOB_TAG
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
@@ -174,7 +175,7 @@ def test_what_is_secret_stays_in_the_store_and_what_is_the_nodes_out_of_the_run(
     assert running.endswith(f"at home in {job / 'home'}")
     assert run.run_id in job.name
     assert f"https://ml.azure.com/runs/{job.name}" in str(place.events(run, dg.DagsterEventType.ENGINE_EVENT))
-    [ended] = [run.tags[name] for name in run.tags if name == remote_run.JOB_TAG]
+    [ended] = [run.tags[name] for name in run.tags if name == JOB_TAG]
     assert ended == job.name
 
 
@@ -260,6 +261,7 @@ def test_an_orchestrator_that_is_started_again_goes_on_with_the_job(place: Place
     store_of(place).put_named("go", "press", [1])
     while place.jobs.is_alive(job):  # the job ends while nobody looks
         time.sleep(0.1)
+    taken_over = time.time()
     for _ in execute_run_iterator(InMemoryJob(place.job()), run, place.instance, resume_from_failure=True):
         pass
     ended = place.instance.get_run_by_id(run.run_id)
@@ -269,6 +271,8 @@ def test_an_orchestrator_that_is_started_again_goes_on_with_the_job(place: Place
     for kind in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS):
         steps = [event.step_key for event in place.events(ended, kind)]
         assert len(steps) == len(set(steps)) == 6
+    told = [entry for entry in place.instance.all_logs(run.run_id) if entry.step_key]
+    assert max(entry.timestamp for entry in told) < taken_over, "when it happened, not when it was read"
     assert len(place.instance.fetch_materializations(dg.AssetKey("payload_data"), limit=10).records) == 1
     assert place.left_messages() == []
 
@@ -277,13 +281,15 @@ def test_the_job_of_a_run_that_was_lost_is_cancelled_before_a_new_one(place: Pla
     lost = _killed_in_the_middle(place)
     [job] = place.jobs.jobs
     assert place.jobs.is_alive(job)
-    place.instance.report_run_failed(lost)  # by Dagster's run monitoring
     store = store_of(place)
     released = when(lambda: not place.jobs.is_alive(job), lambda: store.put_named("go", "press", [1]))
     run = place.run(cheap.SLOW)
     released.join()
     assert run.status is SUCCESS
     assert f"Cancelled the job {job}" in place.notes(run)
+    told = place.instance.get_run_by_id(lost.run_id)
+    assert told is not None
+    assert told.status is FAILED, "no run monitoring was there to say so"
     assert len(place.jobs.jobs) == 2
     assert all(job in path.parts for path in place.left_messages())
 

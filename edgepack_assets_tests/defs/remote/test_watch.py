@@ -8,7 +8,7 @@ import pytest
 
 from edgepack_assets.compute.base import JobPhase, JobStatus
 from edgepack_assets.defs.remote.watch import JobWatch, Timing
-from edgepack_assets.errors import RemoteJobError, TransientError
+from edgepack_assets.errors import EdgepackError, RemoteJobError, TransientError
 
 TIMING = Timing(status=10, silence=100, outage=50, late=20, not_responding=30, overdue=5)
 QUEUED = JobStatus(JobPhase.WAITING, "Queued")
@@ -80,7 +80,7 @@ def test_a_node_may_be_out_of_touch_for_a_while() -> None:
     assert "does not respond" in str(job.after(20))
 
 
-@pytest.mark.parametrize("answer", [TransientError("busy"), None])
+@pytest.mark.parametrize("answer", [TransientError("busy"), EdgepackError("the role is missing"), None])
 def test_an_outage_of_the_service_is_waited_for(answer: Exception | None) -> None:
     job = Simulated(RUNNING)
     job.after(10)
@@ -107,3 +107,45 @@ def test_messages_may_come_after_the_end() -> None:
     assert not job.watch.wait_is_over
     job.after(21)
     assert job.watch.wait_is_over
+
+
+def test_a_job_that_sends_runs_though_it_is_said_to_wait() -> None:
+    job = Simulated()
+    job.after(50)
+    job.watch.heard()
+    assert job.after(90) is None
+    assert "has sent nothing for 100 s" in str(job.after(20))
+
+
+def test_a_job_that_is_said_to_be_over_is_heard_as_long_as_it_sends_and_its_time_lasts() -> None:
+    job = Simulated(RUNNING)
+    job.after(10)
+    job.after(10, JobStatus(JobPhase.SUCCEEDED, "Completed"))
+    for _ in range(20):
+        assert job.after(10) is None
+        job.watch.heard()
+        assert not job.watch.wait_is_over
+    assert "ran longer than 200 s" in str(job.after(10))
+
+
+def test_a_job_that_sends_needs_no_status() -> None:
+    job = Simulated(RUNNING)
+    job.after(10)
+    job.answer = None
+    for _ in range(10):
+        assert job.after(20) is None
+        job.watch.heard()
+    with pytest.raises(RemoteJobError, match="knows no such job"):
+        job.after(60)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(150, False), (210, True)])
+def test_a_job_that_the_service_ends_at_its_time_limit_ran_out_of_time(seconds: int, expected: bool) -> None:
+    job = Simulated()
+    job.after(50)
+    job.after(10, RUNNING)
+    for _ in range(seconds // 10):
+        job.watch.heard()
+        job.after(10)
+    job.after(10, JobStatus(JobPhase.CANCELLED, "Canceled"))
+    assert job.watch.ran_out is expected

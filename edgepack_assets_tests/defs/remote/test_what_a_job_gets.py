@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 import edgepack_assets
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.checks import CheckRow
+from edgepack_assets.compute.azure_ml.environment import installed_versions
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.remote import inside
@@ -33,6 +35,7 @@ from edgepack_assets.defs.remote.request import (
 )
 from edgepack_assets.errors import ConfigError, IsolationError, RemoteJobError
 from edgepack_assets.sandbox.self_test import Tried
+from edgepack_assets_tests.model_types.fakes import install
 
 
 def settings_of(folder: Path, **more: Any) -> Settings:
@@ -187,3 +190,42 @@ def test_a_node_that_does_not_isolate_is_refused_with_what_to_change(
         inside._check_isolation(settings)
     trusting = settings.model_copy(update={"runtime": settings.runtime.model_copy(update={"isolation": "best_effort"})})
     inside._check_isolation(trusting)
+
+
+def test_a_plug_in_goes_along_with_all_its_modules_and_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    install(site, "pump-types", "pump", "pump_type")
+    (site / "pump_tables.py").write_text("SIZES = [1]")
+    info = site / "pump_types-1.2.dist-info"
+    (info / "top_level.txt").write_text("pump_type\npump_tables\n")
+    with (info / "METADATA").open("a") as metadata_file:
+        metadata_file.write("Requires-Dist: hypothesis>1\nRequires-Dist: dagster\n")
+    monkeypatch.syspath_prepend(str(site))
+    entry = {"implementation": "pump", "model_name": "pump_model", "package_name": "Pump", "raw_data": {"name": "raw"}}
+    monkeypatch.setenv("WHO", "user")
+    monkeypatch.setenv("SECRET", "canary-index")
+    settings = settings_of(tmp_path / "here", model_types={"pump": entry})
+    (tmp_path / "code").mkdir()
+    write_code_folder(tmp_path / "code", settings, "pump")
+    with zipfile.ZipFile(tmp_path / "code/pump_types-1.2-py3-none-any.whl") as archive:
+        names = archive.namelist()
+    assert {"pump_tables.py", "pump_type/__init__.py", "pump_type/component/entrypoint.py"} < set(names)
+    # With a compiled file it cannot, but an environment of the user's own may have it.
+    (site / "pump_type/fast.so").write_bytes(b"")
+    for given, is_refused in (({}, True), ({"environment_image": "plant/pump:1"}, False)):
+        changed = settings_of(tmp_path / "here", model_types={"pump": entry}, compute=given)
+        folder = tmp_path / f"code-{is_refused}"
+        folder.mkdir()
+        with pytest.raises(ConfigError, match=r"fast\.so is compiled") if is_refused else contextlib.nullcontext():
+            write_code_folder(folder, changed, "pump")
+        assert not list(folder.glob("pump*"))
+    assert settings.plug_ins_of("pump") == ("pump-types",)
+    [added] = set(installed_versions("pump-types")) - set(installed_versions()) - _needs_of("hypothesis")
+    assert added.startswith("hypothesis==")
+
+
+def _needs_of(distribution: str) -> set[str]:
+    return set(installed_versions(distribution)) - set(installed_versions())

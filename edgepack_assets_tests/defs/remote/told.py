@@ -120,6 +120,6 @@ def _is_of_the_place(value: Any) -> bool:
     message = str(value.get("message", ""))
     return (
         value.get("__typename") in _OF_THE_PLACE
-        or str(value.get("key", "")) == "edgepack/job"
+        or str(value.get("key", "")) in ("edgepack/job", "edgepack/worker")
         or message.startswith(("running ", "DAGSTER_HOME is not set", "Dagster keeps its runs in"))
     )

@@ -223,7 +223,7 @@ def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> Non
     assert result.exit_code == 0, result.output
     assert plant.tick() == ["saw:1"]  # under the same run key, so that Dagster starts it only if its run is gone
     assert plant.tick() == []
-    assert shown("--start-anew", "nothing").exit_code == 1
+    assert shown("--start-anew", "nothing").exit_code == 2
     plant.configure(own_up_to=3)
     assert "dagster sensor cursor saw_models --delete" in shown("--start-anew", "saw").output
 

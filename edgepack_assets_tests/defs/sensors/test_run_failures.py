@@ -252,7 +252,7 @@ def test_a_webhook_that_is_down_for_long_makes_a_failed_tick_and_loses_nothing(
     assert [told["run_id"] for told in hook.told] == [first]
     plant.run(2)
     monkeypatch.setattr(run_failures, "KEPT", -1)
-    assert "1 failed runs could not be sent" in plant.tick()
+    assert "1 failed run not sent" in plant.tick()
     monkeypatch.undo()
     assert plant.tick() == "no run has failed since the last tick"
     assert len(hook.told) == 1

@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -32,6 +34,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.ui.guard import RequestGuard
+from edgepack_assets.defs.ui.reports import PrefixedLinks
 from edgepack_assets.defs.ui.webserver import (
     ALLOWED_HOSTS_VARIABLE,
     GuardedWebserver,
@@ -90,17 +93,23 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
         patch.setenv(ALLOWED_HOSTS_VARIABLE, PLANT_HOST)
-        with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
-            app = GuardedWebserver(context).create_asgi_app()
-            running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-            thread = threading.Thread(target=running.run, daemon=True)
-            thread.start()
-            while not running.started:
-                assert thread.is_alive()
-                time.sleep(0.02)
-            yield Server(instance, running.servers[0].sockets[0].getsockname()[1])
-            running.should_exit = True
-            thread.join(30)
+        with serving(instance) as served:
+            yield served
+
+
+@contextmanager
+def serving(instance: dg.DagsterInstance, prefix: str = "") -> Iterator[Server]:
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
+        app = GuardedWebserver(context, prefix).create_asgi_app()
+        running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+        thread = threading.Thread(target=running.run, daemon=True)
+        thread.start()
+        while not running.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield Server(instance, running.servers[0].sockets[0].getsockname()[1])
+        running.should_exit = True
+        thread.join(30)
 
 
 # What works ----------------------------------------------------------------------------------------------
@@ -143,6 +152,40 @@ def test_the_report_of_a_package_is_served_as_a_page_that_cannot_act(
     # a path, which is no partition: Dagster's own page
     assert "model_types" not in server.send("GET", "/edgepack/report/..%2f..%2fedgepack.yaml")[1]
     assert server.send("GET", "/edgepack/report/press:1", {"Host": "evil.example"})[0] >= 400
+    with serving(server.instance, "/plant") as prefixed:
+        for path in ("/plant/edgepack/report/press:1", "/edgepack/report/press:1"):
+            assert prefixed.send("GET", path) == (200, "<!doctype html>the report")
+        assert prefixed.send("GET", "/plant/edgepack/report/press:1", {"Host": "evil.example"})[0] >= 400
+
+
+def test_the_link_to_a_report_has_the_prefix_of_the_web_server(server: Server) -> None:
+    link = dg.MetadataValue.url("/edgepack/report/press:1")
+    server.instance.report_runless_asset_event(dg.AssetMaterialization("linked", metadata={"report": link}))
+    query = """{assetOrError(assetKey: {path: ["linked"]}) {... on Asset {assetMaterializations {
+        metadataEntries {... on UrlMetadataEntry {url}}}}}}"""
+    with serving(server.instance, "/plant") as prefixed:
+        for each, prefix in ((server, ""), (prefixed, "/plant")):
+            status, text = each.send("POST", f"{prefix}/graphql", JSON, json.dumps({"query": query}))
+            [made] = json.loads(text)["data"]["assetOrError"]["assetMaterializations"]
+            assert status == 200
+            assert {"url": f"{prefix}/edgepack/report/press:1"} in made["metadataEntries"]
+
+
+def test_a_link_that_the_run_page_is_sent_has_the_prefix_too() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": '{"url":"/edgepack/report/press:1"}'})
+        await send({"type": "websocket.send", "bytes": b"other"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(PrefixedLinks(app, "/plant")({"type": "websocket", "path": "/plant/graphql"}, None, send))  # type: ignore[arg-type]
+    assert [each.get("text", each.get("bytes")) for each in sent] == [
+        None, '{"url":"/plant/edgepack/report/press:1"}', b"other",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -405,7 +448,7 @@ def test_the_command_refuses_a_name_that_it_cannot_allow(tmp_path: Path) -> None
             [edgepack, command, "--allow-host", "https://one.example", "--port", "0"],
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stderr.startswith("Error: --allow-host"), done.stderr
 
 

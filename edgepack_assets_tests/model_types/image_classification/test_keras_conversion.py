@@ -3,22 +3,34 @@ themselves are not done here."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgepack_assets.errors import ComponentError, ConfigError, ModelError
 from edgepack_assets.model_types.image_classification import MODEL_TYPE
 from edgepack_assets.model_types.image_classification.keras_conversion import REQUIREMENTS
 from edgepack_assets.model_types.interface import Converted, Payload, SideJob, SideResult
+from edgepack_assets.model_types.keras_models.saved_model import read_signatures
 from edgepack_assets_tests.model_types.image_classification.helpers import entry, labelled_payload, load_child_tasks
-from edgepack_assets_tests.model_types.keras_models.configs import functional, layer, sequential, write_keras
+from edgepack_assets_tests.model_types.keras_models.configs import (
+    functional,
+    layer,
+    sequential,
+    write_keras,
+    write_saved_model,
+)
 
 RESCALING = layer("Rescaling", scale=1 / 255, offset=0.0)
+IMAGE = (-1, 32, 32, 3)
 PLAIN = sequential(layer("Conv2D"))
 TOLD = {"versions": {"tensorflow": "2.21.0", "keras": "3.15.1"}, "difference": 1e-6}
 
@@ -129,9 +141,59 @@ def test_an_hdf5_file_is_read_in_a_small_environment_first(tmp_path: Path) -> No
 
 def saved_model(folder: Path) -> Path:
     (folder / "m" / "variables").mkdir(parents=True)
-    (folder / "m" / "saved_model.pb").write_bytes(b"x")
+    write_saved_model(folder / "m", {"serve": ({"image": (1, IMAGE)}, {"scores": (1, (-1, 3))})})
     (folder / "m" / "variables" / "variables.index").write_bytes(b"x")
     return folder / "m"
+
+
+ONE = {"scores": (1, (-1, 3))}
+
+
+@pytest.mark.parametrize(
+    ("signatures", "message"),
+    [
+        ({}, r"has no signature 'serving_default' \(it has: none\)"),
+        ({"serve": ({"a": (1, IMAGE)}, ONE), "b": ({}, {})}, r"\(it has: b, serve\), .* under conversion\.signature"),
+        ({"serving_default": ({"a": (1, IMAGE), "b": (1, IMAGE)}, ONE)}, r"has 2 inputs \(a, b\)"),
+        ({"serving_default": ({"a": (1, IMAGE)}, {**ONE, "x": (1, (1,))})}, r"has 2 outputs \(scores, x\)"),
+        ({"serving_default": ({"text": (7, (-1,))}, ONE)}, r"'text' .* is string \?, .* takes no images"),
+        ({"serving_default": ({"audio": (1, (-1, 43844, 1))}, ONE)}, r"is float32 \?x43844x1, .* takes no images"),
+        ({"serving_default": ({"image": (1, (-1, -1, -1, 3))}, ONE)}, r"its input is \?x\?x\?x3: height, width and"),
+    ],
+)
+def test_a_saved_model_that_cannot_be_called_is_refused_before_tensorflow_is_there(
+    tmp_path: Path, signatures: Any, message: str
+) -> None:
+    jobs = Jobs(tmp_path)
+    write_saved_model(tmp_path / "m", signatures)
+    with pytest.raises(ModelError, match=rf"^m: .*{message}"):
+        convert(tmp_path, tmp_path / "m", jobs)
+    assert not jobs.done and not jobs.asked
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\x08\x01", b"\x12\xff\xff\x7f"])
+def test_a_damaged_saved_model_is_refused_by_its_file(tmp_path: Path, data: bytes) -> None:
+    (saved_model(tmp_path) / "saved_model.pb").write_bytes(data)
+    with pytest.raises(ModelError, match=r"^m.*saved_model\.pb"):
+        convert(tmp_path, tmp_path / "m", Jobs(tmp_path))
+
+
+@given(at=st.integers(0, 200), byte=st.integers(0, 255), keep=st.integers(0, 200))
+def test_a_saved_model_of_any_bytes_is_read_or_refused(at: int, byte: int, keep: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_saved_model(Path(folder), {"serving_default": ({"a": (1, IMAGE)}, ONE)}) / "saved_model.pb"
+        data = bytearray(file.read_bytes()[:keep])
+        data[at : at + 1] = bytes([byte])
+        file.write_bytes(data)
+        with contextlib.suppress(ModelError):
+            read_signatures(file.parent, "m")
+
+
+def test_a_saved_model_without_any_known_shape_is_left_to_tensorflow(tmp_path: Path) -> None:
+    write_saved_model(tmp_path / "m", {"serving_default": ({"a": (1, None)}, ONE)}, tags=("other",))
+    jobs = Jobs(tmp_path)
+    convert(tmp_path, tmp_path / "m", jobs)
+    assert [job.function for job in jobs.done] == ["convert"]
 
 
 def test_a_saved_model_is_converted_by_the_signature_that_is_configured(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgepack_assets.errors import ModelError
 from edgepack_assets.model_types.image_classification import onnx_file
 from edgepack_assets.model_types.image_classification.onnx_file import Argument, ExternalTensor, read_onnx
 from edgepack_assets.model_types.image_classification.onnx_split import split_onnx
+from edgepack_assets.model_types.model_folder import protobuf
 
 from .onnx_models import build
 
@@ -185,7 +186,7 @@ def _field(tag: int, content: bytes) -> bytes:
 
 
 def test_the_number_of_fields_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_file, "_MOST_FIELDS", 1000)
+    monkeypatch.setattr(protobuf, "_MOST_FIELDS", 1000)
     build(tmp_path / "m.onnx")
     read_onnx(tmp_path / "m.onnx")
     (tmp_path / "m.onnx").write_bytes(b"\x08\x08" * 1001)

@@ -11,12 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepack_assets.errors import ModelError
-from edgepack_assets.model_types.image_classification import onnx_fixed
+from edgepack_assets.model_types.image_classification import MODEL_TYPE
 from edgepack_assets.model_types.image_classification.onnx_file import read_onnx
 from edgepack_assets.model_types.image_classification.onnx_fixed import tensor_of, write_fixed
+from edgepack_assets_tests.model_types.image_classification.helpers import entry
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the component's runtime is not part of this environment")
 
+SCORES: dict[str, Any] = {"output": {"name": "scores"}}
 RNG = np.random.default_rng(7)
 WEIGHTS = RNG.normal(size=(3, 5)).astype(np.float32)
 
@@ -123,15 +125,24 @@ def test_weights_of_a_nested_graph_elsewhere_are_refused(tmp_path: Path) -> None
     if not read_onnx(path).external:
         pytest.fail("the test's model keeps nothing elsewhere")
     with pytest.raises(ModelError, match=r"nested graph in 'weights.bin'.* export the model as one file"):
-        fixed(path, "scores")
+        MODEL_TYPE.read_model(tmp_path, entry(settings={"runtime": "gpu", **SCORES}))
+    assert MODEL_TYPE.read_model(tmp_path, entry(settings=SCORES))
 
 
-def test_what_no_file_can_hold_is_refused_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_more_than_two_gigabytes_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     path = model(tmp_path / "model.onnx", [1, 3, 6, 4], external=True)
-    monkeypatch.setattr(onnx_fixed, "LARGEST", 100)
-    with pytest.raises(ModelError, match=r"model\.onnx: has \d+ bytes with its weights; runtime: gpu takes .* 100"):
-        fixed(path, "scores")
-    assert not path.with_name("fixed.onnx").exists()
+    loaded = onnx.load(path, load_external_data=False)
+    for fields in (tensor.external_data for tensor in loaded.graph.initializer if tensor.external_data):
+        for each in fields:
+            each.value = str(2**31) if each.key == "length" else each.value
+    path.write_bytes(loaded.SerializeToString())
+    with path.with_name("weights.bin").open("r+b") as data:
+        data.truncate(2**31 + 2**20)  # with a hole, which takes no room on the disk
+    with pytest.raises(
+        ModelError, match=r"model\.onnx: has 2\d{9,} bytes with its weights; runtime: gpu takes .*float16"
+    ):
+        MODEL_TYPE.read_model(tmp_path, entry(settings={"runtime": "gpu", **SCORES}))
+    assert MODEL_TYPE.read_model(tmp_path, entry(settings=SCORES)).model["onnx"]["is_large"]
 
 
 def test_weights_that_are_cut_short_meanwhile_are_refused(tmp_path: Path) -> None:

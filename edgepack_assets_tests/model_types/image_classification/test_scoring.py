@@ -79,7 +79,7 @@ def test_labels_are_the_tags_numbers_not_the_order_of_class_names(tmp_path: Path
 def test_an_unanswered_record_is_wrong_and_counted_apart(tmp_path: Path) -> None:
     payload = labelled_payload(tmp_path, [0, 0, 1, 1])
 
-    score = _score(payload, results(tmp_path, [(0, 0), (1, None), (2, 1), (3, 1)]))
+    score = _score(payload, results(tmp_path, [(0, 0), (1, None), (2, 1), (3, 1)]), classes=2)
 
     assert score.metrics["accuracy_validation"] == 0.75
     assert score.metrics["avg_precision_validation"] == 1.0  # no phantom class, and no wrong answer
@@ -172,17 +172,32 @@ def test_a_label_beyond_the_model(tmp_path: Path) -> None:
     payload = labelled_payload(tmp_path, [0, 2], ["cat/0.png", "dog/0.png"])
     score = _score(payload, results(tmp_path, [(0, 0), (1, 0)]), classes=2)
     assert _failed(score) == ["every label is a class of the model"]
-    assert "dog=2" in next(part.found for part in score.parts if not part.passed)
+    failed = next(part for part in score.parts if not part.passed)
+    assert "dog=2" in failed.found and "register the model of these classes" in failed.wanted
 
 
-@pytest.mark.parametrize(("classes", "together"), [(2, True), (20, True), (31, False), (1024, False)])
+@pytest.mark.parametrize(("classes", "together"), [(3, True), (30, True), (31, False), (1024, False)])
 def test_far_more_outputs_than_labels_are_warned_of(tmp_path: Path, classes: int, together: bool) -> None:
-    payload = labelled_payload(tmp_path, [0, 1, 1])
-    score = _score(payload, results(tmp_path, [(0, 0), (1, 1), (2, 1)]), classes)
+    payload = labelled_payload(tmp_path, [0, 2, 2])
+    score = _score(payload, results(tmp_path, [(0, 0), (1, 2), (2, 2)]), classes)
     (row,) = [part for part in score.parts if "go together" in part.name]
     assert row.passed is together and row.warns
-    assert row.found == f"{classes} scores, labels up to 1"
+    assert row.found == f"{classes} scores, labels up to 2"
     assert all_pass(score.parts)
+
+
+@pytest.mark.parametrize("classes", [3, 20, 1024])
+def test_labels_of_all_classes_of_another_model_are_refused_unless_that_is_configured(
+    tmp_path: Path, classes: int
+) -> None:
+    payload, answers = labelled_payload(tmp_path, [0, 1, 1]), results(tmp_path, [(0, 0), (1, 1), (2, 1)])
+    score = _score(payload, answers, classes)
+    assert _failed(score) == ["the model's classes and the labels go together"]
+    (row,) = [part for part in score.parts if not part.passed]
+    assert not row.warns and row.found == f"{classes} scores, labels 0 to 1"
+    assert f"set output: {{classes: {classes}}} in edgepack.yaml" in row.wanted
+    configured = {**INSPECTION, "output": {"classes": classes, "classes_are_configured": True}}
+    assert _failed(MODEL_TYPE.score(payload, answers, None, configured)) == []
 
 
 def test_one_class_of_a_thousand_may_be_all_that_is_tried(tmp_path: Path) -> None:

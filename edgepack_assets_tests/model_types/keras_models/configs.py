@@ -87,3 +87,42 @@ def write_keras(path: Path, config: Any, version: str = "3.15.1", replaced: Mapp
             if content:
                 archive.writestr(names[part], content)
     return path
+
+
+Tensors = Mapping[str, tuple[int, tuple[int, ...] | None]]
+"""Name -> number of the type, sizes (-1: open; None: not known)."""
+
+
+def write_saved_model(
+    folder: Path, signatures: Mapping[str, tuple[Tensors, Tensors]], tags: tuple[str, ...] = ("serve",)
+) -> Path:
+    """A SavedModel of which only the file that says how it is called is real."""
+
+    def tensor(dtype: int, shape: tuple[int, ...] | None) -> bytes:
+        sizes = b"".join(_field(2, b"\x08" + _varint(size % 2**64)) for size in shape or ())
+        return b"\x10" + _varint(dtype) + _field(3, b"\x18\x01" if shape is None else sizes)
+
+    def entries(number: int, values: Mapping[str, bytes]) -> bytes:
+        return b"".join(_field(number, _field(1, key.encode()) + _field(2, value)) for key, value in values.items())
+
+    called = {
+        name: b"".join(entries(number, {key: tensor(*each) for key, each in tensors.items()})
+                       for number, tensors in ((1, inputs), (2, outputs)))
+        for name, (inputs, outputs) in {**signatures, "__saved_model_init_op": ({}, {})}.items()
+    }  # fmt: skip
+    graph = _field(1, b"".join(_field(4, tag.encode()) for tag in tags)) + entries(5, called)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "saved_model.pb").write_bytes(b"\x08\x01" + _field(2, graph))
+    return folder
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 
 from edgepack_assets.environments.environment import Environment
@@ -128,3 +129,25 @@ def test_an_error_of_the_models_own_code_is_none(environment: Environment) -> No
 )
 def test_what_says_nothing_of_the_model_is_left_as_it_is(environment: Environment, error: ComponentError) -> None:
     assert explained(error, "inspecting it", Loading(environment, {}), Origin(bytecode="other")) is error
+
+
+@pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz", "lz4", "none"])
+@pytest.mark.parametrize("damage", ["cut short", "changed"])
+def test_a_damaged_file_is_called_that(environment: Environment, tmp_path: Path, method: str, damage: str) -> None:
+    """As joblib itself finds it. lz4 is no part of this environment: what it says was seen."""
+    file = tmp_path / "model.joblib"
+    if method == "lz4":
+        ended = "Compressed file ended before the end-of-stream marker was reached"
+        failed_decompression = "LZ4F_decompress failed with code: ERROR_decompressionFailed"
+        error = failed("EOFError", ended) if damage == "cut short" else failed("RuntimeError", failed_decompression)
+    else:
+        joblib.dump({"a": list(range(9000))}, file, compress=0 if method == "none" else (method, 3))
+        data = bytearray(file.read_bytes())
+        middle = len(data) // 2
+        if damage == "changed" and method != "none":
+            data[middle : middle + 40] = bytes(byte ^ 255 for byte in data[middle : middle + 40])
+        file.write_bytes(data if damage == "changed" and method != "none" else data[:middle])
+        with pytest.raises(Exception) as excinfo:
+            joblib.load(file)
+        error = failed(excinfo.type.__name__, str(excinfo.value))
+    assert "it is damaged or cut short. Save the model again" in said(environment, error)

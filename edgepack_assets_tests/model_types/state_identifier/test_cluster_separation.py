@@ -33,6 +33,15 @@ def naive(points, labels):
     )
 
 
+@pytest.mark.parametrize("features", [1, 2, 3, 5, 8, 13])
+def test_few_windows_have_the_very_distances_of_many(features):
+    points = np.random.default_rng(features).normal(scale=1e3, size=(60, features))
+    assert (module._distances(points[:20], points[20:]) == cdist(points[:20], points[20:])).all()
+    assert module._Windows(points, np.zeros(60, dtype=int))._distances is module._distances
+    many = np.zeros((module._FEW + 1, features))
+    assert module._Windows(many, np.zeros(len(many), dtype=int))._distances is cdist
+
+
 coordinates = st.integers(-5, 5) | st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 """Few integers make duplicates and ties; the rest is anything."""
 

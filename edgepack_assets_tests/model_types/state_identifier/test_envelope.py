@@ -110,7 +110,7 @@ def test_probes_tell_what_is_noticed_with_and_without_an_envelope(child: ModuleT
     (faults, unchanged, *small), table = probes.rows(json.loads(json.dumps(noticed)))
     assert (faults.passed, unchanged.passed, unchanged.warns) == (True, True, True)
     assert [row.warns for row in small] == [True] * 3
-    assert len(table) == 10
+    assert len(table) == 13
     without, _ = probes.rows(json.loads(json.dumps(plain)))
     assert (without[0].passed, without[0].warns) == (False, False)
     assert [probe["changed"] for probe in plain["probes"]] == [probe["changed"] for probe in noticed["probes"]]
