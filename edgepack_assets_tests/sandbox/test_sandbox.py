@@ -752,7 +752,8 @@ def test_modules_are_imported_ahead_once(sandbox: Sandbox, environment: Environm
 def test_a_job_that_kills_its_child_fails_at_most_itself(sandbox: Sandbox, backend: Backend, call: Call) -> None:
     kill = "[os.kill(os.getppid(), n) for n in (2, 11, 15, 19, 9)]"
     if backend == "none":
-        with pytest.raises(ComponentError, match="killed by signal"):
+        # Which signal ends it is chance; SIGKILL and SIGTERM cannot be told from those of a person.
+        with pytest.raises((ComponentError, TransientError), match="killed by signal"):
             call(f"{kill}; time.sleep(60)")
     else:
         call(kill)
