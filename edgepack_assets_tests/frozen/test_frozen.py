@@ -179,7 +179,7 @@ def test_the_commands_show_what_is_there(folder: Path) -> None:
     ]  # fmt: skip
     done = CliRunner().invoke(main, ["sensors"])  # the daemon of the sample is long gone
     [line] = [line for line in done.output.splitlines() if line.startswith("press_models")]
-    assert "requested 1 runs" in line
+    assert "requested 1 run" in line
 
 
 def test_garbage_is_nothing_that_is_needed(folder: Path, store: ArtefactStore) -> None:
