@@ -3,8 +3,8 @@
 #   make quickstart   sample data, two models, both packaged and registered on the embedded registry
 #   make ui           Dagster's UI on the same instance
 #   make test         lint and the whole test suite, on all cores; ARGS="-k word" goes on to pytest
-#   make test-fast    what needs no environments, no Azure and no browser: the loop while you write
-#   make coverage     what the tests of test-fast run of the package, and that it is no less than the floor
+#   make test-fast    what is quick and needs no environments, no Azure and no browser: the loop while you write
+#   make coverage     what these and other tests without them run of the package, and that it is no less than the floor
 #   make azure-dev    a loopback Azure to try the project against, until Ctrl-C (needs Node.js)
 #   make lock         newer versions of the dependencies into requirements-dev.lock
 #   make lower-bounds tests with the lowest versions that pyproject.toml allows
@@ -87,7 +87,7 @@ test: lint check
 	$(call PYTEST,$(MORE_WORKERS)) $(ARGS)
 
 test-fast: $(VENV)/dev-installed
-	$(call PYTEST,$(WORKERS)) -m "not ($(SLOW))" $(ARGS)
+	$(call PYTEST,$(WORKERS)) -m "not (long or $(SLOW))" $(ARGS)
 
 coverage: $(VENV)/dev-installed
 	$(call PYTEST,$(WORKERS)) --cov --cov-report=term:skip-covered -m "not ($(SLOW))" $(ARGS)

@@ -47,7 +47,7 @@ ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
 SLOW = {"e2e", "environments", "sandbox", "daemon", "azure", "postgres", "browser"}
 """What `make test-fast` leaves out. Most of it runs in processes of its own, which coverage does not see, and measuring
 the rest would double the time of what runs here: with --cov, the other tests alone are measured."""
-LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure")
+LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure", "long")
 """Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
 

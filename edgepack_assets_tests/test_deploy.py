@@ -123,6 +123,7 @@ def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
+@pytest.mark.long
 def test_a_run_in_kubernetes_is_a_pod_in_which_the_sandbox_works(
     cluster: tuple[Path, list[dict[str, Any]]], plant: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_run_in_kubernetes_is_a_pod_in_which_the_sandbox_works(
         assert execute([*container.get("command", []), *container["args"]], instance, run) != 0
 
 
+@pytest.mark.long
 def test_a_run_in_container_apps_is_a_job(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DEPLOY / "dagster.container-apps.yaml").read_text()
     for name in set(re.findall(r"env: (\w+)", text)) | {"AZURE_CLIENT_ID"}:

@@ -281,6 +281,7 @@ UNITS = [
 
 
 @pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.long
 def test_long_text_takes_no_long_time(unit: str) -> None:
     """Twice the text may take twice the time, not four times: an error's text is whatever somebody's code printed."""
 

@@ -24,6 +24,7 @@ def run_without_programs(folder: Path, *options: str, **variables: str) -> subpr
 
 
 @pytest.mark.parametrize("options", [(), ("-n", "1", "--dist", "loadgroup")])
+@pytest.mark.long
 def test_the_end_says_what_to_install_and_pytest_has_the_last_word(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = run_without_programs(tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr

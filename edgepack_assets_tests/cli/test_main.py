@@ -284,6 +284,7 @@ def test_a_home_that_cannot_be_written_to_is_told_before_dagster_fails_on_its_da
 # The real command ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_shell_takes_the_exports_and_dagster_sees_the_partition(plant: Path) -> None:
     edgepack = Path(sys.executable).with_name("edgepack")
     (plant / "probe.py").write_text(

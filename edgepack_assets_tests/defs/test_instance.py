@@ -79,12 +79,14 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_processes_that_add_the_same_keys_at_once_all_end_well(home: Path) -> None:
     keys_in(home)
     assert race(_add_one_by_one, home) == ["added"] * ADDERS
     assert keys_in(home) == sorted(f"{name}:{key.version}" for name in ("press", "saw") for key in KEYS)
 
 
+@pytest.mark.long
 def test_processes_that_make_a_new_home_at_once_all_end_well(home: Path) -> None:
     assert race(_add_in_a_new_home, home) == ["added"] * ADDERS
     assert keys_in(home) == sorted(map(str, KEYS))

@@ -16,6 +16,7 @@ from edgepack_assets.defs.package_bars import RunState, run_display
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.sandbox.child_output import newest_line
 
+pytestmark = pytest.mark.long
 MODELS = dg.DynamicPartitionsDefinition(name=PARTITIONS_NAME)
 KEYS = ("press:1", "press:2")
 PROGRESS = "10 of 40 records (25%), 2.0 a second, 15 s left"

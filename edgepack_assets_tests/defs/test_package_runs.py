@@ -26,6 +26,8 @@ from edgepack_assets.defs.package_runs import (
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
+pytestmark = pytest.mark.long
+
 
 class DiesInstead:
     """The process is killed where it would have taken an order."""

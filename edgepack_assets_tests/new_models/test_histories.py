@@ -189,7 +189,7 @@ class History:
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=pytest.mark.long) for chunk in range(1, CHUNKS))])
 def test_nothing_is_missed_and_nothing_runs_twice(chunk: int, is_shared: bool) -> None:
     for seed in range(chunk, HISTORIES, CHUNKS):
         history = History(seed, is_shared)

@@ -153,6 +153,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackagingWorker]:
     made.close()
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_at_any_moment_costs_a_restart_and_never_an_answer(light: Any) -> None:
     moments = random.Random(19)  # noqa: S311 - the same ones each time
     lost = 0

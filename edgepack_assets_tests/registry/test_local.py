@@ -483,6 +483,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(local: LocalRegistry, model: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_crash_at_any_step_registers_all_or_nothing(local: LocalRegistry, model: Path, tmp_path: Path) -> None:
     def register(step: int) -> None:
         (model / "step").write_text(str(step))

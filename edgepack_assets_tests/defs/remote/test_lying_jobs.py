@@ -38,7 +38,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets_tests.defs.remote import cheap_assets as cheap
 from edgepack_assets_tests.defs.remote.conftest import Place
 
-pytestmark = pytest.mark.xdist_group("test_lying_jobs")
+pytestmark = [pytest.mark.xdist_group("test_lying_jobs"), pytest.mark.long]
 
 RUN, PROJECT = str(uuid.uuid4()), Path(__file__).parents[3]
 NAME = job_name(RUN, "1")

@@ -440,6 +440,7 @@ def test_names_to_allow_are_plain_host_names(monkeypatch: pytest.MonkeyPatch) ->
             allowed_hosts()
 
 
+@pytest.mark.long
 def test_the_command_refuses_a_name_that_it_cannot_allow(tmp_path: Path) -> None:
     (tmp_path / "edgepack.yaml").write_text("")
     edgepack = Path(sys.executable).with_name("edgepack")

@@ -88,6 +88,7 @@ def in_child(component: Path, script: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_what_is_learned_notices_faults_and_no_other_images_of_the_kind(component: Path) -> None:
     task = records(component / "records", cuttings(1, 200))
     learned = in_child(component, RUN, "learn_envelope", json.dumps(task))

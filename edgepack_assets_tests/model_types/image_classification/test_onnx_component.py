@@ -325,6 +325,7 @@ def _large(path: Path, mib: int, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["one tensor", "convolutions", "constants"])
+@pytest.mark.long
 def test_a_large_model_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     import onnxruntime
 

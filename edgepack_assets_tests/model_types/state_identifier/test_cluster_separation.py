@@ -95,6 +95,7 @@ def test_the_same_bits_whatever_the_number_of_processors(monkeypatch):
 
 
 @pytest.mark.parametrize("clusters", [3, 3000])
+@pytest.mark.long
 def test_memory_stays_far_below_the_matrix(clusters):
     """12,000 windows: their matrix would take 1.2 GB, sums for 3,000 clusters 290 MB."""
     code = f"""

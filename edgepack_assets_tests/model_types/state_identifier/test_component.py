@@ -54,6 +54,7 @@ def fitted(size, step, how):
     levels=st.lists(st.floats(10, 5000), min_size=40, max_size=40),
     holes=st.sets(st.tuples(st.integers(0, 39), st.integers(0, 2)), max_size=60),
 )
+@pytest.mark.long
 def test_answers_equal_batch_predictions_wherever_values_are_missing(inference, key, levels, holes):
     model = fitted(*key)
     rows = np.outer(levels, [1.0, 1.1, 0.9])

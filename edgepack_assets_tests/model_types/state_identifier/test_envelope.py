@@ -99,6 +99,7 @@ INSPECTION: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_probes_tell_what_is_noticed_with_and_without_an_envelope(child: ModuleType) -> None:
     rows = recording(3)
     task = packaged(rows)
