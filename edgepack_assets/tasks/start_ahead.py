@@ -21,7 +21,10 @@ def start_child_ahead(key: ModelKey, context: TaskContext) -> None:
     for version in (key.version, key.version - 1):
         try:
             before = context.store.load("config_package", str(ModelKey(key.model_type, version)))
-            lock = Lock.model_validate(context.store.read_json(before.parts.get(SERVER_LOCK, before.parts["lock"])))
+            written = before.parts.get(SERVER_LOCK) or before.parts.get("lock")
+            if written is None:
+                continue
+            lock = Lock.model_validate(context.store.read_json(written))
             environment = kept_environment(lock, context.settings.runtime)
             if environment is not None:
                 context.environments[lock.digest] = environment
