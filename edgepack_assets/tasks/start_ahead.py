@@ -30,5 +30,5 @@ def start_child_ahead(key: ModelKey, context: TaskContext) -> None:
                 context.environments[lock.digest] = environment
                 context.sandbox.prepare(environment, context.child_imports(key, lock))
                 return
-        except EdgepackError as error:
+        except (EdgepackError, ValueError) as error:  # a lock of another release is no valid one
             context.log.debug(f"no child is started ahead in the environment of version {version}: {error}")

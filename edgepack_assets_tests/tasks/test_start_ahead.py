@@ -76,3 +76,11 @@ def test_what_is_wrong_is_left_to_the_step(context: Context, environment: Enviro
 
     context.sandbox.prepare = refused
     start_child_ahead(ModelKey("press", 8), context)
+
+
+@pytest.mark.parametrize("written", [None, {"lock": "of another release"}])
+def test_an_artefact_without_a_lock_that_can_be_read_fails_no_run(context: Context, written: object) -> None:
+    parts = {} if written is None else {"lock": context.store.put_json(written)}
+    context.store.save(Artefact(asset="config_package", partition="press:7", parts=parts, facts={}, made_from={}))
+    start_child_ahead(ModelKey("press", 7), context)
+    assert context.sandbox._child is None
