@@ -55,7 +55,7 @@ def test_a_model_of_a_registry_becomes_a_package_there(plant: Plant, azure: Loop
     assert float(package.tags["silhouette"]) >= settings.model_type("state_identifier").gates["silhouette"].min
 
     # By hand, again: the registry has that content of that model's version already.
-    assert "0 of 1 partitions added" in shared.run("edgepack", "sync").stderr
+    assert "0 of 1 partition added" in shared.run("edgepack", "sync").stderr
     shared.materialize("state_identifier:1")
     assert registry.versions(Kind.MODEL, package.name) == [package]
     assert azure.azure_ml.workspace.assets == {"models": {}, "data": {}}

@@ -106,7 +106,7 @@ def test_a_version_that_is_not_made_yet_is_seen_when_it_is(plant: Plant) -> None
     kept = plant.azure.azure_ml.workspace.assets["data"]["raw"]["new"].properties
     kept["provisioningState"] = "Succeeded"
     observed, said = plant.tick()
-    assert (observed, "raw:new, observed for 1 partitions" in said) == (1, True)
+    assert (observed, "raw:new, observed for 1 partition" in said) == (1, True)
     assert why_stale(plant.instance, plant.config, "payload_data", KEY) == ["raw_data has a new data version"]
 
 
