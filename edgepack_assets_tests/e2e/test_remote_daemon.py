@@ -168,10 +168,11 @@ def test_jobs_of_a_plant_survive_the_loss_of_its_machine(site: Site) -> None:
         [failed] = runs(instance, cheap.BAD_MODEL)
     again = site.ask(REEXECUTION, {"run": failed.run_id})["launchRunReexecution"]["run"]["runId"]
     backfill = site.ask(BACKFILL, {"key": f"press:{cheap.GOOD}"})["launchPartitionBackfill"]["backfillId"]
-    site.wait_until("the re-execution", lambda instance: runs(instance, cheap.BAD_MODEL)[0].status is SUCCESS)
+    site.wait_until("the re-execution", lambda instance: runs(instance, cheap.BAD_MODEL)[0].is_finished)
     site.wait_until("the backfill", has_status(SUCCESS, version=cheap.GOOD, **{"dagster/backfill": backfill}))
 
     with site.instance() as instance:
+        assert [run.status for run in runs(instance, cheap.BAD_MODEL)] == [SUCCESS, FAILURE]
         assert messages(instance, slow).count(FOLLOWED) == 1
         for asset in ("payload_data", "deployment_package"):
             wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[f"press:{cheap.SLOW}"])
