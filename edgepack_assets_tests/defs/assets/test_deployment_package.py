@@ -20,6 +20,7 @@ from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs import failures
 from edgepack_assets.defs.assets.deployment_package import POOL
 from edgepack_assets.defs.io_manager import check_recorded
+from edgepack_assets.defs.kept_helpers import keeping_helpers
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import StaleError, TransientError
 from edgepack_assets.registry.local import LocalRegistry
@@ -27,6 +28,13 @@ from edgepack_assets_tests.defs.assets.recorded import record
 from edgepack_assets_tests.tasks.plant import METRICS, Plant
 
 PROJECT = Path(package_file).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_packaging_worker() -> Iterator[None]:
+    """As in a process that makes one run after the other: each test's own would import the SDK again."""
+    with keeping_helpers():
+        yield
 
 
 @pytest.fixture
