@@ -35,11 +35,11 @@ class Dev:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
+        self._watching = self.instance()
         # Two processes that make the tables at once get in each other's way.
-        with self.instance() as instance:
-            instance.get_runs()
-            instance.all_instigator_state()
-            instance.get_dynamic_partitions("models")
+        self._watching.get_runs()
+        self._watching.all_instigator_state()
+        self._watching.get_dynamic_partitions("models")
         # A shell has SIGINT ignored by what it starts in the background: a test run, and what that starts, which then
         # would not end by it.
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,28 +62,26 @@ class Dev:
             return False
 
     def runs(self) -> list[dg.DagsterRun]:
-        with self.instance() as instance:
-            return list(instance.get_runs())
+        return list(self._watching.get_runs())
 
     def ticks(self) -> dict[str, list[str]]:
         """For each of the registry sensors, what its ticks that have ended said."""
-        with self.instance() as instance:
-            return {
-                state.instigator_name: [
-                    tick.tick_data.skip_reason or str(tick.status.value)
-                    for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
-                    if tick.is_completed
-                ]
-                for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-                if state.instigator_name.endswith("_models")
-            }
+        return {
+            state.instigator_name: [
+                tick.tick_data.skip_reason or str(tick.status.value)
+                for tick in self._watching.get_ticks(state.instigator_origin_id, state.selector_id)
+                if tick.is_completed
+            ]
+            for state in self._watching.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+            if state.instigator_name.endswith("_models")
+        }
 
     def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE
         while not holds():
             assert self.process.poll() is None, self.log.read_text()[-6000:]
             assert time.monotonic() < until, f"{what}: not within {PATIENCE} s\n{self.log.read_text()[-6000:]}"
-            time.sleep(0.3)
+            time.sleep(0.5)
 
     def wait_for_ticks(self, more: int, sensors: int) -> None:
         """Until each registry sensor has looked so many more times."""
@@ -107,3 +105,4 @@ class Dev:
         # What it started may outlive it: a code server, a run.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        self._watching.dispose()

@@ -21,7 +21,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
 PATIENCE = 600.0
-VERSIONS = 16
+VERSIONS = 8
 
 
 class Daemon:
@@ -38,7 +38,10 @@ class Daemon:
             yaml.safe_dump({
                 **shipped,
                 "concurrency": {"runs": {"max_concurrent_runs": 4}},
-                "run_monitoring": {**shipped["run_monitoring"], "poll_interval_seconds": 2},
+                # A run that was killed while it started is given up after so long.
+                "run_monitoring": {
+                    **shipped["run_monitoring"], "poll_interval_seconds": 2, "start_timeout_seconds": 45,
+                },
             })
         )  # fmt: skip
         (folder / "edgepack.yaml").write_text(
@@ -60,11 +63,11 @@ class Daemon:
             "EDGEPACK_TEST_FOLDER": str(folder),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.instance = dg.DagsterInstance.from_config(str(self.home))
         # Two processes that make the tables at once get in each other's way.
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            instance.get_runs()
-            instance.all_instigator_state()
-            instance.get_dynamic_partitions("models")
+        self.instance.get_runs()
+        self.instance.all_instigator_state()
+        self.instance.get_dynamic_partitions("models")
 
     def start(self) -> None:
         command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m"]
@@ -92,21 +95,19 @@ class Daemon:
 
     def ticks(self) -> list[str]:
         """What the ticks that requested no run said."""
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            [state] = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-            ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id)
-            return [tick.tick_data.skip_reason or "" for tick in ticks]
+        [state] = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        ticks = self.instance.get_ticks(state.instigator_origin_id, state.selector_id)
+        return [tick.tick_data.skip_reason or "" for tick in ticks]
 
     def runs(self) -> list[dg.DagsterRun]:
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            return list(instance.get_runs())
+        return list(self.instance.get_runs())
 
     def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE
         while not holds():
             assert self.process is None or self.process.poll() is None, self.log()
             assert time.monotonic() < until, f"{what}: not within {PATIENCE} s\n{self.log()}"
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def log(self) -> str:
         return (self.folder / "daemon.log").read_text()[-3000:]
@@ -119,6 +120,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield made
     finally:
         made.kill()
+        made.instance.dispose()
 
 
 def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -> None:
@@ -161,8 +163,7 @@ def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -
         assert len(its) <= 3
     assert len(by_version[4]) == 1
     assert len(by_version[3]) >= 2
-    with dg.DagsterInstance.from_config(str(daemon.home)) as instance:
-        assert len(instance.get_dynamic_partitions("models")) == len(expected)
+    assert len(daemon.instance.get_dynamic_partitions("models")) == len(expected)
 
 
 def test_a_run_that_was_cut_off_with_everything_around_it_is_failed_and_made_again(daemon: Daemon) -> None:
@@ -176,6 +177,5 @@ def test_a_run_that_was_cut_off_with_everything_around_it_is_failed_and_made_aga
     daemon.wait_until("the second attempt", lambda: any(run.is_success for run in daemon.runs()))
     made = {run.tags["edgepack/attempt"]: run.status for run in daemon.runs()}
     assert made == {"1": dg.DagsterRunStatus.FAILURE, "2": dg.DagsterRunStatus.SUCCESS}
-    with dg.DagsterInstance.from_config(str(daemon.home)) as instance:
-        told = [event.message for event in instance.all_logs(cut_off.run_id)]
+    told = [event.message for event in daemon.instance.all_logs(cut_off.run_id)]
     assert any("the code server that started it is gone" in message for message in told), told
