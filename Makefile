@@ -20,10 +20,10 @@ LOCK := requirements-dev.lock
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-# One worker for each core, of the whole suite one more: a third of its tests' time is spent waiting, for a daemon's ticks
-# or for a limit of the sandbox. Tests that share something dear stay on one worker, long ones go first (conftest.py).
+# One worker for each core, of the whole suite two more: half of its long tests' time is spent waiting, for a daemon's
+# ticks or for a limit of the sandbox. Tests that share something dear stay on one worker, long ones go first (conftest.py).
 WORKERS ?= logical
-MORE_WORKERS := $(if $(filter logical,$(WORKERS)),$(shell echo $$(($$(nproc) + 1))),$(WORKERS))
+MORE_WORKERS := $(if $(filter logical,$(WORKERS)),$(shell echo $$(($$(nproc) + 2))),$(WORKERS))
 PYTEST = "$(BIN)/python" -m pytest -n $(1) --maxprocesses=8 --dist loadgroup --no-loadscope-reorder
 SLOW := e2e or environments or sandbox or daemon or azure or postgres or browser
 

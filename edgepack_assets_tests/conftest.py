@@ -47,6 +47,11 @@ ON_AZURE = {"abfs", "azure_workspace", "azure_registry"}
 SLOW = {"e2e", "environments", "sandbox", "daemon", "azure", "postgres", "browser"}
 """What `make test-fast` leaves out. Most of it runs in processes of its own, which coverage does not see, and measuring
 the rest would double the time of what runs here: with --cov, the other tests alone are measured."""
+SECOND_PLANT = {
+    "test_failed_checks", "test_hostile_models", "test_image_models", "test_kept_numbers", "test_keras_models",
+    "test_operations", "test_packaging_models",
+}  # fmt: skip
+"""Modules of e2e/ whose tests share a plant of their own: with all of them on one worker, the others would be idle."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure", "long")
 """Workers take the tests of these markers first: with a long test taken last, the other workers would be idle."""
 
@@ -88,7 +93,7 @@ def _group(item: pytest.Function) -> str:
     """Tests that share a fixture which is dear to make run on one worker; empty for those that share none."""
     fixtures = {name: definitions[-1] for name, definitions in item._fixtureinfo.name2fixturedefs.items()}
     if "plant" in fixtures and fixtures["plant"].scope == "session":
-        return "plant"
+        return "second-plant" if item.path.stem in SECOND_PLANT else "plant"
     is_shared = any(fixture.scope in ("module", "class") for fixture in fixtures.values())
     return item.nodeid.partition("::")[0] if is_shared else ""
 
