@@ -1,4 +1,4 @@
-"""One database engine for each SQLite file of a Dagster instance, and in a run one connection that stays open.
+"""One database engine for each SQLite file of a Dagster instance, and while it is used one connection that stays open.
 
 Dagster makes an engine, asks the database what it can do and compiles its SQL anew every time that it stores or reads
 an event, some 350 times in a run: a sixth of its processor time. An engine without a pool holds no connection, so one
