@@ -22,11 +22,7 @@ from edgepack_assets.tasks.resampling import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Integers = NDArray[np.int64]
+    from edgepack_assets.tasks.resampling import Floats, Integers
 
 _BATCH = 1 << 22
 """Random numbers that are held at once."""

@@ -29,11 +29,7 @@ from edgepack_assets.tasks.resampling import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Integers = NDArray[np.int64]
+    from edgepack_assets.tasks.resampling import Floats, Integers
 
 _NO_SUCH_VALUES = "the package before has no such values"
 
