@@ -72,6 +72,15 @@ class RunProcesses:
             raise
         threading.Thread(target=self._wait, args=(process, lost), name=f"run {run_id}", daemon=True).start()
 
+    def close(self) -> None:
+        """Have those end that make no run. The next run starts new ones."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().connection.close()
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+
     def _taking(self, run_id: str) -> RunProcess:
         while self._idle:
             process = self._idle.pop()
