@@ -111,7 +111,7 @@ def main() -> int:
             times = bench.wait_for(partitions)
             waits = []
             for _ in range(options.pickup):
-                time.sleep(chance.uniform(0, bench.settings.sensors.interval))
+                time.sleep(chance.uniform(0, bench.settings.sensor_interval))
                 added = time.time()
                 waits.append(bench.wait_for([bench.add_version()])[0] - added)
         spent = _used_by_children() - before
