@@ -16,23 +16,22 @@ import ctypes
 import json
 import os
 import random
-import resource
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from benchmarks.package_run import BIN, TYPE, Bench
+from benchmarks.package_run import _SUBREAPER, BIN, TYPE, Bench, _used_by_children
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.package_tags import MODEL_VERSION
 
-_SUBREAPER = 36
 _LONGEST = 120
 
 
@@ -52,7 +51,7 @@ class Backlog(Bench):
         return {f"{TYPE}:{each.tags[MODEL_VERSION]}": each.created.timestamp() for each in found}
 
     @contextlib.contextmanager
-    def daemon(self):  # type: ignore[no-untyped-def]
+    def daemon(self) -> Iterator[None]:
         """A daemon with its code server and runs; what they print is in daemon.log."""
         with (self.folder / "daemon.log").open("w") as log:
             process = subprocess.Popen([BIN / "dagster-daemon", "run"], cwd=self.folder, env=self.environment,
@@ -79,17 +78,16 @@ class Backlog(Bench):
         return sorted(self.packaged()[each] for each in partitions)
 
 
-def _used_by_children() -> float:
-    """Processor seconds of all children that have ended, those without a parent among them."""
+def _all_have_ended() -> bool:
+    """Whether all children have, those without a parent among them, within a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if not os.waitpid(-1, os.WNOHANG)[0]:
                 time.sleep(0.1)
         except ChildProcessError:
-            break
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+            return True
+    return False
 
 
 def main() -> int:
@@ -114,6 +112,7 @@ def main() -> int:
                 time.sleep(chance.uniform(0, bench.settings.sensor_interval))
                 added = time.time()
                 waits.append(bench.wait_for([bench.add_version()])[0] - added)
+        assert _all_have_ended(), "a process outlived the daemon"
         spent = _used_by_children() - before
     third = times[2]
     found = {
