@@ -165,6 +165,7 @@ def test_a_run_in_kubernetes_is_a_pod_in_which_the_sandbox_works(
 
 @pytest.mark.long
 def test_a_run_in_container_apps_is_a_job(plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dagster_azure.container_apps", reason="the extra container-apps is not installed")
     text = (DEPLOY / "dagster.container-apps.yaml").read_text()
     for name in set(re.findall(r"env: (\w+)", text)) | {"AZURE_CLIENT_ID"}:
         monkeypatch.setenv(name, "5432" if name.endswith("PORT") else f"of-{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -119,6 +120,7 @@ NOT_SET = "\N{EN DASH}"
 # The configuration ---------------------------------------------------------------------------------------
 
 
+@functools.cache
 def described() -> dict[str, tuple[str, str, str]]:
     """Key -> (default, allowed values, meaning) in docs/configuration.md."""
     text = (PROJECT / "docs/configuration.md").read_text()
@@ -127,6 +129,7 @@ def described() -> dict[str, tuple[str, str, str]]:
     return {key: (default, allowed, meaning) for key, default, allowed, meaning in rows}
 
 
+@functools.cache
 def schemas() -> dict[str, list[dict[str, Any]]]:
     """Key -> its schema, in each of the sections that have it."""
     found: dict[str, list[dict[str, Any]]] = {}

@@ -61,7 +61,7 @@ def self_signed(key: rsa.RSAPrivateKey, name: str) -> x509.Certificate:
 
 
 def write_certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """(CA with those trusted already, certificate, key), each a PEM file in `folder`."""
+    """(CA, certificate, key), each a PEM file in `folder`. `trusted_file` has the CA with those trusted already."""
     name = "edgepack loopback CA"
     ca_key, key = new_key(), new_key()
     usage = x509.KeyUsage(
@@ -85,7 +85,14 @@ def write_certificates(folder: Path) -> tuple[Path, Path, Path]:
     )
     trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
     files = folder / "ca.pem", folder / "server.pem", folder / "server.key"
-    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM) + Path(trusted).read_bytes())
+    files[0].write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    trusted_file(files[0]).write_bytes(files[0].read_bytes() + Path(trusted).read_bytes())
     files[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     files[2].write_bytes(key_pem(key))
     return files
+
+
+def trusted_file(ca: Path) -> Path:
+    """The file beside that of the CA, which has those trusted already too. Reading it takes longer than a connection
+    otherwise does, and clients read it for each."""
+    return ca.with_name("trusted.pem")

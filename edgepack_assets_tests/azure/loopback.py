@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgepack_assets_tests.azure.certificates import write_certificates
+from edgepack_assets_tests.azure.certificates import trusted_file, write_certificates
 from edgepack_assets_tests.azure.control_plane import ControlPlane
 from edgepack_assets_tests.azure.faults import Faults
 from edgepack_assets_tests.azure.identity import IMDS, LOGIN, Identity, Principal
@@ -78,16 +78,22 @@ class LoopbackAzure:
         self.proxy.passes_on = False
         self.proxy.sign_ins = 0
 
+    def pass_on(self) -> None:
+        """From now on hosts that are none of Azure's are reached, and trusted in this process's environment."""
+        self.proxy.passes_on = True
+        os.environ.update(self.environ)
+
     @property
     def environ(self) -> dict[str, str]:
         """What a process needs to reach this Azure and no other, and to be the service principal there."""
         proxy = f"http://127.0.0.1:{self.proxy.port}"
+        trusted = str(trusted_file(self.ca) if self.proxy.passes_on else self.ca)
         return {
             "HTTPS_PROXY": proxy,
             "HTTP_PROXY": proxy,
             "NO_PROXY": "127.0.0.1,localhost",
-            "REQUESTS_CA_BUNDLE": str(self.ca),
-            "SSL_CERT_FILE": str(self.ca),
+            "REQUESTS_CA_BUNDLE": trusted,
+            "SSL_CERT_FILE": trusted,
             "AZURE_TENANT_ID": self.identity.tenant_id,
             "AZURE_CLIENT_ID": self.principal.client_id,
             "AZURE_CLIENT_SECRET": self.principal.secret,

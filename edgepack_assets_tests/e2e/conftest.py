@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from edgepack_assets.cli.main import main
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
+from edgepack_assets.defs.kept_helpers import keeping_helpers
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.registry import open_registry
@@ -140,6 +141,14 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     made.prepare()
     made.quickstart_said = made.run("python", "-m", "edgepack_assets.quickstart", timeout=900).stdout
     return made
+
+
+@pytest.fixture(scope="module")
+def kept_helpers() -> Iterator[None]:
+    """For modules whose tests run much in this process: the helpers of one run serve the next, as those of
+    `edgepack package` do."""
+    with keeping_helpers():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ ASSETS = {"payload_data", "config_package", "prepped_data", "validation_results"
 @pytest.fixture
 def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
     # The components' wheels come from an index that is none of Azure's.
-    azure.proxy.passes_on = True
+    azure.pass_on()
     plant = Plant(tmp_path / "plant")
     plant.folder.mkdir()
     document = yaml.safe_load((PROJECT / "edgepack.yaml").read_text())

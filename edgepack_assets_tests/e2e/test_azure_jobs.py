@@ -56,7 +56,7 @@ def _on_azure(local: Plant, azure: LoopbackAzure, folder: Path) -> Plant:
 def test_jobs_on_empty_nodes_make_the_packages_of_this_machine(
     plant: Plant, azure: LoopbackAzure, tmp_path: Path
 ) -> None:
-    azure.proxy.passes_on = True  # the components' wheels come from an index that is none of Azure's
+    azure.pass_on()  # the components' wheels come from an index that is none of Azure's
     azure.azure_ml.compute.add_cluster("edge-cpu")
     remote = _on_azure(plant, azure, tmp_path / "remote")
     settings = load_settings(remote.config)

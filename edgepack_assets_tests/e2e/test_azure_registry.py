@@ -17,7 +17,7 @@ from edgepack_assets_tests.e2e.conftest import Plant
 
 
 def test_a_model_of_a_registry_becomes_a_package_there(plant: Plant, azure: LoopbackAzure, tmp_path: Path) -> None:
-    azure.proxy.passes_on = True  # the components' wheels come from an index that is none of Azure's
+    azure.pass_on()  # the components' wheels come from an index that is none of Azure's
     azure.azure_ml.lro_polls = 1
     azure.principal.roles = {"AzureML Registry User"}
     known = load_settings(plant.config)

@@ -8,11 +8,14 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pytest
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets_tests.e2e.conftest import Plant
+
+pytestmark = pytest.mark.usefixtures("kept_helpers")
 
 ASSETS = ["config_package", "payload_data", "prepped_data", "validation_results", "metrics", "deployment_package"]
 TYPE = {"implementation": "state_identifier", "model_name": "checked", "package_name": "checked"}

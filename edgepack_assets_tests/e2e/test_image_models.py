@@ -12,6 +12,8 @@ from PIL import Image
 from edgepack_assets_tests.e2e.conftest import Plant, run_with
 from edgepack_assets_tests.e2e.test_packaging_models import run_in_process, run_with_warnings
 
+pytestmark = pytest.mark.usefixtures("kept_helpers")
+
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
 
 

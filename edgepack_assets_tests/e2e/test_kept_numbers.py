@@ -8,12 +8,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets_tests.e2e.conftest import Plant, run_with
+
+pytestmark = pytest.mark.usefixtures("kept_helpers")
 
 TYPE = {"implementation": "state_identifier", "model_name": "numbered", "package_name": "numbered",
         "raw_data": {"name": "state_identifier_raw"}}  # fmt: skip

@@ -12,6 +12,8 @@ import yaml
 
 from edgepack_assets_tests.e2e.conftest import Plant
 
+pytestmark = pytest.mark.usefixtures("kept_helpers")
+
 TYPE = {"implementation": "state_identifier", "raw_data": {"name": "state_identifier_raw"}}
 
 
@@ -83,26 +85,26 @@ def test_packages_are_looked_at_compared_and_run_again(plant: Plant, variants: P
     plant.configure(looked=settings_of("looked"))
     for name in ("sparse", "sparse"):
         key = f"looked:{plant.add_model('looked', variants / name)}"
-        plant.run("edgepack", "package", key)
+        plant.materialize(key)
     report = tmp_path / "report.html"
-    plant.run("edgepack", "package", "show", "looked-edge:2", "--html", str(report))
+    plant.edgepack("package", "show", "looked-edge:2", "--html", str(report))
     page = report.read_text()
     for text in ("looked-edge:2", "Compared with the package before", "looked-edge:1", "silhouette", "scikit-learn"):
         assert text in page
     assert page.count("data:image/png;base64,") >= 2, "the answers, and those of both packages"
-    compared = plant.run("edgepack", "package", "compare", "looked:1", "looked-edge:2", "--json", "--html", str(report))
+    compared = plant.edgepack("package", "compare", "looked:1", "looked-edge:2", "--json", "--html", str(report))
     answers = json.loads(compared.stdout)["answers"]
     assert (answers["differing"], answers["output"]) == (0, "prediction")
     assert answers["both"] > 10
     assert "data:image/png;base64," in report.read_text()
-    assert "each as recorded" in plant.run("edgepack", "package", "verify-run", "looked-edge:2").stdout
+    assert "each as recorded" in plant.edgepack("package", "verify-run", "looked-edge:2").stdout
     raw = next(data["location"] for data in plant.listed("data") if data["name"] == "state_identifier_raw")
-    plant.run("edgepack", "package", "run", "looked-edge:2", raw, "--output-file", str(tmp_path / "mine.csv"))
+    plant.edgepack("package", "run", "looked-edge:2", raw, "--output-file", str(tmp_path / "mine.csv"))
     assert (tmp_path / "mine.csv").read_text().count("\n") == answers["both"] + 1
-    other = plant.run("edgepack", "package", "compare", "looked:1", "image_classification:1", check=False)
+    other = plant.edgepack("package", "compare", "looked:1", "image_classification:1", check=False)
     assert (other.returncode, other.stdout) == (1, "")
     assert "only packages of one kind can be compared" in other.stderr
-    shown = json.loads(plant.run("edgepack", "model", "show", "looked:2", "--json").stdout)
+    shown = json.loads(plant.edgepack("model", "show", "looked:2", "--json").stdout)
     assert [package["package"] for package in shown["packages"]] == ["looked-edge:2"]
     assert {run["status"] for run in shown["runs"]} == {"success"}
 

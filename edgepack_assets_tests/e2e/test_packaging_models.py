@@ -13,6 +13,8 @@ import pytest
 from edgepack_assets.definitions import build_defs
 from edgepack_assets_tests.e2e.conftest import Plant
 
+pytestmark = pytest.mark.usefixtures("kept_helpers")
+
 TYPE = {"implementation": "state_identifier", "raw_data": {"name": "state_identifier_raw"}}
 
 

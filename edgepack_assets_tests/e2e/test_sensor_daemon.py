@@ -21,7 +21,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
 PATIENCE = 600.0
-VERSIONS = 8
+VERSIONS = 6
 
 
 class Daemon:
@@ -99,6 +99,17 @@ class Daemon:
         ticks = self.instance.get_ticks(state.instigator_origin_id, state.selector_id)
         return [tick.tick_data.skip_reason or "" for tick in ticks]
 
+    def has_looked_again(self, more: int) -> Callable[[], bool]:
+        """Whether it has, so many times from now on. The newest ticks are read alone: there are hundreds."""
+        [state] = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+
+        def newest(limit: int) -> list[int]:
+            ticks = self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=limit)
+            return [int(tick.tick_id) for tick in ticks]
+
+        [last] = newest(1)
+        return lambda: min(newest(more)) > last
+
     def runs(self) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs())
 
@@ -125,19 +136,18 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -> None:
     for version in range(1, VERSIONS + 1):
-        if version != 7:
+        if version != 5:
             daemon.add(version, **({"fate": {3: "dies", 4: "bad"}[version]} if version in (3, 4) else {}))
     daemon.start()
-    daemon.wait_until("the first runs", lambda: len(daemon.runs()) >= 3)
+    daemon.wait_until("the first runs", lambda: len(daemon.runs()) >= 2)
     daemon.kill()
     daemon.add(VERSIONS + 1)
-    daemon.add(7)
+    daemon.add(5)
     daemon.registry_is("dead")
     daemon.start()
     daemon.wait_until("a tick without an answer", lambda: "ConnectionRefusedError" in "".join(daemon.ticks()))
     daemon.registry_is("empty")
-    answered = len(daemon.ticks())
-    daemon.wait_until("ticks with an empty answer", lambda: len(daemon.ticks()) > answered + 1)
+    daemon.wait_until("ticks with an empty answer", daemon.has_looked_again(2))
     daemon.registry_is("well")
     expected = {*range(1, VERSIONS + 2)}
 
@@ -148,8 +158,7 @@ def test_nothing_is_missed_or_run_twice_across_a_killed_daemon(daemon: Daemon) -
         return len(ended) == len(expected) and all(run.is_finished for run in runs) and any(third)
 
     daemon.wait_until("every version's run", is_done)
-    answered = len(daemon.ticks())
-    daemon.wait_until("ticks after it", lambda: len(daemon.ticks()) > answered + 2)
+    daemon.wait_until("ticks after it", daemon.has_looked_again(3))
     runs = daemon.runs()
     assert {int(run.tags["edgepack/model_version"]) for run in runs} == expected  # missed: 0
     assert set(Counter(run.tags["dagster/run_key"] for run in runs).values()) == {1}  # duplicated: 0

@@ -108,7 +108,7 @@ def changed(
             if name == "pipeline_config.yml":
                 document = yaml.safe_load(data)
                 change(document)
-                data = yaml.safe_dump(document).encode()
+                data = yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)).encode()
             copy.writestr(name, data)
     return target
 
