@@ -120,10 +120,14 @@ def _shared(
         cursor = Cursor.from_text(data.cursor if isinstance(data, SensorInstigatorData) else None)
     except EdgepackError:
         return [sensor, *lines]  # the sensor's tick fails with that reason
-    kept = StateStore(instance, _location(instance, settings)).read(settings.model_types)
+    unread: dict[str, EdgepackError] = {}
+    kept = StateStore(instance, _location(instance, settings)).read(settings.model_types, unread)
     kept.update({name: State.from_cursor(text) for name, text in cursor.changed.items()})
     sensor.waiting.extend(f"{state.model}:{number}" for state in kept.values() for number in sorted(state.waiting))
+    lines += [SensorStatus(f"{SHARED}: {name}", "on", None, str(error), "held up") for name, error in unread.items()]
     for name, fault in cursor.faults.items():
+        if name in unread:
+            continue
         lasts = now - fault.since
         late = f"no good answer for {lasts:.0f} s" if lasts >= settings.sensors.failure_after else ""
         lines.append(SensorStatus(f"{SHARED}: {name}", "on", None, fault.text, late))
