@@ -89,3 +89,5 @@ def _connected(connection: sqlite3.Connection, _: object) -> None:
         opened = sqlite3.connect(file, check_same_thread=False)
         opened.execute("SELECT count(*) FROM sqlite_master").fetchone()  # which opens the log
         kept[file] = opened
+        if _open is not kept:
+            opened.close()
