@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import dagster as dg
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs.instance import other_home
+from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
 from edgepack_assets.defs.model_partitions import run_of
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
@@ -94,6 +95,14 @@ class EdgepackResource:
         self._helpers.run_ended()
 
 
+def _tell_home(context: dg.InitResourceContext, config_file: Path) -> None:
+    """Say where Dagster keeps this run, where that is not in the project. Whoever runs assets by Dagster's Python API
+    has chosen an instance, and needs no variable for that."""
+    is_chosen = HOME_VARIABLE not in os.environ and context.instance is not None and not context.instance.is_ephemeral
+    if context.log is not None and not is_chosen and (said := other_home(config_file)) is not None:
+        context.log.info(said)
+
+
 @contextlib.contextmanager
 def _process_of_run(run: dg.DagsterRun) -> Iterator[None]:
     """What makes a run faster in a process that does nothing else meanwhile."""
@@ -110,8 +119,7 @@ def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
 
     @dg.resource(config_schema={}, description=EdgepackResource.__doc__)
     def edgepack(context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
-        if context.log is not None and (said := other_home(config_file)) is not None:
-            context.log.info(said)
+        _tell_home(context, config_file)
         opened = EdgepackResource(config_file)
         with contextlib.ExitStack() as stack:
             stack.callback(opened.close)
