@@ -186,9 +186,7 @@ def read_states(
             if name not in memory.unread and state.started > anew.get(name, 0)
         }
         # A row is later than the cursor of the model type's own sensor, which empties it when it goes on.
-        memory.unread |= {
-            name: error for name, error in own_unread.items() if name not in states and name not in anew
-        }
+        memory.unread |= {name: error for name, error in own_unread.items() if name not in states and name not in anew}
         later = {name: state for name, state in own.items() if newest(states.get(name), state) is state}
         # A row at once: it tells a model type's own sensor, if the project shrinks, that there is something later.
         store.write({name: state.to_cursor() for name, state in later.items()})

@@ -115,7 +115,11 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     location = location_of(context)
     store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
-        memory, context.cursor, all_names, store, lambda unread: _take_over(process, instance, location, settings, unread)
+        memory,
+        context.cursor,
+        all_names,
+        store,
+        lambda unread: _take_over(process, instance, location, settings, unread),
     )
     names = [name for name in settings.model_types if is_on(settings, name, name in process.switched_off)]
     calls = 0

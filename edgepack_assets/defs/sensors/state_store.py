@@ -66,9 +66,7 @@ class StateStore:
         """Let `location_of_project` find the rows of the project with this configuration."""
         self._rows.set_cursor_values({f"{_LOCATION}{file}": self._location})
 
-    def read(
-        self, model_types: Iterable[str], unread: dict[str, EdgepackError] | None = None
-    ) -> dict[str, State]:
+    def read(self, model_types: Iterable[str], unread: dict[str, EdgepackError] | None = None) -> dict[str, State]:
         """The states of model types that have one, and were not made to start anew since. Rows of an earlier release
         become rows of this location.
 
