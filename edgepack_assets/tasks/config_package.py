@@ -138,7 +138,6 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         tagged, tag_rows = implementation.tag_settings(model.tags, entry, renumbering.numbers, str(model))
         if renumbering.numbers:
             inspection = {**inspection, **tagged, KEY: list(map(list, renumbering.numbers.items()))}
-            spec = implementation.component_spec(inspection)
             assert implementation.category_output is not None
             component, folder = work / "renumbered" / component.name, work / "renumbered"
             folder.mkdir()
@@ -148,14 +147,14 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
                 _finish(component, {**model_json, **tagged, **numbers}, alerts)
-            package = build(component, spec, folder)
+            package = build(component, implementation.component_spec(inspection), folder)
         if renumbering.is_compared:
             inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
-        names = [each.name for each in several] or [COMPONENT]
-        rows = context.packaging.config_package_rows(package, lock, names)
-        rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
-        rows += [*implementation.inspection_rows(inspection, entry), *tag_rows]
-        rows += renumbering.rows
+        rows = [
+            *context.packaging.config_package_rows(package, lock, [each.name for each in several] or [COMPONENT]),
+            *saved_version_rows(source.saved_versions, inspected, entry), *source.parts,
+            *implementation.inspection_rows(inspection, entry), *tag_rows, *renumbering.rows,
+        ]  # fmt: skip
         contents = context.packaging.expected_contents(package, lock)
         artefact = Artefact(
             asset="config_package",
@@ -176,17 +175,21 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             made_from={"registered_model": digest},
             observations={CONTENTS: context.store.put_json(contents)},
         )
-        folders_shown = {each.name: each.folder for each in several} or {"": component}
-        files = [
-            {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
-            for name, folder in folders_shown.items() for file in sorted(folder.rglob("*")) if file.is_file()
-        ]  # fmt: skip
+        files = _listed({each.name: each.folder for each in several} or {"": component})
     kept = lock_was_kept, environment.kept
     server = inspected if several else None
     report = ConfigPackageReport(
         rows, files, generation, *kept, inspection, renumbering, shipping.metadata, alerts, server
     )
     return artefact, report
+
+
+def _listed(components: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The files of components, by name -> folder, with their sizes."""
+    return [
+        {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
+        for name, folder in components.items() for file in sorted(folder.rglob("*")) if file.is_file()
+    ]  # fmt: skip
 
 
 def server_lock(source: ModelSource, python: str, context: TaskContext) -> Lock:
