@@ -47,6 +47,7 @@ from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
+from edgepack_assets.tasks.plugin_faults import naming_plugin
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
 
 ZIP = "application/zip"
@@ -286,13 +287,10 @@ def _inspect(
     """Let the component's own environment tell what the packaging must know of the model."""
     implementation, child_imports = context.model_type(key), context.child_imports(key, environment.lock)
     subject = f"inspecting the model of {key}"
+    job = CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments))
     try:
-        answer = context.sandbox.run(
-            subject,
-            environment,
-            child_imports,
-            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments)),
-        )
+        with naming_plugin(implementation):
+            answer = context.sandbox.run(subject, environment, child_imports, job)
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}
         loading = Loading(environment, {**python, **source.saved_versions})
@@ -301,4 +299,5 @@ def _inspect(
         )
         raise explained(error, subject, loading, origin) from None
     with model_errors(subject):
-        return parse_report(subject, implementation.inspection, answer).model_dump(exclude_unset=True)
+        report = parse_report(f"{implementation}: inspect_model", implementation.inspection, answer)
+        return report.model_dump(exclude_unset=True)

@@ -15,9 +15,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.component_runs import PackageRun, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.sandbox.child_main import RecordError
 from edgepack_assets.sandbox.jobs import CallJob
-from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -26,6 +24,7 @@ from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
+from edgepack_assets.tasks.plugin_faults import naming_plugin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,17 +64,10 @@ def validate(
         context.sandbox.prepare(environment, context.child_imports(key, lock))
         package = context.store.fetch(config_package.parts["package"])
         server = context.server_of(config_package)
-        try:
+        with naming_plugin(implementation):
             run, runner = run_package(
                 f"validating {key}", package, environment, payload, key, work, context, server=server
             )
-        except TaskFailedError as error:
-            if error.failure.type != RecordError.__name__:
-                raise  # the component's own code failed
-            raise ComponentError(
-                f"{implementation}: its component_spec declares something else than its write_payload writes or "
-                f"its component answers: {error}"
-            ) from None
         parts = [
             CheckRow(
                 "records accounted for",
