@@ -8,12 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
+from dagster_shared.error import SerializableErrorInfo
 
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.sensors import raw_data, run_failures
 from edgepack_assets.defs.sensors.many_models import is_on
 from edgepack_assets.defs.sensors.new_models import has_shared_sensor
+from edgepack_assets.defs.sensors.run_outcomes import error_class
 from edgepack_assets.defs.sensors.state_store import (
     SHARED,
     StateStore,
@@ -167,13 +169,20 @@ def _one(  # noqa: PLR0917 - what the status is made from
     words = tick.skip_reason or ""
     if tick.status is TickStatus.FAILURE:
         fault = "its last tick failed"
-        error = tick.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        words = error.message.strip() if error is not None else ""
+        words = _why_failed(tick.error)
     elif tick.run_ids:
         words = f"requested {counted(len(tick.run_ids), 'run')}"
     return SensorStatus(name, "on", looked, words, fault, _waiting(state, model_type))
+
+
+def _why_failed(error: SerializableErrorInfo | None) -> str:
+    """The error that this project raised, whose words are for the user; else what everything follows from."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    ours = [each for each in chain if each.cls_name and error_class(each.cls_name)]
+    return [*chain, *ours[:1]][-1].message.strip() if chain else ""
 
 
 def _waiting(state: InstigatorState, model_type: str | None) -> list[str]:
