@@ -106,5 +106,5 @@ def error_class(name: str) -> type[errors.EdgepackError] | None:
 
 
 def _is_transient(name: str) -> bool:
-    error_class = error_class(name)
-    return error_class is not None and issubclass(error_class, _NOT_OF_THE_MODEL)
+    found = error_class(name)
+    return found is not None and issubclass(found, _NOT_OF_THE_MODEL)

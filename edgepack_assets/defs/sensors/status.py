@@ -181,8 +181,10 @@ def _why_failed(error: SerializableErrorInfo | None) -> str:
     while error is not None:
         chain.append(error)
         error = error.cause
-    ours = [each for each in chain if each.cls_name and error_class(each.cls_name)]
-    return [*chain, *ours[:1]][-1].message.strip() if chain else ""
+    for each in chain:
+        if each.cls_name and error_class(each.cls_name):
+            return each.message.partition(f"{each.cls_name}: ")[2].strip()
+    return chain[-1].message.strip() if chain else ""
 
 
 def _waiting(state: InstigatorState, model_type: str | None) -> list[str]:
