@@ -86,9 +86,8 @@ def test_sensors_that_look_are_well_and_say_what_waits(home: Path) -> None:
 
 def test_of_a_chain_of_errors_that_of_this_project_is_shown(home: Path) -> None:
     library = SerializableErrorInfo("RuntimeError: boom", [], "RuntimeError")
-    ours = SerializableErrorInfo(
-        "edgepack_assets.errors.PluginError: the model type x cannot be imported", [], "PluginError", library
-    )
+    told = "edgepack_assets.errors.PluginError: the model type x cannot be imported"
+    ours = SerializableErrorInfo(told, [], "PluginError", library)
     around = SerializableErrorInfo("SensorExecutionError: an error occurred", [], "SensorExecutionError", ours)
     assert _why_failed(around) == "the model type x cannot be imported"
     assert _why_failed(library) == "RuntimeError: boom"
