@@ -14,6 +14,7 @@ import pytest
 
 from edgepack_assets.cli.main import main
 from edgepack_assets.config.json_schema import VARIABLE, config_schema
+from edgepack_assets.model_types.interface import ModelType
 from edgepack_assets_tests.config.schema_keys import choices, is_a_value, keys
 
 PROJECT = Path(__file__).parents[1]
@@ -212,3 +213,10 @@ def test_the_messages_that_are_explained_are_messages_of_the_code(name: str) -> 
     fragments = {piece for part in quoted for piece in re.split(r" ?\.\.\. ?", part) if " " in piece}
     assert len(fragments) > 10
     assert {piece for piece in fragments - OF_OTHERS if WITH_VALUES.get(piece, piece) not in source} == set()
+
+
+def test_every_part_of_a_model_type_is_on_the_page_that_leads_to_one() -> None:
+    page = (PROJECT / "docs/model-types.md").read_text()
+    parts = {name for name in {**vars(ModelType), **ModelType.__annotations__} if not name.startswith("_")}
+    ours_alone = {"folder", "keys_beside_settings"}
+    assert sorted(name for name in parts - ours_alone if f"`{name}" not in page) == []

@@ -38,12 +38,15 @@ def list_(as_json: bool) -> None:
     The newest generation of a lock is in force."""
     settings = load_settings()
     store, uses = _store(settings), _uses(settings)
-    rows = [(generation, _users(generation, uses)) for generation in generations(store)]
+    damaged: list[CorruptError] = []
+    rows = [(generation, _users(generation, uses)) for generation in generations(store, damaged)]
     if as_json:
         print_json([_as_json(*each) for each in rows])
-        return
-    heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
-    click.echo(format_table([heads, *(_as_row(*each) for each in rows)]))
+    else:
+        heads = ("KEY", "GENERATION", "AGE", "PYTHON", "REQUIREMENTS", "PACKAGES", "USED BY")
+        click.echo(format_table([heads, *(_as_row(*each) for each in rows)]))
+    if damaged:
+        raise CorruptError("\n".join(map(str, damaged)))
 
 
 @lock.command()

@@ -12,7 +12,7 @@ from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.config.versions import Version
 from edgepack_assets.defs import instance as dagster_home
-from edgepack_assets.errors import NotFoundError
+from edgepack_assets.errors import InfrastructureError, NotFoundError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
@@ -64,7 +64,9 @@ def show(version: tuple[str, Version], as_json: bool) -> None:
     rows += [(str(p), f"{p.created:%Y-%m-%d %H:%M}Z", "archived" if archived(p) else "") for p in packages]
     click.echo(f"\n{format_table(rows)}" if packages else "\nno package was made from it")
     heads = ("RUN", "PARTITION", "STARTED", "STATUS", "JOB")
-    shown = [heads, *(tuple(str(value) for value in run.values()) for run in runs[:_RUNS_SHOWN])]
+    shown = [heads, *(tuple(str(value) for value in run.values()) for run in (runs or ())[:_RUNS_SHOWN])]
+    if runs is None:
+        return
     click.echo(f"\n{format_table(shown)}" if runs else "\nno run of it is known to Dagster")
     if len(runs) > _RUNS_SHOWN:
         click.echo(f"... {counted(len(runs) - _RUNS_SHOWN, 'earlier one')}; --json shows them")
@@ -91,13 +93,17 @@ def _packages(key: ModelKey, settings: Settings, registry: Registry) -> list[Reg
     return [each for each in packages if model_version_of(each, entry.model_name) == key.version]
 
 
-def _runs(keys: list[ModelKey]) -> list[dict[str, Any]]:
-    """The runs of partitions, the newest first."""
+def _runs(keys: list[ModelKey]) -> list[dict[str, Any]] | None:
+    """The runs of partitions, the newest first; None, which is said, if Dagster's instance cannot be used here."""
     home = dagster_home.home()
     if not keys or not home.is_dir():
         return []
-    dagster_home.prepare_process()
+    try:
+        dagster_home.prepare_process()
 
-    from edgepack_assets.defs.partition_runs import partition_runs
+        from edgepack_assets.defs.partition_runs import partition_runs
 
-    return partition_runs(keys, home)
+        return partition_runs(keys, home)
+    except InfrastructureError as error:  # all else is in the registry, which can be read
+        click.echo(f"its runs are not shown: {error}", err=True)
+        return None

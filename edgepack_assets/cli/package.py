@@ -26,7 +26,7 @@ from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.filesystem.atomic_files import writing
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.operations.compare_packages import package_key
-from edgepack_assets.operations.packages import PackageEntry, list_packages
+from edgepack_assets.operations.packages import PackageEntry, list_packages, why_no_metrics
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, damaged_in_words
@@ -92,6 +92,7 @@ def list_(name: str | None, wide: bool, with_archived: bool, as_json: bool) -> N
     entries = [entry for each in types for entry in list_packages(each, settings.model_type(each), registry)]
     entries = [entry for entry in entries if with_archived or entry.archived is None]
     for each in types:
+        _say_if_no_metrics(each, settings)
         damaged = registry.damaged(Kind.MODEL, settings.model_type(each).registered_package_name)
         if damaged:
             click.echo(damaged_in_words(damaged), err=True)
@@ -105,6 +106,11 @@ def list_(name: str | None, wide: bool, with_archived: bool, as_json: bool) -> N
         room = max(shutil.get_terminal_size((_NO_TERMINAL, 0)).columns - used, _METRICS_WIDTH)
         rows = [(*row[:-1], _cut(row[-1], room)) for row in rows]
     click.echo(format_table(rows))
+
+
+def _say_if_no_metrics(model_type: str, settings: Settings) -> None:
+    if why := why_no_metrics(settings.model_type(model_type)):
+        click.echo(f"metrics of {model_type} are not shown: {why}", err=True)
 
 
 @package.command()
@@ -143,6 +149,7 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
         if each.package.number == registered.number
     )  # fmt: skip
+    _say_if_no_metrics(model_type, settings)
     if as_json:
         print_json(entry.as_json())
         return

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,17 +26,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-_LATER: dict[str, frozenset[str]] = {
-    "alembic": frozenset(),
-    "alembic.command": frozenset({"downgrade", "stamp", "upgrade"}),
-    "alembic.config": frozenset({"Config"}),
-    "alembic.runtime": frozenset(),
-    "alembic.runtime.environment": frozenset({"EnvironmentContext"}),
-    "alembic.runtime.migration": frozenset({"MigrationContext"}),
-    "alembic.script": frozenset({"ScriptDirectory"}),
-    "dagster._daemon": frozenset(),
+_ALEMBIC = {
+    "alembic.command": ("downgrade", "stamp", "upgrade"),
+    "alembic.config": ("Config",),
+    "alembic.runtime.environment": ("EnvironmentContext",),
+    "alembic.runtime.migration": ("MigrationContext",),
+    "alembic.script": ("ScriptDirectory",),
 }
-"""Modules that are executed when they are used, and what of them may be imported by name without that."""
+"""What Dagster's storages import of it."""
+_DAEMON = "dagster._daemon"
 _REVISION = re.compile(r'^revision = "(\w+)"', re.MULTILINE)
 _EARLIER = re.compile(r"^down_revision = (.*)", re.MULTILINE)
 _TABLES = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'table' DESC"
@@ -45,11 +42,27 @@ _TABLES = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = '
 
 def import_lean() -> None:
     """Import Dagster's core so. Does nothing where it is imported already."""
-    if "dagster" in sys.modules or "alembic" in sys.modules:
+    dagster = importlib.util.find_spec("dagster")
+    if "dagster" in sys.modules or "alembic" in sys.modules or dagster is None or dagster.origin is None:
         return
-    sys.meta_path.insert(0, _LaterFinder())
-    from dagster._core.storage import sql
+    stand_ins = {name: ModuleType(name) for name in (*_ALEMBIC, _DAEMON)}
+    for name, imported in _ALEMBIC.items():
+        for each in imported:
+            setattr(stand_ins[name], each, _Later(partial(_import_from, name, each)))
+    stand_ins[_DAEMON].__path__ = [str(Path(dagster.origin).with_name("_daemon"))]  # its modules can be imported
+    sys.modules.update(stand_ins)
+    try:
+        from dagster._core.storage import sql
 
+        _ask_without_alembic(sql)
+        from dagster._core.storage import event_log, runs, schedules  # noqa: F401 - which import functions of it
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+def _ask_without_alembic(sql: Any) -> None:
+    """Have Dagster's storages find out by a query whether a SQLite file is up to date."""
     check, make_config = sql.check_alembic_revision, sql.get_alembic_config
 
     def is_current(config: Any, connection: Any) -> Any:
@@ -57,67 +70,21 @@ def import_lean() -> None:
         head = _head(Path(sql.__file__).with_name("alembic") / "versions")
         return (revision, head) if revision is not None and revision == head else check(config, connection)
 
-    def config_later(*arguments: Any, **named: Any) -> _LaterValue:
-        return _LaterValue(lambda: make_config(*arguments, **named))
+    def config_later(*arguments: Any, **named: Any) -> _Later:
+        return _Later(partial(make_config, *arguments, **named))
 
     vars(sql).update(check_alembic_revision=is_current, get_alembic_config=config_later)
 
 
-class _LaterFinder(MetaPathFinder):
-    """Finds a stand-in for each module of `names`, until something is looked up in one of its package."""
-
-    def __init__(self) -> None:
-        self.names = set(_LATER)
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path) if fullname in self.names else None
-        if spec is not None:
-            spec.loader = _LaterLoader(self)
-        return spec
-
-    def look_up(self, module: str, name: str) -> Any:
-        """A name of the module itself. All stand-ins of its package are gone from here on."""
-        package = module if module.startswith("dagster.") else module.partition(".")[0]
-        for each in [each for each in self.names if f"{each}.".startswith(f"{package}.")]:
-            self.names.remove(each)
-            sys.modules.pop(each, None)
-        return getattr(importlib.import_module(module), name)
+def _import_from(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
-class _LaterLoader(Loader):
-    def __init__(self, finder: _LaterFinder) -> None:
-        self._finder = finder
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _LaterModule(spec.name, self._finder)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Not yet: see _LaterModule."""
-
-
-class _LaterModule(ModuleType):
-    """A stand-in for a module, which is imported when something is looked up in it, or when what was imported by name
-    from it is used."""
-
-    def __init__(self, name: str, finder: _LaterFinder) -> None:
-        super().__init__(name)
-        self._finder = finder
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # of a module, as import looks for them
-            raise AttributeError(name)
-        if name in _LATER[self.__name__]:
-            return _LaterValue(lambda: self._finder.look_up(self.__name__, name))
-        return self._finder.look_up(self.__name__, name)
-
-
-class _LaterValue:
+class _Later:
     """Stands for a value that is made when it is used."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+        self._make = cache(make)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._make()(*arguments, **named)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import dagster as dg
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs.instance import other_home
+from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
 from edgepack_assets.defs.model_partitions import run_of
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
@@ -76,10 +78,10 @@ class EdgepackResource:
             self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
         )
 
-    def begin(self, run: dg.DagsterRun | None) -> None:
+    def begin(self, run: dg.DagsterRun) -> None:
         """Start what a run of a model version will wait for, if it is done here and makes the config package."""
-        partition = run.tags.get(PARTITION_TAG) if run is not None else None
-        if run is None or partition is None or "config_package" not in (run.step_keys_to_execute or ()):
+        partition = run.tags.get(PARTITION_TAG)
+        if partition is None or "config_package" not in (run.step_keys_to_execute or ()):
             return
         try:
             key = ModelKey.parse(partition)
@@ -93,24 +95,37 @@ class EdgepackResource:
         self._helpers.run_ended()
 
 
+def _tell_home(context: dg.InitResourceContext, config_file: Path) -> None:
+    """Say where Dagster keeps this run, where that is not in the project. Whoever runs assets by Dagster's Python API
+    has chosen an instance, and needs no variable for that."""
+    is_chosen = HOME_VARIABLE not in os.environ and context.instance is not None and not context.instance.is_ephemeral
+    if context.log is not None and not is_chosen and (said := other_home(config_file)) is not None:
+        context.log.info(said)
+
+
+@contextlib.contextmanager
+def _process_of_run(run: dg.DagsterRun) -> Iterator[None]:
+    """What makes a run faster in a process that does nothing else meanwhile."""
+    # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of a
+    # run.
+    gc.freeze()
+    share_engines()
+    with kept_open(), run_of(run.tags.get(PARTITION_TAG)):
+        yield
+
+
 def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:
     """The resource `edgepack` for a configuration file. It takes no configuration from a run, and refuses any."""
 
     @dg.resource(config_schema={}, description=EdgepackResource.__doc__)
     def edgepack(context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
-        # What was loaded before the run is no garbage: looking through all of Dagster again and again takes a tenth of
-        # a run.
-        gc.freeze()
-        share_engines()
-        if context.log is not None and (said := other_home(config_file)) is not None:
-            context.log.info(said)
+        _tell_home(context, config_file)
         opened = EdgepackResource(config_file)
-        partition = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
-        with kept_open(), run_of(partition):
-            try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(opened.close)
+            if context.run is not None:  # else a sensor's tick has it, in one of the code server's threads
+                stack.enter_context(_process_of_run(context.run))
                 opened.begin(context.run)
-                yield opened
-            finally:
-                opened.close()
+            yield opened
 
     return edgepack

@@ -48,13 +48,14 @@ def kept_open() -> Iterator[None]:
     if _open is not None:
         yield
         return
-    _open = {}
+    own = _open = {}
     try:
         yield
     finally:
-        opened, _open = _open, None
-        for connection in opened.values():
-            connection.close()
+        if _open is own:  # else another thread began at the same time
+            _open = None
+        while own:
+            own.popitem()[1].close()
 
 
 def _shared(url: str, *, poolclass: Any = None, connect_args: dict[str, Any] | None = None, **other: Any) -> Engine:
@@ -79,10 +80,14 @@ def _engine(url: str, arguments: tuple[tuple[str, Any], ...]) -> Engine:
 
 
 def _connected(connection: sqlite3.Connection, _: object) -> None:
-    if _open is None or connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    kept = _open  # another thread may end the block meanwhile
+    if kept is None or connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         return  # without a log beside it, a database that is not synced can be damaged
     connection.execute("PRAGMA synchronous = NORMAL")
     file = connection.execute("PRAGMA database_list").fetchone()[2]
-    if file not in _open:
-        _open[file] = sqlite3.connect(file, check_same_thread=False)
-        _open[file].execute("SELECT count(*) FROM sqlite_master").fetchone()  # which opens the log
+    if file not in kept:
+        opened = sqlite3.connect(file, check_same_thread=False)
+        opened.execute("SELECT count(*) FROM sqlite_master").fetchone()  # which opens the log
+        kept[file] = opened
+        if _open is not kept:
+            opened.close()

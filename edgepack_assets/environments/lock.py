@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from edgepack_assets.artefacts.artefact import canonical_json
+from edgepack_assets.artefacts.artefact import Blob, canonical_json
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.numpy_age import too_old_for_numpy
@@ -179,9 +179,29 @@ def newest_generation(key: str, store: ArtefactStore) -> Generation | None:
     return None
 
 
-def generations(store: ArtefactStore) -> list[Generation]:
-    """Every published lock, by key and number. Raises CorruptError. Listing does not count as using."""
-    every = [read_generation(name, document) for name, document in store.named(LOCKS).items()]
+def read_lock(blob: Blob, store: ArtefactStore) -> Lock:
+    """The lock that a config package has as one of its parts. Raises CorruptError."""
+    try:
+        return Lock.model_validate(store.read_json(blob))
+    except ValidationError as error:
+        raise CorruptError(
+            f"the blob {blob.digest[:12]} is no lock that this release reads ({_first_of(error)}): materialize "
+            "config_package again"
+        ) from None
+
+
+def generations(store: ArtefactStore, damaged: list[CorruptError] | None = None) -> list[Generation]:
+    """Every published lock, by key and number. Listing does not count as using.
+
+    Raises CorruptError for one that is damaged; with a list `damaged` the error is put there, and the others follow."""
+    every = []
+    for name, document in store.named(LOCKS, damaged).items():
+        try:
+            every.append(read_generation(name, document))
+        except CorruptError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
     return sorted(every, key=lambda generation: (generation.lock.key, generation.number))
 
 
@@ -199,11 +219,18 @@ def read_generation(name: str, document: Any) -> Generation:
     try:
         published = _Document.model_validate(document)
     except ValidationError as error:
-        raise CorruptError(f"the lock {name} is not valid, delete it: it will be resolved again ({error})") from None
+        raise CorruptError(
+            f"the lock {name} is not valid, delete it: it will be resolved again ({_first_of(error)})"
+        ) from None
     lock = Lock.model_validate(published.model_dump(exclude={"resolved"}))
     if lock.key != key or number == 0:
         raise CorruptError(f"the lock {name} is that of {lock.key}, delete it: it will be resolved again")
     return Generation(lock, number, published.resolved)
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
 
 
 def fetch_wheels(lock: Lock, store: ArtefactStore, folder: Path) -> None:

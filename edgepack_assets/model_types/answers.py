@@ -269,6 +269,7 @@ def component_spec(answer: Any) -> ComponentSpec:
         raise UnfitAnswerError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
     _once("inputs", spec.inputs)
     _once("outputs and metrics", (*spec.outputs, *spec.metrics))
+    _once("inputs and outputs", (*spec.inputs, *spec.outputs))
     _once("parameters", spec.parameters)
     if spec.periodicity is not None and _is(spec.periodicity, int, "periodicity") < 1:
         raise UnfitAnswerError(f"a periodicity of {spec.periodicity} ms")

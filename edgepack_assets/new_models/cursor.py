@@ -79,7 +79,18 @@ class State:
 
     @classmethod
     def from_cursor(cls, text: str) -> State:
-        """Read what `to_cursor` wrote. Raises EdgepackError."""
+        """Read what `to_cursor` wrote as a sensor's cursor. Raises EdgepackError."""
+        try:
+            return cls.parse(text)
+        except ValueError as error:
+            raise EdgepackError(
+                f"the sensor's cursor was changed and cannot be read ({error}): restore the earlier text, or clear it "
+                "in the UI to start again as `sensors.start` says"
+            ) from None
+
+    @classmethod
+    def parse(cls, text: str) -> State:
+        """Read what `to_cursor` wrote. Raises ValueError saying what is wrong with it."""
         try:
             value = json.loads(text)
             if value["format"] != _FORMAT:
@@ -100,7 +111,4 @@ class State:
                 turn=int(value["turn"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, EdgepackError) as error:
-            raise EdgepackError(
-                f"the sensor's cursor was changed and cannot be read ({type(error).__name__}: {error}): restore the "
-                "earlier text, or clear it in the UI to start again as `sensors.start` says"
-            ) from None
+            raise ValueError(f"{type(error).__name__}: {error}") from None

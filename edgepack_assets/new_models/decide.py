@@ -48,8 +48,8 @@ def _add_summary(tick: Tick) -> None:
             f"waiting for approval: {names} (edgepack model approve {rules.model_name}:{min(state.waiting)}, "
             "or launch it by hand)"
         )
-    if state.pending:
-        tick.add_message(f"{counted(len(state.pending), 'more version')} to be requested")
+    if left := len(state.pending) - sum(number in state.pending for number in tick.launched):
+        tick.add_message(f"{counted(left, 'more version')} to be requested")
     if state.runs:
         tick.add_message(f"runs in progress: {len(state.runs)}")
 

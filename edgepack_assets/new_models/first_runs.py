@@ -73,6 +73,7 @@ def _request_first_runs(tick: Tick, candidates: Sequence[RegisteredVersion], als
             tick.record_as_handled(number, created)
         elif RunOutcome.RUNNING in outcomes:
             tick.add_message(f"{name}: a run that was launched by hand is in progress")
+            tick.launched.add(number)
         elif number in by_number and not tick.batch_is_full():
             tick.request_run(by_number[number], 1)
 

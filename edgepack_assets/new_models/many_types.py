@@ -77,12 +77,14 @@ class Cursor:
 @dataclass
 class Memory:
     """What is kept from tick to tick while the process lives: `states` of the model types, and when each is swept.
+    `unread` says why the state of a model type cannot be read: it is not looked at until a person has mended that.
 
     Nothing is lost with it: a new process reads the states again, and sweeps all model types once."""
 
     states: dict[str, State | None] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     turns: dict[str, tuple[int, int]] = field(default_factory=dict)
+    unread: dict[str, EdgepackError] = field(default_factory=dict)
     valid_for: tuple[str | None, str, tuple[str, ...]] | None = None
     """The cursor, the token of the store and the model types that this is right for; None: read everything again."""
 
@@ -93,8 +95,9 @@ class Store(Protocol):
     def token(self) -> str:
         """A text that changes with every change of a row."""
 
-    def read(self, model_types: Iterable[str]) -> dict[str, State]:
-        """The states of model types that have one, and were not made to start anew since."""
+    def read(self, model_types: Iterable[str], unread: dict[str, EdgepackError]) -> dict[str, State]:
+        """The states of model types that have one, and were not made to start anew since. `unread` gets the errors of
+        those that cannot be read."""
 
     def began_anew(self, model_types: Iterable[str]) -> dict[str, int]:
         """When (ms) model types were made to start anew; those that never were are missing."""
@@ -105,7 +108,8 @@ class Store(Protocol):
 
 @dataclass
 class Result:
-    """The result of one tick. `saved` are the states to be written into the store before the tick ends."""
+    """The result of one tick. `saved` are the states to be written into the store before the tick ends; `failed` are
+    the model types for which the registry gave no good answer."""
 
     cursor: Cursor
     decisions: dict[str, Decision] = field(default_factory=dict)
@@ -151,12 +155,13 @@ def read_states(
     text: str | None,
     names: tuple[str, ...],
     store: Store,
-    take_over: Callable[[], Mapping[str, State]],
+    take_over: Callable[[dict[str, EdgepackError]], Mapping[str, State]],
 ) -> Cursor:
     """Bring the store up to date with the cursor `text`, and the memory with the store. Returns the cursor.
 
-    `take_over` gives the states of the model types' own sensors. It is asked in the first tick of a process, and where
-    a model type has no row yet. The memory counts as wrong until `remember_tick`."""
+    `take_over` gives the states of the model types' own sensors, and the errors of those that cannot be read. It is
+    asked in the first tick of a process, and where a model type has no row yet. The memory counts as wrong until
+    `remember_tick`."""
     cursor = Cursor.from_text(text)
     valid_for, memory.valid_for = memory.valid_for, None
     if valid_for is not None and valid_for == (text, store.token(), names):
@@ -171,9 +176,17 @@ def read_states(
             if name in names and State.from_cursor(changed).started > anew.get(name, 0)
         }
     )
-    states: dict[str, State | None] = dict(store.read(names))
+    memory.unread = {}
+    states: dict[str, State | None] = dict(store.read(names, memory.unread))
     if is_first or any(name not in states for name in names):
-        own = {name: state for name, state in take_over().items() if state.started > anew.get(name, 0)}
+        own_unread: dict[str, EdgepackError] = {}
+        own = {
+            name: state
+            for name, state in take_over(own_unread).items()
+            if name not in memory.unread and state.started > anew.get(name, 0)
+        }
+        # A row is later than the cursor of the model type's own sensor, which empties it when it goes on.
+        memory.unread |= {name: error for name, error in own_unread.items() if name not in states and name not in anew}
         later = {name: state for name, state in own.items() if newest(states.get(name), state) is state}
         # A row at once: it tells a model type's own sensor, if the project shrinks, that there is something later.
         store.write({name: state.to_cursor() for name, state in later.items()})
@@ -186,7 +199,8 @@ def read_states(
 
 def remember_tick(memory: Memory, text: str, names: tuple[str, ...], store: Store) -> None:
     """Let the memory count as right for the tick after this one, if that one gets the cursor `text`."""
-    memory.valid_for = text, store.token(), names
+    if not memory.unread:  # whoever mends a row by hand does not change the token
+        memory.valid_for = text, store.token(), names
 
 
 def look_at_types(  # noqa: PLR0917 - what a tick is made from
@@ -203,6 +217,9 @@ def look_at_types(  # noqa: PLR0917 - what a tick is made from
         if not limits.has_time() or room <= 0 or characters > _MOST_CHARACTERS:
             result.cursor.start = name
             break
+        if name in memory.unread:
+            _note_fault(name, memory.unread[name], result, now)
+            continue
         before = _with_turn(memory.states.get(name), memory.turns.get(name))
         sweeps = before is not None and before.baseline is not None and now >= before.sweep_due
         if sweeps and before is not None and sweeping * _SWEEP_SHARE > limits.interval:
@@ -231,9 +248,11 @@ def _look(  # noqa: PLR0917 - one look, with its place in the result
         decision = look(name, before, room)
     except EdgepackError as error:
         _note_fault(name, error, result, now)
+        result.failed[name] = error
         return None
     if decision.fault is not None:
         _note_fault(name, decision.fault, result, now)
+        result.failed[name] = decision.fault
     else:
         result.cursor.faults.pop(name, None)
         result.messages += [] if decision.is_quiet else [f"{name}: {message}" for message in decision.messages]
@@ -247,7 +266,6 @@ def _note_fault(name: str, error: EdgepackError, result: Result, now: int) -> No
     since = faults[name].since if name in faults else now
     if name in faults or len(faults) < _MOST_FAULTS:
         faults[name] = Fault(since, text)
-    result.failed[name] = error
     result.messages.append(f"{name}: {text}")
 
 

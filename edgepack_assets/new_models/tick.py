@@ -38,7 +38,8 @@ class Decision:
 @dataclass
 class Tick:
     """One tick. `now` is in s; `known` are the versions that the registry has already given in this tick; `is_first`
-    says that the sensor starts with it."""
+    says that the sensor starts with it; `launched` are versions of which a run is in progress that a person has
+    launched."""
 
     state: State
     rules: Rules
@@ -48,6 +49,7 @@ class Tick:
     is_first: bool
     decision: Decision
     known: dict[int, RegisteredVersion] = field(default_factory=dict)
+    launched: set[int] = field(default_factory=set)
 
     def add_message(self, text: str) -> None:
         """Add to the text that the tick shows."""

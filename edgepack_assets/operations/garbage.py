@@ -61,7 +61,7 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
     may_need_any = any(not each.tags_are_known for each in damaged_versions)
     kept = set(locks) if may_need_any else _needed_locks(locks, set(idle), uses)
     for use in uses:
-        needed |= _wheels(use.document or {})
+        needed |= _wheels(use.document) if use.document else set()
     for name in kept:
         needed |= _wheels(locks[name])
     idle_jobs = {n: file for n, file in store.idle_named(SIDE_JOBS, grace).items() if n not in needed_jobs}
@@ -105,8 +105,8 @@ def _documents(
 
 
 def _wheels(lock: Mapping[str, Any]) -> set[str]:
-    return {package["digest"] for package in lock.get("packages", ())}
+    return {package["digest"] for package in lock["packages"]}
 
 
 def _outputs(job: Mapping[str, Any]) -> set[str]:
-    return {blob["digest"] for blob in job.get("outputs", {}).values()}
+    return {blob["digest"] for blob in job["outputs"].values()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
+from edgepack_assets.errors import PluginError
 from edgepack_assets.model_types import model_type
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval
@@ -95,9 +96,18 @@ def packaged(key: ModelKey, entry: ModelTypeSettings, package: RegisteredVersion
 
 
 def metrics_of(entry: ModelTypeSettings, tags: Mapping[str, str]) -> dict[str, float]:
-    """The metrics among a package's tags."""
-    names = sorted(model_type(entry.implementation).metric_names)
+    """The metrics among a package's tags; none where the plug-in that names them cannot be used."""
+    names = [] if why_no_metrics(entry) else sorted(model_type(entry.implementation).metric_names)
     return {name: value for name in names if (value := _number(tags.get(name))) is not None}
+
+
+def why_no_metrics(entry: ModelTypeSettings) -> str:
+    """Why nobody says which tags are metrics: the fault of the plug-in. Empty if it has none."""
+    try:
+        model_type(entry.implementation)
+    except PluginError as error:
+        return str(error)
+    return ""
 
 
 def _number(text: str | None) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.errors import EdgepackError
@@ -31,24 +31,24 @@ class TagIndex:
     def add(self, number: int, tags: Mapping[str, str]) -> None:
         """Record the tags of a version, down to the disk. Call it before a version appears or gets these tags: if the
         process dies in between, the entry names what is not there, which does no harm."""
-        if not any(tag in tags for tag in IDENTITY):
-            return
-        with disk_errors(self._folder):
-            entry = self._folder / f"{number}-{_digest(tags)}"
-            if not entry.exists():
-                self._folder.mkdir(parents=True, exist_ok=True)
-                entry.touch()
-                sync_folder(self._folder)
-                sync_folder(self._folder.parent)
+        if any(tag in tags for tag in IDENTITY):
+            self._write([f"{number}-{_digest(tags)}"])
 
     def add_if_possible(self, found: Mapping[int, Mapping[str, str]]) -> None:
         """Record the tags of versions that a reader has seen. One that may not write reads all the same."""
-        with contextlib.suppress(EdgepackError, OSError):
-            if found:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                for number, tags in found.items():
-                    (self._folder / f"{number}-{_digest(tags)}").touch()
-                sync_folder(self._folder)
+        with contextlib.suppress(EdgepackError):
+            self._write([f"{number}-{_digest(tags)}" for number, tags in found.items()])
+
+    def _write(self, entries: Sequence[str]) -> None:
+        with disk_errors(self._folder):
+            missing = [entry for entry in entries if not (self._folder / entry).exists()]
+            if not missing:
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for entry in missing:
+                (self._folder / entry).touch()
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
 
     def look_up(self, numbers: Collection[int], tags: Mapping[str, str]) -> tuple[list[int], list[int]]:
         """(those of `numbers` that have or had these tags, those that the index does not know), each lowest first."""

@@ -66,11 +66,26 @@ class RecordError(Exception):
         self.record = record
 
 
+class PluginFileError(Exception):
+    """A file of the model type is no Python, or lacks what it must define."""
+
+    is_for_user = True
+
+
 def call(job: dict[str, Any]) -> object:
     """Call a function of a file that does not ship with the component, nor do the modules beside it."""
-    sys.path.append(str(Path(job["file"]).parent))  # the last one: the component's own modules come first
-    module = _load("edgepack_child_tasks", Path(job["file"]))
-    return getattr(module, job["function"])(job["arguments"] | job["paths"] if job["paths"] else job["arguments"])
+    file = Path(job["file"])
+    sys.path.append(str(file.parent))  # the last one: the component's own modules come first
+    try:
+        module = _load("edgepack_child_tasks", file)
+    except SyntaxError as error:
+        if error.filename is None or Path(error.filename).parent != file.parent:  # a module of the model's
+            raise
+        raise PluginFileError(f"{Path(error.filename).name} is no Python: {error.msg}, line {error.lineno}") from error
+    function = getattr(module, job["function"], None)
+    if function is None:
+        raise PluginFileError(f"{file.name} defines no function {job['function']}")
+    return function(job["arguments"] | job["paths"] if job["paths"] else job["arguments"])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +93,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     output = os.dup(1)  # the component may close or replace sys.stdout
     reported = progress.Progress(lambda line: os.write(output, f"{line}\n".encode()), "records", job.get("count"))
     entrypoint = importlib.import_module(job["entrypoint"])
-    process_input = entrypoint.process_input
+    process_input = getattr(entrypoint, "process_input", None)
+    if process_input is None:
+        raise PluginFileError(f"{job['entrypoint']}.py, which ships, defines no function process_input")
     if hasattr(entrypoint, "update_parameters"):
         entrypoint.update_parameters(dict(job["parameters"]))
     inputs = {variable["name"]: variable["type"] for variable in job["inputs"]}

@@ -32,11 +32,11 @@ class Archived:
         return f"archived by {self.by} {self.at}" + (f": {self.reason}" if self.reason else "")
 
 
-def archived(package: RegisteredVersion | DamagedVersion) -> Archived | None:
+def archived(version: RegisteredVersion | DamagedVersion) -> Archived | None:
     """How a version was archived; None if it is not. A tag that a person wrote by hand counts, whatever it holds."""
-    if ARCHIVED not in package.tags:
+    if ARCHIVED not in version.tags:
         return None
-    text = package.tags[ARCHIVED]
+    text = version.tags[ARCHIVED]
     try:
         held = json.loads(text)
     except ValueError:

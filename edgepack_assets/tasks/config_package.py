@@ -47,6 +47,7 @@ from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
+from edgepack_assets.tasks.plugin_faults import naming_plugin
 from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
 
 ZIP = "application/zip"
@@ -138,7 +139,6 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         tagged, tag_rows = implementation.tag_settings(model.tags, entry, renumbering.numbers, str(model))
         if renumbering.numbers:
             inspection = {**inspection, **tagged, KEY: list(map(list, renumbering.numbers.items()))}
-            spec = implementation.component_spec(inspection)
             assert implementation.category_output is not None
             component, folder = work / "renumbered" / component.name, work / "renumbered"
             folder.mkdir()
@@ -148,14 +148,14 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
                 put_in_front(component)
                 numbers = renumbering_settings(implementation.category_output, renumbering.numbers)
                 _finish(component, {**model_json, **tagged, **numbers}, alerts)
-            package = build(component, spec, folder)
+            package = build(component, implementation.component_spec(inspection), folder)
         if renumbering.is_compared:
             inspection = {**inspection, NUMBERED_LIKE: renumbering.predecessor}
-        names = [each.name for each in several] or [COMPONENT]
-        rows = context.packaging.config_package_rows(package, lock, names)
-        rows = [*rows, *saved_version_rows(source.saved_versions, inspected, entry), *source.parts]
-        rows += [*implementation.inspection_rows(inspection, entry), *tag_rows]
-        rows += renumbering.rows
+        rows = [
+            *context.packaging.config_package_rows(package, lock, [each.name for each in several] or [COMPONENT]),
+            *saved_version_rows(source.saved_versions, inspected, entry), *source.parts,
+            *implementation.inspection_rows(inspection, entry), *tag_rows, *renumbering.rows,
+        ]  # fmt: skip
         contents = context.packaging.expected_contents(package, lock)
         artefact = Artefact(
             asset="config_package",
@@ -176,17 +176,21 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             made_from={"registered_model": digest},
             observations={CONTENTS: context.store.put_json(contents)},
         )
-        folders_shown = {each.name: each.folder for each in several} or {"": component}
-        files = [
-            {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
-            for name, folder in folders_shown.items() for file in sorted(folder.rglob("*")) if file.is_file()
-        ]  # fmt: skip
+        files = _listed({each.name: each.folder for each in several} or {"": component})
     kept = lock_was_kept, environment.kept
     server = inspected if several else None
     report = ConfigPackageReport(
         rows, files, generation, *kept, inspection, renumbering, shipping.metadata, alerts, server
     )
     return artefact, report
+
+
+def _listed(components: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The files of components, by name -> folder, with their sizes."""
+    return [
+        {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}
+        for name, folder in components.items() for file in sorted(folder.rglob("*")) if file.is_file()
+    ]  # fmt: skip
 
 
 def server_lock(source: ModelSource, python: str, context: TaskContext) -> Lock:
@@ -283,13 +287,10 @@ def _inspect(
     """Let the component's own environment tell what the packaging must know of the model."""
     implementation, child_imports = context.model_type(key), context.child_imports(key, environment.lock)
     subject = f"inspecting the model of {key}"
+    job = CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments))
     try:
-        answer = context.sandbox.run(
-            subject,
-            environment,
-            child_imports,
-            CallJob(component, implementation.folder / "child_tasks.py", "inspect_model", dict(source.arguments)),
-        )
+        with naming_plugin(implementation):
+            answer = context.sandbox.run(subject, environment, child_imports, job)
     except (TaskFailedError, ChildDiedError) as error:
         python = {"python": source.python_version} if source.python_version else {}
         loading = Loading(environment, {**python, **source.saved_versions})
@@ -298,4 +299,5 @@ def _inspect(
         )
         raise explained(error, subject, loading, origin) from None
     with model_errors(subject):
-        return parse_report(subject, implementation.inspection, answer).model_dump(exclude_unset=True)
+        report = parse_report(f"{implementation}: inspect_model", implementation.inspection, answer)
+        return report.model_dump(exclude_unset=True)

@@ -12,7 +12,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.environments.environment import Environment, environment_for
-from edgepack_assets.environments.lock import Lock
+from edgepack_assets.environments.lock import Lock, read_lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import Plugin, model_type
 from edgepack_assets.packaging.worker import PackagingWorker
@@ -55,7 +55,7 @@ class TaskContext:
 
     def lock_of(self, config_package: Artefact) -> Lock:
         """The lock that a config package was made with."""
-        return Lock.model_validate(self.store.read_json(config_package.parts["lock"]))
+        return read_lock(config_package.parts["lock"], self.store)
 
     def kept_contents(self, config_package: Artefact) -> Mapping[str, str] | None:
         """The contents that its deployment package must have, if they were kept when the config package was made: what
@@ -70,7 +70,7 @@ class TaskContext:
         """The environment that stands for the server's GPU runtime, in which the GPU component of a config package of
         several was inspected; None where it has one component."""
         part = config_package.parts.get(SERVER_LOCK)
-        return None if part is None else self.environment(Lock.model_validate(self.store.read_json(part)))
+        return None if part is None else self.environment(read_lock(part, self.store))
 
     def environment(self, lock: Lock) -> Environment:
         """The kept environment of a lock, built if need be, and checked once in a run."""

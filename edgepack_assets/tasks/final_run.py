@@ -13,10 +13,10 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
 from edgepack_assets.model_types.interface import Results, read_lines
-from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.packaging.stamp import PACKAGES
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import open_payload
 
 ANSWERS_TO_COMPARE = 2
@@ -40,14 +40,10 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
         inside, between, wheel = name.partition(f"/{PACKAGES}/")
         if between:
             wheels.setdefault(inside, {})[wheel] = digest
-    with (
-        context.work_folder() as work,
-        PackageRunner(package, work, context.sandbox, context.environment(lock), wheels, server) as runner,
-    ):
-        subject = f"running {package.name} of {key}"
-        run = runner.run(
-            subject, payload.records, context.child_imports(key, lock), until_answers=enough, count=payload.count,
-            server_imports=context.child_imports(key, server.lock) if server else (),
+    with context.work_folder() as work:
+        run, _ = run_package(
+            f"running {package.name} of {key}", package, context.environment(lock), payload, key, work, context,
+            server=server, wheels=wheels, until_answers=enough,
         )  # fmt: skip
         validated = Results(context.store.fetch(validation_results.parts["results"]))
         answered = _compare(package.name, run.results, validated.path, run.records)

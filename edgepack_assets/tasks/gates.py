@@ -11,7 +11,7 @@ from edgepack_assets.config.gate_settings import GateSettings, SliceSettings
 from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
 from edgepack_assets.tasks.resampling import Difference, Interval
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Share of a bound that adding and subtracting may be off."""
 TOO_FEW = "too few samples to tell"
 """An interval with a bound inside."""
@@ -148,7 +148,7 @@ def _against(
     if value is None or not math.isfinite(value):
         return CheckRow(subject, False, _shown(value), wanted, reference.source)
     margin = bound - value if lower_is_better else value - bound
-    passed = margin >= -_ROUNDING * abs(bound)
+    passed = margin >= -ROUNDING * abs(bound)
     left = max(margin, 0.0) if passed else margin  # what is only rounding is not shown as missing
     return CheckRow(subject, passed, _shown(value), wanted, reference.source, _signed(left))
 

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.model_types.interface import Answered, Payload, Results
+from edgepack_assets.model_types.interface import Answered, Results
 from edgepack_assets.packaging.component_files import component_files
 from edgepack_assets.packaging.contract import read_contract
-from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.tasks.comparison import PackageFacts
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.metrics import open_metrics
 from edgepack_assets.tasks.package_history import metric_of
+from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.package_tags import RAW_DATA
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded, recorded, registered_zip, run_registered
@@ -168,21 +167,11 @@ def answered(
             yield Answered(candidate.name, Results(run.results), inspection), run.latency
         return
     assert known is not None
-    with context.work_folder() as work:
-        yield _run_config_package(candidate, known, payload, work, inspection, context)
-
-
-def _run_config_package(  # noqa: PLR0917 - what is run, and where
-    candidate: Candidate, known: Recorded, payload: Payload, work: Path, inspection: dict[str, Any] | None,
-    context: TaskContext,
-) -> tuple[Answered, Mapping[str, float]]:  # fmt: skip
-    lock = context.lock_of(known.config_package)
     package = context.store.fetch(known.config_package.parts["package"])
-    environment, child_imports = context.environment(lock), context.child_imports(candidate.key, lock)
+    environment = context.environment(context.lock_of(known.config_package))
     server = context.server_of(known.config_package)
-    with PackageRunner(package, work, context.sandbox, environment, server=server) as runner:
-        run = runner.run(
-            f"running {candidate}", payload.records, child_imports, count=payload.count,
-            server_imports=context.child_imports(candidate.key, server.lock) if server else (),
-        )  # fmt: skip
-    return Answered(candidate.name, Results(run.results), inspection), run.latency
+    with context.work_folder() as work:
+        run, _ = run_package(
+            f"running {candidate}", package, environment, payload, candidate.key, work, context, server=server
+        )
+        yield Answered(candidate.name, Results(run.results), inspection), run.latency

@@ -15,7 +15,6 @@ from edgepack_assets.environments.lock import LOCKS, Lock, read_generation, spli
 from edgepack_assets.errors import EdgepackError, PackageError, TransientError
 from edgepack_assets.model_types.interface import Payload, Results
 from edgepack_assets.packaging.component_runs import PackageRun
-from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import (
     DamagedVersion,
@@ -27,6 +26,7 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
+from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.package_tags import (
     ARCHIVED,
     CONTENT_DIGEST,
@@ -178,15 +178,11 @@ def run_registered(
     lock = _lock(predecessor, context)
     with context.work_folder() as work:
         path = registered_zip(predecessor.package, work, context.registry)
-        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
-        server = None
+        environment, server = context.environment(lock), None
         if SERVER_LOCK_KEY in predecessor.package.tags:
             server = context.environment(_lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
-        with PackageRunner(path, work, context.sandbox, environment, server=server) as runner:
-            yield runner.run(
-                f"running {predecessor}", payload.records, child_imports, count=payload.count,
-                server_imports=context.child_imports(key, server.lock) if server else (),
-            )  # fmt: skip
+        run, _ = run_package(f"running {predecessor}", path, environment, payload, key, work, context, server=server)
+        yield run
 
 
 def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry) -> Path:

@@ -26,6 +26,7 @@ from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.plugin_faults import naming_plugin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,22 +70,16 @@ def prepare_data(
         environment, child_imports = context.environment(lock), context.child_imports(key, lock)
         context.sandbox.prepare(environment, child_imports)
         package = context.store.fetch(config_package.parts["package"])
-        with PackageRunner(package, work, context.sandbox, environment) as runner:
-            subject = f"preparing the data of {key}"
+        tasks = implementation.folder / "child_tasks.py"
+        subject = f"preparing the data of {key}"
+        with PackageRunner(package, work, context.sandbox, environment) as runner, naming_plugin(implementation):
             answer = context.sandbox.run(
-                subject,
-                environment,
-                child_imports,
-                CallJob(
-                    runner.component_folder,
-                    implementation.folder / "child_tasks.py",
-                    "prepare",
-                    {"count": payload.count},
-                ),
+                subject, environment, child_imports,
+                CallJob(runner.component_folder, tasks, "prepare", {"count": payload.count}),
                 inputs={"records": payload.records},
                 outputs={name: work / f"{name}.npy" for name in preparation.files},
-            )
-        report = parse_report(subject, preparation.report, answer)
+            )  # fmt: skip
+        report = parse_report(f"{implementation}: prepare", preparation.report, answer)
         types = implementation.prepared_arrays(subject, report, inspection, payload.count)
         arrays = {name: _load(work / f"{name}.npy", expected) for name, expected in types.items()}
         prepared = implementation.prepared("the prepared data", report, arrays, inspection, payload.count)

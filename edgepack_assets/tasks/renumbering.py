@@ -12,10 +12,10 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.model_types.renumbering import shipped
-from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_numbers, ordered
+from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
 from edgepack_assets.tasks.predecessor import NO_PREDECESSOR, Predecessor, answers_to, find_predecessor, recorded
 
@@ -79,12 +79,8 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     # do, and metrics compares both on the payload of this version.
     payload_data = known.payload_data if known is not None else make_payload(key, context)[0]
     payload = open_payload(payload_data, context)
-    with (
-        answers_to(payload_data, predecessor, key, context) as before,
-        PackageRunner(package, work, context.sandbox, environment) as runner,
-    ):
-        child_imports = context.child_imports(key, environment.lock)
-        run = runner.run(f"comparing {key}", payload.records, child_imports, count=payload.count)
+    with answers_to(payload_data, predecessor, key, context) as before:
+        run, _ = run_package(f"comparing {key}", package, environment, payload, key, work, context)
         cross_table = contingency(before, Results(run.results), implementation.category_output)
     earlier: list[Any] = []
     if known is not None:

@@ -64,10 +64,12 @@ class Difference:
 
 
 def is_share(values: Floats) -> bool:
+    """Whether each value says yes or no, so that their mean is a share."""
     return bool(((values == 0) | (values == 1)).all())
 
 
 def wilson(share: float, count: int, level: float) -> tuple[float, float]:
+    """Wilson's interval of a share of so many independent records."""
     from scipy import stats  # type: ignore[import-untyped]  # scipy has no types
 
     found = stats.binomtest(round(share * count), count).proportion_ci(confidence_level=level, method="wilson")
@@ -154,4 +156,5 @@ def independent_worth(values: Floats, samples: Samples) -> int:
 
 
 def resamples_for(level: float) -> int:
+    """So many that at least ten lie beyond each end of the interval."""
     return max(_RESAMPLES, math.ceil(20 / (1 - level)))

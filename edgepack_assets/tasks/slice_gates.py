@@ -17,11 +17,9 @@ from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.certainty import samples_of, samples_of_package
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.gates import TOO_FEW, Reference, bounds
+from edgepack_assets.tasks.gates import ROUNDING, TOO_FEW, Reference, bounds
 from edgepack_assets.tasks.intervals import differences, intervals, of_many, slices_of
 from edgepack_assets.tasks.resampling import Difference, Interval
-
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _against(  # noqa: PLR0917 - both packages, and what the gate wants
     then = _mean([each for each, _ in both])
     change, allowed = _mean([value for _, value in both]) - then, tolerance.of(then)
     if level is None:
-        slack = sign * change + allowed + _ROUNDING * abs(then)
+        slack = sign * change + allowed + ROUNDING * abs(then)
         return _Part(part, f"{change:+.4g} on {len(both)} records", slack, slack)
     records = set(now.records)
     theirs = [(record, value) for record, value in old.items() if record in records]

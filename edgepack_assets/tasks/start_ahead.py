@@ -7,7 +7,7 @@ data. Where it is another one the child has run nothing, and config_package star
 from __future__ import annotations
 
 from edgepack_assets.environments.environment import kept_environment
-from edgepack_assets.environments.lock import Lock
+from edgepack_assets.environments.lock import read_lock
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
@@ -24,11 +24,11 @@ def start_child_ahead(key: ModelKey, context: TaskContext) -> None:
             written = before.parts.get(SERVER_LOCK) or before.parts.get("lock")
             if written is None:
                 continue
-            lock = Lock.model_validate(context.store.read_json(written))
+            lock = read_lock(written, context.store)
             environment = kept_environment(lock, context.settings.runtime)
             if environment is not None:
                 context.environments[lock.digest] = environment
                 context.sandbox.prepare(environment, context.child_imports(key, lock))
                 return
-        except (EdgepackError, ValueError) as error:  # a lock of another release is no valid one
+        except EdgepackError as error:
             context.log.debug(f"no child is started ahead in the environment of version {version}: {error}")

@@ -14,18 +14,17 @@ from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.component_runs import PackageRun, allowed_late, p99
-from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.sandbox.child_main import RecordError
 from edgepack_assets.sandbox.jobs import CallJob
-from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
+from edgepack_assets.tasks.plugin_faults import naming_plugin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,23 +60,14 @@ def validate(
     lock, payload = context.lock_of(config_package), open_payload(payload_data, context)
     implementation = context.model_type(key)
     with context.work_folder() as work:
-        environment, child_imports = context.environment(lock), context.child_imports(key, lock)
-        context.sandbox.prepare(environment, child_imports)
+        environment = context.environment(lock)
+        context.sandbox.prepare(environment, context.child_imports(key, lock))
         package = context.store.fetch(config_package.parts["package"])
         server = context.server_of(config_package)
-        with PackageRunner(package, work, context.sandbox, environment, server=server) as runner:
-            try:
-                run = runner.run(
-                    f"validating {key}", payload.records, child_imports, count=payload.count,
-                    server_imports=context.child_imports(key, server.lock) if server else (),
-                )  # fmt: skip
-            except TaskFailedError as error:
-                if error.failure.type != RecordError.__name__:
-                    raise  # the component's own code failed
-                raise ComponentError(
-                    f"{implementation}: its component_spec declares something else than its write_payload writes or "
-                    f"its component answers: {error}"
-                ) from None
+        with naming_plugin(implementation):
+            run, runner = run_package(
+                f"validating {key}", package, environment, payload, key, work, context, server=server
+            )
         parts = [
             CheckRow(
                 "records accounted for",

@@ -108,6 +108,17 @@ def test_an_approval_is_taken_back(registry: LocalRegistry) -> None:
     assert run("model", "approve", "press_model:2", "--revoke").output == "press_model:2 was not approved\n"
 
 
+def test_show_tells_what_the_registry_knows_where_dagsters_instance_cannot_be_used(registry: LocalRegistry) -> None:
+    home = registry.path.parent / ".edgepack" / "dagster"
+    home.mkdir(parents=True)
+    (home / "history").touch()  # for root no folder is read-only: here the databases cannot be made
+    shown = run("model", "show", "press_model:1")
+    assert "Press-edge:1" in shown.stdout
+    assert "run of it" not in shown.stdout
+    assert shown.stderr.startswith("its runs are not shown: ")
+    assert json.loads(run("model", "show", "press_model:1", "--json").stdout)["runs"] is None
+
+
 def test_show_tells_all_about_a_version(registry: LocalRegistry) -> None:
     run("model", "approve", "press_model:1", "--by", "Ada")
     shown = run("model", "show", "press_model:1").output

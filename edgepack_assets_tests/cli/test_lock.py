@@ -191,3 +191,14 @@ def test_gc_takes_all_generations_of_a_lock_that_nothing_uses(plant: Plant) -> N
     plant.age()
     run("gc", "--delete")
     assert plant.generations() == []
+
+
+def test_a_lock_that_cannot_be_read_is_named_beside_the_others(plant: Plant) -> None:
+    document = plant.folder / "artefacts" / "locks" / ("0" * 64 + ".json")
+    for text in ("{", '{"key": 3}'):
+        document.write_text(text)
+        result = CliRunner().invoke(main, ["lock", "list"])
+        assert result.exit_code == 1
+        assert plant.first.key[:12] in result.stdout
+        assert "0" * 64 in result.stderr and "delete it" in result.stderr
+        assert len(result.stderr.splitlines()) == 1

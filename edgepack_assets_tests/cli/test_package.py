@@ -11,6 +11,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from edgepack_assets.cli.main import main
+from edgepack_assets.errors import PluginError
+from edgepack_assets.operations import packages
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 
@@ -72,6 +74,20 @@ def test_json_holds_everything(registry: LocalRegistry) -> None:
     assert first["tags"]["run_id"] == "r"
     assert first["metrics"] == {"silhouette": 0.5}
     assert json.loads(run("show", "Press-edge:1", "--json").output) == first
+
+
+def test_a_plug_in_that_cannot_be_used_hides_no_package(
+    registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(implementation: str) -> None:
+        raise PluginError(f"the model type {implementation} cannot be imported")
+
+    monkeypatch.setattr(packages, "model_type", broken)
+    for command in (["list"], ["show", "Press-edge:1"]):
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert "Press-edge:1" in result.stdout
+        assert "press are not shown: the model type state_identifier cannot be imported" in result.stderr
 
 
 def test_show_prints_the_interface(registry: LocalRegistry, tmp_path: Path) -> None:

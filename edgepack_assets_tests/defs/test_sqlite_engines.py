@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
@@ -16,8 +19,14 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
 from edgepack_assets.defs import sqlite_engines
+from edgepack_assets.defs.resources import edgepack_resource
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 
+CONFIG = """\
+registry: {path: registry}
+model_types:
+  press: {implementation: state_identifier, model_name: press, package_name: Press, raw_data: {name: raw}}
+"""
 STORAGES = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 
 
@@ -73,6 +82,33 @@ def test_a_run_keeps_its_databases_open_and_leaves_none(tmp_path: Path) -> None:
         assert not log.exists()
         assert instance.has_dynamic_partition("models", "within")
         assert not [link for link in os.scandir("/proc/self/fd") if os.path.realpath(link).startswith(str(index))]
+
+
+def test_another_thread_may_end_the_block_while_a_connection_is_made(tmp_path: Path) -> None:
+    block = kept_open()
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            found = super().execute(sql, *parameters)
+            if sql == "PRAGMA journal_mode":
+                block.__exit__(None, None, None)
+            return found
+
+    connection = sqlite3.connect(tmp_path / "index.db", factory=Connection)
+    connection.executescript("PRAGMA journal_mode=WAL; CREATE TABLE found (name)")
+    block.__enter__()
+    sqlite_engines._connected(connection, None)
+    connection.close()
+    assert not (tmp_path / "index.db-wal").exists()  # nothing keeps it open
+
+
+def test_a_sensor_that_has_the_resource_of_runs_changes_nothing_for_the_code_server(tmp_path: Path) -> None:
+    (tmp_path / "edgepack.yaml").write_text(CONFIG)
+    frozen = gc.get_freeze_count()
+    with dg.build_resources({"edgepack": edgepack_resource(tmp_path / "edgepack.yaml")}) as resources:
+        assert resources.edgepack.settings.model_types.keys() == {"press"}
+        assert sqlite_engines._open is None
+    assert gc.get_freeze_count() == frozen
 
 
 def test_a_process_that_is_killed_loses_no_event(tmp_path: Path) -> None:

@@ -374,6 +374,8 @@ WRONG = {
     "two outputs of one name": ("component_spec", spec(f"ComponentSpec('', {X}, {Y} * 2)"), "two of one name: 'y'"),
     "an output and a metric of one name": (
         "component_spec", spec(f"ComponentSpec('', {X}, {Y}, metrics=(Variable('y', 'String'),))"), "two of one name"),
+    "an input and an output of one name": (
+        "component_spec", spec(f"ComponentSpec('', {X}, (Variable('x', 'String'),))"), "two of one name: 'x'"),
     "two inputs of one name": ("component_spec", spec(f"ComponentSpec('', {X} * 2, {Y})"), "inputs with two of one"),
     "a type that the server does not know": (
         "component_spec", spec(f"ComponentSpec('', {X}, (Variable('y', 'double'),))"), "'double', which the server"),

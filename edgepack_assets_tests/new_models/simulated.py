@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from edgepack_assets.errors import CorruptError, NotFoundError, TransientError
+from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.many_types import Limits, Memory, look_at_types, read_states, remember_tick
@@ -184,7 +184,7 @@ class SimulatedStore:
     def token(self) -> str:
         return str(self.changes)
 
-    def read(self, model_types: Iterable[str]) -> dict[str, State]:
+    def read(self, model_types: Iterable[str], unread: dict[str, EdgepackError]) -> dict[str, State]:
         return {name: State.from_cursor(self.rows[name]) for name in model_types if self.rows.get(name)}
 
     def began_anew(self, model_types: Iterable[str]) -> dict[str, int]:
@@ -225,7 +225,7 @@ class SimulatedMany(SimulatedDagster):
             self.memory = Memory()
         names = ("broken", "press", "silent")
         own = {"press": State.from_cursor(self.own_cursor)} if self.own_cursor else {}
-        cursor = read_states(self.memory, self.cursor, names, self.store, lambda: own)
+        cursor = read_states(self.memory, self.cursor, names, self.store, lambda unread: own)
         times = iter(self.random.choices([True, False], [9, 1], k=3))
         limits = Limits(self.rules.batch, self.rules.interval, lambda: next(times), lambda: self.registry.now)
         result = look_at_types(list(names), cursor, self.memory, self._look, limits, int(self.registry.now))

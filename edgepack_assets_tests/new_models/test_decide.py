@@ -234,3 +234,16 @@ def test_an_archived_version_is_not_packaged(tmp_path: Path) -> None:
     registry.set_archived(Kind.MODEL, "press_model", 4, False)
     later = decide(first.state, RULES, registry, lambda _: [], START + 60)
     assert [request.registered.version for request in later.requests] == [4]
+
+
+def test_a_version_whose_run_is_in_progress_is_not_counted_as_one_to_be_requested() -> None:
+    sensor = Sensor(versions=2)
+    later = (START + 9000) * 1000
+    sensor.runs = [SeenRun(2, None, later, later, RunOutcome.RUNNING, True)]
+    messages = sensor.look().messages
+    assert "press:2: a run that was launched by hand is in progress" in messages
+    assert not [message for message in messages if "to be requested" in message]
+    sensor.rules = replace(RULES, batch=2)
+    sensor.registry.add(3)
+    sensor.registry.add(4)
+    assert "1 more version to be requested" in sensor.look().messages

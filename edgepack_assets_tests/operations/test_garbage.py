@@ -55,7 +55,7 @@ def test_each_manifest_is_read_once_and_all_it_names_is_kept(tmp_path: Path, mon
 
 @pytest.mark.parametrize("folder", ["locks", "side-jobs"])
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"packages": 1, "outputs": 1}', '{"packages": [1], "outputs": {"a": 1}}']
+    "text", ["", "{", "[]", "{}", '{"packages": 1, "outputs": 1}', '{"packages": [1], "outputs": {"a": 1}}']
 )
 def test_a_document_that_cannot_be_read_keeps_everything_and_is_named(tmp_path: Path, folder: str, text: str) -> None:
     store, registry = ArtefactStore(str(tmp_path / "store"), tmp_path / "cache"), LocalRegistry(tmp_path / "registry")

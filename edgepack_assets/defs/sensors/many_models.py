@@ -115,7 +115,11 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
     location = location_of(context)
     store, memory, all_names = StateStore(instance, location), process.memory, tuple(settings.model_types)
     cursor = read_states(
-        memory, context.cursor, all_names, store, lambda: _take_over(process, instance, location, settings)
+        memory,
+        context.cursor,
+        all_names,
+        store,
+        lambda unread: _take_over(process, instance, location, settings, unread),
     )
     names = [name for name in settings.model_types if is_on(settings, name, name in process.switched_off)]
     calls = 0
@@ -163,16 +167,30 @@ def _newest_of_all(settings: Settings, process: _Process) -> Mapping[str, int] |
     return newest_of
 
 
-def _take_over(process: _Process, instance: dg.DagsterInstance, location: str, settings: Settings) -> dict[str, State]:
+def _take_over(
+    process: _Process,
+    instance: dg.DagsterInstance,
+    location: str,
+    settings: Settings,
+    unread: dict[str, EdgepackError],
+) -> dict[str, State]:
     """What was handled before the first tick: by the model types' own sensors, where a project has grown, and in the
-    code location's rows under its earlier name. Which of those sensors were switched off is remembered."""
+    code location's rows under its earlier name. Which of those sensors were switched off is remembered. `unread` gets
+    the errors of states that cannot be read."""
     kept, names = latest_states(instance, location), [*settings.model_types]
     process.switched_off = frozenset(name for name in names if is_switched_off(kept.get(sensor_name(name))))
-    own = {name: state_of_own_sensor(instance, kept.get(sensor_name(name))) for name in names}
-    states = {name: state for name, state in own.items() if state is not None}
+    states: dict[str, State] = {}
+    for name in names:
+        try:
+            own = state_of_own_sensor(instance, kept.get(sensor_name(name)))
+        except EdgepackError as error:
+            unread[name] = EdgepackError(f"its own sensor {sensor_name(name)}: {error}")
+            continue
+        if own is not None:
+            states[name] = own
     before = location_of_project(instance, settings.file)
     if before not in {"", location}:
-        for name, state in StateStore(instance, before).read(names).items():
+        for name, state in StateStore(instance, before).read(names, unread).items():
             states[name] = newest(states.get(name), state) or state
     StateStore(instance, location).tell_location(settings.file)
     return states

@@ -93,17 +93,18 @@ def _would_repeat_itself(failure: "StepFailureData") -> bool:
         names.add(error.cls_name)
         error = error.cause
     return any(
-        name == "DagsterAssetCheckFailedError" or (_error_class(name) is not None and not _is_transient(name))
+        name == "DagsterAssetCheckFailedError" or (error_class(name) is not None and not _is_transient(name))
         for name in names
         if name is not None
     )
 
 
-def _error_class(name: str) -> type[errors.EdgepackError] | None:
+def error_class(name: str) -> type[errors.EdgepackError] | None:
+    """The error of this project that has this name; None if it is none of them."""
     value = getattr(errors, name, None)
     return value if isinstance(value, type) and issubclass(value, errors.EdgepackError) else None
 
 
 def _is_transient(name: str) -> bool:
-    error_class = _error_class(name)
-    return error_class is not None and issubclass(error_class, _NOT_OF_THE_MODEL)
+    found = error_class(name)
+    return found is not None and issubclass(found, _NOT_OF_THE_MODEL)

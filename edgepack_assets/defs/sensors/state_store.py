@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
 
+from edgepack_assets.errors import EdgepackError
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.many_types import Cursor, newest
 
@@ -65,9 +66,11 @@ class StateStore:
         """Let `location_of_project` find the rows of the project with this configuration."""
         self._rows.set_cursor_values({f"{_LOCATION}{file}": self._location})
 
-    def read(self, model_types: Iterable[str]) -> dict[str, State]:
+    def read(self, model_types: Iterable[str], unread: dict[str, EdgepackError] | None = None) -> dict[str, State]:
         """The states of model types that have one, and were not made to start anew since. Rows of an earlier release
-        become rows of this location."""
+        become rows of this location.
+
+        Raises EdgepackError for a row that cannot be read; with `unread` the error is put there, and the row stays."""
         names = list(model_types)
         prefixes = {self._prefix, _PREFIX}
         rows = self._read([f"{prefix}{name}/state" for prefix in prefixes for name in names])
@@ -75,9 +78,15 @@ class StateStore:
         states, earlier = {}, {}
         for name in names:
             own, old = (rows.get(f"{prefix}{name}/state") for prefix in (self._prefix, _PREFIX))
+            try:
+                state = newest(*(_state_of(name, text) for text in (own, old)))
+            except EdgepackError as error:
+                if unread is None:
+                    raise
+                unread[name] = error
+                continue
             if old and self._prefix != _PREFIX:
                 earlier[name] = old
-            state = newest(*(State.from_cursor(text) if text else None for text in (own, old)))
             if state is not None and state.started > anew.get(name, 0):
                 states[name] = state
         if earlier:
@@ -97,8 +106,9 @@ class StateStore:
         self._write({f"{self._prefix}{name}/state": text for name, text in states.items()})
 
     def start_anew(self, model_type: str) -> None:
-        """Let a model type start anew, as if it had just been configured."""
-        self._write({f"{self._prefix}{model_type}/anew": str(int(time.time() * 1000))})
+        """Let a model type start anew, as if it had just been configured. What its row holds is not read for that."""
+        states = {f"{prefix}{model_type}/state": "" for prefix in (self._prefix, _PREFIX)}
+        self._write({**states, f"{self._prefix}{model_type}/anew": str(int(time.time() * 1000))})
 
     def _read(self, keys: list[str]) -> dict[str, str]:
         rows: dict[str, str] = {}
@@ -115,6 +125,16 @@ class StateStore:
             for at in range(0, len(keys), _AT_ONCE):
                 self._rows.set_cursor_values({key: rows[key] for key in keys[at : at + _AT_ONCE]})
         self._rows.set_cursor_values({self._token: uuid.uuid4().hex})
+
+
+def _state_of(model_type: str, row: str | None) -> State | None:
+    try:
+        return State.parse(row) if row else None
+    except ValueError as error:
+        raise EdgepackError(
+            f"which versions of {model_type} were handled cannot be read in Dagster's database ({error}): restore it "
+            f"from a backup, or start anew as `sensors.start` says: edgepack sensors --start-anew {model_type}"
+        ) from None
 
 
 def latest_states(instance: dg.DagsterInstance, location: str = "") -> dict[str, InstigatorState]:

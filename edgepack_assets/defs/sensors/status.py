@@ -8,12 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickStatus
+from dagster_shared.error import SerializableErrorInfo
 
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.sensors import raw_data, run_failures
 from edgepack_assets.defs.sensors.many_models import is_on
 from edgepack_assets.defs.sensors.new_models import has_shared_sensor
+from edgepack_assets.defs.sensors.run_outcomes import error_class
 from edgepack_assets.defs.sensors.state_store import (
     SHARED,
     StateStore,
@@ -120,10 +122,14 @@ def _shared(
         cursor = Cursor.from_text(data.cursor if isinstance(data, SensorInstigatorData) else None)
     except EdgepackError:
         return [sensor, *lines]  # the sensor's tick fails with that reason
-    kept = StateStore(instance, _location(instance, settings)).read(settings.model_types)
+    unread: dict[str, EdgepackError] = {}
+    kept = StateStore(instance, _location(instance, settings)).read(settings.model_types, unread)
     kept.update({name: State.from_cursor(text) for name, text in cursor.changed.items()})
     sensor.waiting.extend(f"{state.model}:{number}" for state in kept.values() for number in sorted(state.waiting))
+    lines += [SensorStatus(f"{SHARED}: {name}", "on", None, str(error), "held up") for name, error in unread.items()]
     for name, fault in cursor.faults.items():
+        if name in unread:
+            continue
         lasts = now - fault.since
         late = f"no good answer for {lasts:.0f} s" if lasts >= settings.sensors.failure_after else ""
         lines.append(SensorStatus(f"{SHARED}: {name}", "on", None, fault.text, late))
@@ -163,13 +169,22 @@ def _one(  # noqa: PLR0917 - what the status is made from
     words = tick.skip_reason or ""
     if tick.status is TickStatus.FAILURE:
         fault = "its last tick failed"
-        error = tick.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        words = error.message.strip() if error is not None else ""
+        words = _why_failed(tick.error)
     elif tick.run_ids:
         words = f"requested {counted(len(tick.run_ids), 'run')}"
     return SensorStatus(name, "on", looked, words, fault, _waiting(state, model_type))
+
+
+def _why_failed(error: SerializableErrorInfo | None) -> str:
+    """The error that this project raised, whose words are for the user; else what everything follows from."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    for each in chain:
+        if each.cls_name and error_class(each.cls_name):
+            return each.message.partition(f"{each.cls_name}: ")[2].strip()
+    return chain[-1].message.strip() if chain else ""
 
 
 def _waiting(state: InstigatorState, model_type: str | None) -> list[str]:

@@ -93,7 +93,7 @@ def run_dev(arguments: Sequence[str]) -> None:
     """`dagster dev` with the guarded web server in place of its own."""
     allowed_hosts()
     if instance.home().resolve() == instance.default_home().resolve():
-        logging.getLogger("dagster").addFilter(_is_no_news_of_dagster_yaml)
+        logging.getLogger("dagster").addFilter(_is_not_about_dagster_yaml)
     # It would send people to `dg dev`, which has no guard.
     warnings.filterwarnings("ignore", "Function `dev_command` is superseded")
     with patch.object(dev, "open_ipc_subprocess", _open_guarded):
@@ -101,7 +101,7 @@ def run_dev(arguments: Sequence[str]) -> None:
         dev.dev_command.main(list(arguments), prog_name="edgepack ui", auto_envvar_prefix="DAGSTER_CLI_DEV")
 
 
-def _is_no_news_of_dagster_yaml(record: logging.LogRecord) -> bool:
+def _is_not_about_dagster_yaml(record: logging.LogRecord) -> bool:
     """Dagster warns that the dagster.yaml beside edgepack.yaml is not read. Its copy in our home is (instance.py)."""
     return not record.getMessage().startswith("Found a dagster instance configuration value")
 

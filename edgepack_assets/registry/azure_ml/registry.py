@@ -132,7 +132,8 @@ class AzureMLRegistry(Registry):
 
     @staticmethod
     def _is_shown(asset: Asset) -> bool:
-        return asset.is_usable and (is_version if asset.kind is Kind.MODEL else is_version_text)(asset.version)
+        is_known = is_version if asset.kind is Kind.MODEL else is_version_text
+        return asset.is_usable and is_known(asset.version)
 
     def get(self, kind: Kind, name: str, version: Version) -> RegisteredVersion:
         """One version. Raises NotFoundError, naming what there is."""

@@ -228,6 +228,59 @@ def test_a_model_type_starts_anew_when_a_person_asks_for_it(plant: Plant) -> Non
     assert "dagster sensor cursor saw_models --delete" in shown("--start-anew", "saw").output
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 99}'])
+def test_a_state_that_cannot_be_read_holds_up_its_own_model_type_alone(plant: Plant, damage: str) -> None:
+    plant.configure(start="latest")
+    plant.add(*TYPES)
+    plant.tick()
+    plant.tick()
+    with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+        rows = instance.daemon_cursor_storage
+        key = "edgepack/model_types/edgepack_assets/oven/state"
+        sound = rows.get_cursor_values({key})[key]
+        rows.set_cursor_values({key: damage})
+    plant.restart()
+    plant.add("press", "oven", "oven")
+    assert plant.tick() == ["press:2"]
+    plant.add("saw")
+    assert plant.tick() == ["saw:2"]
+    assert plant.tick() == []
+    assert "oven: which versions of oven were handled cannot be read" in plant.said
+    assert "edgepack sensors --start-anew oven" in plant.said
+    result = shown()
+    assert "registry_models: oven  on" in result.output
+    assert "no good answer" not in result.output
+    with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+        rows = instance.daemon_cursor_storage
+        assert rows.get_cursor_values({key})[key] == damage  # for a person to look at
+        if damage == "{":
+            rows.set_cursor_values({key: sound})
+    if damage == "{":
+        assert plant.tick() == ["oven:2", "oven:3"]
+    else:
+        assert shown("--start-anew", "oven").exit_code == 0
+        assert plant.tick() == ["oven:3"]
+    assert plant.tick() == []
+
+
+def test_a_damaged_cursor_of_a_sensor_before_the_project_grew_holds_up_its_own_model_type_alone(plant: Plant) -> None:
+    plant.configure(own_up_to=3)
+    plant.add(*TYPES)
+    plant.tick()
+    plant.cursors["oven_models"] = "{"
+    with dg.DagsterInstance.from_config(str(plant.home)) as instance:
+        plant.keep(instance, "oven_models")
+    plant.configure()
+    plant.add("press", "oven")
+    assert plant.tick() == ["press:2"]
+    assert plant.tick() == []
+    assert "oven: its own sensor oven_models" in plant.said
+    assert shown("--start-anew", "oven").exit_code == 0
+    assert plant.tick() == ["oven:1", "oven:2"]
+    plant.restart()
+    assert plant.tick() == []
+
+
 def test_new_and_known_rows_may_be_written_together(plant: Plant) -> None:
     plant.add(*TYPES)
     plant.tick()

@@ -25,6 +25,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from edgepack_assets.cli.main import main
+from edgepack_assets.defs.sensors.status import _why_failed
 from edgepack_assets.new_models.cursor import State
 
 CONFIG = """\
@@ -81,6 +82,16 @@ def test_sensors_that_look_are_well_and_say_what_waits(home: Path) -> None:
     assert re.search(r" \d+ (s|min) ago +nothing new$", lines[1])
     assert lines[3].split()[:2] == ["run_failures", "off"]
     assert lines[4:] == [f"waits for approval: edgepack model approve press_model:{version}" for version in (3, 7)]
+
+
+def test_of_a_chain_of_errors_that_of_this_project_is_shown(home: Path) -> None:
+    library = SerializableErrorInfo("RuntimeError: boom", [], "RuntimeError")
+    told = "edgepack_assets.errors.PluginError: the model type x cannot be imported"
+    ours = SerializableErrorInfo(told, [], "PluginError", library)
+    around = SerializableErrorInfo("SensorExecutionError: an error occurred", [], "SensorExecutionError", ours)
+    assert _why_failed(around) == "the model type x cannot be imported"
+    assert _why_failed(library) == "RuntimeError: boom"
+    assert _why_failed(None) == ""
 
 
 def test_what_is_not_well_fails(home: Path) -> None:

@@ -1,0 +1,28 @@
+"""Failures in the sandbox that are the model type's own, not the model's: they name the plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgepack_assets.errors import ComponentError
+from edgepack_assets.model_types import Plugin
+from edgepack_assets.sandbox.child_main import PluginFileError, RecordError
+from edgepack_assets.sandbox.sandbox import TaskFailedError
+
+
+@contextmanager
+def naming_plugin(plugin: Plugin) -> Iterator[None]:
+    """Raise a ComponentError that names the plug-in, if a file of it lacks what it must define, or if a record or an
+    answer is not as its `component_spec` declares."""
+    try:
+        yield
+    except TaskFailedError as error:
+        if error.failure.type == PluginFileError.__name__:
+            raise ComponentError(f"{plugin}: {error.failure.message}") from None
+        if error.failure.type == RecordError.__name__:
+            raise ComponentError(
+                f"{plugin}: its component_spec declares something else than its write_payload writes or its component "
+                f"answers: {error}"
+            ) from None
+        raise
