@@ -23,6 +23,7 @@ from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 
@@ -41,6 +42,7 @@ class EdgepackResource:
         self._registry: Registry | None = None
         self._environments: dict[str, Environment] = {}
         self._helpers = helpers_of_run()
+        self._kept_run = KeptRun()
 
     @property
     def config_file(self) -> Path:
@@ -73,7 +75,8 @@ class EdgepackResource:
         sandbox = self._helpers.sandbox(self.settings.runtime)
         sandbox.log = log
         return TaskContext(
-            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
+            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments,
+            self._kept_run,
         )
 
     def begin(self, run: dg.DagsterRun | None) -> None:
@@ -85,12 +88,18 @@ class EdgepackResource:
             key = ModelKey.parse(partition)
             if not self.settings.compute_of(key.model_type).is_remote:
                 start_child_ahead(key, self.task_context(logging.getLogger(__name__)))
-        except EdgepackError as error:  # the first step that needs what is wrong says so to the user
+                self._helpers.packaging.start()
+        except (EdgepackError, OSError) as error:  # the first step that needs what is wrong says so to the user
             logging.getLogger(__name__).debug(f"nothing is started ahead for {partition}: {error}")
 
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
-        self._helpers.run_ended()
+        try:
+            self._kept_run.close()
+        except EdgepackError as error:  # what is left is removed by the next run
+            logging.getLogger(__name__).warning(f"{error}")
+        finally:
+            self._helpers.run_ended()
 
 
 def edgepack_resource(config_file: Path) -> dg.ResourceDefinition:

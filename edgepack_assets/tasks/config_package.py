@@ -176,6 +176,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             made_from={"registered_model": digest},
             observations={CONTENTS: context.store.put_json(contents)},
         )
+        if renumbering.compared is not None and not renumbering.numbers:  # else another package is what ships
+            context.kept_run.keep(artefact, renumbering.compared)
         folders_shown = {each.name: each.folder for each in several} or {"": component}
         files = [
             {"file": (Path(name) / file.relative_to(folder)).as_posix(), "bytes": file.stat().st_size}

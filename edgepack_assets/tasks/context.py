@@ -19,6 +19,7 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"
@@ -38,6 +39,7 @@ class TaskContext:
     packaging: PackagingWorker
     log: Any
     environments: dict[str, Environment] = field(default_factory=dict)
+    kept_run: KeptRun = field(default_factory=KeptRun)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""
