@@ -22,6 +22,7 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.tasks.built_ahead import BuiltAhead
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.tasks.start_ahead import start_child_ahead
@@ -43,6 +44,7 @@ class EdgepackResource:
         self._environments: dict[str, Environment] = {}
         self._helpers = helpers_of_run()
         self._kept_run = KeptRun()
+        self._built_ahead = BuiltAhead()
 
     @property
     def config_file(self) -> Path:
@@ -76,13 +78,15 @@ class EdgepackResource:
         sandbox.log = log
         return TaskContext(
             self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments,
-            self._kept_run,
+            self._kept_run, self._built_ahead,
         )
 
     def begin(self, run: dg.DagsterRun | None) -> None:
         """Start what a run of a model version will wait for, if it is done here and makes the config package."""
+        steps = (run.step_keys_to_execute if run is not None else None) or ()
         partition = run.tags.get(PARTITION_TAG) if run is not None else None
-        if run is None or partition is None or "config_package" not in (run.step_keys_to_execute or ()):
+        self._built_ahead.is_wanted = "deployment_package" in steps
+        if partition is None or "config_package" not in steps:
             return
         try:
             key = ModelKey.parse(partition)
@@ -95,9 +99,11 @@ class EdgepackResource:
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
         try:
-            self._kept_run.close()
-        except EdgepackError as error:  # what is left is removed by the next run
-            logging.getLogger(__name__).warning(f"{error}")
+            for end in (lambda: self._built_ahead.close(self._helpers.packaging.interrupt), self._kept_run.close):
+                try:
+                    end()
+                except EdgepackError as error:  # what is left is removed by the next run
+                    logging.getLogger(__name__).warning(f"{error}")
         finally:
             self._helpers.run_ended()
 

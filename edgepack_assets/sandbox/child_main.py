@@ -15,6 +15,7 @@ next job needs a new child. Jobs:
 
 import array
 import contextlib
+import gc
 import gzip
 import importlib
 import importlib.util
@@ -334,12 +335,16 @@ def main() -> None:
     os.environ.pop("PWD", None)  # bubblewrap's
     # to be read while it runs, and not lost if it crashes
     cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
+    # Looking for garbage among what is imported takes a tenth of the time, and copies the pages of each job.
+    gc.disable()
     for module in json.loads(sys.stdin.readline()):
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - reported to the host as the failure of each job
             _FAILED_IMPORT["error"] = _failure(error) | {"importing": module}
             break
+    gc.freeze()
+    gc.enable()
     unchanged = child_limits.inherited()
     while line := sys.stdin.readline():
         code = _fork(json.loads(line))

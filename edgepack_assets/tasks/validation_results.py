@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import CheckRow
+from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
@@ -25,6 +25,7 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.package_build import build_ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def validate(
             ),
             CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
         ]
+        if all_pass(parts):
+            build_ahead(key, config_package, payload_data, context)
         results = Results(run.results)
         inspection = context.store.read_json(config_package.parts["inspection"])
         comparison = compare_answers(
