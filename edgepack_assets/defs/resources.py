@@ -77,8 +77,15 @@ class EdgepackResource:
         sandbox = self._helpers.sandbox(self.settings.runtime)
         sandbox.log = log
         return TaskContext(
-            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments,
-            self._kept_run, self._built_ahead,
+            self.settings,
+            self.registry,
+            self.store,
+            sandbox,
+            self._helpers.packaging,
+            log,
+            self._environments,
+            self._kept_run,
+            self._built_ahead,
         )
 
     def begin(self, run: dg.DagsterRun | None) -> None:
@@ -99,11 +106,10 @@ class EdgepackResource:
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
         try:
-            for end in (lambda: self._built_ahead.close(self._helpers.packaging.interrupt), self._kept_run.close):
-                try:
-                    end()
-                except EdgepackError as error:  # what is left is removed by the next run
-                    logging.getLogger(__name__).warning(f"{error}")
+            self._built_ahead.close(stop=self._helpers.packaging.interrupt)
+            self._kept_run.close()
+        except EdgepackError as error:  # what is left is removed by a later process
+            logging.getLogger(__name__).warning(f"{error}")
         finally:
             self._helpers.run_ended()
 

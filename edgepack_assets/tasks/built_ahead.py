@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.temp_folders import Scratch
 

@@ -12,11 +12,11 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, in_words
 from edgepack_assets.config.digest import config_digest
 from edgepack_assets.environments.lock import Lock
-from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
+from edgepack_assets.errors import EdgepackError, PackageError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, ResolvedVersion
+from edgepack_assets.registry.base import ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -100,9 +100,8 @@ def deploy(
                 )
             if not executed:  # another stamp on contents that are proven equal needs no second run
                 server = context.server_of(validated.config_package)
-                execute(
-                    key, built.path, built.contents, validated.payload_data, validated.validation_results, lock, context, server
-                )
+                results = validated.validation_results
+                execute(key, built.path, built.contents, validated.payload_data, results, lock, context, server)
                 executed = True
             return built.path
 

@@ -1,9 +1,9 @@
 """The run of a config package that was made to compare its numbers with those of the package before.
 
-Nearly always validation_results has to run the same package over the same payload a moment later. If it does so in the
-same run, it takes this one: the same bytes, in the same environment, isolated in the same way, with the same checks of
-what was left. It is kept in this process and its temporary folder alone, so nobody else can put one in its place; a step
-in a process of its own, or in a later run, finds none and makes its own.
+Nearly always validation_results has to run the same package over the same payload a moment later. Where both are steps
+of one run, it takes this one: the same bytes, in the same environment, isolated in the same way, with the same checks
+of what was left. It is kept in this process and its temporary folder alone, so nobody else can put one in its place. A
+step in another process, or of a later run, finds none and makes its own.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.config.schema import LocalRegistrySettings
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import EdgepackError, NotFoundError
 from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents
