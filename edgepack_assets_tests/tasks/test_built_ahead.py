@@ -81,9 +81,7 @@ def test_a_run_that_ends_before_stops_it_and_leaves_nothing() -> None:
     assert not any(thread.name == "build ahead" for thread in threading.enumerate())
 
 
-def test_a_disk_that_takes_no_folder_is_no_failure_of_validation(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_takes_no_folder_is_no_failure_of_validation(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> None:
         raise EdgepackError("no space left")
 
@@ -140,7 +138,9 @@ def test_the_registered_package_is_the_one_that_was_built_ahead_unless_its_numbe
     if taken:
         other.deploy(2)
     assert other.deploy(1).registered.digest == report.registered.digest
-    assert plant.registry.get(Kind.MODEL, PACKAGE, report.registered.number).resolve().digest == report.registered.digest
+    assert (
+        plant.registry.get(Kind.MODEL, PACKAGE, report.registered.number).resolve().digest == report.registered.digest
+    )
     # what stands already is not built again
     context = plant.task_context()
     context.built_ahead.is_wanted = True
