@@ -203,14 +203,8 @@ def main() -> int:
     options = parser.parse_args()
     # Processes that a sandbox's end leaves without a parent come here, so that what they used is counted.
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    found: dict[str, list[dict[str, float]]] = {
-        "stock": [],
-        "cold": [],
-        "warm": [],
-        "dagster": [],
-        "split": [],
-        "work": [],
-    }
+    kinds = ("stock", "cold", "warm", "dagster", "split", "work")
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:
         bench = Bench(Path(folder), options.data)
         bench.ours()

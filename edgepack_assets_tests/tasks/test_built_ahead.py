@@ -163,7 +163,7 @@ def test_a_package_built_ahead_must_hold_what_was_validated(plant: Plant) -> Non
         built = context.built_ahead._built
         assert built is not None
         context.built_ahead._built = replace(built, contents={**built.contents, "README.html": "0" * 64})
-        with pytest.raises(PackageError, match="differs from what was validated in: README.html"):
+        with pytest.raises(PackageError, match=r"differs from what was validated in: README\.html"):
             deploy(KEY, validated, {}, "", context)
         context.built_ahead.close(never)
     assert plant.packages() == []
