@@ -7,6 +7,8 @@ is thrown away. An error here is none of the run's: deployment_package builds th
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -34,17 +36,32 @@ class BuiltAhead:
 
     def __init__(self) -> None:
         self.is_wanted = False
+        self._turn: int | None = None
         self._scratch: Scratch | None = None
         self._thread: threading.Thread | None = None
         self._inputs: Hashable = None
         self._built: BuiltPackage | None = None
         self._error: Exception | None = None
 
+    def may_start(self, turns: Path) -> bool:
+        """Whether it may start, which is so for one run at a time of those that share the folder `turns`, until that
+        run ends. Two would build the same number, and where several go on no processor is idle."""
+        if not self.is_wanted or self._turn is not None:  # a step that is tried again
+            return False
+        descriptor = None
+        try:
+            descriptor = os.open(turns, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another run's, or none that can be locked: a network share, say
+            if descriptor is not None:
+                os.close(descriptor)
+            return False
+        self._turn = descriptor
+        return True
+
     def start(self, inputs: Hashable, build: Build) -> None:
         """Begin to build. `inputs` are all that decides about the package's bytes. Raises EdgepackError if the disk
         does not let it."""
-        if self._thread is not None:
-            return  # a step that is tried again
         scratch = self._scratch = Scratch()
         self._inputs = inputs
 
@@ -78,6 +95,9 @@ class BuiltAhead:
                 stop()
             thread.join()
         self._built = self._inputs = None
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            os.close(turn)
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             with disk_errors(scratch.path, "removed"):

@@ -53,9 +53,10 @@ def build_ahead(key: ModelKey, config_package: Artefact, payload_data: Artefact,
 
     Only for a local registry: which stamp comes next costs another one as many calls as it saves time. Whatever is
     wrong is no reason to fail here: deployment_package meets it again."""
-    expected = context.kept_contents(config_package)
-    is_local = isinstance(context.settings.registry, LocalRegistrySettings)
-    if not context.built_ahead.is_wanted or not is_local or expected is None:
+    expected, registry = context.kept_contents(config_package), context.settings.registry
+    if expected is None or not isinstance(registry, LocalRegistrySettings):
+        return
+    if not context.built_ahead.may_start(registry.path):
         return
     try:
         name = context.entry(key).registered_package_name

@@ -39,7 +39,6 @@ def test_it_is_taken_once_and_only_for_the_inputs_that_it_was_built_from() -> No
     ahead = BuiltAhead()
     assert ahead.take("inputs", LOG) is None
     ahead.start("inputs", written)
-    ahead.start("inputs", lambda folder: pytest.fail("built twice"))  # a step that is tried again
     assert ahead.take("others", LOG) is None
     built = ahead.take("inputs", LOG)
     assert built is not None and built.path.read_bytes() == b"x"
@@ -47,6 +46,26 @@ def test_it_is_taken_once_and_only_for_the_inputs_that_it_was_built_from() -> No
     ahead.close(never)
     ahead.close(never)
     assert not built.path.exists()
+
+
+def test_one_run_at_a_time_builds_ahead_and_once(tmp_path: Path) -> None:
+    """Locks are those of descriptors, so two in one process stand for two processes."""
+    first, second, other = BuiltAhead(), BuiltAhead(), BuiltAhead()
+    assert not first.may_start(tmp_path)  # this run goes on to no deployment package
+    first.is_wanted = second.is_wanted = other.is_wanted = True
+    assert first.may_start(tmp_path)
+    assert not first.may_start(tmp_path)  # a step that is tried again
+    assert not second.may_start(tmp_path)
+    assert not second.may_start(tmp_path / "nowhere")
+    (tmp_path / "another").mkdir()
+    assert other.may_start(tmp_path / "another")
+    first.start("inputs", written)
+    assert first.take("inputs", LOG) is not None
+    assert not second.may_start(tmp_path)  # it is not registered yet
+    first.close(never)
+    assert second.may_start(tmp_path)
+    second.close(never)
+    other.close(never)
 
 
 @pytest.mark.parametrize("error", [PackageError("refused"), TransientError("killed"), OSError("full"), KeyError("x")])
@@ -87,6 +106,7 @@ def test_a_disk_that_takes_no_folder_is_no_failure_of_validation(plant: Plant, m
 
     monkeypatch.setattr(built_ahead, "Scratch", full)
     validated = keeping_contents(plant, plant.validated(1))
+    (plant.folder / "registry").mkdir()
     context = plant.task_context()
     context.built_ahead.is_wanted = True
     build_ahead(KEY, validated.config_package, validated.payload_data, context)
@@ -119,6 +139,7 @@ def test_the_registered_package_is_the_one_that_was_built_ahead_unless_its_numbe
     plant: Plant, taken: bool
 ) -> None:
     validated = keeping_contents(plant, plant.validated(1))
+    (plant.folder / "registry").mkdir()
     with Sandbox(plant.built.settings) as sandbox:
         context = plant.task_context(sandbox)
         built = packages_of(plant, context)
@@ -153,6 +174,7 @@ def test_the_registered_package_is_the_one_that_was_built_ahead_unless_its_numbe
 def test_a_package_built_ahead_must_hold_what_was_validated(plant: Plant) -> None:
     """Other bytes under the digest of what was validated: the step compares, whoever has built them."""
     validated = keeping_contents(plant, plant.validated(1))
+    (plant.folder / "registry").mkdir()
     with Sandbox(plant.built.settings) as sandbox:
         context = plant.task_context(sandbox)
         context.built_ahead.is_wanted = True
