@@ -1,9 +1,9 @@
 """Packaging in a process of its own.
 
-simaticai takes half a second to import (it compiles a grammar), and it changes the logging of the process that does.
-So a worker imports it while the model is inspected, and Dagster's own process never does. `PackagingWorker` has a
-method for each function of config_package.py, deployment_package.py and delta_package.py that the tasks call, with the
-function's own signature. Both ends are this project's code: calls and answers cross as pickles.
+simaticai takes its time to import (see sdk.py), and it changes the logging of the process that does. So a worker
+imports it while raw data is read, and Dagster's own process never does. `PackagingWorker` has a method for each
+function of config_package.py, deployment_package.py and delta_package.py that the tasks call, with the function's own
+signature. Both ends are this project's code: calls and answers cross as pickles.
 """
 
 from __future__ import annotations
