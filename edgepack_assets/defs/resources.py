@@ -24,7 +24,9 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
+from edgepack_assets.tasks.built_ahead import BuiltAhead
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 
@@ -43,6 +45,8 @@ class EdgepackResource:
         self._registry: Registry | None = None
         self._environments: dict[str, Environment] = {}
         self._helpers = helpers_of_run()
+        self._kept_run = KeptRun()
+        self._built_ahead = BuiltAhead()
 
     @property
     def config_file(self) -> Path:
@@ -75,24 +79,40 @@ class EdgepackResource:
         sandbox = self._helpers.sandbox(self.settings.runtime)
         sandbox.log = log
         return TaskContext(
-            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
+            self.settings,
+            self.registry,
+            self.store,
+            sandbox,
+            self._helpers.packaging,
+            log,
+            self._environments,
+            self._kept_run,
+            self._built_ahead,
         )
 
     def begin(self, run: dg.DagsterRun) -> None:
         """Start what a run of a model version will wait for, if it is done here and makes the config package."""
-        partition = run.tags.get(PARTITION_TAG)
-        if partition is None or "config_package" not in (run.step_keys_to_execute or ()):
+        steps, partition = run.step_keys_to_execute or (), run.tags.get(PARTITION_TAG)
+        self._built_ahead.is_wanted = "deployment_package" in steps
+        if partition is None or "config_package" not in steps:
             return
         try:
             key = ModelKey.parse(partition)
             if not self.settings.compute_of(key.model_type).is_remote:
                 start_child_ahead(key, self.task_context(logging.getLogger(__name__)))
-        except EdgepackError as error:  # the first step that needs what is wrong says so to the user
+                self._helpers.packaging.start()
+        except (EdgepackError, OSError) as error:  # the first step that needs what is wrong says so to the user
             logging.getLogger(__name__).debug(f"nothing is started ahead for {partition}: {error}")
 
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
-        self._helpers.run_ended()
+        try:
+            self._built_ahead.close(stop=self._helpers.packaging.interrupt)
+            self._kept_run.close()
+        except EdgepackError as error:  # what is left is removed by a later process
+            logging.getLogger(__name__).warning(f"{error}")
+        finally:
+            self._helpers.run_ended()
 
 
 def _tell_home(context: dg.InitResourceContext, config_file: Path) -> None:

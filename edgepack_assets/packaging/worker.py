@@ -1,9 +1,9 @@
 """Packaging in a process of its own.
 
-simaticai takes half a second to import (it compiles a grammar), and it changes the logging of the process that does.
-So a worker imports it while the model is inspected, and Dagster's own process never does. `PackagingWorker` has a
-method for each function of config_package.py, deployment_package.py and delta_package.py that the tasks call, with the
-function's own signature. Both ends are this project's code: calls and answers cross as pickles.
+simaticai takes its time to import (see sdk.py), and it changes the logging of the process that does. So a worker
+imports it while raw data is read, and Dagster's own process never does. `PackagingWorker` has a method for each
+function of config_package.py, deployment_package.py and delta_package.py that the tasks call, with the function's own
+signature. Both ends are this project's code: calls and answers cross as pickles.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ _GRACE = 10.0
 
 
 class PackagingWorker:
-    """Starts at `start` or the first call, serves one call after the other, ends with `close`.
+    """Starts at `start` or the first call, serves one call after the other, of any thread, ends with `close`.
 
     Every method that packages raises what the function of the same name raises, if that is an EdgepackError;
     PackageError if the worker failed otherwise, TransientError if it was killed or the machine ran out of something.
@@ -47,6 +48,7 @@ class PackagingWorker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Scratch | None = None
+        self._calling = threading.Lock()
         self.output: Path | None = None
 
     def start(self) -> None:
@@ -103,7 +105,17 @@ class PackagingWorker:
         delta: Delta = self._call("build_delta_package", origin, package, work)
         return delta
 
+    def interrupt(self) -> None:
+        """Kill the worker. A call that another thread has made fails with TransientError, the next one starts anew."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def _call(self, function: str, *arguments: Any) -> Any:
+        with self._calling:
+            return self._answer(function, *arguments)
+
+    def _answer(self, function: str, *arguments: Any) -> Any:
         self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:

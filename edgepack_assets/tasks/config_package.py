@@ -176,6 +176,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             made_from={"registered_model": digest},
             observations={CONTENTS: context.store.put_json(contents)},
         )
+        if renumbering.compared is not None and not renumbering.numbers:  # else another package is what ships
+            context.kept_run.keep(artefact, renumbering.compared)
         files = _listed({each.name: each.folder for each in several} or {"": component})
     kept = lock_was_kept, environment.kept
     server = inspected if several else None

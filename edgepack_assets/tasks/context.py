@@ -19,6 +19,8 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.built_ahead import BuiltAhead
+from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"
@@ -38,6 +40,8 @@ class TaskContext:
     packaging: PackagingWorker
     log: Any
     environments: dict[str, Environment] = field(default_factory=dict)
+    kept_run: KeptRun = field(default_factory=KeptRun)
+    built_ahead: BuiltAhead = field(default_factory=BuiltAhead)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""

@@ -12,11 +12,11 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, in_words
 from edgepack_assets.config.digest import config_digest
 from edgepack_assets.environments.lock import Lock
-from edgepack_assets.errors import EdgepackError, NotFoundError, PackageError
+from edgepack_assets.errors import EdgepackError, PackageError
 from edgepack_assets.filesystem.atomic_files import file_digest
-from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents, read_stamp
+from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.registry.base import Kind, ResolvedVersion
+from edgepack_assets.registry.base import ResolvedVersion
 from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
@@ -26,12 +26,10 @@ from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
 from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
+from edgepack_assets.tasks.package_build import PackageInputs, build_package, origin_of
 from edgepack_assets.tasks.payload_data import raw_data_of
 from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
 from edgepack_assets.text_format import counted
-
-_SHOWN = 12
-"""Digits of a digest in a package's description; the tags have all of them."""
 
 
 @dataclass(frozen=True)
@@ -86,28 +84,26 @@ def deploy(
         **overridden,
         package_tags.CONTENT_DIGEST: content,
     }
-    origin = _origin(validated, lock, context)
+    inputs = PackageInputs(validated.config_package, validated.payload_data, name, lock, expected)
+    origin = origin_of(inputs, context)
     executed = False
     with context.work_folder() as work:
 
         def build(unmarked: Stamp) -> Path:
             nonlocal executed
             stamp = replace(unmarked, origin=origin)
-            built = context.packaging.build_deployment_package(
-                package, lock, context.store, name, stamp, work, expected
-            )
-            built_files = contents(built, stamp)
-            if built_files != expected:
+            ahead = context.built_ahead.take(inputs.decide(stamp), context.log)
+            built = ahead or build_package(inputs, stamp, work, context)
+            if built.contents != expected:
                 raise PackageError(
-                    f"{built.name} differs from what was validated in: {_differing(built_files, expected)}"
+                    f"{built.path.name} differs from what was validated in: {_differing(built.contents, expected)}"
                 )
             if not executed:  # another stamp on contents that are proven equal needs no second run
                 server = context.server_of(validated.config_package)
-                execute(
-                    key, built, built_files, validated.payload_data, validated.validation_results, lock, context, server
-                )
+                results = validated.validation_results
+                execute(key, built.path, built.contents, validated.payload_data, results, lock, context, server)
                 executed = True
-            return built
+            return built.path
 
         registration = register_package(context.registry, name, tags, build, context.log)
         registered, before = registration.registered.resolve(), registration.built is None
@@ -137,21 +133,6 @@ def deploy(
         made_from={asset: value.digest for asset, value in validated.inputs().items()},
     )
     return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows, delta)
-
-
-def _origin(validated: Validated, lock: Lock, context: TaskContext) -> Origin | None:
-    """What the package says that it was made from. None if its model version has left the registry meanwhile."""
-    model, raw = validated.config_package.facts["model"], raw_data_of(validated.payload_data)
-    try:
-        registered = context.registry.get(Kind.MODEL, model["name"], model["version"])
-    except NotFoundError as error:
-        context.log.warning(f"the package does not say what it was made from, nor when that was registered: {error}")
-        return None
-    return Origin.of(
-        f"model {model['name']}:{model['version']}, sha256 {model['digest'][:_SHOWN]}, with lock "
-        f"{lock.digest[:_SHOWN]} for Python {lock.python}; validated on {raw['name']}:{raw['version']}",
-        registered.created,
-    )
 
 
 def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:

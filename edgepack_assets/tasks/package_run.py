@@ -25,14 +25,15 @@ def run_package(  # noqa: PLR0917 - what is run, on what, and where
     server: Environment | None = None,
     wheels: Mapping[str, Mapping[str, str]] | None = None,
     until_answers: int | None = None,
+    known: PackageRun | None = None,
 ) -> tuple[PackageRun, PackageRunner]:
     """Run a config or deployment package in the sandbox: what it answered, and the runner with its extracted files.
-    Both have their files in `work`. `subject` names it in errors, `key` its model type; the rest is as
-    packaging/runner.py says.
+    Both have their files in `work`. `subject` names it in errors, `key` its model type. `known`: the same package's
+    run over the same payload, which is taken. The rest is as packaging/runner.py says.
 
     Raises TaskFailedError with the component's traceback and the record, ComponentError or PackageError."""
     with PackageRunner(package, work, context.sandbox, environment, wheels, server) as runner:
-        run = runner.run(
+        run = known or runner.run(
             subject, payload.records, context.child_imports(key, environment.lock), until_answers, payload.count,
             context.child_imports(key, server.lock) if server else (),
         )  # fmt: skip

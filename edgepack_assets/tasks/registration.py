@@ -103,6 +103,15 @@ def register_package(
     raise TransientError(f"{name}: {_MOST_RACES} versions in a row were taken by other runs; run this again")
 
 
+def next_stamp(registry: Registry, name: str, identity: Mapping[str, str]) -> Stamp | None:
+    """The stamp that `register_package` gives, without an origin, unless another process takes it before; None if a
+    package with this identity is registered already."""
+    look = registry.look_up(Kind.MODEL, name, identity)
+    if look.same or look.damaged:
+        return None
+    return Stamp(look.highest + 1, _shared_id(look.newest_first()) or package_id_for(name))
+
+
 def _shared_id(newest_first: Iterable[RegisteredVersion | DamagedVersion]) -> uuid.UUID | None:
     """The package id that all versions of the name share: the newest one's that has any."""
     for version in newest_first:

@@ -14,6 +14,7 @@ from edgepack_assets.model_types.interface import Results
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.kept_run import ComparedRun
 from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_numbers, ordered
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
@@ -28,12 +29,14 @@ _ROW = "states get the numbers of the package before"
 class Renumbering:
     """State of the model -> its number in the package before. Empty where nothing is changed.
 
-    `predecessor` is that package in words, or why there is none. `table` shows the answers of both."""
+    `predecessor` is that package in words, or why there is none. `table` shows the answers of both,
+    `compared` is the run of the package that gave them."""
 
     predecessor: str
     numbers: Mapping[Category, Category] = field(default_factory=dict)
     rows: tuple[CheckRow, ...] = ()
     table: tuple[Mapping[str, Any], ...] = ()
+    compared: ComparedRun | None = None
 
     @property
     def is_compared(self) -> bool:
@@ -82,6 +85,7 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     with answers_to(payload_data, predecessor, key, context) as before:
         run, _ = run_package(f"comparing {key}", package, environment, payload, key, work, context)
         cross_table = contingency(before, Results(run.results), implementation.category_output)
+    compared = ComparedRun(payload_data.parts["records"].digest, run)
     earlier: list[Any] = []
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
@@ -91,9 +95,9 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     wanted = f"a clear match: at least {entry.numbering_agreement:.4g} of the records agree"
     if match.unclear:
         row = CheckRow(_ROW, False, match.unclear, wanted, str(predecessor), warns=True)
-        return Renumbering(str(predecessor), rows=(row,), table=table)
+        return Renumbering(str(predecessor), rows=(row,), table=table, compared=compared)
     moved = ", ".join(f"{now} becomes {match.moved[now]}" for now in ordered(match.moved)) or "they have them"
     row = CheckRow(_ROW, True, f"{moved}; {match.share}", wanted, str(predecessor))
     # In one order, so that the same comparison gives the same package.
     numbers = {now: match.before[now] for now in ordered(match.before)} if match.moved else {}
-    return Renumbering(str(predecessor), numbers, (row,), table)
+    return Renumbering(str(predecessor), numbers, (row,), table, compared)

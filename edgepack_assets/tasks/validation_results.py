@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.artefacts.artefact import Artefact
-from edgepack_assets.checks import CheckRow
+from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Results, Trial
@@ -22,6 +22,7 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
+from edgepack_assets.tasks.package_build import build_ahead
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.plugin_faults import naming_plugin
@@ -64,9 +65,12 @@ def validate(
         context.sandbox.prepare(environment, context.child_imports(key, lock))
         package = context.store.fetch(config_package.parts["package"])
         server = context.server_of(config_package)
+        known = context.kept_run.take(config_package, payload_data)
+        if known is not None:
+            context.log.info("this package was run over this payload to compare its numbers: that run is taken")
         with naming_plugin(implementation):
             run, runner = run_package(
-                f"validating {key}", package, environment, payload, key, work, context, server=server
+                f"validating {key}", package, environment, payload, key, work, context, server=server, known=known
             )
         parts = [
             CheckRow(
@@ -77,6 +81,8 @@ def validate(
             ),
             CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
         ]
+        if all_pass(parts):
+            build_ahead(key, config_package, payload_data, context)
         results = Results(run.results)
         inspection = context.store.read_json(config_package.parts["inspection"])
         comparison = compare_answers(

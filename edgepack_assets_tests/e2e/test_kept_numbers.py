@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("kept_helpers")
 
 TYPE = {"implementation": "state_identifier", "model_name": "numbered", "package_name": "numbered",
         "raw_data": {"name": "state_identifier_raw"}}  # fmt: skip
+RUN_IS_TAKEN = "this package was run over this payload to compare its numbers: that run is taken"
 PACKAGES = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1"]
 
 
@@ -68,7 +69,7 @@ def test_states_keep_their_numbers_over_retrainings(plant: Plant, variants: Path
     root = Path(load_settings(plant.config).artefacts.root)
     for manifests in (root / "manifests").iterdir():
         shutil.rmtree(manifests / "numbered")
-    plant.materialize(third)
+    assert RUN_IS_TAKEN not in plant.materialize(third).stdout  # another package was compared than ships
     _, model_json = shipped_json(plant.packages("numbered-edge")[2])
     assert model_json["renumbering"]["numbers"] == [[0, 0], [1, 2], [2, 1]]
 
@@ -77,6 +78,7 @@ def test_states_keep_their_numbers_over_retrainings(plant: Plant, variants: Path
     done = plant.materialize(fourth, check=False)
     assert done.returncode != 0
     assert "states keep their numbers: 4 states, and 3 before" in done.stdout
+    assert RUN_IS_TAKEN in done.stdout
     assert len(plant.packages("numbered-edge")) == 3
     done = plant.materialize(fourth, "deployment_package", check=False)
     assert done.returncode != 0 and "states keep their numbers" in done.stdout

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -64,3 +66,29 @@ def test_what_is_no_pin_is_read_by_the_grammar() -> None:
         assert pep508.parse_line(line) == pep508.Parse(line).specification()
     with pytest.raises(ParseError):
         pep508.parse_line("numpy==")
+
+
+def test_the_sdk_is_imported_without_the_libraries_that_a_locked_package_does_not_need() -> None:
+    """In a process of its own: others of this test run have imported them."""
+    code = """
+import sys
+from edgepack_assets.packaging.sdk import import_sdk
+import_sdk()
+assert not {"onnx", "numpy", "requests"} & sys.modules.keys(), "imported at once"
+from simaticai.helpers import model_config
+from simaticai.packaging import python_dependencies
+types = model_config.TensorProto
+stand_in = python_dependencies.requests
+import requests
+assert stand_in is not requests and stand_in.get is requests.get
+assert not hasattr(stand_in, "__nothing__")
+try:
+    model_config.load("no such model")
+except FileNotFoundError:
+    pass
+import onnx
+import onnx.checker
+assert onnx.TensorProto is types and onnx.onnx_ml_pb2.TensorProto is types
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

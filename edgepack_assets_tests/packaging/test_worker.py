@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_the_worker_has_a_method_for_each_function_with_its_signature() -> None:
     methods = {
         name: value for name, value in vars(PackagingWorker).items() if inspect.isfunction(value) and name[0] != "_"
     }
-    assert methods.keys() == functions.keys() | {"start", "close"}
+    assert methods.keys() == functions.keys() | {"start", "interrupt", "close"}
     for name, function in functions.items():
         signature = inspect.signature(methods[name])
         others = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
@@ -193,3 +194,23 @@ def test_the_answer_to_a_call_that_was_interrupted_is_not_that_of_the_next(
         with pytest.raises(KeyboardInterrupt):
             light.expected_contents("second", "answer")
     assert light.expected_contents("third", "answer").keys() == {"third", "more"}
+
+
+def test_calls_of_two_threads_take_turns_and_one_can_be_interrupted(
+    light: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        names = [f"call {number}" for number in range(12)]
+        answers = list(pool.map(lambda name: light.expected_contents(name, name), names))
+    assert [answer[name] for answer, name in zip(answers, names, strict=True)] == names
+    light.close()
+    monkeypatch.setattr(worker_module, "served_functions", lambda: {"expected_contents": lambda a, b: time.sleep(600)})
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(light.expected_contents, "a", "b")
+        while light._process is None:
+            time.sleep(0.01)
+        light.interrupt()
+        with pytest.raises(TransientError, match="the packaging process ended with code -9"):
+            call.result(60)
+    light.close()
+    light.interrupt()  # nothing runs
