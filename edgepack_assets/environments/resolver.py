@@ -148,7 +148,7 @@ def fetch_missing(
                 raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
             check_wheel(path, package, python)
         for package in missing:  # after all were checked: no refused wheel gets into the store
-            store.put_file(work / package.file, WHEEL)
+            store.put_file(work / package.file, WHEEL, move=True)
 
 
 def _resolve(
