@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from edgepack_assets.artefacts.artefact import Blob
 from edgepack_assets.artefacts.store import ArtefactStore, open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
@@ -19,6 +20,7 @@ from edgepack_assets.defs.model_partitions import run_of
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError
+from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
@@ -40,6 +42,7 @@ class EdgepackResource:
         self._store: ArtefactStore | None = None
         self._registry: Registry | None = None
         self._environments: dict[str, Environment] = {}
+        self._answered: dict[tuple[str, str, str], tuple[PackageRun, Blob, Blob]] = {}
         self._helpers = helpers_of_run()
 
     @property
@@ -73,8 +76,9 @@ class EdgepackResource:
         sandbox = self._helpers.sandbox(self.settings.runtime)
         sandbox.log = log
         return TaskContext(
-            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments
-        )
+            self.settings, self.registry, self.store, sandbox, self._helpers.packaging, log, self._environments,
+            self._answered,
+        )  # fmt: skip
 
     def begin(self, run: dg.DagsterRun | None) -> None:
         """Start what a run of a model version will wait for, if it is done here and makes the config package."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.artefacts.artefact import Artefact, Blob
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.environments.environment import Environment, environment_for
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
@@ -38,6 +39,9 @@ class TaskContext:
     packaging: PackagingWorker
     log: Any
     environments: dict[str, Environment] = field(default_factory=dict)
+    answered: dict[tuple[str, str, str], tuple[PackageRun, Blob, Blob]] = field(default_factory=dict)
+    """What packages gave in this run of Dagster's: (sha256 of the zip, of the records, digest of the lock) -> the run,
+    whose files may be gone, and its results and times in the store."""
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""

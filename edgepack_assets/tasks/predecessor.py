@@ -37,7 +37,7 @@ from edgepack_assets.tasks.package_tags import (
     SERVER_LOCK_DIGEST,
     SERVER_LOCK_KEY,
 )
-from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
+from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.stages import current
 
 _Package = RegisteredVersion | DamagedVersion
@@ -172,7 +172,7 @@ def answers_to(
         return
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
     with run_registered(predecessor, open_payload(payload_data, context), key, context) as run:
-        keep_answers(kept_as, run.results, JSON_LINES, context.store)
+        keep_answers(kept_as, run.results, context.store)
         yield Results(run.results)
 
 

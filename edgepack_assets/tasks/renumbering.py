@@ -10,11 +10,13 @@ from typing import Any
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError, TransientError
+from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.kept_answers import remember_run
 from edgepack_assets.tasks.numbering import Category, contingency, contingency_table, match_numbers, ordered
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
 from edgepack_assets.tasks.predecessor import NO_PREDECESSOR, Predecessor, answers_to, find_predecessor, recorded
@@ -85,6 +87,7 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     ):
         child_imports = context.child_imports(key, environment.lock)
         run = runner.run(f"comparing {key}", payload.records, child_imports, count=payload.count)
+        remember_run(file_digest(package), payload_data.parts["records"], environment.lock, run, context)
         cross_table = contingency(before, Results(run.results), implementation.category_output)
     earlier: list[Any] = []
     if known is not None:

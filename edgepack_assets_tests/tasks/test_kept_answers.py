@@ -20,7 +20,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.tasks import predecessor as module
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.kept_answers import KIND
+from edgepack_assets.tasks.kept_answers import KIND, remember_run, remembered_run
 from edgepack_assets.tasks.predecessor import Predecessor, answers_to
 from edgepack_assets_tests.tasks.test_kept_numbers import STATES, Plant
 
@@ -128,7 +128,7 @@ def test_answers_do_not_stand_in_for_a_lock_that_is_gone(plant: Plant, runs: Run
     ask(data, one, plant.context())
     for file in (plant.folder / "artefacts" / LOCKS).iterdir():
         file.unlink()
-    with pytest.raises(PackageError, match="its lock .* is not in the artefact store"):
+    with pytest.raises(PackageError, match=r"its lock .* is not in the artefact store"):
         ask(data, one, plant.context())
 
 
@@ -144,3 +144,24 @@ def test_gc_keeps_them_while_they_are_used(plant: Plant, runs: Runs) -> None:
 
     assert not {KIND, digest} & garbage(3600)
     assert {KIND, digest} <= garbage(-1)
+
+
+def test_what_a_config_package_gave_is_remembered_in_one_run_alone(plant: Plant, tmp_path: Path) -> None:
+    context, records = plant.context(), payload(plant).parts["records"]
+    lock = Lock(key="a" * 64, python="3.11", platform="x86_64-manylinux_2_31", requirements=(), packages=())
+    results, times = tmp_path / "results", tmp_path / "times"
+    results.write_bytes(b"answers")
+    times.write_bytes(b"seconds!")
+    remember_run("f" * 64, records, lock, PackageRun(results, times, 1, 1, {"p50": 1.0}, [0]), context)
+    results.unlink()
+    times.unlink()
+    known = remembered_run("f" * 64, records, lock, context)
+    assert known is not None and known.results.read_bytes() == b"answers" and known.times.read_bytes() == b"seconds!"
+    assert (known.latency, known.answers) == ({"p50": 1.0}, [0])
+    other = payload(plant, raw="2").parts["records"]
+    for asked in (("e" * 64, records, lock), ("f" * 64, other, lock),
+                  ("f" * 64, records, lock.model_copy(update={"python": "3.12"}))):  # fmt: skip
+        assert remembered_run(*asked, context) is None
+    assert remembered_run("f" * 64, records, lock, plant.context()) is None
+    known.times.unlink()
+    assert remembered_run("f" * 64, records, lock, context) is None
