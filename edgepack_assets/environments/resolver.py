@@ -95,7 +95,7 @@ def resolve_wheels(
     for _ in range(_MOST_ROUNDS):
         try:
             packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
-            if too_old := too_old_for_numpy(packages, [*requirements, *constraints, *ruled_out]):
+            if too_old := too_old_for_numpy(list(packages), [*requirements, *constraints, *ruled_out]):
                 ruled_out.append(BOUND)
                 why = f"{BOUND} was added, since {', '.join(too_old)} was compiled before NumPy 2; with that: "
                 packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
