@@ -116,9 +116,13 @@ class Bench:
         }
 
     def cold(self) -> dict[str, float]:
-        """As `ours`, with nothing locked, downloaded or built."""
+        """As `ours`, with nothing locked, downloaded or built.
+
+        What was there is put aside and not removed: for some minutes after thousands of files were removed, ext4 looks
+        at each of them whenever it makes a new one, which made a cold run on the same disk 3 s longer."""
+        aside = Path(tempfile.mkdtemp(dir=self.folder))
         for folder in (Path(self.settings.artefacts.root), self.settings.runtime.environments):
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.rename(aside / folder.name)
         self.environment["UV_CACHE_DIR"] = tempfile.mkdtemp(dir=self.folder)
         try:
             return self.ours()
@@ -168,7 +172,6 @@ class Bench:
         work.mkdir()
         self._run([BIN / "python", Path(__file__).with_name("stock_sequence.py"), *inputs, work])
         told = json.loads((work / "told.json").read_text())
-        shutil.rmtree(work)
         return float(told["save"] + told["run"] + told["convert"])
 
 
@@ -187,7 +190,7 @@ TO_REACH = {
     "warm run of dagster's command / stock": 0.10,
     "dagster asset materialize / stock": 1 / 3,
     "validation / stock": 1 / 12,
-    "cold run / stock": 1 / 2,
+    "cold run / stock": 0.30,
     "our code and Dagster / warm run": 1 / 2,
     "processor seconds, one alone": 4.0,
     "processor seconds, a further one": 3.0,

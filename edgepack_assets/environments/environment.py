@@ -37,6 +37,9 @@ from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.text_format import counted, format_size
 
 _READY = "edgepack-lock.json"
+_UNPACKED = ".unpacked"
+"""uv unpacks wheels into this folder of a new environment, and gives the files a second name where they belong: written
+once, and never removed, only their first names are. A file system without hard links costs a copy."""
 _held: dict[Path, int] = {}
 """Folder -> the descriptor by which this process holds it."""
 
@@ -272,9 +275,11 @@ def _build(environment: Environment, interpreter: Path, store: ArtefactStore, se
             if lock.packages:
                 _uv(
                     folder, settings, work, "pip", "install", "--quiet", "--python", str(environment.python),
-                    "--offline", "--no-cache", "--no-index", "--find-links", str(wheels), "--no-deps", "--no-build",
-                    "--require-hashes", "--no-compile-bytecode", "--link-mode", "copy", "--requirement", str(pins),
+                    "--offline", "--cache-dir", str(folder / _UNPACKED), "--no-index", "--find-links", str(wheels),
+                    "--no-deps", "--no-build", "--require-hashes", "--no-compile-bytecode", "--link-mode", "hardlink",
+                    "--requirement", str(pins),
                 )  # fmt: skip
+                shutil.rmtree(folder / _UNPACKED)
                 _compile(folder, interpreter, settings, work)
         _make_read_only(folder)
         sync_tree(folder)  # a marker that outlives a power failure must not outlive the files

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,6 +56,9 @@ _NO_ANSWER = re.compile(
 """Messages of uv and pip about an index that does not answer, or answers that it cannot at the moment. A wrong answer
 (no package, 401, 404) is none of these: it would be the same a minute later. If an index is down, pip only says that
 it has no version of a package, although there was one when that was locked."""
+_ADDRESS = re.compile(r"https?://[^@/?#]+/[\w./~%+!=,:-]+")
+"""Addresses that may stand in a line of pip's: an index cannot add options to it, nor the value of a variable, and
+nothing in it is a password."""
 _CHECK_INDEX = "check the network, and index_url, extra_index_urls and their credentials under runtime in edgepack.yaml"
 
 
@@ -91,7 +95,7 @@ def resolve_wheels(
     for _ in range(_MOST_ROUNDS):
         try:
             packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
-            if too_old := too_old_for_numpy(packages, [*requirements, *constraints, *ruled_out]):
+            if too_old := too_old_for_numpy(list(packages), [*requirements, *constraints, *ruled_out]):
                 ruled_out.append(BOUND)
                 why = f"{BOUND} was added, since {', '.join(too_old)} was compiled before NumPy 2; with that: "
                 packages = _resolve(requirements, [*constraints, *ruled_out], python, settings, anew)
@@ -114,11 +118,11 @@ def resolve_wheels(
 
 
 def _verified(
-    packages: Sequence[LockedPackage], requirements: Sequence[str], python: str, store: ArtefactStore,
+    packages: Mapping[LockedPackage, str], requirements: Sequence[str], python: str, store: ArtefactStore,
     settings: RuntimeSettings,
 ) -> dict[LockedPackage, Path]:  # fmt: skip
     """The wheels' files in the store. Each is the wheel that its name says, and together they need no other package."""
-    fetch_missing(packages, store, python, settings)
+    fetch_missing(list(packages), store, python, settings, packages)
     wheels = {package: store.fetch(package.blob) for package in packages}
     for package, path in wheels.items():
         check_wheel(path, package, python)  # a wheel that was in the store already may come from elsewhere
@@ -132,14 +136,16 @@ def _verified(
 
 
 def fetch_missing(
-    packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings
-) -> None:
-    """Download the locked wheels that the store does not hold. Raises EnvironmentBuildError, CorruptError."""
+    packages: Sequence[LockedPackage], store: ArtefactStore, python: str, settings: RuntimeSettings,
+    addresses: Mapping[LockedPackage, str] = MappingProxyType({}),
+) -> None:  # fmt: skip
+    """Download the locked wheels that the store does not hold, from their addresses where these are known, else from
+    where the index says. Raises EnvironmentBuildError, CorruptError."""
     missing = [package for package in packages if not store.has(package.digest)]
     if not missing:
         return
     with scratch_folder() as work:
-        _download(missing, work, python, settings)
+        _download(missing, work, python, settings, addresses)
         for package in missing:
             path = work / package.file
             if not path.is_file():
@@ -148,12 +154,13 @@ def fetch_missing(
                 raise CorruptError(f"{package.file}: its bytes differ from the sha256 in the lock")
             check_wheel(path, package, python)
         for package in missing:  # after all were checked: no refused wheel gets into the store
-            store.put_file(work / package.file, WHEEL)
+            store.put_file(work / package.file, WHEEL, move=True)
 
 
 def _resolve(
     requirements: Sequence[str], bounds: Sequence[str], python: str, settings: RuntimeSettings, anew: bool
-) -> list[LockedPackage]:
+) -> dict[LockedPackage, str]:
+    """The packages, each with the address of its wheel, "" where that is none for a line of pip's."""
     subject = f"({', '.join(requirements) or 'none'})"
     with scratch_folder() as work:
         asked, answer = work / "requirements.in", work / "pylock.toml"
@@ -185,10 +192,10 @@ def _resolve(
             )
         document = tomllib.loads(answer.read_text(encoding="utf-8"))
     tags = edge_tags(python)
-    return [_choose(package, tags, python) for package in document.get("packages", [])]
+    return dict(_choose(package, tags, python) for package in document.get("packages", []))
 
 
-def _choose(package: Mapping[str, Any], tags: Mapping[Tag, int], python: str) -> LockedPackage:
+def _choose(package: Mapping[str, Any], tags: Mapping[Tag, int], python: str) -> tuple[LockedPackage, str]:
     """The wheel the server would install: the most specific one that its platform takes, then the latest build."""
     name = canonicalize_name(str(package["name"]))
     ranked = []
@@ -213,22 +220,28 @@ def _choose(package: Mapping[str, Any], tags: Mapping[Tag, int], python: str) ->
             f"the package index does not tell the sha256 of {file}, so it cannot be locked: use an index that does, "
             "see runtime.index_url in edgepack.yaml"
         )
+    address = str(wheel.get("url", ""))
+    if not _ADDRESS.fullmatch(address) or unquote(Path(urlsplit(address).path).name) != file:
+        address = ""
     try:
-        return LockedPackage(
-            name=name, version=str(parse_wheel_filename(file)[1]), file=file, digest=str(digest).lower(), size=0
-        )
+        version = str(parse_wheel_filename(file)[1])
+        return LockedPackage(name=name, version=version, file=file, digest=str(digest).lower(), size=0), address
     except ValidationError:
         raise EnvironmentBuildError(
             f"the package index tells {digest!r} for the sha256 of {file} of {name}: {_CHECK_INDEX}"
         ) from None
 
 
-def _download(packages: Sequence[LockedPackage], work: Path, python: str, settings: RuntimeSettings) -> None:
-    """Let pip fetch the very wheels of the lock into `work`; it checks each sha256."""
+def _download(
+    packages: Sequence[LockedPackage], work: Path, python: str, settings: RuntimeSettings,
+    addresses: Mapping[LockedPackage, str],
+) -> None:  # fmt: skip
+    """Let pip fetch the very wheels of the lock into `work`; it checks each sha256. Without an address it reads the
+    list of all files of the project, which takes longer than the download."""
     files = ", ".join(sorted(package.file for package in packages))
     pins = work / "pins.txt"
     with disk_errors(pins):
-        pins.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.digest}\n" for p in packages))
+        pins.write_text("".join(_pin(package, addresses.get(package, "")) for package in packages))
     platforms = sorted({tag.platform for tag in edge_tags(python)} - {"any"})
     options = [option for platform in platforms for option in ("--platform", platform)]
     done = run_command(
@@ -244,6 +257,11 @@ def _download(packages: Sequence[LockedPackage], work: Path, python: str, settin
             f"the locked wheels cannot be downloaded ({files}): check the network, and what the package index "
             f"holds under these names:\n{redact(shown(done.stderr), settings)}"
         )
+
+
+def _pin(package: LockedPackage, address: str) -> str:
+    wanted = f"{package.name} @ {address}" if address else f"{package.name}=={package.version}"
+    return f"{wanted} --hash=sha256:{package.digest}\n"
 
 
 def index_variables(settings: RuntimeSettings, prefix: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 A lock is needed with all its wheels, so that a registered package can be built again from them. The newest generation
 of a lock is in force, so it is needed while any generation is. An older one is needed only while something was made
 from it. What a side job gave is needed while a config package was made from it (a conversion), or was used lately.
+What a registered package answered to a payload is needed while it was used lately.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgepack_assets.errors import CorruptError
 from edgepack_assets.operations.lock_usage import LockUse, digest_of, lock_uses
 from edgepack_assets.registry.base import DamagedVersion, Registry
 from edgepack_assets.tasks.conversion import PART as CONVERSION
+from edgepack_assets.tasks.kept_answers import KIND as ANSWERS
 from edgepack_assets.tasks.side_jobs import KIND as SIDE_JOBS
 
 
@@ -37,12 +39,13 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
     the tags of a registered version cannot be read, it may need any lock, so all are kept. `damaged_versions` gets the
     registry's damaged versions.
 
-    A manifest, lock or result of a side job that cannot be read may need any blob: it raises CorruptError. With a list
-    `damaged` the error is put there, and only what no manifest can need is garbage: temporary files and local copies of
-    blobs."""
+    A manifest, lock, result of a side job or document of answers that cannot be read may need any blob: it raises
+    CorruptError. With a list `damaged` the error is put there, and only what no manifest can need is garbage: temporary
+    files and local copies of blobs."""
     unread: list[CorruptError] | None = None if damaged is None else []
     locks = _documents(store, LOCKS, _wheels, unread)
     jobs = _documents(store, SIDE_JOBS, _outputs, unread)
+    answers = _documents(store, ANSWERS, _outputs, unread)
     idle = store.idle_named(LOCKS, grace)
     damaged_versions = [] if damaged_versions is None else damaged_versions
     needed: set[str] = set()
@@ -65,12 +68,14 @@ def find_garbage(  # noqa: PLR0917 - where to look, and what counts
     for name in kept:
         needed |= _wheels(locks[name])
     idle_jobs = {n: file for n, file in store.idle_named(SIDE_JOBS, grace).items() if n not in needed_jobs}
-    for name, job in jobs.items():
-        if name not in idle_jobs:
-            needed |= _outputs(job)
+    idle_answers = store.idle_named(ANSWERS, grace)
+    for documents, idle_ones in ((jobs, idle_jobs), (answers, idle_answers)):
+        for name, document in documents.items():
+            if name not in idle_ones:
+                needed |= _outputs(document)
     # Oldest generation first: at no moment may an older one be in force.
     unneeded = [idle[name] for name in sorted(idle, key=split_name) if name not in kept]
-    return [*unneeded, *idle_jobs.values(), *store.garbage(needed, grace)]
+    return [*unneeded, *idle_jobs.values(), *idle_answers.values(), *store.garbage(needed, grace)]
 
 
 def _needed_locks(locks: Mapping[str, Any], idle: set[str], uses: list[LockUse]) -> set[str]:
@@ -108,5 +113,5 @@ def _wheels(lock: Mapping[str, Any]) -> set[str]:
     return {package["digest"] for package in lock["packages"]}
 
 
-def _outputs(job: Mapping[str, Any]) -> set[str]:
-    return {blob["digest"] for blob in job["outputs"].values()}
+def _outputs(document: Mapping[str, Any]) -> set[str]:
+    return {blob["digest"] for blob in document["outputs"].values()}

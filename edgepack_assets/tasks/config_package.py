@@ -95,6 +95,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         tagged, _ = implementation.tag_settings(model.tags, entry, {}, str(model))
         shipping = convert_model(key, source, context, work)
         source = replace(shipping.source, model={**shipping.source.model, **tagged})
+        if not context.environments:  # no child has been started ahead: there is most likely an environment to build
+            background_imports.start(implementation.host_imports)
         generation, lock_was_kept = _lock_of(source, entry, context)
         lock = inspected = generation.lock
         if source.packaged_requirements is not None:

@@ -25,6 +25,7 @@ from edgepack_assets.registry.base import (
     refuse_unread,
 )
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.kept_answers import answers_key, keep_answers, kept_answers
 from edgepack_assets.tasks.package_history import by_model_version, model_version_of
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.package_tags import (
@@ -156,15 +157,22 @@ def recorded(predecessor: Predecessor, context: TaskContext) -> Recorded | None:
 def answers_to(
     payload_data: Artefact, predecessor: Predecessor, key: ModelKey, context: TaskContext
 ) -> Iterator[Results]:
-    """What the predecessor answers to a payload: as it was recorded, else from a run of the registered package.
+    """What the predecessor answers to a payload: as it was recorded or kept, else from a run of the registered package,
+    whose results are kept.
 
     The results may be gone after the block. Raises EdgepackError if it cannot be run."""
-    known = recorded(predecessor, context)
-    if known is not None and known.payload_data.parts["records"] == payload_data.parts["records"]:
+    known, records = recorded(predecessor, context), payload_data.parts["records"]
+    if known is not None and known.payload_data.parts["records"] == records:
         yield Results(context.store.fetch(known.validation_results.parts["results"]))
+        return
+    locks = [lock.digest for lock in _locks(predecessor, context) if lock is not None]
+    kept_as = answers_key(predecessor.package.resolve().digest, locks, records)
+    if (kept := kept_answers(kept_as, context.store, context.log)) is not None:
+        yield Results(kept)
         return
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
     with run_registered(predecessor, open_payload(payload_data, context), key, context) as run:
+        keep_answers(kept_as, run.results, context.store)
         yield Results(run.results)
 
 
@@ -175,12 +183,11 @@ def run_registered(
     """Run a registered package over a payload, in its own environment; `key` names its model type.
 
     The files of the run are gone after the block. Raises EdgepackError if it cannot be run."""
-    lock = _lock(predecessor, context)
+    lock, server_lock = _locks(predecessor, context)
     with context.work_folder() as work:
         path = registered_zip(predecessor.package, work, context.registry)
-        environment, server = context.environment(lock), None
-        if SERVER_LOCK_KEY in predecessor.package.tags:
-            server = context.environment(_lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST))
+        environment = context.environment(lock)
+        server = context.environment(server_lock) if server_lock is not None else None
         run, _ = run_package(f"running {predecessor}", path, environment, payload, key, work, context, server=server)
         yield run
 
@@ -196,9 +203,15 @@ def registered_zip(package: RegisteredVersion, folder: Path, registry: Registry)
     return files[0]
 
 
-def _lock(
-    predecessor: Predecessor, context: TaskContext, key_tag: str = LOCK_KEY, digest_tag: str = LOCK_DIGEST
-) -> Lock:
+def _locks(predecessor: Predecessor, context: TaskContext) -> tuple[Lock, Lock | None]:
+    """The lock of its environment, and the one that stands for the server's GPU runtime, if it has that."""
+    lock = _lock(predecessor, context, LOCK_KEY, LOCK_DIGEST)
+    if SERVER_LOCK_KEY not in predecessor.package.tags:
+        return lock, None
+    return lock, _lock(predecessor, context, SERVER_LOCK_KEY, SERVER_LOCK_DIGEST)
+
+
+def _lock(predecessor: Predecessor, context: TaskContext, key_tag: str, digest_tag: str) -> Lock:
     key, digest = (predecessor.package.tags.get(tag, "") for tag in (key_tag, digest_tag))
     for name in context.store.names(LOCKS, key) if key else ():
         document = context.store.get_named(LOCKS, name) if split_name(name)[0] == key else None

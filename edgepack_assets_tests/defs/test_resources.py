@@ -52,7 +52,6 @@ def begun(resource: EdgepackResource, run: Any) -> tuple[bool, bool]:
         (run_of(*ASSETS, partition=None), (False, True)),
         (run_of("config_package", partition="no key"), (False, False)),
         (run_of("config_package", partition="unknown:1"), (False, False)),
-        (None, (False, False)),
     ],
 )
 def test_what_a_run_needs_later_is_started_with_it(

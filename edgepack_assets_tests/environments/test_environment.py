@@ -72,6 +72,9 @@ def test_it_holds_exactly_the_lock_s_packages_compiled(
     assert len(list(environment.folder.rglob("app.*.pyc"))) == 1
     assert environment.folder.name.startswith(f"{lock.key}-")
     assert lock_of_environment(environment.folder) == lock
+    # what wheels were unpacked into is gone, and nobody else has these files
+    assert not (environment.folder / ".unpacked").exists()
+    assert {file.lstat().st_nlink for file in environment.folder.rglob("*") if not file.is_dir()} == {1}
 
 
 def test_building_runs_nothing_of_what_is_installed(

@@ -13,6 +13,8 @@ from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments import resolver, wheels
 from edgepack_assets.environments.lock import LOCKS, Lock, generation_for, lock_for, lock_key, refresh_lock
+from edgepack_assets.environments.resolver import _choose
+from edgepack_assets.environments.wheels import edge_tags
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
 from edgepack_assets_tests.environments.plain import NOWHERE
 from edgepack_assets_tests.environments.wheels import Index, wheel
@@ -355,3 +357,36 @@ def test_a_lock_without_constraints_has_the_bytes_and_key_that_it_always_had() -
     }  # fmt: skip
     plain = settings(NOWHERE)
     assert lock_key(["a"], "3.11", plain) == lock_key(["a"], "3.11", plain, [])
+
+
+def test_wheels_are_fetched_from_where_the_resolution_found_them(index: Index, store: ArtefactStore) -> None:
+    """The list of all files of a project is read once; for scipy that takes longer than the download."""
+    index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "2.0+local.1"))
+    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    assert [path for path in index.asked if path.startswith("/simple/")] == ["/simple/app/", "/simple/base/"]
+    assert all(store.has(package.digest) for package in lock.packages)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_taken"),
+    [
+        ("https://files.example/packages/ab/app-1.0-py3-none-any.whl", True),
+        ("http://127.0.0.1:8080/a%20b/app-1.0-py3-none-any.whl", True),
+        ("https://files.example/${PIP_INDEX_URL}/app-1.0-py3-none-any.whl", False),
+        ("https://files.example/ --index-url https://evil.example/app-1.0-py3-none-any.whl", False),
+        ("https://files.example/\nevil==6.6 #/app-1.0-py3-none-any.whl", False),
+        ("https://files.example/x\\\n/app-1.0-py3-none-any.whl", False),
+        ("https://me:secret@files.example/app-1.0-py3-none-any.whl", False),
+        ("https://files.example/app-1.0-py3-none-any.whl?token=secret", False),
+        ("https://files.example/app-1.0-py3-none-any.whl#egg=evil", False),
+        ("https://files.example/download/17", False),
+        ("file:///wheels/app-1.0-py3-none-any.whl", False),
+        ("git+https://files.example/app-1.0-py3-none-any.whl", False),
+    ],
+)
+def test_an_address_is_only_taken_if_it_is_safe_in_a_line_of_pip_s(address: str, is_taken: bool) -> None:
+    file = "app-1.0-py3-none-any.whl"
+    entry = {"name": "app", "version": "1.0",
+             "wheels": [{"name": file, "url": address, "hashes": {"sha256": "a" * 64}}]}  # fmt: skip
+    package, taken = _choose(entry, edge_tags("3.11"), "3.11")
+    assert (package.file, taken) == (file, address if is_taken else "")

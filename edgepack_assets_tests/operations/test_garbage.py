@@ -53,7 +53,7 @@ def test_each_manifest_is_read_once_and_all_it_names_is_kept(tmp_path: Path, mon
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", ["locks", "side-jobs"])
+@pytest.mark.parametrize("folder", ["locks", "side-jobs", "answers"])
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"packages": 1, "outputs": 1}', '{"packages": [1], "outputs": {"a": 1}}']
 )

@@ -75,16 +75,20 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     steps = child_estimators.known_steps(model, settings)
     preprocessing, estimator, size, step = steps.preprocessing, steps.estimator, steps.size, steps.step
     rows = _read_rows(Path(arguments["records"]), arguments["count"])
-    if len(rows) < size:
-        raise UnfitModelError(f"the payload has {len(rows)} records, fewer than one window of {size}")
+    count = len(rows)
+    if count < size:
+        raise UnfitModelError(f"the payload has {count} records, fewer than one window of {size}")
     with names_are_kept():
         settings = child_columns.with_columns(model, settings, size, step)
-        prepared = preprocessing.transform(reference_input(rows, settings))
+        given = reference_input(rows, settings)
+        del rows  # of a long recording it is a quarter of what this process takes, and `given` is a copy
+        prepared = preprocessing.transform(given)
+        del given
         features = inference.as_features(prepared)
-        windows = (len(rows) - size) // step + 1
+        windows = (count - size) // step + 1
         if features.ndim != 2 or features.shape[0] != windows:
             raise UnfitModelError(
-                f"the preprocessing gave features of shape {features.shape} for {len(rows)} records; expected a row "
+                f"the preprocessing gave features of shape {features.shape} for {count} records; expected a row "
                 f"for each of the {windows} windows of {size} records, {step} apart"
             )
         finite = np.isfinite(features).all(axis=1)
