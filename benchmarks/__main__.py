@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ALL = ("package_run", "command_start", "component_cost", "image_rate", "scoring", "sensor_ticks", "large_model",
-       "gate_errors", "version_disk", "registry_growth")  # fmt: skip
+ALL = ("package_run", "sensor_backlog", "command_start", "component_cost", "image_rate", "scoring", "sensor_ticks",
+       "large_model", "gate_errors", "version_disk", "registry_growth")  # fmt: skip
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ from edgepack_assets.config.implementations import (
 from edgepack_assets.config.names import name_conflicts, registered_name
 from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings, RegistrySettings
 from edgepack_assets.config.section import Number, OptionalPath, OptionalText, Section
-from edgepack_assets.config.sensor_settings import SensorSettings
+from edgepack_assets.config.sensor_settings import FEW_TYPES, INTERVAL, SHORT_INTERVAL, SensorSettings
 from edgepack_assets.config.versions import Version, is_version_text, read_version
 from edgepack_assets.errors import ConfigError, PluginError, without_credentials
 
@@ -330,6 +330,19 @@ class Settings(Section):
         for _, message in name_conflicts({name: entry.model_dump() for name, entry in self.model_types.items()}):
             raise ValueError(message)
         return self
+
+    @property
+    def sensor_interval(self) -> int:
+        """Seconds between two ticks of the sensors."""
+        if self.sensors.interval is not None:
+            return self.sensors.interval
+        is_cheap = isinstance(self.registry, LocalRegistrySettings) and len(self.model_types) <= FEW_TYPES
+        return SHORT_INTERVAL if is_cheap else INTERVAL
+
+    @property
+    def retry_interval(self) -> int:
+        """Seconds: a run that failed because of infrastructure waits ten times as long, later a hundred times."""
+        return self.sensors.interval or INTERVAL
 
     def model_type(self, name: str) -> ModelTypeSettings:
         """The entry called `name`. Raises ConfigError naming those there are."""

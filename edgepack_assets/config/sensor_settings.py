@@ -30,10 +30,22 @@ def _secret_address(secret: SecretStr | None) -> SecretStr | None:
 _OptionalAddress = Annotated[str | None, AfterValidator(lambda text: _web_address(text.strip()) if text else None)]
 
 
+SHORT_INTERVAL, INTERVAL = 10, 30
+"""Seconds between two ticks, where the configuration says nothing. A tick of a few local model types costs next to
+nothing, so they need not wait; each tick of more is a row in Dagster's database, or calls that Azure ML counts."""
+FEW_TYPES = 5
+"""Up to so many model types the interval is the short one."""
+
+
 class SensorSettings(Section):
     """How the sensors look for new model versions, one for each model type or one for many. Times are in seconds."""
 
-    interval: Count = Field(default=30, ge=1, description="Seconds between two ticks.")
+    interval: Count | None = Field(
+        default=None,
+        ge=1,
+        description="Seconds between two ticks. Empty: 10 for up to 5 model types in a registry on this machine, "
+        "else 30.",
+    )
     sweep_interval: Count = Field(default=900, ge=1, description="Seconds between two listings of every version.")
     start: Literal["all", "none", "latest"] = Field(
         default="latest", description="Which of the versions that exist at the sensor's first start to package."

@@ -465,3 +465,20 @@ def test_a_variable_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: 
         ConfigError, match=r"edgepack.yaml:1: run.build_reference: the environment variable REFERENCE is not UTF-8 text"
     ):
         load_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "ticks", "retries"),
+    [
+        (ENTRY, 10, 30),
+        (ENTRY + "sensors: {interval: 7}\n", 7, 7),
+        (ENTRY + "".join(f"  t{number}: {{model_name: t{number}, package_name: t{number}, implementation: "
+                         "state_identifier, raw_data: {name: raw}}\n" for number in range(5)), 30, 30),
+        (ENTRY + "registry: {type: azure_ml, workspace_name: w, resource_group: g, subscription_id: s}\n", 30, 30),
+    ],
+)  # fmt: skip
+def test_sensors_look_more_often_where_it_costs_little(tmp_path: Path, text: str, ticks: int, retries: int) -> None:
+    file = tmp_path / "edgepack.yaml"
+    file.write_text(text)
+    settings = load_settings(file)
+    assert (settings.sensor_interval, settings.retry_interval) == (ticks, retries)

@@ -1,4 +1,4 @@
-"""Which process follows a run's job: told by a tag of the run, so that others can see whether it is gone.
+"""Which process makes a run, or follows its job: told by a tag of the run, so that others can see whether it is gone.
 
 A process number alone says little: it is used again, and another machine or container has the same ones.
 """
@@ -15,6 +15,8 @@ JOB_TAG = "edgepack/job"
 """Tag of a run: the name of its job."""
 WORKER_TAG = "edgepack/worker"
 """Tag of a run: the process that follows its job, as `worker` gives it."""
+PROCESS_TAG = "edgepack/run_process"
+"""Tag of a run: the process that makes it, if that makes several, as `worker` gives it."""
 
 _BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
@@ -29,16 +31,21 @@ def worker(run_id: str, pid: int | None = None) -> str:
         return run_id
 
 
+def is_in_process(run: DagsterRun) -> bool:
+    """Whether a process that makes several runs makes this one, or did."""
+    return run.tags.get(PROCESS_TAG, "").split(" ")[0] == run.run_id
+
+
 def is_followed(run: DagsterRun) -> bool:
     """Whether the work of a run is a job, which a process follows or followed."""
     # A re-execution has the tags of its parent.
     return run.tags.get(WORKER_TAG, "").split(" ")[0] == run.run_id
 
 
-def is_alive(run: DagsterRun) -> bool | None:
-    """Whether the process that follows a run's job is there; None if that cannot be known here: there is none, or it is
-    on another machine."""
-    run_id, *parts = run.tags.get(WORKER_TAG, "").split(" ")
+def is_alive(run: DagsterRun, tag: str = WORKER_TAG) -> bool | None:
+    """Whether the process that a tag names is there; None if that cannot be known here: there is none, or it is on
+    another machine."""
+    run_id, *parts = run.tags.get(tag, "").split(" ")
     try:
         place = _place()
     except OSError:

@@ -82,7 +82,7 @@ def shared_sensor(settings: Settings, job: Any = package_model) -> dg.SensorDefi
     @dg.sensor(
         name=SHARED,
         job=job,
-        minimum_interval_seconds=settings.sensors.interval,
+        minimum_interval_seconds=settings.sensor_interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Finds versions of all configured models in the registry that are not packaged yet, adds their "
         "partitions and requests one run for each. `model_types.<name>.sensor: false` leaves one out.",
@@ -137,7 +137,7 @@ def _tick(context: dg.SensorEvaluationContext, file: Path, job: str) -> dg.Senso
         finally:
             calls += registry.calls
 
-    limits = Limits(settings.sensors.batch, settings.sensors.interval, has_time, time.monotonic)
+    limits = Limits(settings.sensors.batch, settings.sensor_interval, has_time, time.monotonic)
     result = look_at_types(names, cursor, memory, look_at, limits, int(time.time()))
     _raise_or_forget_outage(instance, settings, result)
     add_keys(

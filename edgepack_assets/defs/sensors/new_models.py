@@ -55,7 +55,7 @@ def registry_sensor(settings: Settings, model_type: str, job: Any = package_mode
     @dg.sensor(
         name=sensor_name(model_type),
         job=job,
-        minimum_interval_seconds=settings.sensors.interval,
+        minimum_interval_seconds=settings.sensor_interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Finds versions of {entry.model_name} in the registry that are not packaged yet, adds their "
         "partitions and requests one run for each. Its cursor is its record of what it has handled.",

@@ -27,7 +27,7 @@ def rules_of(settings: Settings, model_type: str, batch: int | None = None) -> R
         start=settings.sensors.start,
         batch=settings.sensors.batch if batch is None else batch,
         attempts=settings.sensors.attempts,
-        interval=settings.sensors.interval,
+        interval=settings.retry_interval,
         sweep_interval=settings.sensors.sweep_interval,
     )
 

@@ -45,7 +45,7 @@ def failure_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=NAME,
-        minimum_interval_seconds=settings.sensors.interval,
+        minimum_interval_seconds=settings.sensor_interval,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
         description="Sends the webhook a message about each failed run: model version, asset, reason, and a link. "
         + ("" if on else "Off, since sensors.webhook is not configured."),

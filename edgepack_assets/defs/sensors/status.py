@@ -70,9 +70,9 @@ def sensors_status(settings: Settings, home: str) -> Status:
     is_shared = has_shared_sensor(settings)
     registry = {} if is_shared else {sensor_name(model_type): model_type for model_type in settings.model_types}
     intervals = {
-        **dict.fromkeys([SHARED] if is_shared else registry, settings.sensors.interval),
+        **dict.fromkeys([SHARED] if is_shared else registry, settings.sensor_interval),
         raw_data.raw_data_versions.name: raw_data.INTERVAL,
-        run_failures.NAME: settings.sensors.interval,
+        run_failures.NAME: settings.sensor_interval,
     }
     with opened(Path(home)) as instance:
         beat = instance.get_daemon_heartbeats().get(_DAEMON)

@@ -1,0 +1,134 @@
+"""A backlog that the sensor finds: seconds and processor seconds for each version, under a real daemon.
+
+    python -m benchmarks.sensor_backlog [--versions 20] [--data recording.parquet] [--pickup 5] [--json FILE]
+
+A project on the defaults with `sensors.start: all`. One version is packaged before, so that the environment is kept.
+Then so many versions lie in the registry when the daemon starts: what each costs is counted from the third package to
+the last one. After that `--pickup` versions are added one by one, at moments that have nothing to do with the ticks:
+how long each takes from `edgepack model add` to the registered package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from benchmarks.package_run import _SUBREAPER, BIN, TYPE, Bench, _used_by_children
+from edgepack_assets.registry import open_registry
+from edgepack_assets.registry.base import Kind
+from edgepack_assets.tasks.package_tags import MODEL_VERSION
+
+_LONGEST = 120
+
+
+class Backlog(Bench):
+    """A project whose sensor packages every version."""
+
+    def __init__(self, folder: Path, data: Path | None) -> None:
+        super().__init__(folder, data)
+        file = folder / "edgepack.yaml"
+        file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "sensors": {"start": "all"}}))
+        self.registry = open_registry(self.settings)
+        self.name = self.settings.model_type(TYPE).registered_package_name
+
+    def packaged(self) -> dict[str, float]:
+        """When the package of each model version was registered, by the version's partition."""
+        found = self.registry.versions(Kind.MODEL, self.name)
+        return {f"{TYPE}:{each.tags[MODEL_VERSION]}": each.created.timestamp() for each in found}
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator[None]:
+        """A daemon with its code server and runs; what they print is in daemon.log."""
+        with (self.folder / "daemon.log").open("w") as log:
+            process = subprocess.Popen([BIN / "dagster-daemon", "run"], cwd=self.folder, env=self.environment,
+                                       start_new_session=True, stdout=log, stderr=log)  # fmt: skip
+            try:
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def wait_for(self, partitions: list[str]) -> list[float]:
+        """When each was registered, earliest first."""
+        last, number = time.monotonic(), 0
+        while not set(partitions) <= self.packaged().keys():
+            if len(self.packaged()) > number:
+                last, number = time.monotonic(), len(self.packaged())
+            if time.monotonic() - last > _LONGEST:
+                raise SystemExit(f"no package in {_LONGEST} s:\n{(self.folder / 'daemon.log').read_text()[-4000:]}")
+            time.sleep(0.2)
+        return sorted(self.packaged()[each] for each in partitions)
+
+
+def _all_have_ended() -> bool:
+    """Whether all children have, those without a parent among them, within a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.1)
+        except ChildProcessError:
+            return True
+    return False
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--versions", type=int, default=20)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--pickup", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    chance = random.Random(19)  # noqa: S311 - no secret
+    with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:
+        bench = Backlog(Path(folder), options.data)
+        bench._run([BIN / "edgepack", "package", bench.add_version()])
+        partitions = [bench.add_version() for _ in range(options.versions)]
+        before, began = _used_by_children(), time.time()
+        with bench.daemon():
+            times = bench.wait_for(partitions)
+            waits = []
+            for _ in range(options.pickup):
+                time.sleep(chance.uniform(0, bench.settings.sensor_interval))
+                added = time.time()
+                waits.append(bench.wait_for([bench.add_version()])[0] - added)
+        assert _all_have_ended(), "a process outlived the daemon"
+        spent = _used_by_children() - before
+    third = times[2]
+    found = {
+        "versions": options.versions,
+        "seconds until the first package": times[0] - began,
+        "seconds a version": (times[-1] - third) / (options.versions - 3),
+        "processor seconds a version, with the daemon": spent / (options.versions + options.pickup),
+        "from model add to the package, median": statistics.median(waits) if waits else None,
+        "from model add to the package, each": [round(wait, 1) for wait in waits],
+    }
+    for name, value in found.items():
+        print(f"{name:<46} {value if not isinstance(value, float) else round(value, 2)}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tests of defs/run_processes/."""

@@ -1,0 +1,103 @@
+"""When a process that makes several runs has to end: what it has loaded has changed, or memory is short."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import site
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgepack_assets.defs.run_processes.loaded_code import LoadedCode
+from edgepack_assets.defs.run_processes.memory import memory_is_short
+
+MACHINE = "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  {} kB\n"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "some_plug_in.py"
+    file.write_text("VALUE = 1\n")
+    spec = importlib.util.spec_from_file_location("some_plug_in", file)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    monkeypatch.setitem(sys.modules, "some_plug_in", loaded)
+    return file
+
+
+def test_a_module_that_is_loaded_later_counts_from_there_on(module: Path) -> None:
+    known = sys.modules.pop("some_plug_in")
+    code = LoadedCode()
+    module.write_text("VALUE = 22\n")
+    assert not code.has_changed()
+    sys.modules["some_plug_in"] = known
+    code.note()
+    assert not code.has_changed()
+    module.write_text("VALUE = 333\n")
+    assert code.has_changed()
+
+
+def test_a_replaced_file_of_the_same_size_and_time_counts(module: Path) -> None:
+    """As installers and `cp -p` replace one."""
+    code, before = LoadedCode(), module.stat()
+    other = module.with_name("other")
+    other.write_text("VALUE = 2\n")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(module)
+    assert module.stat().st_size == before.st_size
+    assert code.has_changed()
+
+
+def test_a_removed_module_counts(module: Path) -> None:
+    code = LoadedCode()
+    module.unlink()
+    assert code.has_changed()
+
+
+def test_a_file_that_appears_or_goes_counts(tmp_path: Path) -> None:
+    variables = tmp_path / ".env"
+    code = LoadedCode([variables])
+    assert not code.has_changed()
+    variables.write_text("A=1\n")
+    assert code.has_changed()
+    code = LoadedCode([variables])
+    variables.unlink()
+    assert code.has_changed()
+
+
+def test_whatever_is_installed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
+    code = LoadedCode()
+    assert not code.has_changed()
+    (tmp_path / "plug_in-1.0.dist-info").mkdir()
+    assert code.has_changed()
+
+
+@pytest.mark.parametrize(("left", "is_short"), [(99, True), (101, False)])
+def test_memory_of_the_machine(tmp_path: Path, left: int, is_short: bool) -> None:
+    file = tmp_path / "meminfo"
+    file.write_text(MACHINE.format(left))
+    assert memory_is_short(file, tmp_path) is is_short
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cached", "is_short"),
+    [("1000", 950, 0, True), ("1000", 950, 60, False), ("max", 950, 0, False), ("1000", 100, 0, False)],
+)
+def test_memory_of_a_container(tmp_path: Path, limit: str, used: int, cached: int, is_short: bool) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+    (tmp_path / "meminfo").write_text(MACHINE.format(900))
+    assert memory_is_short(tmp_path / "meminfo", tmp_path) is is_short
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: much\n", "MemTotal: 5 kB\n"])
+def test_what_cannot_be_read_limits_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "meminfo").write_text(text)
+    assert not memory_is_short(tmp_path / "meminfo", tmp_path)
+    assert not memory_is_short(tmp_path / "missing", tmp_path)
