@@ -69,4 +69,14 @@ def _check_gates(settings: Settings) -> None:
         raise ConfigError("\n".join(f"{settings.file}: {problem}" for problem in problems))
 
 
-defs = build_defs()
+def __getattr__(name: str) -> Any:
+    """`defs` is built when it is asked for: a command that imports `build_defs` has definitions of its own."""
+    if name != "defs":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    built = globals()["defs"] = build_defs()
+    return built
+
+
+def __dir__() -> list[str]:
+    """With `defs`, as Dagster looks here for what it loads."""
+    return sorted({*globals(), "defs"})
