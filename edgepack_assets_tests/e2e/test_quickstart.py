@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import itertools
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from edgepack_assets.defs.assets.input_versions import RAW_DATA, observation
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets_tests.defs.assets.staleness import why_stale
 from edgepack_assets_tests.e2e.conftest import Plant
-from edgepack_assets_tests.packaging.stock import stock_runner
 
 TYPES = {
     "state_identifier": ("State-Identifier-edge", {"silhouette", "dunn_index", "inertia"}),
@@ -134,15 +130,25 @@ def test_the_stock_runner_gives_the_same_answers(plant: Plant, tmp_path: Path) -
     def blob(part: dict[str, str]) -> Path:
         return home / "artefacts/blobs" / part["digest"][:2] / part["digest"]
 
+    script = tmp_path / "stock.py"
+    script.write_text(
+        "import gzip, json, sys\n"
+        "from simaticai.testing.pipeline_runner import LocalPipelineRunner\n"
+        "records = [json.loads(l) for l in gzip.open(sys.argv[2], 'rt')][:1200]\n"
+        "with LocalPipelineRunner(sys.argv[1], path=sys.argv[3]) as runner:\n"
+        "    answers = runner.run_component('inference', records)\n"
+        "json.dump(answers, open(sys.argv[4], 'w'))\n"
+    )
     with zipfile.ZipFile(package) as archive:
         python = yaml.safe_load(archive.read("pipeline_config.yml"))["dataFlowPipeline"]["components"][0]["runtime"]
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    here = plant.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.strip()
     if here != python["version"]:
         pytest.skip(f"the stock runner runs a {python['version']} package only on that Python; this is {here}")
-    with gzip.open(blob(payload["parts"]["records"]), "rt") as stream:
-        records = [json.loads(line) for line in itertools.islice(stream, 1200)]
-    with stock_runner(package, tmp_path / "run") as runner:
-        stock = runner.run_component("inference", records)
+    out = tmp_path / "answers.json"
+    plant.run("python", str(script), str(package), str(blob(payload["parts"]["records"])), str(tmp_path / "run"),
+              str(out))  # fmt: skip
+    stock = json.loads(out.read_text())
+    import gzip
 
     with gzip.open(blob(manifest["parts"]["results"]), "rt") as stream:
         ours = [entry["outputs"] for entry in map(json.loads, stream) if entry["record"] < 1200 and entry["outputs"]]
