@@ -8,6 +8,7 @@ survive one. It ends when the daemon does, when code or configuration have chang
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -46,13 +47,13 @@ def main(descriptor: int, origin_text: str, ref_text: str, location: str) -> Non
     with DagsterInstance.from_ref(ref) as instance:
         instance.inject_env_vars(location)
     _load(origin)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for the end of the forked ones
     code = LoadedCode(_configuration())
     gc.freeze()
     with socket.socket(fileno=descriptor) as daemon:
         daemon.sendall(LOADED)
         last = time.monotonic()
         while True:
+            _let_go_of_ended()
             if not select.select([daemon], [], [], LOOKS)[0]:
                 if time.monotonic() - last > IDLE or memory_is_short() or code.has_changed():
                     return
@@ -78,6 +79,13 @@ def _configuration() -> list[Path]:
     return [find_config(), Path(".env").absolute()]
 
 
+def _let_go_of_ended() -> None:
+    """Each stays in the system's list until its end is asked for."""
+    with contextlib.suppress(ChildProcessError):  # there is none
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _fork(descriptor: int, daemon: socket.socket, ref: InstanceRef, code: LoadedCode) -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
@@ -88,7 +96,6 @@ def _fork(descriptor: int, daemon: socket.socket, ref: InstanceRef, code: Loaded
         os.close(descriptor)
         return
     daemon.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from edgepack_assets.defs.run_processes.serve import serve
 
