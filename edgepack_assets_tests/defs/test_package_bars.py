@@ -89,7 +89,8 @@ def written_to(ours: int, theirs: int, home: Path, environment: dict[str, str]) 
         written = b""
         while chunk := _read(ours):
             written += chunk
-            if all(re.search(rf"{key}\b.*{re.escape(PROGRESS[:12])}".encode(), written) for key in KEYS):
+            # Not past the end of a line: the next picture of the bars begins behind it with the first one.
+            if all(re.search(rf"{key}\b[^\r\n]*{re.escape(PROGRESS[:12])}".encode(), written) for key in KEYS):
                 (home / "go").touch()
         assert command.wait() == 0, written.decode()
     os.close(ours)
