@@ -1,0 +1,53 @@
+"""Reading records and results."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgepack_assets.errors import ComponentError
+from edgepack_assets.model_types import records
+from edgepack_assets.model_types.records import Results, read_lines
+
+VALUES = st.lists(st.one_of(st.integers(-5, 10**9), st.text(max_size=20), st.none()), max_size=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=VALUES, block=st.integers(1, 40), every=st.integers(1, 4), ended=st.booleans())
+def test_each_line_is_read_wherever_a_block_ends(
+    tmp_path: Path, values: list[object], block: int, every: int, ended: bool
+) -> None:
+    file = tmp_path / "lines.gz"
+    text = "\n".join(map(json.dumps, values)) + ("\n" if ended and values else "")
+    file.write_bytes(gzip.compress(text.encode()))
+    with mock.patch.object(records, "_BUFFER", block):
+        assert list(read_lines(file, every=every)) == values[::every]
+        assert list(read_lines(file, but_not_ending_with=b"7")) == [
+            value for value in values if not json.dumps(value).endswith("7")
+        ]
+
+
+@pytest.mark.parametrize(("text", "line"), [("1\n\n2\n", 1), ("1\n{", 1), ("\n", 0), ("1\n2\n" + "[" * 10**6, 2)])
+def test_a_line_that_is_no_json_is_named(tmp_path: Path, text: str, line: int) -> None:
+    file = tmp_path / "lines.gz"
+    file.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ComponentError, match=rf"^lines\.gz: line {line} is not JSON"):
+        list(read_lines(file))
+
+
+def test_answers_are_the_records_that_were_answered(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl.gz"
+    lines = [
+        f'{{"record": {number}, "outputs": {"null" if number % 3 else json.dumps({"s": number})}}}'
+        for number in range(9)
+    ]
+    file.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+    assert [(answer.record, answer.outputs) for answer in Results(file).answers()] == [
+        (number, {"s": number}) for number in (0, 3, 6)
+    ]
