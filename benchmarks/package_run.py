@@ -49,7 +49,7 @@ BIN = Path(sys.executable).parent
 TYPE = "state_identifier"
 FURTHER = 4
 """Versions beyond two in the command that is compared with one of two."""
-_SUBREAPER = 36
+SUBREAPER = 36
 
 
 class Bench:
@@ -67,7 +67,7 @@ class Bench:
         config.write_text(yaml.safe_dump({"model_types": {TYPE: entry}}))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "PYTHONDONT"))}
         clean["EDGEPACK_CONFIG"] = str(config)
-        exports = self._run([BIN / "edgepack", "env"], clean)
+        exports = self.run_command([BIN / "edgepack", "env"], clean)
         told = subprocess.run(["bash", "-c", f"{exports}\nenv -0"], env=clean, capture_output=True, check=True).stdout
         self.environment = dict(item.decode().split("=", 1) for item in told.split(b"\0") if item)
         self.settings = load_settings(config)
@@ -78,7 +78,7 @@ class Bench:
             samples.power_recording(samples.VALIDATION_SEED).frame.to_parquet(data)
         open_registry(self.settings).register(Kind.DATA, "raw", data, {})
 
-    def _run(self, command: list[str | Path], environment: dict[str, str] | None = None) -> str:
+    def run_command(self, command: list[str | Path], environment: dict[str, str] | None = None) -> str:
         done = subprocess.run(
             [str(part) for part in command], cwd=self.folder, env=environment or self.environment,
             capture_output=True, text=True, check=False,
@@ -90,7 +90,7 @@ class Bench:
     def add_version(self) -> str:
         """The partition of a new version of the model."""
         (self.model / "note.txt").write_text(f"{time.time_ns()}")
-        version = self._run([BIN / "edgepack", "model", "add", TYPE, self.model]).strip().rpartition(":")[2]
+        version = self.run_command([BIN / "edgepack", "model", "add", TYPE, self.model]).strip().rpartition(":")[2]
         return f"{TYPE}:{version}"
 
     def ours(self, *, by_dagster: bool = False) -> dict[str, float]:
@@ -100,7 +100,7 @@ class Bench:
         if by_dagster:
             command = [BIN / "dagster", "asset", "materialize", "--select", "*", "--partition", partition]
         began = time.perf_counter()
-        self._run(command)
+        self.run_command(command)
         whole = time.perf_counter() - began
         import dagster as dg
 
@@ -132,7 +132,7 @@ class Bench:
     def split(self) -> dict[str, float]:
         """Where the time of a run goes, in seconds."""
         told = self.folder / "split.json"
-        self._run([BIN / "python", Path(__file__).with_name("split.py"), self.add_version(), told])
+        self.run_command([BIN / "python", Path(__file__).with_name("split.py"), self.add_version(), told])
         found: dict[str, float] = json.loads(told.read_text())
         return found
 
@@ -143,9 +143,9 @@ class Bench:
 
     def _processor_seconds(self, versions: int) -> float:
         partitions = [self.add_version() for _ in range(versions)]
-        before = _used_by_children()
-        self._run([BIN / "edgepack", "package", *partitions])
-        return _used_by_children() - before
+        before = used_by_children()
+        self.run_command([BIN / "edgepack", "package", *partitions])
+        return used_by_children() - before
 
     def stock_inputs(self) -> tuple[Path, Path, Path]:
         """(component folder, requirements, payload) of the first version, for the stock sequence."""
@@ -170,12 +170,12 @@ class Bench:
         """Seconds of the stock sequence, without the start of its interpreter."""
         work = self.folder / f"stock{number}"
         work.mkdir()
-        self._run([BIN / "python", Path(__file__).with_name("stock_sequence.py"), *inputs, work])
+        self.run_command([BIN / "python", Path(__file__).with_name("stock_sequence.py"), *inputs, work])
         told = json.loads((work / "told.json").read_text())
         return float(told["save"] + told["run"] + told["convert"])
 
 
-def _used_by_children() -> float:
+def used_by_children() -> float:
     """Processor seconds of all children that have ended. What a sandbox's first process leaves is one of them."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -204,7 +204,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # Processes that a sandbox's end leaves without a parent come here, so that what they used is counted.
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     kinds = ("stock", "cold", "warm", "dagster", "split", "work")
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.package_run import _SUBREAPER, BIN, TYPE, Bench, _used_by_children
+from benchmarks.package_run import BIN, SUBREAPER, TYPE, Bench, used_by_children
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.package_tags import MODEL_VERSION
@@ -98,13 +98,13 @@ def main() -> int:
     parser.add_argument("--pickup", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     chance = random.Random(19)  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:
         bench = Backlog(Path(folder), options.data)
-        bench._run([BIN / "edgepack", "package", bench.add_version()])
+        bench.run_command([BIN / "edgepack", "package", bench.add_version()])
         partitions = [bench.add_version() for _ in range(options.versions)]
-        before, began = _used_by_children(), time.time()
+        before, began = used_by_children(), time.time()
         with bench.daemon():
             times = bench.wait_for(partitions)
             waits = []
@@ -113,7 +113,7 @@ def main() -> int:
                 added = time.time()
                 waits.append(bench.wait_for([bench.add_version()])[0] - added)
         assert _all_have_ended(), "a process outlived the daemon"
-        spent = _used_by_children() - before
+        spent = used_by_children() - before
     third = times[2]
     found = {
         "versions": options.versions,

@@ -17,6 +17,9 @@ from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
 
+MOST_RUNS = 25
+"""Of one process. Its memory grows a little with each."""
+
 
 class Helpers:
     """A packaging worker and a sandbox, each started when it is first used."""

@@ -25,6 +25,7 @@ import dagster as dg
 
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.jobs import ASSETS
+from edgepack_assets.defs.kept_helpers import MOST_RUNS
 from edgepack_assets.defs.package_bars import RunDisplay, RunState
 from edgepack_assets.defs.package_process import (
     FAILED,
@@ -54,8 +55,6 @@ _POLL_SECONDS = 1.0
 _GRACE = 60.0
 """Seconds in which an interrupted run may end by itself."""
 _LAST_LINES = 15
-_MOST_RUNS = 25
-"""Of one process. Its memory grows a little with each."""
 _FORK = multiprocessing.get_context("fork")
 
 LoadDefinitions = Callable[[dg.LoggerDefinition], dg.Definitions]
@@ -196,7 +195,7 @@ class _Run:
     @property
     def runner_is_usable(self) -> bool:
         """Whether the process may make another run. After a failure nobody knows what is left in it."""
-        return self.result is not None and self.result.succeeded and self.runner.runs < _MOST_RUNS
+        return self.result is not None and self.result.succeeded and self.runner.runs < MOST_RUNS
 
     @property
     def state(self) -> RunState:

@@ -207,7 +207,7 @@ def test_what_a_process_cannot_begin_is_run_by_another(home: Path) -> None:
 
 
 def test_a_process_has_a_bound_of_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepack_assets.defs.package_runs._MOST_RUNS", 1)
+    monkeypatch.setattr("edgepack_assets.defs.package_runs.MOST_RUNS", 1)
     first, second = one_after_the_other(home, 8, 10)
     assert first.package["process"] != second.package["process"]
 

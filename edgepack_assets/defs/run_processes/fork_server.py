@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.defs.lean_dagster import import_lean
-from edgepack_assets.defs.run_processes.loaded_code import LoadedCode
+from edgepack_assets.defs.run_processes.loaded_code import LOOKS, LoadedCode
 from edgepack_assets.defs.run_processes.memory import memory_is_short
 from edgepack_assets.defs.run_processes.messages import FORK, LOADED, PID_BYTES
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dagster._core.origin import RepositoryPythonOrigin
 
 IDLE = 600.0
-LOOKS = 15.0
-"""Seconds between two looks at memory and files."""
 
 
 def main(descriptor: int, origin_text: str, ref_text: str, location: str) -> None:

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+LOOKS = 15.0
+"""Seconds between two looks of an idle process at its files, and at memory."""
+
 
 class LoadedCode:
     """The files that this process has loaded, as they were when `note` first saw them. `others`: files that belong to

@@ -23,7 +23,8 @@ from dagster._grpc.impl import core_execute_run
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts
 
-from edgepack_assets.defs.kept_helpers import keeping_helpers
+from edgepack_assets.defs.kept_helpers import MOST_RUNS, keeping_helpers
+from edgepack_assets.defs.run_processes.loaded_code import LOOKS
 from edgepack_assets.defs.run_processes.memory import memory_is_short
 from edgepack_assets.defs.run_processes.messages import ENDED, GO, READY
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
@@ -34,11 +35,7 @@ if TYPE_CHECKING:
     from edgepack_assets.defs.run_processes.loaded_code import LoadedCode
 
 IDLE = 120.0
-"""Seconds without a run after which a process ends: it and its helpers keep some 500 MB."""
-MOST_RUNS = 25
-"""Of one process. Its memory grows a little with each."""
-_LOOKS = 15.0
-"""Seconds between two looks at memory and files."""
+"""Seconds without a run after which a process ends: it and its helpers keep 450 to 620 MB."""
 _CANCELLED = 2.0
 """Seconds between two looks whether the run is to be cancelled."""
 _END = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
@@ -68,7 +65,7 @@ def _next_run(connection: Connection, code: LoadedCode) -> str | None:
     """The next run, which was told to begin. None if there is none for this process."""
     began = time.monotonic()
     try:
-        while not connection.poll(_LOOKS):
+        while not connection.poll(LOOKS):
             if time.monotonic() - began > IDLE or memory_is_short() or code.has_changed():
                 return None
         run_id: str = connection.recv()
