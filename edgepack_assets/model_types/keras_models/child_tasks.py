@@ -62,7 +62,10 @@ def _text(attributes: Any, name: str) -> str | None:
     if name not in attributes:
         return None
     value = attributes[name]
-    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise UnfitModelError(f"its {name} cannot be read ({error}); was it copied whole?") from None
     if len(text) > _LARGEST_CONFIG:
         raise UnfitModelError(f"its {name} has {len(text)} characters; at most {_LARGEST_CONFIG} are read")
     return text
