@@ -240,6 +240,11 @@ def _only(tensors: list[Any], kind: str) -> Any:
 
 
 def _sizes(shape: Any) -> tuple[int | None, ...]:
+    if getattr(shape, "rank", 0) is None:
+        raise UnfitModelError(
+            "its input has no known number of dimensions, and a TensorFlow Lite file is for one size; save the model "
+            "with a fixed one, as Input(shape=(224, 224, 3))"
+        )
     return tuple(None if size is None else int(size) for size in shape)
 
 

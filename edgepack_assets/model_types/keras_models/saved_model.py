@@ -72,12 +72,7 @@ def refuse_call(name: str, signatures: Mapping[str, Signature], wanted: str) -> 
         )
     signature = signatures[wanted]
     for source, tensor in signature.inputs.items():
-        if tensor.dtype in _OF_IMAGES and tensor.shape is None:
-            raise ModelError(
-                f"{name}: the input {source!r} of its signature {wanted!r} is {tensor}, and a TensorFlow Lite file is "
-                "for one size; save the model with a fixed one, as Input(shape=(224, 224, 3))"
-            )
-        if tensor.dtype not in _OF_IMAGES or tensor.shape is None or len(tensor.shape) != 4:
+        if tensor.dtype not in _OF_IMAGES or (tensor.shape is not None and len(tensor.shape) != 4):
             raise ModelError(
                 f"{name}: the input {source!r} of its signature {wanted!r} is {tensor}, not numbers for batch, height, "
                 "width and channels: it takes no images, so it is no image classifier"
