@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import itertools
 import json
 import os
@@ -30,10 +29,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import yaml
 
-from benchmarks.package_run import BIN, SUBREAPER, TYPE, Bench, used_by_children
+from benchmarks.package_run import BIN, TYPE, Bench
+from benchmarks.processor_time import adopt_orphans, used_by_descendants, used_by_ended
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.package_tags import MODEL_VERSION
@@ -85,14 +84,14 @@ class Backlog(Bench):
 
     def wait_for(self, partitions: list[str], holes: bool = False) -> Waited:
         """Until all have a package."""
-        last, number, spent = time.monotonic(), 0, [(0, used_by_all())]
+        last, number, spent = time.monotonic(), 0, [(0, used_by_descendants())]
         while not set(partitions) <= (packaged := self.packaged()).keys():
             began = time.monotonic()
             done = len(set(partitions) & packaged.keys())
             if done > number:
                 last, number = began, done
             if done >= spent[-1][0] + _HUNDRED:
-                spent.append((done, used_by_all()))
+                spent.append((done, used_by_descendants()))
                 print(f"{done} versions, {spent[-1][1] - spent[0][1]:.0f} processor seconds", flush=True)
             if began - last > _LONGEST:
                 raise SystemExit(f"no package in {_LONGEST} s:\n{(self.folder / 'daemon.log').read_text()[-4000:]}")
@@ -100,7 +99,7 @@ class Backlog(Bench):
                 self._remove_bytes()
             # a list of a thousand versions takes 0.1 s of the cores that are measured
             time.sleep(max(0.2, 20 * (time.monotonic() - began)))
-        spent.append((len(partitions), used_by_all()))
+        spent.append((len(partitions), used_by_descendants()))
         return Waited(sorted(packaged[each] for each in partitions), spent)
 
     def _remove_bytes(self) -> None:
@@ -131,15 +130,6 @@ class Waited:
         ]  # fmt: skip
 
 
-def used_by_all() -> float:
-    """Processor seconds of all children, those that still run too."""
-    total = used_by_children()
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])
-    return total
-
-
 def _all_have_ended() -> bool:
     """Whether all children have, those without a parent among them, within a minute."""
     deadline = time.monotonic() + 60
@@ -161,13 +151,13 @@ def main() -> int:
     parser.add_argument("--holes", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     chance = random.Random(19)  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:
         bench = Backlog(Path(folder), options.data)
         bench.run_command([BIN / "edgepack", "package", bench.add_version()])
         partitions = bench.register_versions(options.versions)
-        before, began = used_by_children(), time.time()
+        before, began = used_by_ended(), time.time()
         with bench.daemon():
             waited = bench.wait_for(partitions, options.holes)
             times = waited.registered
@@ -177,7 +167,7 @@ def main() -> int:
                 added = time.time()
                 waits.append(bench.wait_for([bench.add_version()]).registered[0] - added)
         assert _all_have_ended(), "a process outlived the daemon"
-        spent = used_by_children() - before
+        spent = used_by_ended() - before
     third = times[2]
     found = {
         "versions": options.versions,
