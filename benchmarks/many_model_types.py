@@ -27,6 +27,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from benchmarks.processor_time import used_by_session
 from benchmarks.sensor_ticks import add
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.sensors import registry_sensors
@@ -125,9 +126,9 @@ def idle(file: Path, seconds: float) -> dict[str, float]:
             ended.callback(os.killpg, started.pid, signal.SIGKILL)  # in the background Dagster ignores SIGTERM
             processes.append(started.pid)
             time.sleep(_STARTS)  # the daemon finds the code server, and reads the states
-        before, ticks_before = [_group_seconds(each) for each in processes], _ticks_of(file)
+        before, ticks_before = [used_by_session(each) for each in processes], _ticks_of(file)
         time.sleep(seconds)
-        code, daemon = (_group_seconds(each) - spent for each, spent in zip(processes, before, strict=True))
+        code, daemon = (used_by_session(each) - spent for each, spent in zip(processes, before, strict=True))
         made = _ticks_of(file)[len(ticks_before) :]
     spent = code + daemon
     times = [at for at, _ in made]
@@ -140,19 +141,6 @@ def idle(file: Path, seconds: float) -> dict[str, float]:
         "tick_row_bytes": sum(size for _, size in made) / max(1, len(made)),
         "day_rows_bytes": sum(size for _, size in made) / seconds * DAY,
     }
-
-
-def _group_seconds(group: int) -> float:
-    """Processor seconds of the processes of a session so far."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(fields[3]) == group:
-            total += sum(map(int, fields[11:15]))
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks_of(file: Path) -> list[tuple[float, int]]:

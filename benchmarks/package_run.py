@@ -20,12 +20,9 @@ longer to start. The stock sequence does less.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -37,6 +34,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.processor_time import adopt_orphans, used_by_ended
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.model_types.model_folder.model_file import merge_requirements, saved_environment
@@ -49,7 +47,6 @@ BIN = Path(sys.executable).parent
 TYPE = "state_identifier"
 FURTHER = 4
 """Versions beyond two in the command that is compared with one of two."""
-SUBREAPER = 36
 
 
 class Bench:
@@ -143,9 +140,9 @@ class Bench:
 
     def _processor_seconds(self, versions: int) -> float:
         partitions = [self.add_version() for _ in range(versions)]
-        before = used_by_children()
+        before = used_by_ended()
         self.run_command([BIN / "edgepack", "package", *partitions])
-        return used_by_children() - before
+        return used_by_ended() - before
 
     def stock_inputs(self) -> tuple[Path, Path, Path]:
         """(component folder, requirements, payload) of the first version, for the stock sequence."""
@@ -175,15 +172,6 @@ class Bench:
         return float(told["save"] + told["run"] + told["convert"])
 
 
-def used_by_children() -> float:
-    """Processor seconds of all children that have ended. What a sandbox's first process leaves is one of them."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 TO_REACH = {
     "warm run / stock": 0.10,
     "edgepack package / stock": 0.15,
@@ -204,7 +192,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # Processes that a sandbox's end leaves without a parent come here, so that what they used is counted.
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     kinds = ("stock", "cold", "warm", "dagster", "split", "work")
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:

@@ -1,18 +1,21 @@
 """A backlog that the sensor finds: seconds and processor seconds for each version, under a real daemon.
 
-    python -m benchmarks.sensor_backlog [--versions 20] [--data recording.parquet] [--pickup 5] [--json FILE]
+    python -m benchmarks.sensor_backlog [--versions 20] [--data recording.parquet] [--pickup 5] [--holes] [--json FILE]
 
 A project on the defaults with `sensors.start: all`. One version is packaged before, so that the environment is kept.
 Then so many versions lie in the registry when the daemon starts: what each costs is counted from the third package to
 the last one. After that `--pickup` versions are added one by one, at moments that have nothing to do with the ticks:
 how long each takes from `edgepack model add` to the registered package.
+
+A package of the sample model has 73 MB of wheels. With --holes those that are not among the newest lose their bytes on
+the disk and keep their size: a thousand versions need 2 GB then, not 73. Nothing reads them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
+import itertools
 import json
 import os
 import random
@@ -23,16 +26,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from benchmarks.package_run import BIN, SUBREAPER, TYPE, Bench, used_by_children
+from benchmarks.package_run import BIN, TYPE, Bench
+from benchmarks.processor_time import adopt_orphans, used_by_descendants, used_by_ended
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.package_tags import MODEL_VERSION
 
 _LONGEST = 120
+_HUNDRED = 100
+_NEWEST = 20
+"""Of so many packages the bytes are kept: the one before is compared with, and several runs are under way."""
 
 
 class Backlog(Bench):
@@ -66,16 +74,60 @@ class Backlog(Bench):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def wait_for(self, partitions: list[str]) -> list[float]:
-        """When each was registered, earliest first."""
-        last, number = time.monotonic(), 0
-        while not set(partitions) <= self.packaged().keys():
-            if len(self.packaged()) > number:
-                last, number = time.monotonic(), len(self.packaged())
-            if time.monotonic() - last > _LONGEST:
+    def register_versions(self, number: int) -> list[str]:
+        """The partitions of so many new versions of the model, added without a command for each."""
+        added = []
+        for _ in range(number):
+            (self.model / "note.txt").write_text(f"{time.time_ns()}")
+            added.append(f"{TYPE}:{self.registry.register(Kind.MODEL, TYPE, self.model, {}).number}")
+        return added
+
+    def wait_for(self, partitions: list[str], holes: bool = False) -> Waited:
+        """Until all have a package."""
+        last, number, spent = time.monotonic(), 0, [(0, used_by_descendants())]
+        while not set(partitions) <= (packaged := self.packaged()).keys():
+            began = time.monotonic()
+            done = len(set(partitions) & packaged.keys())
+            if done > number:
+                last, number = began, done
+            if done >= spent[-1][0] + _HUNDRED:
+                spent.append((done, used_by_descendants()))
+                print(f"{done} versions, {spent[-1][1] - spent[0][1]:.0f} processor seconds", flush=True)
+            if began - last > _LONGEST:
                 raise SystemExit(f"no package in {_LONGEST} s:\n{(self.folder / 'daemon.log').read_text()[-4000:]}")
-            time.sleep(0.2)
-        return sorted(self.packaged()[each] for each in partitions)
+            if holes:
+                self._remove_bytes()
+            # a list of a thousand versions takes 0.1 s of the cores that are measured
+            time.sleep(max(0.2, 20 * (time.monotonic() - began)))
+        spent.append((len(partitions), used_by_descendants()))
+        return Waited(sorted(packaged[each] for each in partitions), spent)
+
+    def _remove_bytes(self) -> None:
+        """Give the blocks of all packages but the newest back to the file system."""
+        packages = sorted(self.folder.rglob("*.zip"), key=lambda file: file.stat().st_mtime)
+        for package in packages[:-_NEWEST]:
+            size = package.stat()
+            if size.st_blocks * 512 > 1_000_000:
+                command = ["fallocate", "--punch-hole", "--offset", "0", "--length", str(size.st_size), str(package)]
+                subprocess.run(command, check=True)
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What was seen while versions were packaged."""
+
+    registered: list[float]
+    """When each was, earliest first."""
+    spent: list[tuple[int, float]]
+    """Processor seconds of all processes, at the start and after each hundred versions."""
+
+    def by_hundred(self) -> list[tuple[int, float, float]]:
+        """(versions so far, seconds a version, processor seconds a version) for each hundred."""
+        return [
+            (now, (self.registered[now - 1] - self.registered[max(before, 1) - 1]) / (now - max(before, 1)),
+             (later - earlier) / (now - before))
+            for (before, earlier), (now, later) in itertools.pairwise(self.spent) if now > before + 1
+        ]  # fmt: skip
 
 
 def _all_have_ended() -> bool:
@@ -96,30 +148,35 @@ def main() -> int:
     parser.add_argument("--versions", type=int, default=20)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pickup", type=int, default=5)
+    parser.add_argument("--holes", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     chance = random.Random(19)  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="edgepack-benchmark-") as folder:
         bench = Backlog(Path(folder), options.data)
         bench.run_command([BIN / "edgepack", "package", bench.add_version()])
-        partitions = [bench.add_version() for _ in range(options.versions)]
-        before, began = used_by_children(), time.time()
+        partitions = bench.register_versions(options.versions)
+        before, began = used_by_ended(), time.time()
         with bench.daemon():
-            times = bench.wait_for(partitions)
+            waited = bench.wait_for(partitions, options.holes)
+            times = waited.registered
             waits = []
             for _ in range(options.pickup):
                 time.sleep(chance.uniform(0, bench.settings.sensor_interval))
                 added = time.time()
-                waits.append(bench.wait_for([bench.add_version()])[0] - added)
+                waits.append(bench.wait_for([bench.add_version()]).registered[0] - added)
         assert _all_have_ended(), "a process outlived the daemon"
-        spent = used_by_children() - before
+        spent = used_by_ended() - before
     third = times[2]
     found = {
         "versions": options.versions,
         "seconds until the first package": times[0] - began,
         "seconds a version": (times[-1] - third) / (options.versions - 3),
         "processor seconds a version, with the daemon": spent / (options.versions + options.pickup),
+        "so far, seconds and processor seconds a version": [
+            tuple(round(value, 2) for value in each) for each in waited.by_hundred()
+        ],
         "from model add to the package, median": statistics.median(waits) if waits else None,
         "from model add to the package, each": [round(wait, 1) for wait in waits],
     }
