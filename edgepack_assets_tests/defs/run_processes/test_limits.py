@@ -6,6 +6,7 @@ import importlib.util
 import os
 import site
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,21 +30,61 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+def loading(*others: Path) -> LoadedCode:
+    """Of a process that starts after every change so far, as far as the file system can tell."""
+    return LoadedCode(time.time_ns() + 10**9, others)
+
+
+def loaded() -> LoadedCode:
+    code = loading()
+    code.note()
+    return code
+
+
 def test_a_module_that_is_loaded_later_counts_from_there_on(module: Path) -> None:
-    known = sys.modules.pop("some_plug_in")
-    code = LoadedCode()
+    plug_in = sys.modules.pop("some_plug_in")
+    code = loading()
     module.write_text("VALUE = 22\n")
     assert not code.has_changed()
-    sys.modules["some_plug_in"] = known
+    sys.modules["some_plug_in"] = plug_in
     code.note()
     assert not code.has_changed()
     module.write_text("VALUE = 333\n")
     assert code.has_changed()
 
 
+@pytest.mark.parametrize("keep_time", [False, True])
+def test_what_was_changed_while_it_was_loaded_counts(module: Path, keep_time: bool) -> None:
+    """As an editor saves it, or as `cp -p` and installers put it there. Nobody knows which of the two was loaded."""
+    began, before = time.time_ns(), module.stat()
+    module.write_text("VALUE = 4444\n")
+    if keep_time:
+        os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+    code = LoadedCode(began)
+    code.note()
+    assert code.has_changed()
+
+
+def test_what_a_run_loads_must_not_change_in_that_run(module: Path) -> None:
+    plug_in = sys.modules.pop("some_plug_in")
+    code = loaded()
+    module.write_text("VALUE = 22\n")
+    time.sleep(0.1)  # longer than a tick of the file system's clock
+    code.note()
+    sys.modules["some_plug_in"] = plug_in
+    code.note()
+    assert not code.has_changed(), "a process that begins a run loads what is there"
+    del sys.modules["some_plug_in"]
+    code = loaded()
+    module.write_text("VALUE = 333\n")
+    sys.modules["some_plug_in"] = plug_in
+    code.note()
+    assert code.has_changed()
+
+
 def test_a_replaced_file_of_the_same_size_and_time_counts(module: Path) -> None:
     """As installers and `cp -p` replace one."""
-    code, before = LoadedCode(), module.stat()
+    code, before = loaded(), module.stat()
     other = module.with_name("other")
     other.write_text("VALUE = 2\n")
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -53,25 +94,25 @@ def test_a_replaced_file_of_the_same_size_and_time_counts(module: Path) -> None:
 
 
 def test_a_removed_module_counts(module: Path) -> None:
-    code = LoadedCode()
+    code = loaded()
     module.unlink()
     assert code.has_changed()
 
 
 def test_a_file_that_appears_or_goes_counts(tmp_path: Path) -> None:
     variables = tmp_path / ".env"
-    code = LoadedCode([variables])
+    code = loading(variables)
     assert not code.has_changed()
     variables.write_text("A=1\n")
     assert code.has_changed()
-    code = LoadedCode([variables])
+    code = loading(variables)
     variables.unlink()
     assert code.has_changed()
 
 
 def test_whatever_is_installed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
-    code = LoadedCode()
+    code = loaded()
     assert not code.has_changed()
     (tmp_path / "plug_in-1.0.dist-info").mkdir()
     assert code.has_changed()

@@ -254,6 +254,7 @@ def test_the_process_that_forks_is_replaced(plant: Plant) -> None:
             "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
             "forks no more",
         ),
+        ("open(__file__, 'a').write('# edited while it is loaded')", "forks no more"),
     ],
 )
 def test_definitions_that_cannot_be_served_so_are_left_to_dagster(plant: Plant, code: str, reason: str) -> None:
