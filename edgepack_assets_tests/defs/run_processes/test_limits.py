@@ -122,23 +122,49 @@ def test_whatever_is_installed_counts(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_memory_of_the_machine(tmp_path: Path, left: int, is_short: bool) -> None:
     file = tmp_path / "meminfo"
     file.write_text(MACHINE.format(left))
-    assert memory_is_short(file, tmp_path) is is_short
+    assert memory_is_short(file, tmp_path, tmp_path) is is_short
 
 
+OWN_GROUPS = {
+    "a container": ("0::/", ".", 2),
+    "a service": ("0::/system.slice/edge.service", "system.slice/edge.service", 2),
+    "the slice of a service": ("0::/system.slice/edge.service", "system.slice", 2),
+    "a container that sees its own group as the top": ("0::/docker/0123", ".", 2),
+    "the first version": ("3:cpu:/other\n4:memory:/docker/0123\n0::/", "memory/docker/0123", 1),
+    "the first version in a container": ("4:hugetlb,memory:/docker/0123\n0::/", "memory", 1),
+}
+
+
+@pytest.mark.parametrize("own", OWN_GROUPS)
 @pytest.mark.parametrize(
     ("limit", "used", "cached", "is_short"),
     [("1000", 950, 0, True), ("1000", 950, 60, False), ("max", 950, 0, False), ("1000", 100, 0, False)],
 )
-def test_memory_of_a_container(tmp_path: Path, limit: str, used: int, cached: int, is_short: bool) -> None:
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{used}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+def test_memory_of_a_control_group(  # noqa: PLR0917 - pytest's
+    tmp_path: Path, own: str, limit: str, used: int, cached: int, is_short: bool
+) -> None:
+    text, folder, version = OWN_GROUPS[own]
+    group = tmp_path / "groups" / folder
+    group.mkdir(parents=True)
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), 2: ("memory.max", "memory.current", "")}
+    limits, usage, total = names[version]
+    (group / limits).write_text(f"{limit if version == 2 else limit.replace('max', str(2**63 - 4096))}\n")
+    (group / usage).write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 5\n{total}inactive_file {cached}\n")
     (tmp_path / "meminfo").write_text(MACHINE.format(900))
-    assert memory_is_short(tmp_path / "meminfo", tmp_path) is is_short
+    (tmp_path / "own").write_text(f"{text}\n")
+    assert memory_is_short(tmp_path / "meminfo", tmp_path / "groups", tmp_path / "own") is is_short
 
 
-@pytest.mark.parametrize("text", ["", "MemTotal: much\n", "MemTotal: 5 kB\n"])
+def test_memory_beyond_which_a_group_is_slowed_down(tmp_path: Path) -> None:
+    for name, value in {"max": "9000", "high": "1000", "current": "950", "stat": "inactive_file 0"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{value}\n")
+    (tmp_path / "own").write_text("0::/\n")
+    assert memory_is_short(tmp_path / "missing", tmp_path, tmp_path / "own")
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: much\n", "MemTotal: 5 kB\n", "0::/\n4:memory:/\n"])
 def test_what_cannot_be_read_limits_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "meminfo").write_text(text)
-    assert not memory_is_short(tmp_path / "meminfo", tmp_path)
-    assert not memory_is_short(tmp_path / "missing", tmp_path)
+    assert not memory_is_short(tmp_path / "meminfo", tmp_path, tmp_path / "meminfo")
+    assert not memory_is_short(tmp_path / "missing", tmp_path, tmp_path / "missing")
