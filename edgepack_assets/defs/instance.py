@@ -151,7 +151,7 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(kept_open())
-            with _locked(folder):
+            with locked(folder):
                 instance = stack.enter_context(DagsterInstance.from_config(str(folder)))
                 instance.get_dynamic_partitions(PARTITIONS_NAME)  # makes the tables that are still missing
             yield instance
@@ -166,8 +166,9 @@ def opened(folder: Path) -> Iterator[DagsterInstance]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process of ours at a time: those that create the tables of a new home at once leave it unusable."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process of ours at a time has the instance in this folder: those that create the tables of a new home at
+    once leave it unusable, and two daemons would start the same run."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # a network share that locks no folder

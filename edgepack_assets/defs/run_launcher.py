@@ -5,6 +5,8 @@ A process that makes a run imports what it needs once more: half of its work. He
 other (run_processes/), where the daemon has loaded the code location itself. Runs of a code server that was started
 elsewhere have a process of their own each, as Dagster's default is.
 
+Two daemons on one instance may both find a run in the queue. The first one starts it; the second one leaves it alone.
+
 A run's process is watched by the code server or the daemon that started it. If that is gone too (the machine was
 switched off, the whole of `dagster dev` was killed), Dagster's own launcher leaves the run under way for ever, with one
 of the few places of `max_concurrent_runs`. This one can be asked about it, so run monitoring marks the run as failed. A
@@ -17,7 +19,9 @@ import logging
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, Field
@@ -35,6 +39,7 @@ from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, ResumeRunArgs
 from dagster._serdes import ConfigurableClassData, deserialize_value, serialize_value
 
+from edgepack_assets.defs.instance import locked
 from edgepack_assets.defs.remote.worker import PROCESS_TAG, WORKER_TAG, is_alive, is_followed, is_in_process, worker
 from edgepack_assets.defs.run_processes.start import NoProcessError, run_processes
 from edgepack_assets.text_format import counted
@@ -45,6 +50,11 @@ MOST = 3
 """How many times a new process follows a run's job."""
 FOLLOWED = "The run's process is gone: a new one follows its job"
 _ANSWER = 10
+_TO_BE_STARTED = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
+
+
+class _StartedElsewhereError(Exception):
+    """Another daemon has started a run, or it has ended."""
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -70,11 +80,27 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return cls(inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Have a kept process make the run, or else a new one, as Dagster does it."""
+        """Have a kept process make the run, or else a new one, as Dagster does it. Nothing, if another daemon has
+        started it."""
         run = context.dagster_run
-        if not self._start_in_kept_process(run):
-            # A re-execution has the tags of its parent; they name another run and are no harm.
-            super().launch_run(context)
+        try:
+            if not self._start_in_kept_process(run):
+                with self._still_to_be_started(run.run_id):
+                    # A re-execution has the tags of its parent; they name another run and are no harm.
+                    super().launch_run(context)
+        except _StartedElsewhereError:
+            logging.getLogger(__name__).warning(f"run {run.run_id} is left to the daemon that has started it")
+
+    @contextmanager
+    def _still_to_be_started(self, run_id: str) -> Iterator[None]:
+        """Nobody else starts a run of this instance meanwhile. Raises _StartedElsewhereError if one has started this.
+
+        Dagster looks whether a run is in its queue, and then takes it out: two daemons may both do that."""
+        with locked(Path(self._instance.root_directory)):
+            run = self._instance.get_run_by_id(run_id)
+            if run is None or run.status not in _TO_BE_STARTED or is_alive(run, PROCESS_TAG) or self._is_served(run_id):
+                raise _StartedElsewhereError(run_id)
+            yield
 
     def _start_in_kept_process(self, run: DagsterRun) -> bool:
         location = run.remote_job_origin and run.remote_job_origin.repository_origin.code_location_origin
@@ -89,7 +115,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
         )  # fmt: skip
 
         def note(pid: int) -> None:
-            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: worker(run.run_id, pid)})
+            with self._still_to_be_started(run.run_id):
+                self._instance.add_run_tags(run.run_id, {PROCESS_TAG: worker(run.run_id, pid)})
 
         try:
             processes.start(run.run_id, note, lambda: self._lost(run.run_id))
@@ -125,15 +152,10 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(
                 WorkerStatus.RUNNING if is_resumed else WorkerStatus.FAILED, "its process is gone"
             )
-        client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
-        if alive or client is None:
+        if alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
-            answer = deserialize_value(
-                client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=_ANSWER),
-                CanCancelExecutionResult,
-            )
-            known = answer.can_cancel
+            known = self._knows(run.run_id) is not False
             why = "the code server that started it does not know it any more"
         except DagsterUserCodeUnreachableError:
             known, why = False, "the code server that started it is gone, and its process with it"
@@ -147,6 +169,22 @@ class WatchedRunLauncher(DefaultRunLauncher):
             )
         del self._unknown[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, why)
+
+    def _knows(self, run_id: str) -> bool | None:
+        """Whether the code server that started a run still has it; None if none did. Raises
+        DagsterUserCodeUnreachableError."""
+        client = self._get_grpc_client_for_termination(run_id)  # type: ignore[no-untyped-call]
+        if client is None:
+            return None
+        request = CanCancelExecutionRequest(run_id=run_id)
+        answer = deserialize_value(client.can_cancel_execution(request, timeout=_ANSWER), CanCancelExecutionResult)
+        return answer.can_cancel
+
+    def _is_served(self, run_id: str) -> bool:
+        try:
+            return bool(self._knows(run_id))
+        except DagsterUserCodeUnreachableError:
+            return False
 
     @property
     def supports_resume_run(self) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
-from edgepack_assets.new_models.run_requests import RunOutcome, created_ms, is_of
+from edgepack_assets.new_models.run_requests import RunOutcome, SeenRun, created_ms, is_of
 from edgepack_assets.new_models.tick import RUNS_SEEN, Tick
 from edgepack_assets.registry.approval import approval_of
 from edgepack_assets.registry.base import RegisteredVersion
 
 POLLS = 10
 """Versions waiting for approval that are looked up in the registry in one tick."""
+_MOST_LOOKS = 5
+"""How many times the runs of RUNS_SEEN pending versions are looked up in one tick."""
 
 
 def request_approved_versions(tick: Tick) -> None:
@@ -43,7 +46,7 @@ def request_pending_versions(tick: Tick) -> None:
     state = tick.state
     candidates: list[RegisteredVersion] = []
     room = tick.rules.batch - len(tick.decision.requests)
-    for tried, number in enumerate(state.pending if room > 0 else ()):
+    for tried, number in enumerate(_first_pending(tick, room) if room > 0 else ()):
         if len(candidates) >= room or tried >= 2 * tick.rules.batch:
             break
         version = tick.get_version(number)
@@ -55,6 +58,28 @@ def request_pending_versions(tick: Tick) -> None:
         else:
             candidates.append(version)
     _request_first_runs(tick, candidates)
+
+
+def _first_pending(tick: Tick, room: int) -> Iterable[int]:
+    """The pending versions. If they are more than fit, those that a person has launched come last: they would take the
+    places of others, in each tick until their runs end."""
+    pending = tick.state.pending
+    if len(pending) <= room:
+        return pending
+    by_hand: set[int] = set()
+    looked_at = iter(pending)
+    for _ in range(_MOST_LOOKS):
+        numbers = list(islice(looked_at, RUNS_SEEN))
+        seen = {run.version for run in tick.runs_of(numbers) if _is_under_way_by_hand(run)} if numbers else set()
+        by_hand |= seen
+        if len(numbers) - len(seen) >= room:  # enough without the rest
+            break
+    tick.launched |= by_hand
+    return chain((number for number in pending if number not in by_hand), sorted(by_hand))
+
+
+def _is_under_way_by_hand(run: SeenRun) -> bool:
+    return run.run_key is None and run.makes_package and run.outcome is RunOutcome.RUNNING
 
 
 def _request_first_runs(tick: Tick, candidates: Sequence[RegisteredVersion], also_look_at: Iterable[int] = ()) -> None:

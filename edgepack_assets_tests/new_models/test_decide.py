@@ -244,6 +244,26 @@ def test_a_version_whose_run_is_in_progress_is_not_counted_as_one_to_be_requeste
     assert "press:2: a run that was launched by hand is in progress" in messages
     assert not [message for message in messages if "to be requested" in message]
     sensor.rules = replace(RULES, batch=2)
-    sensor.registry.add(3)
-    sensor.registry.add(4)
-    assert "1 more version to be requested" in sensor.look().messages
+    for number in (3, 4, 5):
+        sensor.registry.add(number)
+    made = sensor.look()
+    assert [request.registered.version for request in made.requests] == [3, 4]
+    assert "1 more version to be requested" in made.messages
+
+
+@pytest.mark.parametrize("by_hand", [3, 4, 250, 700])
+def test_versions_that_a_person_has_launched_hold_up_no_others(by_hand: int) -> None:
+    """As many as fit into a tick, or more: a backfill of old versions may take hours."""
+    sensor = Sensor(replace(RULES, batch=3), versions=by_hand + 5)
+    later = (START + 9000) * 1000
+    sensor.runs = [
+        SeenRun(number, None, later, later, RunOutcome.RUNNING, True) for number in range(1, by_hand + 1)
+    ]
+    requested = [*sensor.requested(), *sensor.requested()]
+    assert requested == [by_hand + each for each in range(1, 6)]
+    assert sensor.requested() == []
+    sensor.runs = [replace(run, outcome=RunOutcome.SUCCEEDED) for run in sensor.runs[1:]]  # the first one was deleted
+    found = [number for _ in range(by_hand) for number in sensor.requested(after=0.1)]
+    assert found == [1]
+    assert sensor.state is not None
+    assert not sensor.state.pending

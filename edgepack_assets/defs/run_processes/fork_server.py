@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 IDLE = 600.0
 
 
-def main(descriptor: int, origin_text: str, ref_text: str, location: str) -> None:
-    """Load the repository of `origin_text`, and fork until there is no more need."""
+def main(descriptor: int, began: int, origin_text: str, ref_text: str, location: str) -> None:
+    """Load the repository of `origin_text`, and fork until there is no more need. `began`: when this process was
+    started, in nanoseconds since 1970."""
     import_lean()
     from dagster._core.instance import DagsterInstance
     from dagster._core.instance.ref import InstanceRef
@@ -42,10 +43,14 @@ def main(descriptor: int, origin_text: str, ref_text: str, location: str) -> Non
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of the terminal ends the daemon, and that ends this
     origin, ref = deserialize_value(origin_text, RepositoryPythonOrigin), deserialize_value(ref_text, InstanceRef)
+    code = LoadedCode(began, [Path(".env").absolute()])
     with DagsterInstance.from_ref(ref) as instance:
         instance.inject_env_vars(location)
+    from edgepack_assets.config.loader import find_config
+
+    code.note([find_config()])
     _load(origin)
-    code = LoadedCode(_configuration())
+    code.note()
     gc.freeze()
     with socket.socket(fileno=descriptor) as daemon:
         daemon.sendall(LOADED)
@@ -69,12 +74,6 @@ def _load(origin: RepositoryPythonOrigin) -> None:
     recon_repository_from_origin(origin).get_definition()
     # What every run imports, which starts no thread and opens no file.
     import edgepack_assets.defs.run_processes.serve  # noqa: F401
-
-
-def _configuration() -> list[Path]:
-    from edgepack_assets.config.loader import find_config
-
-    return [find_config(), Path(".env").absolute()]
 
 
 def _let_go_of_ended() -> None:
@@ -104,4 +103,4 @@ def _fork(descriptor: int, daemon: socket.socket, ref: InstanceRef, code: Loaded
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:5])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:6])

@@ -50,6 +50,7 @@ def serve(connection: Connection, ref: InstanceRef, code: LoadedCode) -> None:
             run_id = _next_run(connection, code)
             if run_id is None:
                 return
+            code.note()  # what is imported from here on is as it is from here on
             if instance is None:
                 stack.enter_context(kept_open())
                 instance = stack.enter_context(DagsterInstance.from_ref(ref))

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -110,7 +111,7 @@ class RunProcesses:
         ours.settimeout(_LOADING)
         with theirs:
             command = [self.executable, "-m", "edgepack_assets.defs.run_processes.fork_server", str(theirs.fileno()),
-                       self.origin, self.ref, self.location]  # fmt: skip
+                       str(time.time_ns()), self.origin, self.ref, self.location]  # fmt: skip
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         threading.Thread(target=process.wait, name="fork server", daemon=True).start()  # leaves no zombie
         try:

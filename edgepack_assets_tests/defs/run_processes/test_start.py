@@ -11,11 +11,13 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.code_pointer import FileCodePointer
+from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -95,6 +97,12 @@ class Plant:
 
     def launch(self, job: str) -> str:
         """Have our launcher start a run. Fails if it would go Dagster's own way."""
+        made = self.new_run(job)
+        assert self.launcher._start_in_kept_process(made)
+        return made.run_id
+
+    def new_run(self, job: str) -> DagsterRun:
+        """A run that was taken from the queue and has not begun."""
 
         @dg.op(name={"says": "say", "fails": "fail", "waits": "wait"}[job])
         def some() -> None: ...
@@ -103,12 +111,10 @@ class Plant:
         def same() -> None:
             some()
 
-        made = self.instance.create_run_for_job(
+        return self.instance.create_run_for_job(
             same, status=dg.DagsterRunStatus.STARTING, job_code_origin=JobPythonOrigin(job, self.repository),
             remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(self.location, "__repository__"), job),
         )  # fmt: skip
-        assert self.launcher._start_in_kept_process(made)
-        return made.run_id
 
     def run(self, run_id: str) -> DagsterRun:
         found = self.instance.get_run_by_id(run_id)
@@ -248,6 +254,7 @@ def test_the_process_that_forks_is_replaced(plant: Plant) -> None:
             "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
             "forks no more",
         ),
+        ("open(__file__, 'a').write('# edited while it is loaded')", "forks no more"),
     ],
 )
 def test_definitions_that_cannot_be_served_so_are_left_to_dagster(plant: Plant, code: str, reason: str) -> None:
@@ -317,6 +324,27 @@ def test_several_threads_may_start_runs(plant: Plant) -> None:
     for thread in threads:
         thread.join()
     assert [plant.end_of(run_id) for run_id in runs] == ["SUCCESS"] * 4
+
+
+def test_a_run_that_two_daemons_take_from_the_queue_is_made_once(plant: Plant) -> None:
+    """The one that comes second changes nothing, else the run would count as lost with the second one's process."""
+    made = [plant.new_run("waits"), *(plant.new_run("says") for _ in range(4))]
+    with ThreadPoolExecutor(2) as daemons:
+        for run in made:
+            list(daemons.map(lambda _: plant.launcher.launch_run(LaunchRunContext(run, None)), range(2)))  # noqa: B023
+    until(plant.file.with_name("waiting").exists)
+    pid = plant.pid_of(made[0].run_id)
+    plant.launcher.launch_run(LaunchRunContext(plant.run(made[0].run_id), None))
+    assert plant.pid_of(made[0].run_id) == pid
+    assert plant.launcher.check_run_worker_health(plant.run(made[0].run_id)).status.value == "RUNNING"
+    for run in made[1:]:
+        assert plant.end_of(run.run_id) == "SUCCESS"
+        plant.launcher.launch_run(LaunchRunContext(run, None))
+    for run in made:
+        assert plant.messages(run.run_id).count("Started process for run") == 1
+        assert f"(pid: {plant.pid_of(run.run_id)})" in plant.messages(run.run_id)
+    assert plant.launcher.terminate(made[0].run_id)
+    assert plant.end_of(made[0].run_id) == "CANCELED"
 
 
 def test_dagster_yaml_can_switch_them_off(tmp_path: Path) -> None:
