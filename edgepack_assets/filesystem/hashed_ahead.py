@@ -11,6 +11,7 @@ import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from edgepack_assets.filesystem.verified_files import SMALLEST
 
@@ -24,14 +25,15 @@ _hashed: dict[tuple[int, int], Future[tuple[_Identity, str] | None]] = {}
 
 def start_hashing(path: Path) -> None:
     """Begin to hash a file that is finished, if that takes long. What is wrong with it is met by whoever reads it."""
-    with contextlib.suppress(OSError):
-        device, inode, size, _ = _identity(path.stat())
+    with contextlib.suppress(OSError, RuntimeError):  # it cannot be read, or there is no other thread
+        stream = path.open("rb")
+        device, inode, size, _ = identity = _identity(os.fstat(stream.fileno()))
         if size < SMALLEST:
+            stream.close()
             return
-        with contextlib.suppress(RuntimeError):  # no more threads
-            pool = ThreadPoolExecutor(1, "hash ahead")
-            _hashed[device, inode] = pool.submit(_hash, path)
-            pool.shutdown(wait=False)
+        pool = ThreadPoolExecutor(1, "hash ahead")
+        _hashed[device, inode] = pool.submit(_hash, stream, identity)
+        pool.shutdown(wait=False)
         while len(_hashed) > _MOST:
             _hashed.pop(next(iter(_hashed)), None)
 
@@ -48,11 +50,10 @@ def digest_of(path: Path) -> str | None:
     return hashed[1] if hashed is not None and hashed[0] == identity else None
 
 
-def _hash(path: Path) -> tuple[_Identity, str] | None:
-    with path.open("rb") as stream:
-        before = _identity(os.fstat(stream.fileno()))
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return (before, digest) if _identity(os.fstat(stream.fileno())) == before else None
+def _hash(stream: IO[bytes], identity: _Identity) -> tuple[_Identity, str] | None:
+    with stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it asks for less
+        return (identity, digest) if _identity(os.fstat(stream.fileno())) == identity else None
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -174,14 +174,14 @@ def run(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TaskCon
     monkeypatch.setattr(Plugin, "results_picture", drawn)
     monkeypatch.setattr(Plugin, "comparison_picture", drawn)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(pictures.background_imports, "finish", lambda: None)
+    monkeypatch.setattr("edgepack_assets.tasks.background_imports.finish", lambda: None)
     validated, context = plant.validated(1), plant.task_context()
     config_package, payload_data = validated.config_package, validated.payload_data
     files = [plant.folder / name for name in ("results", "times")]
     for file in files:
         file.write_bytes(context.store.read_bytes(validated.validation_results.parts["results"]))
     before = Answered("before", Results(context.store.fetch(validated.validation_results.parts["results"])), {"a": 1})
-    kept = ComparedRun(payload_data.parts["records"].digest, PackageRun(*files, 4, 4, {}), before)
+    kept = ComparedRun(payload_data.parts["records"].digest, PackageRun(files[0], files[1], 4, 4, {}), before)
     context.kept_run.keep(config_package, kept, context.log)
     yield context, config_package, payload_data
     context.kept_run.close()
