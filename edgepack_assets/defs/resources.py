@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.built_ahead import BuiltAhead
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.drawn_ahead import DrawnAhead
 from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
@@ -47,6 +48,7 @@ class EdgepackResource:
         self._helpers = helpers_of_run()
         self._kept_run = KeptRun()
         self._built_ahead = BuiltAhead()
+        self._drawn_ahead = DrawnAhead()
 
     @property
     def config_file(self) -> Path:
@@ -88,6 +90,7 @@ class EdgepackResource:
             self._environments,
             self._kept_run,
             self._built_ahead,
+            self._drawn_ahead,
         )
 
     def begin(self, run: dg.DagsterRun) -> None:
@@ -106,13 +109,18 @@ class EdgepackResource:
 
     def close(self) -> None:
         """End the child and the packaging worker, if any, unless this process keeps them for its next run."""
+        with contextlib.ExitStack() as stack:  # each of them, whatever becomes of the others
+            stack.callback(self._helpers.run_ended)
+            stack.callback(self._close, self._kept_run.close)
+            stack.callback(self._close, self._built_ahead.close, stop=self._helpers.packaging.interrupt)
+            stack.callback(self._close, self._drawn_ahead.close)
+
+    @staticmethod
+    def _close(close: Callable[..., None], **named: Any) -> None:
         try:
-            self._built_ahead.close(stop=self._helpers.packaging.interrupt)
-            self._kept_run.close()
+            close(**named)
         except EdgepackError as error:  # what is left is removed by a later process
             logging.getLogger(__name__).warning(f"{error}")
-        finally:
-            self._helpers.run_ended()
 
 
 def _tell_home(context: dg.InitResourceContext, config_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,6 +20,12 @@ _UNANSWERED = b'"outputs": null}'
 """How most lines of a state identifier's results end: not worth parsing four times."""
 
 _BUFFER = 1 << 16
+_MOST_KEPT = 1 << 22
+"""Bytes of the lines with answers of one file of results that are kept in memory."""
+_kept: dict[str, list[tuple[int, bytes]]] = {}
+"""sha256 of a file of results -> number and text of its lines with answers. A run reads the answers of two packages
+some ten times, and finding the few lines of a state identifier that answer takes as long as all the rest."""
+_FILES_KEPT = 4
 
 Record = dict[str, Any]
 """One record as the inference server would pass it to `process_input`: variable name to value. In a value of type
@@ -144,13 +151,25 @@ def read_lines(path: Path, but_not_ending_with: bytes | None = None, every: int 
     """The JSON values of a gzipped JSON lines file, one after the other, or of one line in `every`; lines with that
     end are passed over unread. Raises ComponentError on what is no JSON: results were written by a child that is not
     trusted."""
-    for number, line in enumerate(itertools.chain.from_iterable(_blocks_of_lines(path))):
-        if number % every or (but_not_ending_with is not None and line.endswith(but_not_ending_with)):
-            continue
-        try:
-            yield from_json(line)
-        except (ValueError, RecursionError) as error:
-            raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
+    for number, line in _wanted_lines(path, but_not_ending_with, every):
+        yield _value(path, number, line)
+
+
+def _wanted_lines(path: Path, but_not_ending_with: bytes | None, every: int) -> Iterator[tuple[int, bytes]]:
+    first = 0
+    for lines in _blocks_of_lines(path):
+        skipped = -first % every
+        for number, line in zip(range(first + skipped, first + len(lines), every), lines[skipped::every], strict=True):
+            if but_not_ending_with is None or not line.endswith(but_not_ending_with):
+                yield number, line
+        first += len(lines)
+
+
+def _value(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except (ValueError, RecursionError) as error:
+        raise ComponentError(f"{path.name}: line {number} is not JSON: {error!s:.200}") from None
 
 
 def _blocks_of_lines(path: Path) -> Iterator[list[bytes]]:
@@ -210,6 +229,30 @@ class Results:
 
     def answers(self) -> Iterator[Answer]:
         """The records that were answered, in record order."""
-        for entry in read_lines(self.path, but_not_ending_with=_UNANSWERED):
+        for number, line in _answered_lines(self.path):
+            entry = _value(self.path, number, line)
             if entry["outputs"] is not None:
                 yield Answer(entry["record"], entry["outputs"])
+
+
+def _answered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and text of the lines that do not say that a record is unanswered. They are kept as text: whoever reads
+    them gets values of their own."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if (known := _kept.get(digest)) is not None:
+        yield from known
+        return
+    lines: list[tuple[int, bytes]] = []
+    room = _MOST_KEPT
+    for number, line in _wanted_lines(path, _UNANSWERED, 1):
+        room -= len(line)
+        if room >= 0:
+            lines.append((number, line))
+        else:
+            lines.clear()
+        yield number, line
+    if room >= 0:
+        _kept[digest] = lines
+        while len(_kept) > _FILES_KEPT:
+            _kept.pop(next(iter(_kept)), None)

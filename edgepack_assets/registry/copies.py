@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgepack_assets.errors import CorruptError, EdgepackError
 from edgepack_assets.filesystem.atomic_files import READ_ONLY, disk_errors, link_or_copy, sync_folder
+from edgepack_assets.filesystem.hashed_ahead import digest_of
 from edgepack_assets.filesystem.verified_files import VerifiedFiles
 from edgepack_assets.registry.base import RegisteredVersion, content_digest, files_of, utf8_name
 
@@ -51,6 +52,13 @@ def copy_into(
         for subfolder in folders:
             sync_folder(subfolder)
     return copy
+
+
+def measured(content: Path) -> tuple[str, int]:
+    """(sha256, bytes) of a file or folder. A file that was hashed ahead, of which this is a second name, is not read
+    once more."""
+    known = digest_of(content) if content.is_file() else None
+    return content_digest(content) if known is None else (known, content.stat().st_size)
 
 
 def copy_verified(source: Path, target: Path, version: RegisteredVersion, link: bool, verified: VerifiedFiles) -> None:

@@ -45,11 +45,10 @@ from edgepack_assets.registry.base import (
     Unfinished,
     check_name,
     check_tags,
-    content_digest,
     not_found,
     taken_error,
 )
-from edgepack_assets.registry.copies import copy_into, copy_verified, seal
+from edgepack_assets.registry.copies import copy_into, copy_verified, measured, seal
 from edgepack_assets.registry.given_numbers import GivenNumbers, numbers_in
 from edgepack_assets.registry.name_lock import lock
 from edgepack_assets.registry.staging import Staging
@@ -225,7 +224,7 @@ class LocalRegistry(Registry):
                 content = copy_into(path.resolve(), staging / "content", sync=True, copied=beat, link=is_final)
                 sync_folder(staging / "content")
             # The copy is what will be kept, so the copy is what is measured: the source may still change.
-            digest, size = content_digest(content)
+            digest, size = measured(content)
             if checksum and content.is_file():
                 seal(write_checksum(content, digest))
             beat()

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Sequence
 
 from edgepack_assets.model_types.figures import new_figure, png
+from edgepack_assets.tasks.page_templates import load_templates
 
 _threads: list[threading.Thread] = []
 
 
 def start(modules: Sequence[str]) -> None:
-    """Begin to import `modules` and what draws pictures, a second of importing, unless that was done."""
+    """Begin to import `modules`, what draws pictures and what writes pages, a second of importing, unless that was
+    done."""
     if not _threads:
         # No daemon: a process that ends while a library of C++ is imported is aborted, even if its run succeeded.
         thread = threading.Thread(target=_load, args=[modules], name="import ahead")
@@ -32,3 +34,4 @@ def _load(modules: Sequence[str]) -> None:
     figure = new_figure(1, 1)
     figure.add_subplot()
     png(figure)  # much of matplotlib is imported, and its fonts are looked up, by the first figure
+    load_templates()

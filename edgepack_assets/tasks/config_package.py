@@ -179,7 +179,7 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
             observations={CONTENTS: context.store.put_json(contents)},
         )
         if renumbering.compared is not None and not renumbering.numbers:  # else another package is what ships
-            context.kept_run.keep(artefact, renumbering.compared)
+            context.kept_run.keep(artefact, renumbering.compared, context.log)
         files = _listed({each.name: each.folder for each in several} or {"": component})
     kept = lock_was_kept, environment.kept
     server = inspected if several else None

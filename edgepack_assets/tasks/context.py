@@ -20,6 +20,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.built_ahead import BuiltAhead
+from edgepack_assets.tasks.drawn_ahead import DrawnAhead
 from edgepack_assets.tasks.kept_run import KeptRun
 from edgepack_assets.text_format import counted
 
@@ -42,6 +43,7 @@ class TaskContext:
     environments: dict[str, Environment] = field(default_factory=dict)
     kept_run: KeptRun = field(default_factory=KeptRun)
     built_ahead: BuiltAhead = field(default_factory=BuiltAhead)
+    drawn_ahead: DrawnAhead = field(default_factory=DrawnAhead)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""

@@ -1,21 +1,17 @@
-"""Self-contained HTML pages: no script, nothing from the network, every value escaped. The templates are in templates/.
-
-Jinja2 is imported only where a page is written.
-"""
+"""Self-contained HTML pages: no script, nothing from the network, every value escaped."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from edgepack_assets import __version__
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.tasks.answer_differences import plain
 from edgepack_assets.tasks.comparison import Comparison
+from edgepack_assets.tasks.page_templates import templates
 
 
 def comparison_page(comparison: Comparison) -> bytes:
@@ -29,25 +25,14 @@ def render(template: str, **values: Any) -> bytes:
     """The page of a template, as UTF-8. Text that is no text, as halves of characters in a file's name, is marked.
 
     Raises EdgepackError if the values are not what the template shows."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+    from jinja2 import TemplateError
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["data_uri"] = _data_uri
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"
     try:
-        page = environment.get_template(f"{template}.html.j2").render(version=__version__, at=now, **values)
+        page = templates().get_template(f"{template}.html.j2").render(version=__version__, at=now, **values)
     except TemplateError as error:
         raise EdgepackError(f"the page {template!r} cannot be written: {error}") from error
     return page.encode("utf-8", "replace")
-
-
-def _data_uri(png: bytes | str) -> str:
-    """Of bytes, or of what is base64 already."""
-    text = png if isinstance(png, str) else base64.b64encode(png).decode()
-    return f"data:image/png;base64,{text}"
 
 
 def as_shown(value: Any) -> Any:

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgepack_assets.artefacts.artefact import Artefact
+from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.temp_folders import Scratch
+from edgepack_assets.model_types.interface import Answered
 from edgepack_assets.packaging.component_runs import PackageRun
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run over the records of a payload (their sha256). Its files lie in the work folder of the step that made it."""
+    """A run over the records of a payload (their sha256). Its files lie in the work folder of the step that made it.
+    `before` is what the package before answered to them, if the artefact store has that."""
 
     records: str
     run: PackageRun
+    before: Answered | None = None
 
 
 class KeptRun:
@@ -31,29 +36,36 @@ class KeptRun:
     def __init__(self) -> None:
         self._scratch: Scratch | None = None
         self._of: tuple[str, str, str] | None = None
-        self._run: PackageRun | None = None
+        self._compared: ComparedRun | None = None
 
-    def keep(self, config_package: Artefact, compared: ComparedRun) -> None:
-        """Keep the run of this config package, whose files are moved. Raises EdgepackError if the disk does not let
-        it."""
-        self.close()
-        self._scratch = Scratch()
-        folder = self._scratch.path
-        with disk_errors(folder):
-            results, times = (_moved(file, folder) for file in (compared.run.results, compared.run.times))
+    def keep(self, config_package: Artefact, compared: ComparedRun, log: Any) -> None:
+        """Keep the run of this config package, whose files are moved. If the disk does not let it, `log` is told, and
+        there is none: whoever needs one makes it."""
+        try:
+            self.close()
+            scratch = self._scratch = Scratch()
+            with disk_errors(scratch.path):
+                results, times = (_moved(file, scratch.path) for file in (compared.run.results, compared.run.times))
+        except EdgepackError as error:
+            log.warning(f"a run of the package is not kept, it is made once more: {error}")
+            return
         self._of = _package(config_package), _lock(config_package), compared.records
-        self._run = replace(compared.run, results=results, times=times)
+        self._compared = replace(compared, run=replace(compared.run, results=results, times=times))
+
+    def look(self, config_package: Artefact, payload_data: Artefact) -> ComparedRun | None:
+        """The run of this package over this payload, None if there is none. It may still be taken."""
+        wanted = _package(config_package), _lock(config_package), payload_data.parts["records"].digest
+        return self._compared if self._of == wanted else None
 
     def take(self, config_package: Artefact, payload_data: Artefact) -> PackageRun | None:
         """The run of this package over this payload, None if there is none. Whoever asks again makes one anew."""
-        run, of = self._run, self._of
-        self._run = self._of = None
-        wanted = _package(config_package), _lock(config_package), payload_data.parts["records"].digest
-        return run if of == wanted else None
+        compared = self.look(config_package, payload_data)
+        self._compared = self._of = None
+        return None if compared is None else compared.run
 
     def close(self) -> None:
         """Forget the run, and remove its files."""
-        self._run = self._of = None
+        self._compared = self._of = None
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             with disk_errors(scratch.path, "removed"):

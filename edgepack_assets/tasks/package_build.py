@@ -10,6 +10,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import EdgepackError, NotFoundError
+from edgepack_assets.filesystem.hashed_ahead import start_hashing
 from edgepack_assets.packaging.stamp import Origin, Stamp, content_digest, contents
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
@@ -40,11 +41,14 @@ class PackageInputs:
 
 
 def build_package(inputs: PackageInputs, stamp: Stamp, folder: Path, context: TaskContext) -> BuiltPackage:
-    """Build the package in a folder, and read back what it holds. Raises EdgepackError."""
+    """Build the package in a folder, and read back what it holds. It is hashed meanwhile for a local registry. Raises
+    EdgepackError."""
     package = context.store.fetch(inputs.config_package.parts["package"])
     path = context.packaging.build_deployment_package(
         package, inputs.lock, context.store, inputs.registered_name, stamp, folder, inputs.expected
     )
+    if isinstance(context.settings.registry, LocalRegistrySettings):
+        start_hashing(path)
     return BuiltPackage(path, contents(path, stamp))
 
 

@@ -26,6 +26,7 @@ from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.payload_data import open_payload
+from edgepack_assets.tasks.pictures import draw_ahead
 from edgepack_assets.tasks.plugin_faults import naming_plugin
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def prepare_data(
 ) -> tuple[Artefact, PreppedReport]:
     """Run `prepare` of the model type in the component's environment. Raises ComponentError."""
     check_chain("prepped_data", key, (payload_data, config_package))
+    draw_ahead(key, config_package, payload_data, context)
     implementation = context.model_type(key)
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     preparation = implementation.preparation

@@ -10,7 +10,7 @@ from typing import Any
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError, TransientError
-from edgepack_assets.model_types.interface import Results
+from edgepack_assets.model_types.interface import Answered, Results
 from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
@@ -85,11 +85,14 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     with answers_to(payload_data, predecessor, key, context) as before:
         run, _ = run_package(f"comparing {key}", package, environment, payload, key, work, context)
         cross_table = contingency(before, Results(run.results), implementation.category_output)
-    compared = ComparedRun(payload_data.parts["records"].digest, run)
     earlier: list[Any] = []
+    recorded_answers = None
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
+        answers = Results(context.store.fetch(known.validation_results.parts["results"]))
+        recorded_answers = Answered(str(predecessor.package), answers, there)
+    compared = ComparedRun(payload_data.parts["records"].digest, run, recorded_answers)
     match = match_numbers(cross_table, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)
     table = tuple(contingency_table(cross_table))
     wanted = f"a clear match: at least {entry.numbering_agreement:.4g} of the records agree"

@@ -26,6 +26,7 @@ from edgepack_assets.tasks.package_facts import (
     registered_candidate,
 )
 from edgepack_assets.tasks.payload_data import make_payload, open_payload, raw_data_of
+from edgepack_assets.tasks.pictures import comparison_picture
 from edgepack_assets.tasks.predecessor import Predecessor, Recorded
 from edgepack_assets.text_format import counted
 
@@ -40,7 +41,7 @@ def compare_candidates(before: Candidate, now: Candidate, context: TaskContext) 
     with ExitStack() as stack:
         old, old_latency = stack.enter_context(answered(before, payload_data, context))
         new, new_latency = stack.enter_context(answered(now, payload_data, context))
-        answers, picture = _compare_answers(before.key, payload, old, new, context)
+        answers, picture = _compare_answers(before.key, payload_data, old, new, context)
         facts = (
             facts_of(before, payload_data.digest, old_latency, context),
             facts_of(now, payload_data.digest, new_latency, context),
@@ -61,11 +62,11 @@ def _in_words(payload_data: Artefact, payload: Payload) -> str:
 
 
 def _compare_answers(
-    key: ModelKey, payload: Payload, before: Answered, now: Answered, context: TaskContext
+    key: ModelKey, payload_data: Artefact, before: Answered, now: Answered, context: TaskContext
 ) -> tuple[AnswerDifferences, bytes | None]:
-    implementation = context.model_type(key)
-    answers = answer_differences(before.results, now.results, implementation.category_output)
-    return answers.with_files(payload), implementation.comparison_picture(payload, before, now)
+    answers = answer_differences(before.results, now.results, context.model_type(key).category_output)
+    picture = comparison_picture(key, payload_data, before, now, context)
+    return answers.with_files(open_payload(payload_data, context)), picture
 
 
 @dataclass
@@ -92,11 +93,10 @@ class PredecessorComparison:
             self._before = registered_candidate(key, predecessor.package, context)
             old = Answered(self._before.name, before, inspection_of(self._before, context))
             now = Answered(str(self.key), self._results(), self._inspection())
-            payload = open_payload(self.recorded.payload_data, context)
             known = self._before.known
             if known is not None:
                 self._latency = latency_of(known.validation_results, context)
-            self._answers, self._picture = _compare_answers(self.key, payload, old, now, context)
+            self._answers, self._picture = _compare_answers(self.key, self.recorded.payload_data, old, now, context)
         except TransientError:
             raise
         except EdgepackError as error:

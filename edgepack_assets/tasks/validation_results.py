@@ -25,6 +25,7 @@ from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_build import build_ahead
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
+from edgepack_assets.tasks.pictures import results_picture
 from edgepack_assets.tasks.plugin_faults import naming_plugin
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def validate(
             made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
         )  # fmt: skip
         background_imports.finish()
-        picture = implementation.results_picture(payload, results, inspection)
+        picture = results_picture(key, payload_data, results, inspection, context)
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
         preview = [{"record": a.record, **a.outputs} for a in islice(results.answers(), 10)]
         trial = implementation.trial(payload, results, inspection, context.entry(key), work)

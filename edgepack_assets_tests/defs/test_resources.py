@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,15 +89,30 @@ def test_a_run_that_ends_early_stops_the_package_that_is_built_ahead(
     assert killed.is_set() and not folders[0].exists()
 
 
-def test_files_that_cannot_be_removed_are_told_and_helpers_end_all_the_same(
-    resource: EdgepackResource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def stuck(stop: object) -> None:
-        raise EdgepackError("a folder cannot be removed")
+@pytest.mark.parametrize("error", [EdgepackError("a folder cannot be removed"), OSError("unforeseen")])
+@pytest.mark.parametrize("stuck", ["_drawn_ahead", "_built_ahead", "_kept_run"])
+def test_what_cannot_be_ended_is_told_and_all_else_ends_all_the_same(
+    stuck: str, error: Exception, resource: EdgepackResource, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ended: list[str] = []
+    is_for_user = isinstance(error, EdgepackError)
 
-    ended: list[bool] = []
-    monkeypatch.setattr(resource._built_ahead, "close", stuck)
-    monkeypatch.setattr(resource._helpers, "run_ended", lambda: ended.append(True))
-    with caplog.at_level(logging.WARNING):
-        resource.close()
-    assert ended == [True] and "a folder cannot be removed" in caplog.text
+    def closing(name: str) -> Callable[..., None]:
+        def close(**_: object) -> None:
+            ended.append(name)
+            if name == stuck:
+                raise error
+
+        return close
+
+    with monkeypatch.context() as patched:
+        for name in ("_drawn_ahead", "_built_ahead", "_kept_run"):
+            patched.setattr(getattr(resource, name), "close", closing(name))
+        patched.setattr(resource._helpers, "run_ended", lambda: ended.append("helpers"))
+        with (
+            contextlib.nullcontext() if isinstance(error, EdgepackError) else pytest.raises(OSError, match="unforeseen")
+        ):
+            resource.close()
+    assert ended == ["_drawn_ahead", "_built_ahead", "_kept_run", "helpers"]
+    assert ("a folder cannot be removed" in caplog.text) == is_for_user

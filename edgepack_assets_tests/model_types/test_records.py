@@ -51,3 +51,40 @@ def test_answers_are_the_records_that_were_answered(tmp_path: Path) -> None:
     assert [(answer.record, answer.outputs) for answer in Results(file).answers()] == [
         (number, {"s": number}) for number in (0, 3, 6)
     ]
+
+
+def _results(file: Path, answers: list[object]) -> Results:
+    lines = (json.dumps({"record": number, "outputs": answer}) + "\n" for number, answer in enumerate(answers))
+    file.write_bytes(gzip.compress("".join(lines).encode()))
+    return Results(file)
+
+
+def test_answers_that_are_read_again_are_those_of_the_file_as_it_is(tmp_path: Path) -> None:
+    results = _results(tmp_path / "results.gz", [None, {"s": [1]}, None, {"s": [2]}])
+    first, _ = results.answers()
+    first.outputs["s"].append("changed by who read it")
+    assert [answer.outputs for answer in results.answers()] == [{"s": [1]}, {"s": [2]}]
+    _results(results.path, [None, {"s": [1]}, {"s": [3]}, None])
+    assert [(answer.record, answer.outputs["s"]) for answer in results.answers()] == [(1, [1]), (2, [3])]
+
+
+@pytest.mark.parametrize("room", [0, 30, 60, 1 << 20])
+def test_answers_are_all_read_however_many_of_them_are_kept(tmp_path: Path, room: int) -> None:
+    answers: list[object] = [{"s": number} if number % 3 else None for number in range(9)]
+    results = _results(tmp_path / "results.gz", answers)
+    with mock.patch.object(records, "_MOST_KEPT", room), mock.patch.object(records, "_kept", {}) as kept:
+        assert next(results.answers()).record == 1  # whoever stops leaves nothing half read
+        for _ in range(3):
+            assert [answer.outputs for answer in results.answers()] == [each for each in answers if each]
+        assert len(kept) == (room == 1 << 20)
+        for number in range(6):
+            list(_results(tmp_path / "others.gz", [{"s": number}]).answers())
+        assert len(kept) <= 4
+
+
+def test_results_that_are_damaged_are_refused_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "results.gz"
+    file.write_bytes(gzip.compress(b'{"record": 0, "outputs": {"s": 1}}\n{"record": 1, "outputs": {\n'))
+    for _ in range(2):
+        with pytest.raises(ComponentError, match=r"^results\.gz: line 1 is not JSON"):
+            list(Results(file).answers())

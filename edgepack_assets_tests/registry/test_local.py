@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from edgepack_assets.errors import CorruptError, EdgepackError, NotFoundError, TransientError, VersionTakenError
+from edgepack_assets.filesystem.hashed_ahead import start_hashing
 from edgepack_assets.registry import base
 from edgepack_assets.registry.base import Kind, RegisteredVersion, content_digest, files_of, latest
 from edgepack_assets.registry.given_numbers import GivenNumbers
@@ -644,6 +645,33 @@ def test_a_final_file_is_kept_as_it_is(local: LocalRegistry, tmp_path: Path) -> 
     assert kept.read_bytes() == b"package"
 
 
+@pytest.mark.parametrize("is_final", [True, False])
+@pytest.mark.parametrize("changed", ["not", "before", "replaced"])
+def test_what_is_registered_of_a_file_that_was_hashed_ahead_is_its_own_digest(
+    changed: str, is_final: bool, local: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepack_assets.filesystem.hashed_ahead.SMALLEST", 4)
+    package, measured = tmp_path / "a.zip", list[Path]()
+    package.write_bytes(b"package")
+    start_hashing(package)
+    if changed == "before":
+        package.write_bytes(b"another")
+        os.utime(package, ns=(1, 1))
+    elif changed == "replaced":
+        (tmp_path / "b.zip").write_bytes(b"another")
+        (tmp_path / "b.zip").replace(package)
+
+    def counting(path: Path) -> tuple[str, int]:
+        measured.append(path)
+        return content_digest(path)
+
+    monkeypatch.setattr("edgepack_assets.registry.copies.content_digest", counting)
+    made = local.register(Kind.MODEL, "press-edge", package, {}, is_final=is_final)
+    assert (made.digest, made.size) == content_digest(package)
+    if changed == "not":  # else the thread may come to it before or after
+        assert len(measured) == (not is_final)
+
+
 def test_a_large_file_is_not_read_again_to_be_viewed_unless_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,8 +684,7 @@ def test_a_large_file_is_not_read_again_to_be_viewed_unless_it_has_changed(
         read.append(path)
         return content_digest(path)
 
-    for module in ("local", "copies"):
-        monkeypatch.setattr(f"edgepack_assets.registry.{module}.content_digest", counting)
+    monkeypatch.setattr("edgepack_assets.registry.copies.content_digest", counting)
     made = registry.register(Kind.MODEL, "press", tmp_path / "package.zip", {}, is_final=True)
     assert len(read) == 1
     assert registry.view(made, tmp_path / "view").samefile(made.location)

@@ -8,6 +8,7 @@ from typing import Any
 from edgepack_assets.model_types.figures import WIDTH, name_text, new_figure, png
 from edgepack_assets.model_types.interface import Answered, Payload, Results
 from edgepack_assets.model_types.state_identifier.figures import (
+    add_bands,
     add_legend,
     draw,
     recorded_lines,
@@ -37,8 +38,7 @@ def states_of_both(payload: Payload, before: Answered, now: Answered, channels: 
         for state, count in seen.items():
             windows.setdefault(state, [0, 0])[at] = count
     window = known["window_size"] * period_ms / 60_000
-    for start, end in _differing(before.results, now.results, window, period_ms):
-        strip.axvspan(start, end, color=_DIFFERS, linewidth=0)
+    add_bands(strip, _differing(before.results, now.results, window, period_ms), _DIFFERS)
     strip.set_yticks([])
     strip.set_title("Answers that differ", fontsize=9)
     strip.set_xlim(0, payload.count * period_ms / 60_000)

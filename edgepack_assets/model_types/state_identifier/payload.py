@@ -110,7 +110,7 @@ def _write_rows(path: Path, writer: PayloadWriter, recording: _Recording) -> Non
     import numpy as np
 
     before, channels = writer.count, recording.settings.channels
-    line = "{{" + ", ".join(f"{json.dumps(name)}: {{}}" for name in channels) + "}}"
+    line = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in channels) + "}"
     with _opened(path) as file:
         for batch in file.iter_batches(_BATCH, columns=recording.columns):
             columns, row = [], writer.count - before
@@ -123,7 +123,10 @@ def _write_rows(path: Path, writer: PayloadWriter, recording: _Recording) -> Non
                 if len(present):
                     recording.low[name] = min(recording.low[name], present.min())
                     recording.high[name] = max(recording.high[name], present.max())
-                columns.append(["null" if text == "nan" else text for text in map(repr, values.tolist())])
+                texts = list(map(repr, values.tolist()))
+                if len(present) < len(values):
+                    texts = ["null" if text == "nan" else text for text in texts]
+                columns.append(texts)
             if recording.clock:
                 recording.clock.read(batch.column(recording.clock.column), path.name, row)
             labels = (
@@ -131,7 +134,7 @@ def _write_rows(path: Path, writer: PayloadWriter, recording: _Recording) -> Non
                 if recording.labels
                 else None
             )
-            writer.add_lines([line.format(*values) for values in zip(*columns, strict=True)], labels)
+            writer.add_lines(list(map(line.__mod__, zip(*columns, strict=True))), labels)
 
 
 @contextmanager
