@@ -82,6 +82,11 @@ def pytest_report_header() -> str:
     return f"free in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Of a long text its begin: every worker sends the names of all tests, and a test's children inherit its name."""
+    return f"{ascii(val[:60])}..." if isinstance(val, str | bytes) and len(val) > 400 else None
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
