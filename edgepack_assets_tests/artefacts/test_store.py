@@ -444,9 +444,9 @@ def _put_many(url: str, cache: Path, me: int, start: Any, answers: Any) -> None:
 
 def test_processes_that_publish_at_once_all_get_the_same_documents(shared: Root) -> None:
     context = multiprocessing.get_context("spawn")
-    start, answers = context.Barrier(4), context.Queue()
+    start, answers = context.Barrier(3), context.Queue()
     processes = [
-        context.Process(target=_put_many, args=(shared.url, shared.cache, me, start, answers)) for me in range(4)
+        context.Process(target=_put_many, args=(shared.url, shared.cache, me, start, answers)) for me in range(3)
     ]
     for process in processes:
         process.start()

@@ -20,6 +20,7 @@ from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Lock, lock_for
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
+from edgepack_assets_tests.environments.locks import locked
 from edgepack_assets_tests.environments.wheels import Index, wheel
 
 CONFIG = """\
@@ -41,8 +42,8 @@ class Plant:
         self.runtime = load_settings(folder / "edgepack.yaml").runtime
         self.store = ArtefactStore(str(folder / "artefacts"), folder / "cache")
         self.python, _ = find_python(None)
-        index.add(wheel("app", "1.0"))
-        self.first = self.lock()
+        index.add(app := wheel("app", "1.0"))
+        self.first = locked("app", app, store=self.store, settings=self.runtime)
         self.package("press:1", self.first)
 
     def lock(self) -> Lock:

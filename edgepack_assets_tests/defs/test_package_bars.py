@@ -72,11 +72,6 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def on_a_terminal(home: Path, **environment: str) -> str:
-    """What the command writes to a terminal of 100 columns."""
-    return written_to(*pty.openpty(), home, environment)
-
-
 def written_to(ours: int, theirs: int, home: Path, environment: dict[str, str]) -> str:
     """What the command writes. Its assets go on when it has shown how far both are."""
     cleared = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -105,7 +100,7 @@ def _read(number: int) -> bytes:
 
 
 def test_a_terminal_shows_a_bar_for_each_partition(home: Path) -> None:
-    written = on_a_terminal(home)
+    written = written_to(*pty.openpty(), home, {})
     assert COLOUR.search(written)
     assert "\x1b[2J" not in written
     text = ESCAPE.sub("", written)
@@ -120,18 +115,27 @@ def test_a_terminal_shows_a_bar_for_each_partition(home: Path) -> None:
     assert text.endswith("the table\n")
 
 
-def test_without_colours_on_request(home: Path) -> None:
-    written = on_a_terminal(home, NO_COLOR="1")
-    assert not COLOUR.search(written)
-    assert "2/2" in written
+class Terminal(StringIO):
+    """A terminal in this process."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_without_colours_on_request(no_colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    terminal = Terminal()
+    with run_display(terminal) as display:
+        assert display.states is not None
+        display.states([RunState(ModelKey("press", 1), 2, 2, None, "", True)])
+    assert "2/2" in terminal.getvalue()
+    assert bool(COLOUR.search(terminal.getvalue())) == (no_colour == "")
 
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_narrow_terminal_shows_how_far_and_how_long(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
     for name, value in {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm-256color"}.items():
         monkeypatch.setenv(name, value)
     terminal = Terminal()
@@ -148,21 +152,24 @@ def test_a_narrow_terminal_shows_how_far_and_how_long(columns: int, monkeypatch:
     assert (f"validation_results: {PROGRESS[:8]}" in terminal.getvalue()) == (columns == 80)
 
 
-def assert_plain_lines(written: str) -> None:
+@pytest.mark.parametrize("kind", ["dumb", "unknown", "", None])
+def test_a_dumb_terminal_gets_lines(kind: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", kind) if kind is not None else monkeypatch.delenv("TERM", raising=False)
+    terminal = Terminal()
+    with run_display(terminal) as display:
+        assert display.states is None
+        display.line("press:1 config_package 3 s")
+    assert terminal.getvalue() == "press:1 config_package 3 s\n"
+
+
+def test_a_pipe_gets_lines(home: Path) -> None:
+    written = written_to(*os.pipe(), home, {"FORCE_COLOR": "1"})
     assert "\x1b" not in written
     lines = [line.split(maxsplit=2) for line in written.splitlines()]
     assert ["press:1", "deployment_package"] in [line[:2] for line in lines]
     assert ["press:2", "deployment_package", "failed"] in lines
     slow = [line[2] for line in lines if line[:2] == ["press:1", "config_package"]]
     assert re.fullmatch(rf"\d+ s so far: \S*{re.escape(PROGRESS)}", slow[0]), slow
-
-
-def test_a_dumb_terminal_gets_lines(home: Path) -> None:
-    assert_plain_lines(on_a_terminal(home, TERM="dumb"))
-
-
-def test_a_pipe_gets_lines(home: Path) -> None:
-    assert_plain_lines(written_to(*os.pipe(), home, {"FORCE_COLOR": "1"}))
 
 
 @pytest.mark.parametrize(

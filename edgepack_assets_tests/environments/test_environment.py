@@ -28,10 +28,11 @@ from edgepack_assets.environments.environment import (
     remove_environment,
 )
 from edgepack_assets.environments.interpreters import find_python
-from edgepack_assets.environments.lock import Lock, lock_for
+from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import CorruptError, EdgepackError, EnvironmentBuildError
 from edgepack_assets.filesystem.atomic_files import sync_tree
 from edgepack_assets_tests.crashes import full_disk, killed_at_each_step
+from edgepack_assets_tests.environments.locks import locked
 from edgepack_assets_tests.environments.wheels import Index, wheel
 
 LIST = """
@@ -47,9 +48,8 @@ def settings(index: Index, tmp_path: Path) -> RuntimeSettings:
 
 
 @pytest.fixture
-def lock(index: Index, store: ArtefactStore, settings: RuntimeSettings) -> Lock:
-    index.add(wheel("app", "1.0", requires=["base"]), wheel("base", "2.0"))
-    return lock_for(["app"], find_python(None)[0], store, settings)[0]
+def lock(store: ArtefactStore, settings: RuntimeSettings) -> Lock:
+    return locked("app", wheel("app", "1.0", requires=["base"]), wheel("base", "2.0"), store=store, settings=settings)
 
 
 def held_by(environment: Environment) -> list[str]:
@@ -78,12 +78,11 @@ def test_it_holds_exactly_the_lock_s_packages_compiled(
 
 
 def test_building_runs_nothing_of_what_is_installed(
-    index: Index, store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path
+    store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path
 ) -> None:
     """A line of a .pth file is run by any start of the environment's interpreter: a sandbox is to be around it."""
     harm = {"app.py": "", "app.pth": f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"}
-    index.add(wheel("app", "1.0", files=harm))
-    lock, _ = lock_for(["app"], find_python(None)[0], store, settings)
+    lock = locked("app", wheel("app", "1.0", files=harm), store=store, settings=settings)
     environment = environment_for(lock, store, settings)
     environment_for(lock, store, settings)
     assert not (tmp_path / "ran").exists()
@@ -216,12 +215,10 @@ def test_a_damaged_wheel_is_refused_and_nothing_is_kept(
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
 
 
-def test_a_wheel_that_cannot_be_installed_is_told(
-    index: Index, store: ArtefactStore, settings: RuntimeSettings
-) -> None:
+def test_a_wheel_that_cannot_be_installed_is_told(store: ArtefactStore, settings: RuntimeSettings) -> None:
     name, data = wheel("broken", "1.0")
-    index.add((name, data.replace(b"TAG", b"GAT", 1)))  # its bytes are those that the index tells, but damaged inside
-    lock, _ = lock_for(["broken"], find_python(None)[0], store, settings)
+    # its bytes are those that the lock tells, but damaged inside
+    lock = locked("broken", (name, data.replace(b"TAG", b"GAT", 1)), store=store, settings=settings)
     with pytest.raises(EnvironmentBuildError, match=r"(?s)environment cannot be built in .*broken"):
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
@@ -235,10 +232,10 @@ def test_a_build_that_takes_too_long_is_stopped(lock: Lock, store: ArtefactStore
 
 @pytest.mark.parametrize(("room", "told"), [(10, "cannot be"), (50_000, "cannot be built in .*")])
 def test_a_disk_that_is_full_is_told_and_leaves_nothing(
-    index: Index, store: ArtefactStore, settings: RuntimeSettings, room: int, told: str
+    store: ArtefactStore, settings: RuntimeSettings, room: int, told: str
 ) -> None:
-    index.add(wheel("big", "1.0", files={"big.py": "# " + "x" * 100_000}))
-    lock, _ = lock_for(["big"], find_python(None)[0], store, settings)
+    big = wheel("big", "1.0", files={"big.py": "# " + "x" * 100_000})
+    lock = locked("big", big, store=store, settings=settings)
     with full_disk(room), pytest.raises(EdgepackError, match=told):
         environment_for(lock, store, settings)
     assert [path.suffix for path in settings.environments.iterdir()] == [".lock"]
@@ -398,10 +395,10 @@ def test_one_that_is_being_built_anew_is_waited_for(
 
 
 def test_a_marker_of_another_lock_or_none_that_can_be_read_serves_nothing(
-    lock: Lock, index: Index, store: ArtefactStore, settings: RuntimeSettings
+    lock: Lock, store: ArtefactStore, settings: RuntimeSettings
 ) -> None:
-    index.add(wheel("other", "1.0"))
-    other = environment_for(lock_for(["other"], lock.python, store, settings)[0], store, settings).folder
+    other_lock = locked("other", wheel("other", "1.0"), store=store, settings=settings)
+    other = environment_for(other_lock, store, settings).folder
     folder = environment_for(lock, store, settings).folder
     (folder / "edgepack-lock.json").write_bytes((other / "edgepack-lock.json").read_bytes())
     assert environment_for(lock, store, settings).note == "it was built from another lock"

@@ -16,6 +16,7 @@ from edgepack_assets.environments.lock import LOCKS, Lock, generation_for, lock_
 from edgepack_assets.environments.resolver import _choose
 from edgepack_assets.environments.wheels import edge_tags
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets_tests.environments.locks import locked
 from edgepack_assets_tests.environments.plain import NOWHERE
 from edgepack_assets_tests.environments.wheels import Index, wheel
 
@@ -82,31 +83,52 @@ def test_no_requirements_make_an_empty_lock_without_an_index(store: ArtefactStor
 GENERIC = "cp311-cp311"
 
 
-@pytest.mark.parametrize(
-    ("python", "tags", "chosen"),
-    [
-        ("3.11", [f"{GENERIC}-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_34_x86_64"], 0),
-        ("3.11", [f"{GENERIC}-manylinux_2_17_x86_64.manylinux2014_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
-        ("3.11", [f"{GENERIC}-musllinux_1_2_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 1),
-        ("3.11", [f"{GENERIC}-manylinux_2_28_aarch64", "py3-none-any"], 1),
-        ("3.11", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
-        ("3.12", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 0),
-        ("3.12", ["cp38-abi3-manylinux_2_28_x86_64", "py3-none-any"], 0),
-        ("3.11", ["cp38-abi3-manylinux_2_28_x86_64", f"{GENERIC}-manylinux1_x86_64"], 1),
-        ("3.11", ["cp311-cp311d-manylinux_2_28_x86_64", "py2.py3-none-any"], 1),
-        ("3.11", [f"{GENERIC}-win_amd64", f"{GENERIC}-macosx_11_0_arm64", f"{GENERIC}-linux_x86_64"], 2),
-        ("3.11", ["py3-none-any", "2-py3-none-any", "10-py3-none-any", "1-py3-none-any"], 2),
-        ("3.11", ["py3-none-any", f"1-{GENERIC}-manylinux1_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 2),
-    ],
-)
-def test_the_wheel_is_the_one_the_server_takes(
-    index: Index, store: ArtefactStore, python: str, tags: list[str], chosen: int
+CHOICES: list[tuple[str, list[str], int]] = [
+    ("3.11", [f"{GENERIC}-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_34_x86_64"], 0),
+    ("3.11", [f"{GENERIC}-manylinux_2_17_x86_64.manylinux2014_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
+    ("3.11", [f"{GENERIC}-musllinux_1_2_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 1),
+    ("3.11", [f"{GENERIC}-manylinux_2_28_aarch64", "py3-none-any"], 1),
+    ("3.11", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 1),
+    ("3.12", ["cp312-cp312-manylinux_2_28_x86_64", f"{GENERIC}-manylinux_2_28_x86_64"], 0),
+    ("3.12", ["cp38-abi3-manylinux_2_28_x86_64", "py3-none-any"], 0),
+    ("3.11", ["cp38-abi3-manylinux_2_28_x86_64", f"{GENERIC}-manylinux1_x86_64"], 1),
+    ("3.11", ["cp311-cp311d-manylinux_2_28_x86_64", "py2.py3-none-any"], 1),
+    ("3.11", [f"{GENERIC}-win_amd64", f"{GENERIC}-macosx_11_0_arm64", f"{GENERIC}-linux_x86_64"], 2),
+    ("3.11", ["py3-none-any", "2-py3-none-any", "10-py3-none-any", "1-py3-none-any"], 2),
+    ("3.11", ["py3-none-any", f"1-{GENERIC}-manylinux1_x86_64", f"{GENERIC}-manylinux2014_x86_64"], 2),
+]
+"""Python, tags of the wheels that an index has of one version, and the place of the one that the server takes."""
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+def test_the_wheels_are_those_the_server_takes(index: Index, store: ArtefactStore, python: str) -> None:
+    made = {
+        f"app{number}": [wheel(f"app{number}", "1.0", tag) for tag in tags]
+        for number, (its_python, tags, _) in enumerate(CHOICES)
+        if its_python == python
+    }
+    for wheels_of_app in made.values():
+        index.add(*wheels_of_app)
+    lock, _ = lock_for(list(made), python, store, settings(index))
+    chosen = {name: wheels_of_app[CHOICES[int(name[3:])][2]] for name, wheels_of_app in made.items()}
+    assert {package.name: package.file for package in lock.packages} == {
+        name: file for name, (file, _) in chosen.items()
+    }
+    for package in lock.packages:
+        assert store.fetch(package.blob).read_bytes() == chosen[package.name][1]
+
+
+def test_a_lock_that_tests_publish_themselves_is_the_one_that_an_index_gives(
+    index: Index, store: ArtefactStore
 ) -> None:
-    made = [wheel("app", "1.0", tag) for tag in tags]
-    index.add(*made)
-    lock, _ = lock_for(["app"], python, store, settings(index))
-    assert files_of(lock) == [made[chosen][0]]
-    assert store.fetch(lock.packages[0].blob).read_bytes() == made[chosen][1]
+    """Tests that need a lock, and not its resolution, have it from `locked`."""
+    wheels_of_app = wheel("app", "1.0", requires=["base"]), wheel("base", "2.0")
+    index.add(*wheels_of_app)
+    ours = locked("app", *wheels_of_app, store=store, settings=settings(index), python="3.11")
+    other = ArtefactStore(f"{store.root_url}-other", Path(f"{store.root_url}-cache"))
+    assert lock_for(["app"], "3.11", other, settings(index)) == (ours, False)
+    assert lock_for(["app"], "3.11", store, settings(index)) == (ours, True)
+    assert all(store.fetch(each.blob).read_bytes() == other.fetch(each.blob).read_bytes() for each in ours.packages)
 
 
 def test_platforms_are_ranked_as_the_reference_ranks_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,17 +317,14 @@ def test_the_lock_that_stands_wins(
         ({"size": -1}, "is not valid, delete it"),
     ],
 )
-def test_a_lock_that_was_tampered_with_is_refused(
-    index: Index, store: ArtefactStore, change: dict[str, object], told: str
-) -> None:
-    index.add(wheel("app", "1.0"))
-    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+def test_a_lock_that_was_tampered_with_is_refused(store: ArtefactStore, change: dict[str, object], told: str) -> None:
+    lock = locked("app", wheel("app", "1.0"), store=store, settings=settings(NOWHERE), python="3.11")
     document = lock.model_dump(mode="json")
     document["packages"][0] |= change
     path = Path(store.root_url) / LOCKS / f"{lock.key}.json"
     path.write_text(json.dumps(document))
     with pytest.raises(CorruptError, match=told):
-        lock_for(["app"], "3.11", store, settings(index))
+        lock_for(["app"], "3.11", store, settings(NOWHERE))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from edgepack_assets.environments.lock import (
     refresh_lock,
 )
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError
+from edgepack_assets_tests.environments.locks import locked
 from edgepack_assets_tests.environments.wheels import Index, wheel
 
 
@@ -76,8 +77,7 @@ def test_a_refresh_puts_the_next_generation_in_force_and_keeps_the_last(index: I
 
 
 def test_more_than_nine_generations_are_counted_as_numbers(index: Index, anywhere: ArtefactStore) -> None:
-    index.add(wheel("app", "1.0"))
-    lock, _ = lock_for(["app"], "3.11", anywhere, settings(index))
+    lock = locked("app", wheel("app", "1.0"), store=anywhere, settings=settings(index), python="3.11")
     document = lock.model_dump(mode="json")
     for number in (2, 9, 10, 11):
         anywhere.put_named(LOCKS, f"{lock.key}.{number}", document)
@@ -89,9 +89,8 @@ def test_more_than_nine_generations_are_counted_as_numbers(index: Index, anywher
 
 
 def test_a_failed_refresh_changes_nothing(index: Index, store: ArtefactStore) -> None:
-    index.add(wheel("app", "1.0"))
-    lock, _ = lock_for(["app"], "3.11", store, settings(index))
-    index.add(wheel("app", "2.0"))
+    lock = locked("app", wheel("app", "1.0"), store=store, settings=settings(index), python="3.11")
+    index.add(wheel("app", "1.0"), wheel("app", "2.0"))
     index.claims["app-2.0-py3-none-any.whl"] = "sha256=" + "0" * 64
     with pytest.raises(EnvironmentBuildError, match="DO NOT MATCH"):
         refresh_lock(lock, store, settings(index))
@@ -113,7 +112,7 @@ def _refresh_in_a_process(
 def test_refreshes_at_once_agree_on_one_generation(index: Index, store: ArtefactStore) -> None:
     """Each is answered otherwise, as by an index that changes: they publish one generation, and all return it."""
     index.add(wheel("app", "1.0"))
-    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    lock = locked("app", wheel("app", "1.0"), store=store, settings=settings(index), python="3.11")
     served = iter(range(100))
     answer = index.answer
 
@@ -145,11 +144,11 @@ def test_refreshes_at_once_agree_on_one_generation(index: Index, store: Artefact
 
 
 def test_one_that_publishes_between_wins(index: Index, anywhere: ArtefactStore) -> None:
-    index.add(wheel("app", "1.0"), wheel("app", "1.5"))
+    index.add(wheel("app", "1.0"), wheel("app", "1.1"))
     store = anywhere
+    locked("app<1.2", wheel("app", "1.0"), store=store, settings=settings(index), python="3.11")
     first, _ = generation_for(["app<1.2"], "3.11", store, settings(index))
-    other, _ = lock_for(["app"], "3.11", store, settings(index))
-    index.add(wheel("app", "1.1"))
+    other = locked("app", wheel("app", "1.5"), store=store, settings=settings(index), python="3.11")
     theirs = {**first.lock.model_dump(mode="json"), "packages": [other.packages[0].model_dump(mode="json")]}
     put = store.put_named
 
@@ -164,8 +163,7 @@ def test_one_that_publishes_between_wins(index: Index, anywhere: ArtefactStore) 
 
 @pytest.mark.parametrize("change", [{"key": "0" * 64}, {"resolved": "yesterday"}, {"python": 3}, {"extra": 1}])
 def test_a_generation_that_is_not_one_is_refused(index: Index, store: ArtefactStore, change: dict[str, object]) -> None:
-    index.add(wheel("app", "1.0"))
-    lock, _ = lock_for(["app"], "3.11", store, settings(index))
+    lock = locked("app", wheel("app", "1.0"), store=store, settings=settings(index), python="3.11")
     store.put_named(LOCKS, f"{lock.key}.2", {**lock.model_dump(mode="json"), **change})
     with pytest.raises(CorruptError, match=re.escape(f"the lock {lock.key}.2 is ")):
         lock_for(["app"], "3.11", store, settings(index))

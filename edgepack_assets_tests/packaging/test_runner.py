@@ -22,6 +22,7 @@ from edgepack_assets_tests.crashes import full_disk
 from edgepack_assets_tests.environments.wheels import Index
 from edgepack_assets_tests.packaging import tiny
 from edgepack_assets_tests.packaging.conftest import HELPER, Built
+from edgepack_assets_tests.packaging.stock import stock_runner
 
 EXPECTED = [
     {"y": 10.0, "text": "échange", "seen": 1, "input_last": '{"value": 1.0}'},
@@ -293,11 +294,6 @@ def test_the_sdk_s_own_runner_gives_the_same(
     built: Built, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """It gets pip and joblib from the index that this machine uses; only what the package lacks from ours."""
-    from edgepack_assets.packaging.sdk import quiet_import
-
-    with quiet_import():
-        from simaticai.testing.pipeline_runner import LocalPipelineRunner
-
     package = tmp_path / getattr(built, kind).name
     package.write_bytes(getattr(built, kind).read_bytes())
     records = write_records(tmp_path / "records")
@@ -309,7 +305,7 @@ def test_the_sdk_s_own_runner_gives_the_same(
         if kind == "config":  # it names its wheels and does not hold them
             index.add(HELPER)
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", index.url)
-        with LocalPipelineRunner(package, path=tmp_path / "stock") as stock:
+        with stock_runner(package, tmp_path / "stock", monkeypatch) as stock:
             stock.update_parameters({"factor": 3})
             theirs = stock.run_pipeline(tiny.RECORDS)
     assert theirs == [outputs for outputs in mine if outputs is not None]

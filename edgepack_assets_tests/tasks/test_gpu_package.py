@@ -25,7 +25,6 @@ from edgepack_assets.errors import EdgepackError, EnvironmentBuildError
 from edgepack_assets.model_types.interface import Results, read_lines
 from edgepack_assets.operations.lock_usage import lock_uses
 from edgepack_assets.packaging.contract import read_contract
-from edgepack_assets.packaging.sdk import quiet_import
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
@@ -41,6 +40,7 @@ from edgepack_assets.tasks.validation_results import ValidationReport, validate
 from edgepack_assets_tests.environments.installed import installed_wheel
 from edgepack_assets_tests.environments.wheels import Index
 from edgepack_assets_tests.model_types.image_classification.onnx_models import build
+from edgepack_assets_tests.packaging.stock import stock_runner
 from edgepack_assets_tests.tasks.plant import PackagingHere
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the server's runtime is not part of this environment")
@@ -215,9 +215,6 @@ def test_a_later_version_has_a_delta_and_is_compared(plant: GpuPlant, tmp_path: 
 @pytest.mark.e2e
 def test_the_sdk_s_own_runner_gives_the_same(plant: GpuPlant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets what it pins for its GPU stage from the index that this machine uses."""
-    with quiet_import():
-        from simaticai.testing.pipeline_runner import LocalPipelineRunner
-
     key = plant.register(build(tmp_path / "colours.onnx", ("n", 3, 12, 16), weights=np.eye(3) * 8, last="Softmax"))
     entry = {"runtime": "gpu", "gpu": {"max_batch_size": 2}, "package_name": "Stock"}
     made = plant.make(key, plant.context(**entry))
@@ -225,7 +222,7 @@ def test_the_sdk_s_own_runner_gives_the_same(plant: GpuPlant, tmp_path: Path, mo
     package = tmp_path / "stock.zip"
     package.write_bytes(registered_zip(report.registered, tmp_path, plant.registry).read_bytes())
     records = [*read_lines(plant.store.fetch(made.payload.parts["records"]))]
-    with LocalPipelineRunner(package, path=tmp_path / "stock") as stock:
+    with stock_runner(package, tmp_path / "stock", monkeypatch) as stock:
         theirs = stock.run_pipeline(records)
     assert [
         (number, answer["prediction"], json.loads(answer["ic_probability"])["value"])

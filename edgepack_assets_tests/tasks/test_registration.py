@@ -91,12 +91,12 @@ def _deploy_at_once(plant: Plant, model_version: int, barrier: Any, answers: Any
         raise
 
 
-def test_sixteen_processes_at_once_register_each_content_once(plant: Plant, tmp_path: Path) -> None:
-    """All sixteen find nothing and try version 1; four of them package what another one packages too."""
+def test_eight_processes_at_once_register_each_content_once(plant: Plant, tmp_path: Path) -> None:
+    """All eight find nothing and try version 1; two of them package what another one packages too."""
     context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(16), context.Queue()
-    plant.validated(1)  # the records are run once, not sixteen times
-    models = [*range(1, 13), *range(1, 5)]
+    barrier, answers = context.Barrier(8), context.Queue()
+    plant.validated(1)  # the records are run once, not eight times
+    models = [*range(1, 7), *range(1, 3)]
     processes = [context.Process(target=_deploy_at_once, args=(plant, n, barrier, answers)) for n in models]
     for process in processes:
         process.start()
@@ -105,10 +105,10 @@ def test_sixteen_processes_at_once_register_each_content_once(plant: Plant, tmp_
         process.join(60)
     assert all(isinstance(each, tuple) for each in told), told
     found = check_packages(plant, tmp_path / "check")
-    assert [package.version for package in found] == list(range(1, 13))
+    assert [package.version for package in found] == list(range(1, 7))
     registered = {(int(package.tags["model_version"]), package.version) for package in found}
     assert {(model, version) for model, version, _ in told} == registered
-    assert sorted(before for *_, before in told) == [False] * 12 + [True] * 4
+    assert sorted(before for *_, before in told) == [False] * 6 + [True] * 2
 
 
 class Lagging(LocalRegistry):
