@@ -42,8 +42,8 @@ def kept_open() -> Iterator[None]:
     """Keep the databases open that are used in this block, and let the operating system write them when it likes.
 
     A process that is killed loses nothing. If the machine loses its power, the last events of the run may be missing:
-    then it counts as one that was cut short, which it nearly always is, and is made again. No process may fork in this
-    block without starting another program: SQLite's locks are the process's."""
+    then it counts as one that was cut short, which it nearly always is, and is made again. A process that is forked in
+    this block must use none of them, nor end as Python does, which closes them: SQLite's locks are the process's."""
     global _open  # noqa: PLW0603 - the engines are Dagster's, nothing can be handed to them
     if _open is not None:
         yield

@@ -37,6 +37,7 @@ class BuiltAhead:
     def __init__(self) -> None:
         self.is_wanted = False
         self._turn: int | None = None
+        self._was_allowed = False
         self._scratch: Scratch | None = None
         self._thread: threading.Thread | None = None
         self._inputs: Hashable = None
@@ -44,10 +45,17 @@ class BuiltAhead:
         self._error: Exception | None = None
 
     def may_start(self, turns: Path) -> bool:
-        """Whether it may start, which is so for one run at a time of those that share the folder `turns`, until that
-        run ends. Two would build the same number, and where several go on no processor is idle."""
-        if not self.is_wanted or self._turn is not None:  # a step that is tried again
+        """Whether it may start: once in a run, whose turn it is."""
+        if not self.is_wanted or self._was_allowed:  # a step that is tried again
             return False
+        self._was_allowed = self.has_turn(turns)
+        return self._was_allowed
+
+    def has_turn(self, turns: Path) -> bool:
+        """Whether this run is the one that may work ahead, of those that share the folder `turns`, until it ends. Two
+        would build the same number, and where several go on no processor is idle."""
+        if self._turn is not None:
+            return True
         descriptor = None
         try:
             descriptor = os.open(turns, os.O_RDONLY | os.O_DIRECTORY)
@@ -95,6 +103,7 @@ class BuiltAhead:
                 stop()
             thread.join()
         self._built = self._inputs = None
+        self._was_allowed = False
         turn, self._turn = self._turn, None
         if turn is not None:
             os.close(turn)

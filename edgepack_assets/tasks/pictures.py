@@ -13,6 +13,7 @@ from typing import Any
 
 import edgepack_assets
 from edgepack_assets.artefacts.artefact import Artefact, canonical_json
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.model_types.interface import Answered, Results
@@ -53,6 +54,9 @@ def draw_ahead(key: ModelKey, config_package: Artefact, payload_data: Artefact, 
     fail here: the step that shows the picture meets it again."""
     compared, implementation = context.kept_run.look(config_package, payload_data), context.model_type(key)
     if compared is None or not implementation.folder.is_relative_to(_OURS) or len(os.sched_getaffinity(0)) < 2:
+        return
+    registry = context.settings.registry
+    if isinstance(registry, LocalRegistrySettings) and not context.built_ahead.has_turn(registry.path):
         return
     background_imports.finish()
     try:

@@ -55,6 +55,7 @@ def test_one_run_at_a_time_builds_ahead_and_once(tmp_path: Path) -> None:
     first.is_wanted = second.is_wanted = other.is_wanted = True
     assert first.may_start(tmp_path)
     assert not first.may_start(tmp_path)  # a step that is tried again
+    assert first.has_turn(tmp_path) and not second.has_turn(tmp_path)
     assert not second.may_start(tmp_path)
     assert not second.may_start(tmp_path / "nowhere")
     (tmp_path / "another").mkdir()

@@ -19,6 +19,7 @@ from edgepack_assets.model_types.plugin import Plugin
 from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import drawn_ahead, pictures
+from edgepack_assets.tasks.built_ahead import BuiltAhead
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.drawn_ahead import DrawnAhead, Picture
 from edgepack_assets.tasks.kept_run import ComparedRun
@@ -176,6 +177,7 @@ def run(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TaskCon
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("edgepack_assets.tasks.background_imports.finish", lambda: None)
     validated, context = plant.validated(1), plant.task_context()
+    (plant.folder / "registry").mkdir(exist_ok=True)
     config_package, payload_data = validated.config_package, validated.payload_data
     files = [plant.folder / name for name in ("results", "times")]
     for file in files:
@@ -186,6 +188,7 @@ def run(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TaskCon
     yield context, config_package, payload_data
     context.kept_run.close()
     context.drawn_ahead.close()
+    context.built_ahead.close(lambda: None)
 
 
 def answers(context: TaskContext, config_package: Artefact, payload_data: Artefact) -> tuple[Answered, Answered]:
@@ -226,15 +229,20 @@ def test_a_picture_of_anything_else_is_drawn_anew(
     assert comparison_picture(key, payload_data, other_before, now, context) == b"%d" % os.getpid()
 
 
-@pytest.mark.parametrize("why", ["one processor", "a plug-in's", "no run", "no fork", "no inspection"])
+@pytest.mark.parametrize("why", ["one processor", "another run", "a plug-in's", "no run", "no fork", "no inspection"])
 def test_nothing_is_drawn_ahead_where_that_is_no_use_or_fails(
-    why: str, run: tuple[TaskContext, Artefact, Artefact], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    why: str, run: tuple[TaskContext, Artefact, Artefact], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     context, config_package, payload_data = run
     _, now = answers(*run)
     assert now.inspection is not None
     if why == "one processor":
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    elif why == "another run":
+        other = BuiltAhead()
+        request.addfinalizer(lambda: other.close(lambda: None))
+        assert other.has_turn(context.settings.registry.path)  # type: ignore[union-attr]
     elif why == "a plug-in's":
         monkeypatch.setattr(pictures, "_OURS", tmp_path)
     elif why == "no run":
