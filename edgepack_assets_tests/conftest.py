@@ -84,7 +84,7 @@ def pytest_report_header() -> str:
 
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Of a long text its begin: every worker sends the names of all tests, and a test's children inherit its name."""
-    return f"{ascii(val[:60])}..." if isinstance(val, str | bytes) and len(val) > 400 else None
+    return f"{val[:60]!a}..." if isinstance(val, str | bytes) and len(val) > 400 else None
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
