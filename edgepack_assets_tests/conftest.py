@@ -26,6 +26,12 @@ settings.register_profile("edgepack", deadline=None, derandomize=True, suppress_
 settings.load_profile("edgepack")
 
 
+# scikit-learn's threads look for work without a pause while one of them has none, and on a machine that others use that
+# was two thirds of the time of fitting and asking small models. Set before OpenMP is loaded; for child processes too.
+# How many threads there are, and so every result, stays as it is.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @event.listens_for(Engine, "connect")
 def _leave_writing_to_the_kernel(connection: object, _record: object) -> None:
     """Dagster's instances in this process last as long as their test: no write waits for the disk. That waiting was
@@ -84,7 +90,7 @@ def pytest_report_header() -> str:
 
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Of a long text its begin: every worker sends the names of all tests, and a test's children inherit its name."""
-    return f"{ascii(val[:60])}..." if isinstance(val, str | bytes) and len(val) > 400 else None
+    return f"{val[:60]!a}..." if isinstance(val, str | bytes) and len(val) > 400 else None
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook

@@ -150,7 +150,7 @@ ESTIMATORS = {
 def test_answers_are_what_the_model_predicts_of_the_recording(child_tasks, inspect, tmp_path, kind):
     model = build(ESTIMATORS[kind])
     inspection = inspect(model)
-    rows = recording(600, seed=5)
+    rows = recording(400, seed=5)
     rows[7, 1] = rows[100:104, 0] = np.nan
     expected = model.predict(rows).tolist()
     answers = answered(child_tasks, rows)
@@ -203,7 +203,7 @@ def test_a_classifier_answers_its_classes(child_tasks, inspect, tmp_path, classi
     labels, states = LABELS[kind]
     model = build(classifier, name="classifier", labels=labels)
     inspection = inspect(model)
-    rows = recording(600, seed=2)
+    rows = recording(300, seed=2)
     predicted = model.predict(rows)
     answers = answered(child_tasks, rows)
     known = inspection.get("states") or range(inspection["clusters"])
