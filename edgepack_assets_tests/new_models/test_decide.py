@@ -256,9 +256,7 @@ def test_versions_that_a_person_has_launched_hold_up_no_others(by_hand: int) -> 
     """As many as fit into a tick, or more: a backfill of old versions may take hours."""
     sensor = Sensor(replace(RULES, batch=3), versions=by_hand + 5)
     later = (START + 9000) * 1000
-    sensor.runs = [
-        SeenRun(number, None, later, later, RunOutcome.RUNNING, True) for number in range(1, by_hand + 1)
-    ]
+    sensor.runs = [SeenRun(number, None, later, later, RunOutcome.RUNNING, True) for number in range(1, by_hand + 1)]
     requested = [*sensor.requested(), *sensor.requested()]
     assert requested == [by_hand + each for each in range(1, 6)]
     assert sensor.requested() == []

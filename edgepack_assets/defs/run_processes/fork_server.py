@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from dagster._core.origin import RepositoryPythonOrigin
 
 IDLE = 600.0
+_FIRST_TO_END = 300
+"""Of 1000: how much sooner than the daemon these end when memory runs out. A run is made again, and what a model does
+ends first (sandbox/isolation.py)."""
 
 
 def main(descriptor: int, began: int, origin_text: str, ref_text: str, location: str) -> None:
@@ -41,6 +44,7 @@ def main(descriptor: int, began: int, origin_text: str, ref_text: str, location:
     from dagster._core.origin import RepositoryPythonOrigin
     from dagster._serdes import deserialize_value
 
+    _end_before_the_daemon()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of the terminal ends the daemon, and that ends this
     origin, ref = deserialize_value(origin_text, RepositoryPythonOrigin), deserialize_value(ref_text, InstanceRef)
     code = LoadedCode(began, [Path(".env").absolute()])
@@ -74,6 +78,11 @@ def _load(origin: RepositoryPythonOrigin) -> None:
     recon_repository_from_origin(origin).get_definition()
     # What every run imports, which starts no thread and opens no file.
     import edgepack_assets.defs.run_processes.serve  # noqa: F401
+
+
+def _end_before_the_daemon(file: Path = Path("/proc/self/oom_score_adj")) -> None:
+    with contextlib.suppress(OSError):  # it is no condition for a run
+        file.write_text(str(max(_FIRST_TO_END, int(file.read_text()))))
 
 
 def _let_go_of_ended() -> None:

@@ -1,4 +1,4 @@
-"""Whether memory is short on this machine, or in a control group of this process: a container's, a systemd service's."""
+"""Whether memory is short on this machine, or in a control group of this process: of a container, a systemd service."""
 
 from __future__ import annotations
 

@@ -173,6 +173,8 @@ def test_one_process_makes_run_after_run(plant: Plant) -> None:
         pids.add(plant.pid_of(run_id))
         plant.until_idle(run_id)
     assert len(pids) == 1
+    [adjusted] = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in pids]
+    assert adjusted > int(Path("/proc/self/oom_score_adj").read_text()), "it ends before the daemon"
     said = plant.messages(run_id)
     for wanted in ("said by VERSION", "Started process for run", "Process for run exited"):
         assert wanted in said
