@@ -16,16 +16,20 @@ from pathlib import Path
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.context import MadeAhead
+from edgepack_assets.tasks.work_beside import WorkBeside
 
 MOST_RUNS = 25
 """Of one process. Its memory grows a little with each."""
 
 
 class Helpers:
-    """A packaging worker and a sandbox, each started when it is first used."""
+    """A packaging worker and a sandbox, each started when it is first used. `environment_ahead`: see
+    tasks/environment_ahead.py; it is of one run."""
 
     def __init__(self) -> None:
         self.packaging = PackagingWorker()
+        self.environment_ahead: WorkBeside[MadeAhead | None] = WorkBeside()
         self._sandbox: tuple[RuntimeSettings, Sandbox] | None = None
 
     def sandbox(self, settings: RuntimeSettings) -> Sandbox:
@@ -42,6 +46,7 @@ class Helpers:
 
     def run_ended(self) -> None:
         """End what must not serve another run."""
+        self.environment_ahead.close()
         if _kept is not self:
             self.close()
         elif self._sandbox is not None:
@@ -51,6 +56,7 @@ class Helpers:
 
     def close(self) -> None:
         """End all of them."""
+        self.environment_ahead.close()
         self.packaging.close()
         self._close_sandbox()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.kept_helpers import Helpers, keeping_helpers
 from edgepack_assets.defs.lean_dagster import import_lean
@@ -24,6 +25,7 @@ from edgepack_assets.defs.package_messages import PackageRequest, Refused, next_
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.environment_ahead import start_environment_ahead
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 if TYPE_CHECKING:
@@ -85,9 +87,18 @@ def helpers_for(request: PackageRequest, settings: Settings, registry: Registry)
             helpers.packaging.start()
             sandbox = helpers.sandbox(settings.runtime)
             with sandbox.quiet():
-                store = open_store(settings)
-                start_child_ahead(request.key, TaskContext(settings, registry, store, sandbox, helpers.packaging, log))
+                context = TaskContext(
+                    settings, registry, open_store(settings), sandbox, helpers.packaging, log,
+                    environment_ahead=helpers.environment_ahead,
+                )  # fmt: skip
+                if not start_child_ahead(request.key, context) and _is_local(settings):
+                    start_environment_ahead(request.key, context)
         except (EdgepackError, OSError) as error:
             log.debug(f"nothing is started ahead for {request.key}: {error}")
 
     return start
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether no connection to another machine is open here, which a fork must not use."""
+    return isinstance(settings.registry, LocalRegistrySettings) and "://" not in settings.artefacts.root

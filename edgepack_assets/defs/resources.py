@@ -88,6 +88,7 @@ class EdgepackResource:
             self._environments,
             self._kept_run,
             self._built_ahead,
+            self._helpers.environment_ahead,
         )
 
     def begin(self, run: dg.DagsterRun) -> None:
