@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.packaging.worker import PackagingWorker
@@ -24,12 +25,13 @@ MOST_RUNS = 25
 
 
 class Helpers:
-    """A packaging worker and a sandbox, each started when it is first used. `environment_ahead`: see
-    tasks/environment_ahead.py; it is of one run."""
+    """A packaging worker and a sandbox, each started when it is first used. What is made ahead of its step
+    (package_start.py) is of one run."""
 
     def __init__(self) -> None:
         self.packaging = PackagingWorker()
         self.environment_ahead: WorkBeside[MadeAhead | None] = WorkBeside()
+        self.payload_ahead: WorkBeside[Any] = WorkBeside()
         self._sandbox: tuple[RuntimeSettings, Sandbox] | None = None
 
     def sandbox(self, settings: RuntimeSettings) -> Sandbox:
@@ -46,7 +48,7 @@ class Helpers:
 
     def run_ended(self) -> None:
         """End what must not serve another run."""
-        self.environment_ahead.close()
+        self._close_ahead()
         if _kept is not self:
             self.close()
         elif self._sandbox is not None:
@@ -56,9 +58,13 @@ class Helpers:
 
     def close(self) -> None:
         """End all of them."""
-        self.environment_ahead.close()
+        self._close_ahead()
         self.packaging.close()
         self._close_sandbox()
+
+    def _close_ahead(self) -> None:
+        self.environment_ahead.close()
+        self.payload_ahead.close()
 
     def _close_sandbox(self) -> None:
         if self._sandbox is not None:

@@ -26,6 +26,7 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.environment_ahead import start_environment_ahead
+from edgepack_assets.tasks.payload_data import start_payload_ahead
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 if TYPE_CHECKING:
@@ -84,15 +85,20 @@ def helpers_for(request: PackageRequest, settings: Settings, registry: Registry)
     def start(helpers: Helpers) -> None:
         log = logging.getLogger(__name__)
         try:
-            helpers.packaging.start()
             sandbox = helpers.sandbox(settings.runtime)
             with sandbox.quiet():
                 context = TaskContext(
                     settings, registry, open_store(settings), sandbox, helpers.packaging, log,
-                    environment_ahead=helpers.environment_ahead,
+                    environment_ahead=helpers.environment_ahead, payload_ahead=helpers.payload_ahead,
                 )  # fmt: skip
-                if not start_child_ahead(request.key, context) and _is_local(settings):
+                has_child = start_child_ahead(request.key, context)
+            if _is_local(settings):
+                # Of these two the one that the run waits for longer; a third process would slow both down.
+                if not has_child:
                     start_environment_ahead(request.key, context)
+                elif "payload_data" in request.assets and "payload_data" not in request.run_config.get("ops", {}):
+                    start_payload_ahead(request.key, context)
+            helpers.packaging.start()
         except (EdgepackError, OSError) as error:
             log.debug(f"nothing is started ahead for {request.key}: {error}")
 

@@ -89,6 +89,7 @@ class EdgepackResource:
             self._kept_run,
             self._built_ahead,
             self._helpers.environment_ahead,
+            self._helpers.payload_ahead,
         )
 
     def begin(self, run: dg.DagsterRun) -> None:
