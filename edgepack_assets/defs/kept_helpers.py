@@ -12,9 +12,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import MadeAhead
@@ -30,8 +30,8 @@ class Helpers:
 
     def __init__(self) -> None:
         self.packaging = PackagingWorker()
+        self.environments: dict[str, Environment] = {}
         self.environment_ahead: WorkBeside[MadeAhead | None] = WorkBeside()
-        self.payload_ahead: WorkBeside[Any] = WorkBeside()
         self._sandbox: tuple[RuntimeSettings, Sandbox] | None = None
 
     def sandbox(self, settings: RuntimeSettings) -> Sandbox:
@@ -42,13 +42,18 @@ class Helpers:
             self._sandbox = settings, Sandbox(settings)
         return self._sandbox[1]
 
+    def environments_of_run(self) -> dict[str, Environment]:
+        """The environments that were looked over for the run that begins, by the digest of their lock."""
+        environments, self.environments = self.environments, {}
+        return environments
+
     def write_output_to(self, log: Path) -> None:
         """Where a worker that was started for an earlier run prints to from here on."""
         self.packaging.output = log
 
     def run_ended(self) -> None:
         """End what must not serve another run."""
-        self._close_ahead()
+        self.environment_ahead.close()
         if _kept is not self:
             self.close()
         elif self._sandbox is not None:
@@ -58,13 +63,9 @@ class Helpers:
 
     def close(self) -> None:
         """End all of them."""
-        self._close_ahead()
+        self.environment_ahead.close()
         self.packaging.close()
         self._close_sandbox()
-
-    def _close_ahead(self) -> None:
-        self.environment_ahead.close()
-        self.payload_ahead.close()
 
     def _close_sandbox(self) -> None:
         if self._sandbox is not None:

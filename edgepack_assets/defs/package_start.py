@@ -26,11 +26,12 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.environment_ahead import start_environment_ahead
-from edgepack_assets.tasks.payload_data import start_payload_ahead
 from edgepack_assets.tasks.start_ahead import start_child_ahead
 
 if TYPE_CHECKING:
     import dagster as dg
+
+_LOG = logging.getLogger(__name__)
 
 LoadDefinitions = Callable[["dg.LoggerDefinition"], "dg.Definitions"]
 """Gives the definitions with a console logger."""
@@ -83,26 +84,29 @@ def helpers_for(request: PackageRequest, settings: Settings, registry: Registry)
         return nothing_ahead
 
     def start(helpers: Helpers) -> None:
-        log = logging.getLogger(__name__)
-        try:
-            sandbox = helpers.sandbox(settings.runtime)
-            with sandbox.quiet():
-                context = TaskContext(
-                    settings, registry, open_store(settings), sandbox, helpers.packaging, log,
-                    environment_ahead=helpers.environment_ahead, payload_ahead=helpers.payload_ahead,
-                )  # fmt: skip
-                has_child = start_child_ahead(request.key, context)
-            if _is_local(settings):
-                # Of these two the one that the run waits for longer; a third process would slow both down.
-                if not has_child:
-                    start_environment_ahead(request.key, context)
-                elif "payload_data" in request.assets and "payload_data" not in request.run_config.get("ops", {}):
-                    start_payload_ahead(request.key, context)
-            helpers.packaging.start()
-        except (EdgepackError, OSError) as error:
-            log.debug(f"nothing is started ahead for {request.key}: {error}")
+        for begin in (_begin_tasks, _begin_packaging):
+            try:
+                begin(request, settings, registry, helpers)
+            except (EdgepackError, OSError) as error:
+                _LOG.debug(f"not everything is started ahead for {request.key}: {error}")
 
     return start
+
+
+def _begin_tasks(request: PackageRequest, settings: Settings, registry: Registry, helpers: Helpers) -> None:
+    sandbox = helpers.sandbox(settings.runtime)
+    with sandbox.quiet():
+        context = TaskContext(
+            settings, registry, open_store(settings), sandbox, helpers.packaging, _LOG, helpers.environments,
+            environment_ahead=helpers.environment_ahead,
+        )  # fmt: skip
+        has_child = start_child_ahead(request.key, context)
+    if not has_child and _is_local(settings):
+        start_environment_ahead(request.key, context)
+
+
+def _begin_packaging(request: PackageRequest, settings: Settings, registry: Registry, helpers: Helpers) -> None:
+    helpers.packaging.start()
 
 
 def _is_local(settings: Settings) -> bool:

@@ -54,7 +54,6 @@ class TaskContext:
     kept_run: KeptRun = field(default_factory=KeptRun)
     built_ahead: BuiltAhead = field(default_factory=BuiltAhead)
     environment_ahead: WorkBeside[MadeAhead | None] = field(default_factory=WorkBeside)
-    payload_ahead: WorkBeside[Any] = field(default_factory=WorkBeside)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -22,7 +22,6 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.output_files import IsOurs, OutputFile
-from edgepack_assets.tasks.work_beside import WorkBeside
 from edgepack_assets.text_format import format_size
 
 JSON_LINES = "application/x-ndjson+gzip"
@@ -57,8 +56,6 @@ def make_payload(
     is_a_copy = copies_in(context.store)
     if copy_to is not None:
         copy_to.prepare(is_a_copy)
-    elif (made := context.payload_ahead.take((key, context.settings), context.log)) is not None:
-        return made
     entry, implementation = context.entry(key), context.model_type(key)
     raw = resolve(context.registry, Kind.DATA, entry.raw_data.name, entry.raw_data.version).resolve()
     context.log.info(f"raw data {raw}, {format_size(raw.size)}")
@@ -94,15 +91,6 @@ def make_payload(
             with writer.records.open("rb") as source:
                 copy_to.write(is_a_copy, partial(shutil.copyfileobj, source))
     return artefact, PayloadReport(rows, writer.preview)
-
-
-def start_payload_ahead(key: ModelKey, context: TaskContext) -> None:
-    """Begin to make the payload, in a process beside this one: it needs neither Dagster nor a child. Raises OSError."""
-    context.payload_ahead.start(
-        (key, context.settings),
-        lambda log: make_payload(key, replace(context, log=log, payload_ahead=WorkBeside())),
-        context.packaging.output,
-    )
 
 
 def _refuse_pointers(path: Path, raw: str) -> None:

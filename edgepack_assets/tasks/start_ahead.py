@@ -25,7 +25,7 @@ def start_child_ahead(key: ModelKey, context: TaskContext) -> bool:
             if written is None:
                 continue
             lock = read_lock(written, context.store)
-            environment = kept_environment(lock, context.settings.runtime)
+            environment = context.environments.get(lock.digest) or kept_environment(lock, context.settings.runtime)
             if environment is not None:
                 context.environments[lock.digest] = environment
                 context.sandbox.prepare(environment, context.child_imports(key, lock))

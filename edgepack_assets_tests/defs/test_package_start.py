@@ -169,7 +169,7 @@ def test_what_cannot_be_started_ahead_fails_nothing(
     helpers = Helpers()
     monkeypatch.setattr(helpers.packaging, "start", lambda: said.append("worker"))
     helpers_for(PackageRequest(KEY), settings, None)(helpers)  # type: ignore[arg-type]
-    assert said == ["worker", KEY]
+    assert said == [KEY, "worker"]
     # What is missing of the isolation is found out again, and said, by the run.
     assert helpers.sandbox(settings.runtime)._isolation is None
     helpers.close()
