@@ -102,7 +102,8 @@ RUN_BY_ANOTHER_PYTHON = ("child_main", "child_limits", "value_types", "namespace
 
 def test_what_another_python_runs_needs_the_standard_library_only() -> None:
     files = [PACKAGE / "sandbox" / f"{name}.py" for name in RUN_BY_ANOTHER_PYTHON]
-    files += [PACKAGE / "environments/exit_with_parent.py", PACKAGE / "model_types/model_folder/pickle_origin.py"]
+    files += [PACKAGE / f"environments/{name}.py" for name in ("exit_with_parent", "compile_modules")]
+    files += [PACKAGE / "model_types/model_folder/pickle_origin.py"]
     for path in files:
         assert _libraries(path) <= sys.stdlib_module_names, path
 

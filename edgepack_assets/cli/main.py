@@ -6,27 +6,55 @@ once.
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from typing import Any
 
 import click
 
-from edgepack_assets.cli.config import config
-from edgepack_assets.cli.lock import lock
-from edgepack_assets.cli.model_show import show
-from edgepack_assets.cli.model_type import model_type
-from edgepack_assets.cli.operations import doctor, env, gc, sensors
 from edgepack_assets.cli.outcome import failure_of, print_json_error
-from edgepack_assets.cli.package import package
-from edgepack_assets.cli.registry import data, model, sync
-from edgepack_assets.cli.ui import ui, webserver
 from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import EdgepackError
+
+_ROOM = "edgepack_assets.cli"
+_COMMANDS = {
+    "config": "config",
+    "data": "registry",
+    "doctor": "operations",
+    "env": "operations",
+    "gc": "operations",
+    "lock": "lock",
+    "model": "registry",
+    "model-type": "model_type",
+    "package": "package",
+    "sensors": "operations",
+    "sync": "registry",
+    "ui": "ui",
+    "webserver": "ui",
+}
+"""Each command, and the module that has it under this name. Only that of the command in use is imported."""
 
 
 class _Group(click.Group):
     """Shows errors for the user as `Error: ...`, without a traceback; with --json on stdout too."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None if there is none."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{_ROOM}.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        if cmd_name == "model":
+            from edgepack_assets.cli.model_show import show
+
+            assert isinstance(command, click.Group)
+            command.add_command(show)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         # A character that the terminal does not have is no reason to fail.
@@ -66,8 +94,3 @@ def main() -> None:
       3 if something that it needs failed: the same may succeed later.
 
     With --json, stdout is JSON whatever happens: an error is {"error", "exit_code"}."""
-
-
-model.add_command(show)
-for _command in (config, data, doctor, env, gc, lock, model, model_type, package, sensors, sync, ui, webserver):
-    main.add_command(_command)

@@ -19,6 +19,7 @@ from edgepack_assets.cli.package_names import find_key
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs import instance as dagster_home
+from edgepack_assets.defs.asset_names import ASSETS
 from edgepack_assets.defs.lean_dagster import import_lean
 from edgepack_assets.operations.packages import Packaged, metrics_of, missing_packages, packages_table
 from edgepack_assets.partitions import ModelKey
@@ -28,6 +29,8 @@ from edgepack_assets.tasks.hand_over import OUTPUT_VARIABLE, is_hand_over_or_emp
 from edgepack_assets.tasks.output_files import operators_file
 
 if TYPE_CHECKING:
+    from dagster import Definitions, LoggerDefinition
+
     from edgepack_assets.defs.package_runs import PackageRequest, PackageResult
 
 _LONGEST_REASON = 256
@@ -95,17 +98,17 @@ def package_models(  # noqa: PLR0917 - one for each option
             else:
                 click.echo("Every model version has a package: nothing to do.")
             return
-        import_lean()
-        dagster_home.add_partitions(wanted)
         requests = _requests(wanted, first, override)
         if no_wait or (first is None and output_file is None and not _waits(settings, wanted)):
+            import_lean()
+            dagster_home.add_partitions(wanted)
             _hand_over(settings, requests, as_json)
             return
         if output_file is not None:
             os.environ[OUTPUT_VARIABLE] = str(output_file.absolute())
-        results = _run(settings, requests, parallel, as_json)
+        results = _run(settings, registry, requests, parallel, as_json)
         if override is not None:
-            results = _register_anyway(settings, results, override, parallel, as_json)
+            results = _register_anyway(settings, registry, results, override, parallel, as_json)
     except KeyboardInterrupt:
         raise FailureError("interrupted: the runs are kept as canceled", INTERRUPTED) from None
     finally:
@@ -139,7 +142,6 @@ def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:
 
 
 def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None) -> list[PackageRequest]:
-    from edgepack_assets.defs.jobs import ASSETS
     from edgepack_assets.defs.package_runs import PackageRequest, assets_from
 
     try:
@@ -154,8 +156,8 @@ def _override_config(reason: str) -> dict[str, Any]:
     return {"ops": {"deployment_package": {"config": {"override_gates_reason": reason.strip()}}}}
 
 
-def _register_anyway(
-    settings: Settings, results: list[PackageResult], reason: str, parallel: int, as_json: bool
+def _register_anyway(  # noqa: PLR0917 - what the command works with
+    settings: Settings, registry: Registry, results: list[PackageResult], reason: str, parallel: int, as_json: bool
 ) -> list[PackageResult]:
     """Launch deployment_package alone where nothing but gates stopped the run before it, and replace those results.
 
@@ -168,25 +170,30 @@ def _register_anyway(
         if result.reasons and all(text.startswith(f"metrics.pass_gates of {result.key}: ") for text in result.reasons)
     ]
     requests = [PackageRequest(key, ("deployment_package",), _override_config(reason)) for key in stopped]
-    again = {result.key: result for result in _run(settings, requests, parallel, as_json)} if requests else {}
+    again = {each.key: each for each in _run(settings, registry, requests, parallel, as_json)} if requests else {}
     return [again.get(result.key, result) for result in results]
 
 
-def _run(settings: Settings, requests: Sequence[PackageRequest], parallel: int, as_json: bool) -> list[PackageResult]:
+def _run(
+    settings: Settings, registry: Registry, requests: Sequence[PackageRequest], parallel: int, as_json: bool
+) -> list[PackageResult]:
     home = dagster_home.prepare_process()
+    if len(requests) > 1:  # a single run's process does it
+        import_lean()
+        dagster_home.add_partitions(request.key for request in requests)
 
-    from edgepack_assets.definitions import build_defs
     from edgepack_assets.defs.package_bars import run_display
     from edgepack_assets.defs.package_runs import run_requests
+    from edgepack_assets.defs.package_start import helpers_for
+
+    def load(console: LoggerDefinition) -> Definitions:
+        from edgepack_assets.definitions import build_defs
+
+        return build_defs(settings.file, loggers={"console": console})
 
     with run_display(sys.stderr if as_json else sys.stdout) as display:
-        return run_requests(
-            requests,
-            lambda console: build_defs(settings.file, loggers={"console": console}),
-            home,
-            display,
-            parallel=parallel,
-        )
+        start = helpers_for(requests[0], settings, registry)
+        return run_requests(requests, load, home, display, parallel=parallel, start=start)
 
 
 def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:

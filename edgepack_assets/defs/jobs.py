@@ -2,11 +2,10 @@
 
 import dagster as dg
 
+from edgepack_assets.defs.asset_names import ASSETS, JOB
 from edgepack_assets.defs.model_partitions import MODELS
 
-JOB = "package_model"
-ASSETS = ("payload_data", "config_package", "prepped_data", "validation_results", "metrics", "deployment_package")
-"""Of the job, in an order in which they can be made."""
+__all__ = ["ASSETS", "JOB", "package_model"]
 
 package_model = dg.define_asset_job(
     JOB,

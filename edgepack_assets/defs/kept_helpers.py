@@ -14,18 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.environment import Environment
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.context import MadeAhead
+from edgepack_assets.tasks.work_beside import WorkBeside
 
 MOST_RUNS = 25
 """Of one process. Its memory grows a little with each."""
 
 
 class Helpers:
-    """A packaging worker and a sandbox, each started when it is first used."""
+    """A packaging worker and a sandbox, each started when it is first used. What is made ahead of its step
+    (package_start.py) is of one run."""
 
     def __init__(self) -> None:
         self.packaging = PackagingWorker()
+        self.environments: dict[str, Environment] = {}
+        self.environment_ahead: WorkBeside[MadeAhead | None] = WorkBeside()
         self._sandbox: tuple[RuntimeSettings, Sandbox] | None = None
 
     def sandbox(self, settings: RuntimeSettings) -> Sandbox:
@@ -36,12 +42,18 @@ class Helpers:
             self._sandbox = settings, Sandbox(settings)
         return self._sandbox[1]
 
+    def environments_of_run(self) -> dict[str, Environment]:
+        """The environments that were looked over for the run that begins, by the digest of their lock."""
+        environments, self.environments = self.environments, {}
+        return environments
+
     def write_output_to(self, log: Path) -> None:
         """Where a worker that was started for an earlier run prints to from here on."""
         self.packaging.output = log
 
     def run_ended(self) -> None:
         """End what must not serve another run."""
+        self.environment_ahead.close()
         if _kept is not self:
             self.close()
         elif self._sandbox is not None:
@@ -51,6 +63,7 @@ class Helpers:
 
     def close(self) -> None:
         """End all of them."""
+        self.environment_ahead.close()
         self.packaging.close()
         self._close_sandbox()
 

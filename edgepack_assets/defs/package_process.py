@@ -1,123 +1,59 @@
-"""The process that makes runs for a command, one after the other, and what crosses between it and the command.
+"""Making runs for a command, one after the other, in a process that package_start.py has made ready.
 
-It is forked from one that has loaded the definitions (package_runs.py). What it has imported, and its helpers
-(kept_helpers.py), serve all of its runs; each run has an instance, a resource and a log of its own.
+What it has imported, and its helpers (kept_helpers.py), serve all of its runs; each run has an instance, a resource and
+a log of its own.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from edgepack_assets.defs.instance import opened
-from edgepack_assets.defs.jobs import ASSETS, JOB
-from edgepack_assets.defs.kept_helpers import keeping_helpers
+from edgepack_assets.defs.asset_names import JOB
+from edgepack_assets.defs.instance import add_keys, opened
+from edgepack_assets.defs.kept_helpers import Helpers
 from edgepack_assets.defs.lean_dagster import run_file
+from edgepack_assets.defs.package_messages import (
+    FAILED,
+    Order,
+    PackageRequest,
+    PackageResult,
+    Said,
+    StepNews,
+    Taken,
+    next_order,
+    send,
+)
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of
-from edgepack_assets.new_models.run_requests import RunOutcome
-from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.child_output import newest_line
 
 
-@dataclass(frozen=True)
-class PackageRequest:
-    """A partition to be materialized: all assets of the job, or some, with a run configuration."""
-
-    key: ModelKey
-    assets: tuple[str, ...] = ASSETS
-    run_config: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PackageResult:
-    """What became of a request. `reasons` say why it failed, a sentence each; `package` is the metadata of the
-    materialized deployment package (name, version, location, tags and more), empty if there is none."""
-
-    key: ModelKey
-    outcome: RunOutcome
-    run_id: str
-    reasons: tuple[str, ...]
-    package: Mapping[str, Any]
-    log: Path
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every asset was materialized and every blocking check held."""
-        return self.outcome is RunOutcome.SUCCEEDED
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a process is to run next, and where its output goes."""
-
-    request: PackageRequest
-    run_id: str
-    log: Path
-
-
-class Taken:
-    """The answer to an order that has come: from here on there may be a run."""
-
-
-FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class StepNews:
-    """A step that began (`took` is None), or ended: how long it took, or FAILED."""
-
-    step: str
-    took: str | None
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the running step says it is doing, or how far it is."""
-
-    text: str
-
-
-def serve(definitions: dg.Definitions, home: Path, connection: Connection, others: Sequence[Connection]) -> None:
-    """The forked process: a run for each order, until there is none left or the command is gone."""
-    os.setsid()  # the command cancels its runs; Ctrl-C of the terminal must not reach them before
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    for other in others:
-        other.close()
+def make_runs(first: Order, definitions: dg.Definitions, home: Path, connection: Connection, helpers: Helpers) -> None:
+    """A run for each order, until there is none left or the command is gone. Raises InfrastructureError if the Dagster
+    instance in `home` cannot be used."""
+    order: Order | None = first
     instance: dg.DagsterInstance | None = None
-    with ExitStack() as stack, keeping_helpers() as helpers:
-        while (order := _next_order(connection)) is not None:
-            _send(connection, Taken())
-            _write_output_to(order.log)
+    with ExitStack() as stack:
+        while order is not None:
+            write_output_to(order.log)
             helpers.write_output_to(order.log)
             if instance is None:
                 instance = stack.enter_context(opened(home))  # here, so that what it prints is in the log
-            _send(connection, _execute(order, definitions, instance, connection))
-
-
-def _next_order(connection: Connection) -> Order | None:
-    try:
-        order: Order | None = connection.recv()
-    except (EOFError, ConnectionResetError):
-        return None
-    return order
-
-
-def _send(connection: Connection, message: Taken | StepNews | Said | PackageResult) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):  # the command was killed; the run goes on
-        connection.send(message)
+            add_keys(instance, [order.request.key])
+            if not send(connection, Taken()):
+                return  # A command that is gone by now wants no run. One that is killed later has its run finished.
+            send(connection, _execute(order, definitions, instance, connection))
+            order = next_order(connection)
 
 
 def _execute(
@@ -183,7 +119,7 @@ class _Progress(logging.Handler):
         logged = getattr(record, "dagster_meta", {})
         event = logged.get("dagster_event")
         if event is None and record.levelno == logging.INFO and (text := newest_line(logged.get("orig_message") or "")):
-            _send(self._connection, Said(text))
+            send(self._connection, Said(text))
         if not isinstance(event, dg.DagsterEvent) or event.step_key is None:
             return
         if event.is_step_materialization and event.asset_key == dg.AssetKey("deployment_package"):
@@ -192,11 +128,11 @@ class _Progress(logging.Handler):
         if event.is_step_failure:
             self.reasons.append(_reason(event))
         if event.is_step_start:
-            _send(self._connection, StepNews(event.step_key, None))
+            send(self._connection, StepNews(event.step_key, None))
         elif event.is_step_success:
-            _send(self._connection, StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
+            send(self._connection, StepNews(event.step_key, f"{event.step_success_data.duration_ms / 1000:.1f} s"))
         elif event.is_step_failure:
-            _send(self._connection, StepNews(event.step_key, FAILED))
+            send(self._connection, StepNews(event.step_key, FAILED))
 
 
 def _reason(event: dg.DagsterEvent) -> str:
@@ -206,7 +142,7 @@ def _reason(event: dg.DagsterEvent) -> str:
     return f"{event.step_key}: {data.error.message if data.error else 'failed'}".strip()
 
 
-def _write_output_to(log: Path) -> None:
+def write_output_to(log: Path) -> None:
     """Have everything that this process and its children print from here on end in a file."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,10 +1,13 @@
-"""Runs that a command starts, in processes that are forked from one that has loaded the definitions.
+"""Runs that a command starts, in processes that it forks (package_start.py).
 
 `edgepack package` and the quickstart materialize with it. A process makes one run after the other, as long as each
 succeeds: what it has imported, and its helpers (kept_helpers.py), serve them all. A run, its
 events and its materializations are on the Dagster instance in use, so the UI shows them like those of any other launch.
 What the model's code, the SDK and Dagster print goes to a log file for each partition; the command gets a line for each
 asset.
+
+For several runs the command loads the definitions, once. For a single one it imports no Dagster, unless it has to end
+the run: its process loads them.
 """
 
 from __future__ import annotations
@@ -20,25 +23,28 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dagster as dg
-
+from edgepack_assets.defs.asset_names import ASSETS
 from edgepack_assets.defs.instance import opened
-from edgepack_assets.defs.jobs import ASSETS
 from edgepack_assets.defs.kept_helpers import MOST_RUNS
+from edgepack_assets.defs.lean_dagster import import_lean
 from edgepack_assets.defs.package_bars import RunDisplay, RunState
-from edgepack_assets.defs.package_process import (
+from edgepack_assets.defs.package_messages import (
     FAILED,
     Order,
     PackageRequest,
     PackageResult,
+    Refused,
     Said,
     Taken,
-    progress_logger,
-    serve,
 )
+from edgepack_assets.defs.package_start import LoadDefinitions, StartHelpers, nothing_ahead, serve
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 __all__ = [
     "PackageRequest",
@@ -57,21 +63,21 @@ _GRACE = 60.0
 _LAST_LINES = 15
 _FORK = multiprocessing.get_context("fork")
 
-LoadDefinitions = Callable[[dg.LoggerDefinition], dg.Definitions]
-
 
 def run_requests(
-    requests: Iterable[PackageRequest], load: LoadDefinitions, home: Path, display: RunDisplay, *, parallel: int = 2
-) -> list[PackageResult]:
+    requests: Iterable[PackageRequest], load: LoadDefinitions, home: Path, display: RunDisplay, *, parallel: int = 2,
+    start: StartHelpers = nothing_ahead,
+) -> list[PackageResult]:  # fmt: skip
     """Materialize each request, at most `parallel` at once, and show how far it is.
 
-    `load` gives the definitions with a console logger; it is called once, here. `home` is the folder of the Dagster
-    instance; its partition keys must have been added. Whatever ends a process early is the result of its request
-    alone. Raises what `load` raises, and KeyboardInterrupt after all runs have ended."""
-    definitions = load(progress_logger)
-    gc.freeze()
-    gc.enable()
+    `load` is called once: here, or for a single request in its process, after `start`. `home` is the folder of the
+    Dagster instance, which gets the partition keys that it lacks. Whatever ends a process early is the result of its
+    request alone. Raises the EdgepackError of `load`, InfrastructureError if the Dagster instance cannot be used, and
+    KeyboardInterrupt after all runs have ended."""
     waiting = list(reversed(list(requests)))
+    is_alone = len(waiting) == 1
+    if not is_alone:
+        load = _loaded(load)
     order = [request.key for request in reversed(waiting)]
     running: list[_Run] = []
     idle: list[_Runner] = []
@@ -82,7 +88,11 @@ def run_requests(
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                runner = idle.pop() if idle else _Runner(definitions, home, [run.runner for run in running])
+                runner = (
+                    idle.pop()
+                    if idle
+                    else _Runner(load, start if is_alone else None, home, [run.runner for run in running])
+                )
                 runners.append(runner)
                 running.append(_Run(waiting.pop(), runner, home))
             wait([run.runner.connection for run in running], timeout=_POLL_SECONDS)
@@ -105,6 +115,17 @@ def run_requests(
         for number, handler in earlier.items():
             signal.signal(number, handler)
     return [results[key] for key in order]
+
+
+def _loaded(load: LoadDefinitions) -> LoadDefinitions:
+    """What gives each process the definitions that this one has loaded."""
+    import_lean()
+    from edgepack_assets.defs.package_process import progress_logger
+
+    definitions = load(progress_logger)
+    gc.freeze()
+    gc.enable()
+    return lambda _: definitions
 
 
 def _let_go(run: _Run, idle: list[_Runner] | None) -> None:
@@ -137,14 +158,18 @@ def _cancel(running: Sequence[_Run]) -> None:
 
 
 class _Runner:
-    """A process that makes one run after the other. `runs`: how many it was given."""
+    """A process that makes one run after the other. `runs`: how many it was given. `is_alone`: it has the only run of
+    the command, and loads the definitions itself."""
 
-    def __init__(self, definitions: dg.Definitions, home: Path, others: Sequence[_Runner]) -> None:
+    def __init__(
+        self, load: LoadDefinitions, start: StartHelpers | None, home: Path, others: Sequence[_Runner]
+    ) -> None:
         self.connection, theirs = _FORK.Pipe()
         self.runs = 0
+        self.is_alone = start is not None
         # The fork has copies of this side's ends: open there, they would hide that the command is gone.
         ours = [self.connection, *(other.connection for other in others)]
-        self.process = _FORK.Process(target=serve, args=(definitions, home, theirs, ours))
+        self.process = _FORK.Process(target=serve, args=(load, start or nothing_ahead, home, theirs, ours))
         # What is still in a buffer here would be written by the fork as well.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -239,6 +264,9 @@ class _Run:
                 break
             if isinstance(message, Taken):
                 self._began = True
+            elif isinstance(message, Refused):
+                if self.runner.is_alone and not self._began:
+                    raise message.error
             elif isinstance(message, PackageResult):
                 self.result = message
             elif isinstance(message, Said):
@@ -272,6 +300,7 @@ class _Run:
 
 def _end(run_id: str, home: Path, report: Callable[[dg.DagsterInstance, dg.DagsterRun], object]) -> None:
     """Report the end of a run whose process could not: it would count as under way for ever."""
+    import_lean()
     with opened(home) as instance:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
@@ -280,10 +309,13 @@ def _end(run_id: str, home: Path, report: Callable[[dg.DagsterInstance, dg.Dagst
 
 def assets_from(name: str) -> tuple[str, ...]:
     """An asset of the job and what is made from it, in order. Raises ValueError if there is no such asset."""
-    from edgepack_assets.defs.assets import ALL_ASSETS
-
     if name not in ASSETS:
         raise ValueError(name)
+    import_lean()
+    import dagster as dg
+
+    from edgepack_assets.defs.assets import ALL_ASSETS
+
     assets = [asset for asset in ALL_ASSETS if isinstance(asset, dg.AssetsDefinition)]
     below = dg.AssetSelection.assets(name).downstream().resolve(assets)
     return tuple(asset for asset in ASSETS if dg.AssetKey(asset) in below)
@@ -291,6 +323,8 @@ def assets_from(name: str) -> tuple[str, ...]:
 
 def is_materialized(asset: str, key: ModelKey, home: Path) -> bool:
     """Whether the Dagster instance in `home` has a materialization of this asset and partition."""
+    import dagster as dg
+
     with opened(home) as instance:
         wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[str(key)])
         return bool(instance.fetch_materializations(wanted, limit=1).records)

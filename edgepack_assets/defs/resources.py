@@ -19,7 +19,6 @@ from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.kept_helpers import helpers_of_run
 from edgepack_assets.defs.model_partitions import run_of
 from edgepack_assets.defs.sqlite_engines import kept_open, share_engines
-from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
@@ -44,8 +43,8 @@ class EdgepackResource:
         self._settings: Settings | None = None
         self._store: ArtefactStore | None = None
         self._registry: Registry | None = None
-        self._environments: dict[str, Environment] = {}
         self._helpers = helpers_of_run()
+        self._environments = self._helpers.environments_of_run()
         self._kept_run = KeptRun()
         self._built_ahead = BuiltAhead()
         self._drawn_ahead = DrawnAhead()
@@ -91,6 +90,7 @@ class EdgepackResource:
             self._kept_run,
             self._built_ahead,
             self._drawn_ahead,
+            self._helpers.environment_ahead,
         )
 
     def begin(self, run: dg.DagsterRun) -> None:

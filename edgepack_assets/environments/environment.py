@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgepack_assets.artefacts.artefact import canonical_json
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments.compile_modules import KILLED
 from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Lock, fetch_wheels
 from edgepack_assets.environments.subprocesses import ran_out, run_command, shown
@@ -36,6 +37,8 @@ from edgepack_assets.filesystem.atomic_files import disk_errors, sync_tree, writ
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.text_format import counted, format_size
 
+_COMPILE = Path(__file__).with_name("compile_modules.py")
+"""Run by the interpreter of an environment."""
 _READY = "edgepack-lock.json"
 _UNPACKED = ".unpacked"
 """uv unpacks wheels into this folder of a new environment, and gives the files a second name where they belong: written
@@ -295,15 +298,15 @@ def _compile(folder: Path, interpreter: Path, settings: RuntimeSettings, work: P
     """Compile what was installed: importing scikit-learn takes three times as long without.
 
     By the machine's interpreter and without `site`, not by the environment's, as uv would: that one runs what
-    packages have put into .pth files, and what a model asks for runs nowhere but in a sandbox. Files that cannot be
-    compiled (templates, other Pythons' syntax) are none that are imported; nor are the libraries' own tests, half of
-    all files.
+    packages have put into .pth files, and what a model asks for runs nowhere but in a sandbox.
     """
-    run_command(
-        [str(interpreter), "-I", "-S", "-m", "compileall", "-q", "-q", "-j", "0", "-x", "/tests?/",
-         str(folder / "lib")],
+    done = run_command(
+        [str(interpreter), "-I", "-S", str(_COMPILE), str(folder / "lib")],
         "compiling the component's environment", settings.time_limit, uv_environment(work),
     )  # fmt: skip
+    if done.returncode != 0:
+        kind = TransientError if ran_out(done) or done.returncode == KILLED else EnvironmentBuildError
+        raise kind(f"the modules in {folder} cannot be compiled:\n{shown(done.stderr)}")
 
 
 def _uv(folder: Path, settings: RuntimeSettings, work: Path, *arguments: str) -> None:

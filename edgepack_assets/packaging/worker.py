@@ -57,10 +57,12 @@ class PackagingWorker:
             self.close()
             # -P: a file in the working directory must not stand in for a library
             self._scratch = Scratch()  # the SDK leaves folders behind when it is killed
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**os.environ, "TMPDIR": str(self._scratch.path)},
-            )  # fmt: skip
+            with contextlib.ExitStack() as stack:
+                errors = None if self.output is None else stack.enter_context(self.output.open("ab"))
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=errors, env={**os.environ, "TMPDIR": str(self._scratch.path)},
+                )  # fmt: skip
 
     def build_config_package(  # noqa: PLR0917 - as the function
         self, component_folder: Path, spec: ComponentSpec, lock: Lock, package_name: str, description: str, work: Path

@@ -7,9 +7,10 @@ forks a process for each job: importing scikit-learn takes longer than answering
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from edgepack_assets.sandbox.untrusted_files import open_output, take_output
 _RESULT_LIMIT = 8 << 20
 """Bytes of JSON: as values of Python they take some twenty times that."""
 _GIB = 1 << 30
+_QUIET = logging.Logger("quiet", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ class Sandbox:
         if self._child is not None and (self.isolation.missing or self._child.has_ended()):
             self.close()
         self._isolation = None  # what is missing is said again: the next run has a log of its own
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Start a child before there is a run that what is missing of the isolation can be said to: it is said when the
+        run asks for it."""
+        log, self.log = self.log, _QUIET
+        try:
+            yield
+        finally:
+            self.log, self._isolation = log, None
 
     @property
     def isolation(self) -> Isolation:

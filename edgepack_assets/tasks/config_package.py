@@ -14,16 +14,11 @@ from packaging.utils import canonicalize_name
 
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
-from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
 from edgepack_assets.environments.environment import Environment
-from edgepack_assets.environments.interpreters import find_python
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import (
-    EdgepackError,
     EnvironmentBuildError,
-    IndexUnreachableError,
     ModelError,
-    TransientError,
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types import envelope
@@ -45,6 +40,7 @@ from edgepack_assets.tasks import background_imports
 from edgepack_assets.tasks.context import CONTENTS, SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
+from edgepack_assets.tasks.environment_ahead import lock_of_source
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.package_tags import NUMBERS_OF
 from edgepack_assets.tasks.plugin_faults import naming_plugin
@@ -97,11 +93,15 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         source = replace(shipping.source, model={**shipping.source.model, **tagged})
         if not context.environments:  # no child has been started ahead: there is most likely an environment to build
             background_imports.start(implementation.host_imports)
-        generation, lock_was_kept = _lock_of(source, entry, context)
+        ahead = context.environment_ahead.take(key, context.log)
+        generation, lock_was_kept = lock_of_source(source, entry, context)
         lock = inspected = generation.lock
         if source.packaged_requirements is not None:
             inspected = server_lock(source, lock.python, context)
         environment = context.environment(inspected)
+        if ahead is not None and ahead.lock == lock.digest:  # this run has made them
+            lock_was_kept = lock_was_kept and ahead.lock_was_kept
+            environment = replace(environment, kept=environment.kept and ahead.environment_was_kept)
         # The child first: it is what this step waits for. What this process imports would slow down its start.
         context.sandbox.prepare(environment, context.child_imports(key, inspected))
         background_imports.start(implementation.host_imports)
@@ -254,35 +254,6 @@ def _module(name: str) -> str | None:
         return top
     suffix = next((suffix for suffix in _MODULE_SUFFIXES if top.endswith(suffix)), None)
     return top.split(".")[0] if suffix else None
-
-
-def _lock_of(source: ModelSource, entry: ModelTypeSettings, context: TaskContext) -> tuple[Generation, bool]:
-    """The lock of the component, and whether it was kept from before."""
-    settings, wanted = context.settings.runtime, entry.python_version or source.python_version
-    requirements = source.requirements if source.packaged_requirements is None else source.packaged_requirements
-
-    def lock(version: str | None) -> tuple[Generation, bool]:
-        python, _ = find_python(version, settings.pythons)
-        return generation_for(requirements, python, context.store, settings, source.constraints, tell=context.log.info)
-
-    try:
-        return lock(wanted)
-    except IndexUnreachableError:
-        raise
-    except EnvironmentBuildError as error:
-        if wanted is not None or source.pinned_with not in EDGE_PYTHONS:
-            raise
-        try:
-            found = lock(source.pinned_with)
-        except TransientError:
-            raise
-        except EdgepackError:
-            raise error from None
-        context.log.warning(
-            f"taking Python {source.pinned_with}, which the model was saved with: the usual one has not all of the "
-            "versions that it names"
-        )
-        return found
 
 
 def _inspect(

@@ -22,12 +22,23 @@ from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.built_ahead import BuiltAhead
 from edgepack_assets.tasks.drawn_ahead import DrawnAhead
 from edgepack_assets.tasks.kept_run import KeptRun
+from edgepack_assets.tasks.work_beside import WorkBeside
 from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"
 """Of the observations of a config package: see kept_contents."""
 SERVER_LOCK = "server_lock"
 """The part of a config package with the lock that stands for the server's GPU runtime."""
+
+
+@dataclass(frozen=True)
+class MadeAhead:
+    """What of a model's environment was made ahead of its step (environment_ahead.py): the digest of the lock, and
+    whether that and the environment were kept from before."""
+
+    lock: str
+    lock_was_kept: bool
+    environment_was_kept: bool
 
 
 @dataclass
@@ -44,6 +55,7 @@ class TaskContext:
     kept_run: KeptRun = field(default_factory=KeptRun)
     built_ahead: BuiltAhead = field(default_factory=BuiltAhead)
     drawn_ahead: DrawnAhead = field(default_factory=DrawnAhead)
+    environment_ahead: WorkBeside[MadeAhead | None] = field(default_factory=WorkBeside)
 
     def entry(self, key: ModelKey) -> ModelTypeSettings:
         """The configuration of the key's model type. Raises ConfigError."""

@@ -13,9 +13,9 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 
 
-def start_child_ahead(key: ModelKey, context: TaskContext) -> None:
+def start_child_ahead(key: ModelKey, context: TaskContext) -> bool:
     """Start a child in the environment of the config package that this model version had, or the version before, if
-    that environment is still kept.
+    that environment is still kept: whether it is.
 
     Whatever is wrong is no reason to fail here: the step that needs the child meets it again, and says so."""
     for version in (key.version, key.version - 1):
@@ -25,10 +25,11 @@ def start_child_ahead(key: ModelKey, context: TaskContext) -> None:
             if written is None:
                 continue
             lock = read_lock(written, context.store)
-            environment = kept_environment(lock, context.settings.runtime)
+            environment = context.environments.get(lock.digest) or kept_environment(lock, context.settings.runtime)
             if environment is not None:
                 context.environments[lock.digest] = environment
                 context.sandbox.prepare(environment, context.child_imports(key, lock))
-                return
+                return True
         except EdgepackError as error:
             context.log.debug(f"no child is started ahead in the environment of version {version}: {error}")
+    return False

@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
+from edgepack_assets.environments import compile_modules, subprocesses
 from edgepack_assets.environments import environment as environments
-from edgepack_assets.environments import subprocesses
 from edgepack_assets.environments.environment import (
     Environment,
     environment_for,
@@ -77,6 +77,23 @@ def test_it_holds_exactly_the_lock_s_packages_compiled(
     assert {file.lstat().st_nlink for file in environment.folder.rglob("*") if not file.is_dir()} == {1}
 
 
+def test_a_process_that_is_killed_while_it_compiles_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tests/all.py", "app.py", "base.py", "template.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{{ name }} = 1" if name == "template.py" else "")
+    monkeypatch.setattr(compile_modules.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert compile_modules.main(str(tmp_path)) == 0
+    assert {file.name.split(".")[0] for file in tmp_path.rglob("*.pyc")} == {"app", "base"}
+    ours = os.getpid()
+
+    def is_killed(files: list[str]) -> None:
+        if os.getpid() != ours:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(compile_modules, "_compile", is_killed)
+    assert compile_modules.main(str(tmp_path)) == compile_modules.KILLED
+
+
 def test_building_runs_nothing_of_what_is_installed(
     store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path
 ) -> None:
@@ -127,7 +144,7 @@ def _build_in_a_process(
     kept.put(environment_for(lock, store, settings).kept)
 
 
-@pytest.mark.parametrize("word", ["install", "compileall"])
+@pytest.mark.parametrize("word", ["install", "compile_modules.py"])
 def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  # noqa: PLR0917 - fixtures
     word: str, lock: Lock, store: ArtefactStore, settings: RuntimeSettings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +155,7 @@ def test_a_build_ends_with_its_process_and_the_next_one_removes_what_it_left(  #
     stopping = tmp_path / "stopping.sh"
     # the command itself goes on, having told of the temporary folder that it uses, only after 600 s
     stopping.write_text(
-        f'case " $* " in *" {word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
+        f'case "$* " in *"{word} "*) touch "${{TMPDIR:-/nowhere}}/.tmp-of-uv"; '
         f'echo $$ > {tmp_path}/pid; sleep 600;; esac\nexec "$@"\n'
     )
     monkeypatch.setattr(subprocesses, "_EXIT_WITH_PARENT", (*subprocesses._EXIT_WITH_PARENT, "/bin/sh", str(stopping)))
