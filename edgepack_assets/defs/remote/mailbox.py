@@ -224,7 +224,7 @@ class Reader:
         where = f"message {self._next} of the job {self._mailbox.job}"
         try:
             message = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RemoteJobError(f"{where} is not JSON ({error})") from None
         if not isinstance(message, dict) or (message.get("job"), message.get("number")) != (
             self._mailbox.job, self._next,

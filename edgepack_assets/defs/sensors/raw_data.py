@@ -140,8 +140,16 @@ def _seen(context: dg.SensorEvaluationContext, is_shared: bool) -> tuple[dict[st
     """(what was seen of each model type, the one that the tick begins with). With many, the cursor has what the last
     tick has changed; the rest is a row of the instance, because Dagster stores the cursor with every tick."""
     rows = context.instance.daemon_cursor_storage
-    row = json.loads(rows.get_cursor_values({_ROW}).get(_ROW, "{}"))
-    saved = json.loads(context.cursor or "{}")
+    row = _entries(text := rows.get_cursor_values({_ROW}).get(_ROW, "{}"))
+    if row is None:
+        context.log.warning(f"{_ROW} in the instance cannot be read ({text[:100]!r}): all raw data is looked at again")
+        row = {}
+    saved = _entries(context.cursor or "{}")
+    if saved is None:
+        raise EdgepackError(
+            f"the sensor's cursor was changed and cannot be read ({(context.cursor or '')[:100]!r}): restore the "
+            "earlier text, or clear it in the UI: all raw data is then looked at again, and nothing is validated twice"
+        )
     start = saved.pop(_START, "")
     seen = {**row, **saved}
     if is_shared and seen != row:
@@ -149,6 +157,25 @@ def _seen(context: dg.SensorEvaluationContext, is_shared: bool) -> tuple[dict[st
     elif not is_shared and row and row.keys() <= saved.keys():  # the project has shrunk, and the cursor has it all
         rows.set_cursor_values({_ROW: "{}"})
     return seen, start
+
+
+def _entries(text: str) -> dict[str, Any] | None:
+    """What the sensor wrote; None if it was changed so that it cannot be read."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_sound = isinstance(found, dict) and all(_is_entry(name, entry) for name, entry in found.items())
+    return found if is_sound else None
+
+
+def _is_entry(name: str, entry: object) -> bool:
+    if name == _START:
+        return isinstance(entry, str)
+    if not isinstance(entry, dict) or not isinstance(entry.get("version"), str):
+        return False
+    after = entry.get("after", "")
+    return after is None or after == "done" or (isinstance(after, str) and after.isdecimal())
 
 
 class _Current:

@@ -62,7 +62,10 @@ def _text(attributes: Any, name: str) -> str | None:
     if name not in attributes:
         return None
     value = attributes[name]
-    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise UnfitModelError(f"its {name} cannot be read ({error}); was it copied whole?") from None
     if len(text) > _LARGEST_CONFIG:
         raise UnfitModelError(f"its {name} has {len(text)} characters; at most {_LARGEST_CONFIG} are read")
     return text
@@ -237,6 +240,11 @@ def _only(tensors: list[Any], kind: str) -> Any:
 
 
 def _sizes(shape: Any) -> tuple[int | None, ...]:
+    if getattr(shape, "rank", 0) is None:
+        raise UnfitModelError(
+            "its input has no known number of dimensions, and a TensorFlow Lite file is for one size; save the model "
+            "with a fixed one, as Input(shape=(224, 224, 3))"
+        )
     return tuple(None if size is None else int(size) for size in shape)
 
 

@@ -124,7 +124,7 @@ def _is_custom(node: Mapping[str, Any]) -> bool:
 
 
 def _is_function(node: Mapping[str, Any]) -> bool:
-    return node["class_name"] == "function" and node.get("module") == "builtins" and isinstance(node["config"], str)
+    return node["class_name"] == "function" and node.get("module") == "builtins" and isinstance(node.get("config"), str)
 
 
 def _name(layer: Mapping[str, Any]) -> str:
@@ -162,7 +162,8 @@ def _chain(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return []
     sources = {id(layer): set(_sources(layer.get("inbound_nodes"))) for layer in layers}
     while len(chain) < _LONGEST_CHAIN:
-        name = chain[-1].get("name") or _name(chain[-1])
+        named = chain[-1].get("name")
+        name = named if isinstance(named, str) else _name(chain[-1])
         following = [layer for layer in layers if name in sources[id(layer)]]
         if len(following) != 1:
             break

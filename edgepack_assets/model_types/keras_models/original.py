@@ -47,7 +47,7 @@ def find_original(model: Path) -> Original | None:
     if model.is_file():
         kind = _SUFFIXES.get(model.suffix.lower())
         if kind is None:
-            _refuse_others([model.name], bool(model.suffix.lower() == ".pb"))
+            _refuse_others([model.name], model.suffix.lower() == ".pb")
             return None
         _refuse_weights(model.name)
         return Original(kind, model, None, model.name)

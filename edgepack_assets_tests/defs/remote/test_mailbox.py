@@ -88,6 +88,7 @@ def test_a_message_that_stays_away_is_an_error_that_names_it() -> None:
     ("content", "reason"),
     [
         (b"", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b'{"kind": "events", "job": "job", "num', "is not JSON"),
         (b'["kind"]', "says that it is another one"),
         (sent(1)["/nowhere/remote_runs/job/messages/000001"].replace(b'"number": 1', b'"number": 2'), "another one"),

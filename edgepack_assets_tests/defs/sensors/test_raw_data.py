@@ -123,6 +123,21 @@ def test_the_latest_package_is_validated_again_where_that_is_asked_for(plant: Pl
     assert [each.run_key for each in daemon.tick()[0]] == [run.run_key]
 
 
+@pytest.mark.parametrize(
+    "cursor",
+    ["x", "[]", "[" * 100_000, '{"press": 3}', '{"press": {"version": 3}}', '{"": 1}',
+     '{"press": {"version": "v", "after": "x"}}', '{"press": {"version": "v", "after": [1]}}'],
+)  # fmt: skip
+def test_a_cursor_that_was_changed_is_told_and_kept(plant: Plant, cursor: str) -> None:
+    daemon = Daemon(plant)
+    daemon.cursor = cursor
+    with pytest.raises(EdgepackError, match="the sensor's cursor was changed and cannot be read"):
+        daemon.tick()
+    assert daemon.cursor == cursor
+    daemon.cursor = None
+    assert daemon.tick()[1] == 3
+
+
 @pytest.mark.parametrize("tags", [{"raw_data": "press_raw:2"}, {"metrics_20261123T100000Z": json.dumps({
     "metrics": {"silhouette": 0.5}, "raw_data": "press_raw:2"})}])  # fmt: skip
 def test_what_was_validated_on_the_data_is_left_alone(plant: Plant, tags: dict[str, str]) -> None:

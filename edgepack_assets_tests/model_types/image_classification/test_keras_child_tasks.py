@@ -178,3 +178,17 @@ def test_a_sequential_of_keras_3_which_names_no_outputs_is_loaded(
     else:
         with pytest.raises(child.UnfitModelError, match="it has 2 outputs"):
             load()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(b"2.1\xff", "its keras_version cannot be read"), ("2" * (4 << 20) + "0", "its keras_version has 4194305")],
+)
+def test_a_damaged_text_of_an_hdf5_file_is_refused_by_its_name(child: ModuleType, value: object, message: str) -> None:
+    with pytest.raises(child.UnfitModelError, match=message):
+        child._text({"keras_version": value}, "keras_version")
+
+
+def test_an_input_without_a_known_number_of_dimensions_is_refused(child: ModuleType) -> None:
+    with pytest.raises(child.UnfitModelError, match="no known number of dimensions"):
+        child._sizes(SimpleNamespace(rank=None))

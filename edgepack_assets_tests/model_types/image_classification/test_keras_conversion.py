@@ -158,6 +158,7 @@ ONE = {"scores": (1, (-1, 3))}
         ({"serving_default": ({"a": (1, IMAGE)}, {**ONE, "x": (1, (1,))})}, r"has 2 outputs \(scores, x\)"),
         ({"serving_default": ({"text": (7, (-1,))}, ONE)}, r"'text' .* is string \?, .* takes no images"),
         ({"serving_default": ({"audio": (1, (-1, 43844, 1))}, ONE)}, r"is float32 \?x43844x1, .* takes no images"),
+        ({"serving_default": ({"text": (7, None)}, ONE)}, r"'text' .* is string of any shape, .* takes no images"),
         ({"serving_default": ({"image": (1, (-1, -1, -1, 3))}, ONE)}, r"its input is \?x\?x\?x3: height, width and"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -203,3 +204,28 @@ def test_whatever_the_json_says_it_is_told_or_refused(config: dict[str, Any]) ->
         found = told({"class_name": "Functional", **config})
         assert found.pixels is None or found.pixels.range in (RAW, UNIT, None)
         assert found.shape is None or all(size is None or isinstance(size, int) for size in found.shape)
+
+
+def _with_one_changed(value: Any, other: Any) -> Iterator[Any]:
+    """The value once for each place in it, with `other` there, or, in a mapping, with nothing there."""
+    yield other
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield {name: each for name, each in value.items() if name != key}
+            for changed in _with_one_changed(below, other):
+                yield {**value, key: changed}
+    elif isinstance(value, list):
+        for place, below in enumerate(value):
+            for changed in _with_one_changed(below, other):
+                yield [*value[:place], changed, *value[place + 1 :]]
+
+
+@pytest.mark.parametrize("other", [None, True, 3, -1.5, "x", [], [1], {}, {"class_name": "x"}], ids=repr)
+@pytest.mark.parametrize("wired", [functional, functional_2, sequential])
+def test_one_value_of_another_kind_is_told_or_refused_wherever_it_stands(wired: Any, other: Any) -> None:
+    function = {"module": "builtins", "class_name": "function", "config": "steep", "registered_name": "function"}
+    scaled = layer("Rescaling", scale=[1 / 255], offset=0.0, activation=function)
+    for changed in _with_one_changed(wired(FLIP, scaled, layer("Lambda", function="f")), other):
+        with contextlib.suppress(ModelError):
+            found = told(changed)
+            assert found.pixels is None or found.pixels.range in (RAW, UNIT, None)
