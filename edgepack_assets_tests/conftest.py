@@ -75,7 +75,7 @@ SLOW = {"e2e", "environments", "sandbox", "daemon", "azure", "postgres", "browse
 the rest would double the time of what runs here: with --cov, the other tests alone are measured."""
 SECOND_PLANT = {
     "test_failed_checks", "test_hostile_models", "test_image_models", "test_kept_numbers", "test_keras_models",
-    "test_operations", "test_packaging_models",
+    "test_packaging_models",
 }  # fmt: skip
 """Modules of e2e/ whose tests share a plant of their own: with all of them on one worker, the others would be idle."""
 LONG_FIRST = ("e2e", "daemon", "sandbox", "environments", "azure", "long")
@@ -129,10 +129,13 @@ def _group(item: pytest.Function) -> str:
     return item.nodeid.partition("::")[0] if is_shared else ""
 
 
-def _turn(item: pytest.Item) -> tuple[int, bool]:
-    markers = {marker.name for marker in item.iter_markers()}
+def _turn(item: pytest.Item) -> tuple[int, int]:
+    """Of the end-to-end tests, one worker makes the plant; those that would wait for it come last."""
+    markers = {marker.name: marker for marker in item.iter_markers()}
     first = next((place for place, marker in enumerate(LONG_FIRST) if marker in markers), len(LONG_FIRST))
-    return first, "plant" not in getattr(item, "fixturenames", ())
+    if "xdist_group" in markers and markers["xdist_group"].args == ("plant",):
+        return first, 0
+    return first, 2 if "first_plant" in getattr(item, "fixturenames", ()) else 1
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,6 @@
-"""One plant for all end-to-end tests: a folder with a configuration, on which the quickstart was run once, so that
-environments are built once. Tests add models and types of their own to it."""
+"""The plant of the end-to-end tests: a folder with a configuration, on which the quickstart was run. That is done once
+in a test run, so that environments are built once; each worker has a copy, and tests add models and types of their own
+to it."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,18 +92,18 @@ class Plant:
         return int(done.stdout.strip().splitlines()[0].rpartition(":")[2])
 
     def materialize(
-        self, partition: str, *assets: str, check: bool = True, **config: str
+        self, partition: str, *assets: str, check: bool = True, of: str = "deployment_package", **config: str
     ) -> subprocess.CompletedProcess[str]:
         """What `dagster asset materialize` does with these assets, by default all, in the plant's instance, but in this
         process and so three seconds sooner. All that the run logged is its output. The command itself is what
-        test_quickstart.py and test_ci.py are about."""
+        test_quickstart.py and test_ci.py are about. The run configuration is that of the asset `of`."""
         with self.shell(), dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as instance:
             instance.add_dynamic_partitions("models", [partition])
             job = build_defs(self.config).resolve_implicit_global_asset_job_def()
             result = job.execute_in_process(
                 instance=instance, partition_key=partition, raise_on_error=False,
                 asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
-                run_config={"ops": {"deployment_package": {"config": config}}} if config else None,
+                run_config={"ops": {of: {"config": config}}} if config else None,
             )  # fmt: skip
             logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
         failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
@@ -125,21 +127,69 @@ class Plant:
         """Fill `environment` as `eval "$(edgepack env)"` in the plant's folder does."""
         shell = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI"))}
         self.environment = {**shell, "EDGEPACK_CONFIG": str(self.config)}
-        exports = self.run("edgepack", "env").stdout
+        exports = self.edgepack("env").stdout
         told = subprocess.run(
             ["bash", "-c", f"{exports}\nenv -0"], env=self.environment, capture_output=True, check=True
         )
         self.environment = dict(item.decode().split("=", 1) for item in told.stdout.split(b"\0") if item)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker that asks for it makes, for all workers of this test run."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed
+            part.mkdir()
+            make(part)
+            part.rename(folder)
+    return folder
+
+
+def copytree(folder: Path, copy: Path, without: Path | None = None) -> None:
+    """Copy what is in a folder, but for one folder below it."""
+    shutil.copytree(
+        folder, copy, symlinks=True, dirs_exist_ok=True,
+        ignore=lambda place, names: [name for name in names if Path(place, name) == without],
+    )  # fmt: skip
+
+
+def _run_quickstart(folder: Path) -> None:
+    first = Plant(folder)
+    shutil.copyfile(PROJECT / "edgepack.yaml", first.config)
+    shutil.copyfile(PROJECT / "dagster.yaml", folder / "dagster.yaml")
+    first.prepare()
+    (folder / SAID).write_text(first.run("python", "-m", "edgepack_assets.quickstart", timeout=900).stdout)
+
+
+SAID = "what the quickstart said"
+
+
 @pytest.fixture(scope="session")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    """The plant, after its quickstart."""
+def first_plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the quickstart was run, for all workers: nothing is changed in it. Other plants may take
+    their models, data and environments from there."""
+    return made_once(tmp_path_factory, "plant", _run_quickstart)
+
+
+@pytest.fixture(scope="session")
+def environments(first_plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of kept environments of all workers' plants."""
+    kept = load_settings(first_plant / "edgepack.yaml").runtime.environments
+    return made_once(tmp_path_factory, "environments", lambda part: copytree(kept, part))
+
+
+@pytest.fixture(scope="session")
+def plant(first_plant: Path, environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    """A plant after its quickstart, for the tests of this worker. Its environments are those of all workers."""
     made = Plant(tmp_path_factory.mktemp("plant"))
-    shutil.copyfile(PROJECT / "edgepack.yaml", made.config)
-    shutil.copyfile(PROJECT / "dagster.yaml", made.folder / "dagster.yaml")
+    copytree(first_plant, made.folder, without=load_settings(first_plant / "edgepack.yaml").runtime.environments)
+    with made.config.open("a") as config:
+        config.write(f"\nruntime:\n  environments: {environments}\n")
+    made.quickstart_said = (made.folder / SAID).read_text()
     made.prepare()
-    made.quickstart_said = made.run("python", "-m", "edgepack_assets.quickstart", timeout=900).stdout
     return made
 
 
@@ -153,15 +203,17 @@ def kept_helpers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with state identifier models of many kinds (train_variants.py), fitted on the plant's recording."""
-    out = tmp_path_factory.mktemp("variants")
+    """A folder with state identifier models of many kinds (train_variants.py), fitted on the plant's recording. All
+    workers have it: tests change copies."""
     raw = next(Path(data["location"]) for data in plant.listed("data") if data["name"] == "state_identifier_raw")
     recording = tmp_path_factory.mktemp("recording") / "recording.npy"
     np.save(recording, pd.read_parquet(raw)[["ph1", "ph2", "ph3"]].ffill().to_numpy())
     packages = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1", "skops==0.11.0"]
     transformers = Path(__file__).parents[1] / "model_types/state_identifier/models.py"
-    run_with(packages, "train_variants.py", transformers, recording, out)
-    return out
+    return made_once(
+        tmp_path_factory, "variants",
+        lambda out: run_with(packages, "train_variants.py", transformers, recording, out),
+    )  # fmt: skip
 
 
 def run_with(packages: list[str], script: str, *arguments: Path | str) -> None:

@@ -38,18 +38,15 @@ CONFIG = {
 }
 
 
-def test_a_model_of_it_is_packaged_by_command_and_by_sensor(tmp_path: Path) -> None:
+def test_a_model_of_it_is_packaged_by_command_and_by_sensor(environments: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
     python = environment_with(source, tmp_path / "venv")
-    (tmp_path / "edgepack.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "edgepack.yaml").write_text(yaml.safe_dump({**CONFIG, "runtime": {"environments": str(environments)}}))
     shutil.copyfile(PROJECT / "dagster.yaml", tmp_path / "dagster.yaml")
     recording = _recorded(tmp_path)
-    for seed in (1, 2):
-        run_with(
-            ["scikit-learn==1.5.2", "numpy==1.26.4"], "train_anomalies.py", tmp_path / "rows.npy",
-            tmp_path / f"model-{seed}", str(seed),
-        )  # fmt: skip
+    packages = ["scikit-learn==1.5.2", "numpy==1.26.4"]
+    run_with(packages, "train_anomalies.py", tmp_path / "rows.npy", tmp_path, "1", "2")
     run, environment = commands(python, tmp_path)
     registry = LocalRegistry(tmp_path / "registry")
     registry.register(Kind.DATA, "pump_recording", recording, {})

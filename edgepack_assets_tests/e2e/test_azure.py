@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from edgepack_assets.config.loader import load_settings
+from edgepack_assets.config.schema import Settings
 from edgepack_assets.quickstart.add_samples import SAMPLES
-from edgepack_assets.quickstart.train import Trainer
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
 from edgepack_assets_tests.azure.loopback import LoopbackAzure
@@ -28,7 +28,13 @@ ASSETS = {"payload_data", "config_package", "prepped_data", "validation_results"
 
 
 @pytest.fixture
-def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
+def known(first_plant: Path) -> Settings:
+    """Those of the plant whose models, data and environments are taken: test_azure_jobs.py makes environments."""
+    return load_settings(first_plant / "edgepack.yaml")
+
+
+@pytest.fixture
+def plant(azure: LoopbackAzure, known: Settings, tmp_path: Path) -> Plant:
     # The components' wheels come from an index that is none of Azure's.
     azure.pass_on()
     plant = Plant(tmp_path / "plant")
@@ -37,6 +43,7 @@ def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
     document["registry"] = {**azure.registry_section(), "credential": {"type": "service_principal"}}
     container = f"{azure.azure_ml.container}@{azure.storage.host.replace('.blob.', '.dfs.')}"
     document["artefacts"] = {"root": f"abfs://{container}/edgepack"}
+    document["runtime"] = {"environments": str(known.runtime.environments)}
     document["sensors"] = {"interval": 2}
     plant.config.write_text(yaml.safe_dump(document, sort_keys=False))
     shutil.copyfile(PROJECT / "dagster.yaml", plant.folder / "dagster.yaml")
@@ -44,7 +51,7 @@ def plant(azure: LoopbackAzure, tmp_path: Path) -> Plant:
     for sample in SAMPLES:
         name = document["model_types"][sample.implementation]["raw_data"]["name"]
         tags = [f"--tag={key}={value}" for key, value in sample.data_tags.items()]
-        plant.run("edgepack", "data", "add", name, str(sample.write_data(tmp_path)), *tags)
+        plant.edgepack("data", "add", name, open_registry(known).get(Kind.DATA, name, 1).location, *tags)
     return plant
 
 
@@ -58,17 +65,16 @@ def dev(plant: Plant) -> Iterator[Dev]:
 
 
 def test_models_that_appear_in_the_workspace_become_packages(
-    plant: Plant, dev: Dev, azure: LoopbackAzure, tmp_path: Path
+    plant: Plant, dev: Dev, azure: LoopbackAzure, known: Settings, tmp_path: Path
 ) -> None:
     settings = load_settings(plant.config)
     assert settings.runtime.isolation == "required"
-    trainer = Trainer.find(settings.runtime)
-    models = {sample.implementation: sample.train(trainer, tmp_path) for sample in SAMPLES}
     dev.wait_for_ticks(1, len(METRICS))
     assert dev.runs() == []
 
-    for name, model in models.items():
-        assert plant.add_model(name, model, "--tag=line=4") == 1
+    for name in METRICS:
+        model = open_registry(known).get(Kind.MODEL, name, 1)
+        assert plant.add_model(name, Path(model.location), "--tag=line=4") == 1
     dev.wait_until("both runs", lambda: len(runs := dev.runs()) == 2 and all(run.is_finished for run in runs))
     assert all(run.is_success for run in dev.runs()), dev.log.read_text()[-6000:]
     dev.wait_for_ticks(3, len(METRICS))  # looks again, and finds nothing new

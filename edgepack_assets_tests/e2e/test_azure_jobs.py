@@ -38,6 +38,7 @@ def _on_azure(local: Plant, azure: LoopbackAzure, folder: Path) -> Plant:
     container = f"{azure.azure_ml.container}@{azure.storage.host.replace('.blob.', '.dfs.')}"
     document = yaml.safe_load(local.config.read_text())
     document["model_types"] = {name: document["model_types"][name] for name in TYPES}
+    del document["runtime"]  # this machine's environments
     document["registry"] = {**azure.registry_section(), "credential": {"type": "service_principal"}}
     document["artefacts"] = {"root": f"abfs://{container}/edgepack"}
     document["compute"] = {

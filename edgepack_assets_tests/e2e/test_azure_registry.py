@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 
 from edgepack_assets.config.loader import load_settings
@@ -16,6 +17,7 @@ from edgepack_assets_tests.azure.loopback import LoopbackAzure
 from edgepack_assets_tests.e2e.conftest import Plant
 
 
+@pytest.mark.usefixtures("kept_helpers")
 def test_a_model_of_a_registry_becomes_a_package_there(plant: Plant, azure: LoopbackAzure, tmp_path: Path) -> None:
     azure.pass_on()  # the components' wheels come from an index that is none of Azure's
     azure.azure_ml.lro_polls = 1

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -14,16 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from edgepack_assets_tests.e2e.conftest import PROJECT, Plant
+from edgepack_assets_tests.e2e.conftest import PROJECT, Plant, copytree
 from edgepack_assets_tests.e2e.dev import Dev
 
 WEB_SERVERS = 2
 COMMAND = re.compile(r"^    ((?:edgepack|dagster) .*)$", re.MULTILINE)
 
 
-def test_every_command_works_as_written(plant: Plant, tmp_path: Path) -> None:
+def test_every_command_works_as_written(first_plant: Path, tmp_path: Path) -> None:
     folder = tmp_path / "plant"
-    shutil.copytree(plant.folder, folder, symlinks=True)
+    copytree(first_plant, folder)
     recording = next((folder / ".edgepack/registry/data/state_identifier_raw/1/content").iterdir())
     pd.read_parquet(recording).to_parquet(folder / "recording.parquet")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "EDGEPACK", "SIMATICAI"))}

@@ -1,4 +1,5 @@
-"""`edgepack package`, as a user types it."""
+"""`edgepack package`, as a user types it: twice in a process of its own, as in test_remote_run.py, else in this one,
+whose helpers stay."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -36,7 +38,7 @@ def test_the_latest_version_is_packaged_and_told_as_json(plant: Plant, variants:
     assert "deployment_package" in done.stderr
     assert "package_name=command-edge" in target.read_text()
 
-    again = plant.run("edgepack", "package", f"command:{version}", "--from", "metrics")
+    again = plant.edgepack("package", f"command:{version}", "--from", "metrics")
     assert [line.split()[1] for line in again.stdout.splitlines()[:2]] == ["metrics", "deployment_package"]
     assert "command-edge:1 (registered before)" in again.stdout
 
@@ -44,11 +46,11 @@ def test_the_latest_version_is_packaged_and_told_as_json(plant: Plant, variants:
 def test_a_gate_that_fails_is_the_reason_and_can_be_overridden(plant: Plant, variants: Path) -> None:
     plant.configure(overridden=settings_of("overridden", gates={"silhouette": {"min": 1.0}}))
     key = f"overridden:{plant.add_model('overridden', variants / 'sparse')}"
-    done = plant.run("edgepack", "package", key, check=False)
+    done = plant.edgepack("package", key, check=False)
     assert done.returncode == 1
     assert f"metrics.pass_gates of {key}: gate on silhouette: " in done.stderr
     assert plant.packages("overridden-edge") == []
-    done = plant.run("edgepack", "package", key, "--override", "the line stands still")
+    done = plant.edgepack("package", key, "--override", "the line stands still")
     assert [line.split()[1] for line in done.stdout.splitlines()[4:6]] == ["metrics", "deployment_package"]
     (package,) = plant.packages("overridden-edge")
     assert "the line stands still" in package.tags.values()
@@ -61,8 +63,8 @@ def test_what_is_missing_is_packaged_and_nothing_else(plant: Plant, variants: Pa
     config.write_text(yaml.safe_dump({**document, "model_types": kept}))
     of_config = replace(plant, environment={**plant.environment, "EDGEPACK_CONFIG": str(config)})
     of_config.add_model("missing", variants / "sparse")
-    of_config.run("edgepack", "package", "state_identifier:1", "--from", "deployment_package")
-    done = of_config.run("edgepack", "package", "--all-missing", "--json")
+    of_config.edgepack("package", "state_identifier:1", "--from", "deployment_package")
+    done = of_config.edgepack("package", "--all-missing", "--json")
     results = {result["key"]: result["outcome"] for result in json.loads(done.stdout)}
     assert results.pop("missing:1") == "succeeded"
     assert "state_identifier:1" not in results
@@ -133,11 +135,11 @@ def test_a_mistake_is_a_sentence(plant: Plant, arguments: list[str], message: st
 
 
 def test_a_run_is_handed_over_to_the_daemon(plant: Plant) -> None:
-    done = plant.run("edgepack", "package", "state_identifier:1", "--no-wait", "--json")
+    done = plant.edgepack("package", "state_identifier:1", "--no-wait", "--json")
     (launched,) = json.loads(done.stdout)
     assert "no Dagster daemon is running" in done.stderr
-    listed = plant.run(
-        "python", "-c", "import dagster as dg, sys\nrun = dg.DagsterInstance.get().get_run_by_id(sys.argv[1])\n"
-        "print(run.status.value, run.job_name, run.tags['dagster/partition'])", launched["run_id"],
-    )  # fmt: skip
-    assert listed.stdout.split() == ["QUEUED", "package_model", "state_identifier:1"]
+    with dg.DagsterInstance.from_config(plant.environment["DAGSTER_HOME"]) as instance:
+        run = instance.get_run_by_id(launched["run_id"])
+    assert run is not None
+    assert (run.status, run.job_name) == (dg.DagsterRunStatus.QUEUED, "package_model")
+    assert run.tags["dagster/partition"] == "state_identifier:1"

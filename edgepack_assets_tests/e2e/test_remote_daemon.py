@@ -85,13 +85,16 @@ class Site:
                 start_new_session=True,
             )  # fmt: skip
 
-    def ask(self, query: str, variables: dict[str, str]) -> Any:
-        """The answer of GraphQL, as the web server of this daemon's workspace gives it."""
+    def ask(self, *queries: tuple[str, dict[str, str]]) -> list[Any]:
+        """The answers of GraphQL, as the web server of this daemon's workspace gives them. It starts a code server."""
         target = ModuleTarget(MODULE, None, str(PROJECT), None)
         with self.instance() as instance, WorkspaceProcessContext(instance, target) as process:
-            answer = execute_dagster_graphql(process.create_request_context(), query, variables)
-        assert answer.errors is None, answer.errors
-        return answer.data
+            answers = [
+                execute_dagster_graphql(process.create_request_context(), query, variables)
+                for query, variables in queries
+            ]
+        assert [answer.errors for answer in answers] == [None] * len(answers)
+        return [answer.data for answer in answers]
 
     def lose(self) -> None:
         """SIGKILL to the daemon, its code server and the processes of runs; jobs are elsewhere."""
@@ -166,8 +169,9 @@ def test_jobs_of_a_plant_survive_the_loss_of_its_machine(site: Site) -> None:
 
     with site.instance() as instance:
         [failed] = runs(instance, cheap.BAD_MODEL)
-    again = site.ask(REEXECUTION, {"run": failed.run_id})["launchRunReexecution"]["run"]["runId"]
-    backfill = site.ask(BACKFILL, {"key": f"press:{cheap.GOOD}"})["launchPartitionBackfill"]["backfillId"]
+    reexecuted, asked = site.ask((REEXECUTION, {"run": failed.run_id}), (BACKFILL, {"key": f"press:{cheap.GOOD}"}))
+    again = reexecuted["launchRunReexecution"]["run"]["runId"]
+    backfill = asked["launchPartitionBackfill"]["backfillId"]
     site.wait_until("the re-execution", lambda instance: runs(instance, cheap.BAD_MODEL)[0].is_finished)
     site.wait_until("the backfill", has_status(SUCCESS, version=cheap.GOOD, **{"dagster/backfill": backfill}))
 

@@ -21,6 +21,9 @@ from edgepack_assets_tests.new_models.simulated import (
 
 HISTORIES = 1200
 CHUNKS = 12
+LATER = [pytest.mark.long, pytest.mark.no_cover]
+"""Marks of all chunks but the first, which runs the lines that the others run too: measuring them takes four times as
+long as they take."""
 QUIET = 16
 """Ticks without a run. In three the registry is swept anew, and a run that was lost is given up."""
 MOODS = ("well", "well", "well", "empty", "dead", "dying", "partial", "repeats")
@@ -198,7 +201,7 @@ class History:
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-@pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=pytest.mark.long) for chunk in range(1, CHUNKS))])
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(chunk, marks=LATER) for chunk in range(1, CHUNKS))])
 def test_nothing_is_missed_and_nothing_runs_twice(chunk: int, is_shared: bool) -> None:
     for seed in range(chunk, HISTORIES, CHUNKS):
         history = History(seed, is_shared)

@@ -2,6 +2,7 @@
 
 What each version does is in its function. In a job: `python -m` this module."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import yaml
@@ -25,7 +27,7 @@ from edgepack_assets.defs.jobs import package_model
 from edgepack_assets.defs.remote.executor import Remote, executor_for
 from edgepack_assets.defs.remote.inside import main
 from edgepack_assets.defs.remote.watch import Timing
-from edgepack_assets.defs.resources import edgepack_resource
+from edgepack_assets.defs.resources import EdgepackResource, edgepack_resource
 from edgepack_assets.errors import ModelError, TransientError
 from edgepack_assets_tests.defs.remote.process_jobs import ProcessJobs
 
@@ -137,10 +139,25 @@ def _fails(_: dg.InitResourceContext) -> None:
     raise ConnectionAbortedError("the resource cannot be made")
 
 
+def _without_helpers(config_file: Path) -> dg.ResourceDefinition:
+    """The project's resource, which starts no packaging worker ahead: nothing is packaged here, and each run's would
+    take as much processor time as all else that the run does."""
+    opened = contextlib.contextmanager(edgepack_resource(config_file).resource_fn)
+
+    @dg.resource(config_schema={})
+    def edgepack(context: dg.InitResourceContext) -> Iterator[EdgepackResource]:
+        with contextlib.ExitStack() as stack:
+            with mock.patch.object(EdgepackResource, "begin"):
+                resource = stack.enter_context(opened(context))
+            yield resource
+
+    return edgepack
+
+
 def load(config_file: Path, remote: Remote | None = None, console: dg.LoggerDefinition | None = None) -> dg.Definitions:
     """The definitions; with NO_RESOURCE as the description in edgepack.yaml the resource cannot be made."""
     settings = load_settings(config_file)
-    edgepack = edgepack_resource(settings.file)
+    edgepack = _without_helpers(settings.file)
     if settings.model_type("press").description == NO_RESOURCE:
         edgepack = dg.ResourceDefinition(_fails)
     return dg.Definitions(

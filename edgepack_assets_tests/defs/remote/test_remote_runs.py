@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import signal
 import subprocess
@@ -151,6 +150,7 @@ def test_another_version_in_the_job_is_refused(place: Place, monkeypatch: pytest
 def test_what_is_secret_stays_in_the_store_and_what_is_the_nodes_out_of_the_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And an event of 200 kB arrives whole."""
     document = yaml.safe_load(place.config.read_text())
     document["runtime"] = {"index_url": "https://user:${INDEX_PASSWORD}@index.example/simple"}
     place.config.write_text(yaml.safe_dump(document))
@@ -158,11 +158,12 @@ def test_what_is_secret_stays_in_the_store_and_what_is_the_nodes_out_of_the_run(
     place.jobs.set_faults(process_jobs.LATE_END)
     reason = "canary-reason of the operator"
     run = place.run(
-        cheap.GOOD, run_config={"ops": {"deployment_package": {"config": {"override_gates_reason": reason}}}}
+        cheap.LARGE, run_config={"ops": {"deployment_package": {"config": {"override_gates_reason": reason}}}}
     )
     assert run.status is SUCCESS
     logged = [entry.user_message for entry in place.instance.all_logs(run.run_id) if entry.dagster_event is None]
     assert f"override: {reason}" in logged
+    assert "x" * 200_000 in logged
     [job] = (place.folder / "jobs").glob("edgepack-*")
     assert "canary" not in (job / "request.json").read_text()
     everything = [path for path in job.rglob("*") if path.is_file()]
@@ -314,14 +315,6 @@ def test_the_command_packages_by_a_job(place: Place, tmp_path: Path, monkeypatch
     assert sorted(done) == sorted(["payload_data", "config_package", "prepped_data", "validation_results", "metrics",
                                    "deployment_package"])  # fmt: skip
     assert "it holds no model file" in bad.log.read_text()
-
-
-def test_a_large_event_arrives_whole(place: Place) -> None:
-    run = place.run(cheap.LARGE, ["config_package"])
-    assert run.status is SUCCESS
-    logged = [entry.user_message for entry in place.instance.all_logs(run.run_id)]
-    assert "x" * 200_000 in logged
-    assert json.loads((place.folder / "jobs" / place.jobs.jobs[0] / "request.json").read_text())["name"]
 
 
 def test_the_projects_own_definitions_run_in_a_job(
