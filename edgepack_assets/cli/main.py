@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from collections import UserDict
 from typing import Any
 
 import click
@@ -17,8 +18,7 @@ from edgepack_assets.cli.outcome import failure_of, print_json_error
 from edgepack_assets.defs import instance as dagster_home
 from edgepack_assets.errors import EdgepackError
 
-_ROOM = "edgepack_assets.cli"
-_COMMANDS = {
+_MODULES = {
     "config": "config",
     "data": "registry",
     "doctor": "operations",
@@ -33,28 +33,29 @@ _COMMANDS = {
     "ui": "ui",
     "webserver": "ui",
 }
-"""Each command, and the module that has it under this name. Only that of the command in use is imported."""
+"""Each command, and the module that has it under this name."""
 
 
-class _Group(click.Group):
-    """Shows errors for the user as `Error: ...`, without a traceback; with --json on stdout too."""
+class _Commands(UserDict[str, click.Command]):
+    """The commands. The module of one is imported when it is looked up, and those of the others are not."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands."""
-        return sorted(_COMMANDS)
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = dict.fromkeys(_MODULES, click.Command(None))  # what is looked up is imported
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, None if there is none."""
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"{_ROOM}.{_COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        if cmd_name == "model":
+    def __getitem__(self, name: str) -> click.Command:
+        module = importlib.import_module(f"edgepack_assets.cli.{_MODULES[name]}")
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        if name == "model":
             from edgepack_assets.cli.model_show import show
 
             assert isinstance(command, click.Group)
             command.add_command(show)
         return command
+
+
+class _Group(click.Group):
+    """Shows errors for the user as `Error: ...`, without a traceback; with --json on stdout too."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # A character that the terminal does not have is no reason to fail.
@@ -78,7 +79,7 @@ class _Group(click.Group):
             raise failure_of(error) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgepack-assets", prog_name="edgepack", message="%(prog)s %(version)s")
 def main() -> None:
     """Package AI models for Siemens Industrial Edge.

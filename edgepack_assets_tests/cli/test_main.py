@@ -615,10 +615,7 @@ def test_the_doctor_fails_where_what_is_required_does_not_hold(plant: Path, monk
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every group of commands, by the words that call it."""
     yield path
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
+    for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
 
