@@ -289,6 +289,7 @@ def _fork(file: str) -> int:
         pid = os.fork()
     if pid == 0:
         os.close(_STATUS)
+        _renew_random_state()
         _exit_after(lambda: _do(file))
     _wait_for(pid)
     with contextlib.suppress(ProcessLookupError):
@@ -302,6 +303,14 @@ def _fork(file: str) -> int:
             while True:
                 os.waitpid(-1, 0)
     return code
+
+
+def _renew_random_state() -> None:
+    """Python does so with its own random numbers after a fork, numpy does not: all jobs of a child would get the same,
+    and a model whose answers are random would pass for one that repeats them."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def _wait_for(pid: int) -> None:

@@ -86,8 +86,9 @@ def test_the_commands_work_as_written(plant: Plant, model: Path) -> None:
     assert json.dumps(told, indent=2) in done.stdout  # the command ends with showing it
     assert told["model_version"] == 2
     before = plant.config.read_text()
-    plant.config.write_text(before.replace("silhouette: {min: 0.2}", "silhouette: {min: 1.0}"))
-    assert plant.config.read_text() != before
+    document = yaml.safe_load(before)
+    document["model_types"]["state_identifier"]["gates"] = {"silhouette": {"min": 1.0}}
+    plant.config.write_text(yaml.safe_dump(document))
     try:
         refused = plant.materialize("state_identifier:2", "deployment_package", check=False)
         assert refused.returncode != 0

@@ -6,10 +6,12 @@ import array
 import gzip
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgepack_assets.sandbox import child_main
@@ -232,3 +234,15 @@ def test_what_the_component_raises_carries_its_record_and_traceback(run: Run, st
 def test_only_an_import_error_names_a_module() -> None:
     assert child_main._failure(ModuleNotFoundError("gone", name="si.code"))["name"] == "si.code"
     assert child_main._failure(NameError("gone", name="x"))["name"] is None
+
+
+def test_each_job_of_a_child_draws_its_own_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are forks of one process: with its state a model that answers at random would repeat its answers."""
+    np.random.random()  # as scikit-learn's import does, this makes the state
+    monkeypatch.setattr(child_main, "_LIMITS", {"isolated": False}, raising=False)
+    monkeypatch.setattr(child_main, "_STATUS", os.open(os.devnull, os.O_WRONLY), raising=False)
+    monkeypatch.setattr(child_main, "_do", lambda file: Path(file).write_text(f"{np.random.random()}"))
+    drawn = {tmp_path / str(number): child_main._fork(str(tmp_path / str(number))) for number in range(3)}
+    os.close(child_main._STATUS)
+    assert set(drawn.values()) == {0}
+    assert len({file.read_text() for file in drawn}) == 3
