@@ -104,7 +104,8 @@ class Backlog(Bench):
 
     def _remove_bytes(self) -> None:
         """Give the blocks of all packages but the newest back to the file system."""
-        packages = sorted(self.folder.rglob("*.zip"), key=lambda file: file.stat().st_mtime)
+        registered = (self.folder / ".edgepack" / "registry" / "models" / self.name).glob("*/content/*.zip")
+        packages = sorted(registered, key=lambda file: file.stat().st_mtime)
         for package in packages[:-_NEWEST]:
             size = package.stat()
             if size.st_blocks * 512 > 1_000_000:
