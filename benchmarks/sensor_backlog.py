@@ -8,7 +8,7 @@ the last one. After that `--pickup` versions are added one by one, at moments th
 how long each takes from `edgepack model add` to the registered package.
 
 A package of the sample model has 73 MB of wheels. With --holes those that are not among the newest lose their bytes on
-the disk and keep their size: a thousand versions need 2 GB then, not 73. Nothing reads them.
+the disk and keep their size: a thousand versions need a few GB then, not 73. Nothing reads them.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ import dagster as dg
 from edgepack_assets.defs.asset_names import ASSETS, JOB
 from edgepack_assets.defs.model_partitions import MODELS
 
-__all__ = ["ASSETS", "JOB", "package_model"]
-
 package_model = dg.define_asset_job(
     JOB,
     selection=dg.AssetSelection.assets(*ASSETS),

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgepack_assets.defs.asset_names import JOB
 from edgepack_assets.defs.instance import MODULE, MODULE_VARIABLE
-from edgepack_assets.defs.jobs import JOB
 from edgepack_assets.errors import InfrastructureError
 from edgepack_assets.masking import without_credentials
 from edgepack_assets.partitions import PARTITION_TAG

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,9 +85,9 @@ def helpers_for(request: PackageRequest, settings: Settings, registry: Registry)
         return nothing_ahead
 
     def start(helpers: Helpers) -> None:
-        for begin in (_begin_tasks, _begin_packaging):
+        for begin in (partial(_begin_tasks, request, settings, registry, helpers), helpers.packaging.start):
             try:
-                begin(request, settings, registry, helpers)
+                begin()
             except (EdgepackError, OSError) as error:
                 _LOG.debug(f"not everything is started ahead for {request.key}: {error}")
 
@@ -103,10 +104,6 @@ def _begin_tasks(request: PackageRequest, settings: Settings, registry: Registry
         has_child = start_child_ahead(request.key, context)
     if not has_child and _is_local(settings):
         start_environment_ahead(request.key, context)
-
-
-def _begin_packaging(request: PackageRequest, settings: Settings, registry: Registry, helpers: Helpers) -> None:
-    helpers.packaging.start()
 
 
 def _is_local(settings: Settings) -> bool:

@@ -7,7 +7,6 @@ bytes, and ends. Whatever goes wrong there is none of the run's: the step that n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import IO
 
 from edgepack_assets.filesystem.atomic_files import disk_errors
+from edgepack_assets.tasks.work_beside import end_with
 
 LONGEST = 60.0
 """Seconds that a step waits for a picture before it draws it itself."""
 _LENGTH = struct.Struct("<q")
 _NO_PICTURE = -1
-_PR_SET_PDEATHSIG = 1
 
 Draw = Callable[[], bytes | None]
 
@@ -115,8 +114,7 @@ def _draw(pictures: Sequence[Draw], target: int, told: int, parent: int) -> None
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        if not end_with(parent):
             return
         logging.disable(logging.CRITICAL)
         gc.disable()

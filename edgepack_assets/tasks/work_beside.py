@@ -100,12 +100,17 @@ class _Log:
         return lambda text: self._connection.send((level, text))
 
 
+def end_with(owner: int) -> bool:
+    """Have the system kill this process when `owner`, which has forked it, ends. False if that has ended already."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    return os.getppid() == owner
+
+
 def _serve(
     work: Callable[[Any], Any], connection: Connection, ours: Connection, owner: int, output: Path | None
 ) -> None:
     ours.close()
-    ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != owner:  # it ended before
+    if not end_with(owner):
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if output is not None:

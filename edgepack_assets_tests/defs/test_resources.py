@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edgepack_assets.defs import resources
-from edgepack_assets.defs.jobs import ASSETS
+from edgepack_assets.defs.asset_names import ASSETS
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.partitions import PARTITION_TAG

@@ -23,7 +23,7 @@ import pytest
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.compute.base import JobPhase, JobRequest, JobStatus, Log
 from edgepack_assets.config.loader import load_settings
-from edgepack_assets.defs.jobs import JOB
+from edgepack_assets.defs.asset_names import JOB
 from edgepack_assets.defs.remote import mailbox as mail
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import Remote

@@ -24,7 +24,7 @@ from edgepack_assets.compute.base import JobPhase
 from edgepack_assets.config.digest import config_digest
 from edgepack_assets.config.loader import CONFIG_VARIABLE, load_settings
 from edgepack_assets.definitions import build_defs
-from edgepack_assets.defs.jobs import JOB
+from edgepack_assets.defs.asset_names import JOB
 from edgepack_assets.defs.package_bars import RunDisplay
 from edgepack_assets.defs.package_runs import PackageRequest, run_requests
 from edgepack_assets.defs.remote import remote_run
@@ -226,7 +226,7 @@ def failed_steps(run: dg.DagsterRun) -> list[str]:
 ORCHESTRATOR = """
 import sys, dagster as dg
 from pathlib import Path
-from edgepack_assets.defs.jobs import ASSETS, JOB
+from edgepack_assets.defs.asset_names import ASSETS, JOB
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
