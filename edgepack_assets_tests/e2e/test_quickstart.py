@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 
+from edgepack_assets.artefacts.store import open_store
+from edgepack_assets.config.loader import load_settings
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, observation
+from edgepack_assets.model_types.interface import read_lines
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets_tests.defs.assets.staleness import why_stale
 from edgepack_assets_tests.e2e.conftest import Plant
+from edgepack_assets_tests.packaging.stock import stock_runner
 
 TYPES = {
     "state_identifier": ("State-Identifier-edge", {"silhouette", "dunn_index", "inertia"}),
@@ -118,42 +123,27 @@ def test_pictures_are_in_the_metadata_not_paths(plant: Plant) -> None:
             assert any("data:image/png;base64," in text for text in texts), asset
 
 
-def test_the_stock_runner_gives_the_same_answers(plant: Plant, tmp_path: Path) -> None:
+def test_the_stock_runner_gives_the_same_answers(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK's own LocalPipelineRunner on the registered package, wheels from the package only."""
     version = plant.packages("State-Identifier-edge")[0]
     plant.edgepack("model", "download", str(version), str(tmp_path))
     (package,) = tmp_path.rglob("*.zip")
-    home = Path(plant.environment["DAGSTER_HOME"]).parent
-    manifest = json.loads((home / "artefacts/manifests/validation_results/state_identifier/1.json").read_text())
-    payload = json.loads((home / "artefacts/manifests/payload_data/state_identifier/1.json").read_text())
-
-    def blob(part: dict[str, str]) -> Path:
-        return home / "artefacts/blobs" / part["digest"][:2] / part["digest"]
-
-    script = tmp_path / "stock.py"
-    script.write_text(
-        "import gzip, json, sys\n"
-        "from simaticai.testing.pipeline_runner import LocalPipelineRunner\n"
-        "records = [json.loads(l) for l in gzip.open(sys.argv[2], 'rt')][:1200]\n"
-        "with LocalPipelineRunner(sys.argv[1], path=sys.argv[3]) as runner:\n"
-        "    answers = runner.run_component('inference', records)\n"
-        "json.dump(answers, open(sys.argv[4], 'w'))\n"
-    )
     with zipfile.ZipFile(package) as archive:
         python = yaml.safe_load(archive.read("pipeline_config.yml"))["dataFlowPipeline"]["components"][0]["runtime"]
-    here = plant.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.strip()
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if here != python["version"]:
         pytest.skip(f"the stock runner runs a {python['version']} package only on that Python; this is {here}")
-    out = tmp_path / "answers.json"
-    plant.run("python", str(script), str(package), str(blob(payload["parts"]["records"])), str(tmp_path / "run"),
-              str(out))  # fmt: skip
-    stock = json.loads(out.read_text())
-    import gzip
+    store = open_store(load_settings(plant.config))
 
-    with gzip.open(blob(manifest["parts"]["results"]), "rt") as stream:
-        ours = [entry["outputs"] for entry in map(json.loads, stream) if entry["record"] < 1200 and entry["outputs"]]
-    assert stock == ours
-    assert len(ours) > 0
+    def lines(asset: str, part: str) -> list[dict[str, Any]]:
+        artefact = store.load(asset, "state_identifier:1")
+        assert artefact is not None
+        return [*read_lines(store.fetch(artefact.parts[part]))]
+
+    with stock_runner(package, tmp_path / "run", monkeypatch) as stock:
+        theirs = stock.run_component("inference", lines("payload_data", "records")[:1200])
+    results = lines("validation_results", "results")
+    assert theirs == [each["outputs"] for each in results if each["record"] < 1200 and each["outputs"]] != []
 
 
 def test_dagster_validates_the_code_location(plant: Plant) -> None:
