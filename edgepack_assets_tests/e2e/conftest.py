@@ -201,6 +201,10 @@ def kept_helpers() -> Iterator[None]:
         yield
 
 
+OF_VARIANTS = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1", "skops==0.11.0"]
+"""What `variants` are trained with, and need."""
+
+
 @pytest.fixture(scope="session")
 def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with state identifier models of many kinds (train_variants.py), fitted on the plant's recording. All
@@ -208,11 +212,10 @@ def variants(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = next(Path(data["location"]) for data in plant.listed("data") if data["name"] == "state_identifier_raw")
     recording = tmp_path_factory.mktemp("recording") / "recording.npy"
     np.save(recording, pd.read_parquet(raw)[["ph1", "ph2", "ph3"]].ffill().to_numpy())
-    packages = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1", "skops==0.11.0"]
     transformers = Path(__file__).parents[1] / "model_types/state_identifier/models.py"
     return made_once(
         tmp_path_factory, "variants",
-        lambda out: run_with(packages, "train_variants.py", transformers, recording, out),
+        lambda out: run_with(OF_VARIANTS, "train_variants.py", transformers, recording, out),
     )  # fmt: skip
 
 

@@ -15,14 +15,13 @@ from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.registry.base import RegisteredVersion
-from edgepack_assets_tests.e2e.conftest import Plant, run_with
+from edgepack_assets_tests.e2e.conftest import OF_VARIANTS, Plant, run_with
 
 pytestmark = pytest.mark.usefixtures("kept_helpers")
 
 TYPE = {"implementation": "state_identifier", "model_name": "numbered", "package_name": "numbered",
         "raw_data": {"name": "state_identifier_raw"}}  # fmt: skip
 RUN_IS_TAKEN = "this package was run over this payload to compare its numbers: that run is taken"
-PACKAGES = ["scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3", "cloudpickle==3.1.1"]
 
 
 def load(plant: Plant, asset: str, partition: str) -> Artefact:
@@ -45,7 +44,7 @@ def shipped_json(package: RegisteredVersion) -> tuple[set[str], dict[str, Any]]:
 
 
 def test_states_keep_their_numbers_over_retrainings(plant: Plant, variants: Path, tmp_path: Path) -> None:
-    run_with(PACKAGES, "renumber_states.py", variants / "overlapping", tmp_path)
+    run_with(OF_VARIANTS, "renumber_states.py", variants / "overlapping", tmp_path)
     plant.configure(numbered=TYPE)
     first, second, third = (f"numbered:{plant.add_model('numbered', tmp_path / name)}"
                             for name in ("first", "second", "third"))  # fmt: skip

@@ -20,10 +20,11 @@ PINS = {
     "numpy": numpy.__version__,
     "pandas": pandas.__version__,
     "cloudpickle": cloudpickle.__version__,
+    "skops": skops.__version__,  # which one of them needs; with the same requirements, all share an environment
 }
 
 
-def folder(path: Path, code: Path, model: str = "model.pkl", more: str = "") -> Path:
+def folder(path: Path, code: Path, model: str = "model.pkl") -> Path:
     """An MLflow folder but for its model file."""
     path.mkdir(parents=True)
     (path / "MLmodel").write_text(
@@ -33,7 +34,7 @@ def folder(path: Path, code: Path, model: str = "model.pkl", more: str = "") -> 
         f"    sklearn_version: {sklearn.__version__}\nmlflow_version: 2.20.0\n"
     )
     lines = ["mlflow==2.20.0", *(f"{name}=={version}" for name, version in PINS.items())]
-    (path / "requirements.txt").write_text("\n".join(lines) + "\n" + more)
+    (path / "requirements.txt").write_text("\n".join(lines) + "\n")
     (path / "python_env.yaml").write_text(f"python: {PYTHON}\ndependencies:\n- -r requirements.txt\n")
     shutil.copytree(code, path / "code", ignore=shutil.ignore_patterns("__pycache__"))
     return path
@@ -57,7 +58,7 @@ def main(module: Path, recording: Path, out: Path) -> None:
     (folder(out / "looks_ahead", code) / "model.pkl").write_bytes(
         pickle.dumps(plant.fitted(300, 300, "bfill", rows=rows))
     )
-    skops_folder = folder(out / "skops", code, "model.skops", f"skops=={skops.__version__}\n")
+    skops_folder = folder(out / "skops", code, "model.skops")
     skops.io.dump(plant.fitted(300, 300, rows=rows), skops_folder / "model.skops")
 
     frame = plant.fitted(300, 300, rows=rows)
