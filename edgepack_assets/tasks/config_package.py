@@ -36,15 +36,15 @@ from edgepack_assets.sandbox.child_death import ChildDiedError
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.context import CONTENTS, SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
-from edgepack_assets.tasks.environment_ahead import lock_of_source
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.package_tags import NUMBERS_OF
+from edgepack_assets.tasks.packages.tags import NUMBERS_OF
 from edgepack_assets.tasks.plugin_faults import naming_plugin
-from edgepack_assets.tasks.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
+from edgepack_assets.tasks.predecessor.renumbering import NUMBERED_LIKE, Renumbering, plan_renumbering
+from edgepack_assets.tasks.start_environment import lock_of_source
 
 ZIP = "application/zip"
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")

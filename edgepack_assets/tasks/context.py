@@ -19,10 +19,10 @@ from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.built_ahead import BuiltAhead
-from edgepack_assets.tasks.drawn_ahead import DrawnAhead
-from edgepack_assets.tasks.kept_run import KeptRun
-from edgepack_assets.tasks.work_beside import WorkBeside
+from edgepack_assets.tasks.ahead.built_package import BuiltAhead
+from edgepack_assets.tasks.ahead.drawn_pictures import DrawnAhead
+from edgepack_assets.tasks.ahead.kept_run import KeptRun
+from edgepack_assets.tasks.ahead.work_beside import WorkBeside
 from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"

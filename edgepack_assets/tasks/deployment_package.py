@@ -17,18 +17,18 @@ from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import ResolvedVersion
-from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.contract_changes import change_reason, contract_rows
-from edgepack_assets.tasks.delta import DeltaReport, register_delta
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
-from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
-from edgepack_assets.tasks.package_build import PackageInputs, build_package, origin_of
+from edgepack_assets.tasks.packages import tags as package_tags
+from edgepack_assets.tasks.packages.build import PackageInputs, build_package, origin_of
+from edgepack_assets.tasks.packages.delta import DeltaReport, register_delta
+from edgepack_assets.tasks.packages.registration import Registration, metrics_tag, register_package
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
+from edgepack_assets.tasks.predecessor.contract_changes import change_reason, contract_rows
+from edgepack_assets.tasks.predecessor.kept_numbers import numbers_report
 from edgepack_assets.text_format import counted
 
 

@@ -18,9 +18,9 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.model_types.interface import Answered, Results
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
+from edgepack_assets.tasks.ahead.drawn_pictures import Draw
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.drawn_ahead import Draw
 from edgepack_assets.tasks.payload_data import open_payload
 
 _OURS = Path(edgepack_assets.__file__).parent

@@ -21,7 +21,7 @@ from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import parse_report
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows

@@ -16,14 +16,14 @@ from edgepack_assets.model_types.interface import Results, Trial
 from edgepack_assets.packaging.component_runs import PackageRun, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.jobs import CallJob
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.package_build import build_ahead
 from edgepack_assets.tasks.package_run import run_package
+from edgepack_assets.tasks.packages.build import build_ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.pictures import results_picture
 from edgepack_assets.tasks.plugin_faults import naming_plugin

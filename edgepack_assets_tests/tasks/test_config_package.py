@@ -26,7 +26,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks import environment_ahead
+from edgepack_assets.tasks import start_environment as environment_ahead
 from edgepack_assets.tasks.config_package import _assemble, make_config_package
 from edgepack_assets.tasks.context import TaskContext
 

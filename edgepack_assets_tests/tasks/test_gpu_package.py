@@ -34,7 +34,7 @@ from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.metrics import make_metrics
 from edgepack_assets.tasks.payload_data import make_payload
-from edgepack_assets.tasks.predecessor import answers_to, find_predecessor, registered_zip
+from edgepack_assets.tasks.predecessor.find import answers_to, find_predecessor, registered_zip
 from edgepack_assets.tasks.prepped_data import prepare_data
 from edgepack_assets.tasks.validation_results import ValidationReport, validate
 from edgepack_assets_tests.environments.installed import installed_wheel
