@@ -32,8 +32,8 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, damaged_in_words
 from edgepack_assets.tasks.packages import archive as archives
 from edgepack_assets.tasks.packages import stages
+from edgepack_assets.tasks.packages.download import registered_zip
 from edgepack_assets.tasks.packages.tags import PACKAGE_TAGS
-from edgepack_assets.tasks.predecessor.find import registered_zip
 from edgepack_assets.tasks.reports.package_page import read_report
 from edgepack_assets.text_format import format_size, format_table
 

@@ -18,8 +18,8 @@ from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_inputs
 from edgepack_assets.tasks.gates.certainty import SAMPLES, find_certainties
 from edgepack_assets.tasks.gates.compare import compare_with_gates
+from edgepack_assets.tasks.gates.references import references
 from edgepack_assets.tasks.gates.slices import slice_rows
-from edgepack_assets.tasks.packages.history import references
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
 

@@ -22,10 +22,12 @@ from edgepack_assets.registry.base import DamagedVersion, RegisteredVersion
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.gates.compare import Certainty, Reference
 from edgepack_assets.tasks.gates.intervals import differences, intervals, worst_slices
+from edgepack_assets.tasks.gates.references import references
 from edgepack_assets.tasks.gates.resampling import Difference, Interval
-from edgepack_assets.tasks.packages.history import model_version_of, references
+from edgepack_assets.tasks.packages.history import model_version_of
 from edgepack_assets.tasks.payload_data import open_payload
-from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, answers_to, recorded
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, recorded
 
 SAMPLES = "samples"
 """The part of a metrics artefact that holds them."""

@@ -10,15 +10,7 @@ from typing import Any
 from edgepack_assets import __version__
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.tasks.pages.compiled import templates
-from edgepack_assets.tasks.reports.answer_differences import plain
-from edgepack_assets.tasks.reports.comparison import Comparison
-
-
-def comparison_page(comparison: Comparison) -> bytes:
-    """What differs between two packages."""
-    return render(
-        "comparison", title=f"{comparison.before.name} and {comparison.now.name} compared", comparison=comparison
-    )
+from edgepack_assets.text_format import plain
 
 
 def render(template: str, **values: Any) -> bytes:

@@ -18,8 +18,9 @@ from edgepack_assets.packaging.contract import Contract, read_contract
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.packages.download import registered_zip
 from edgepack_assets.tasks.packages.tags import INTERFACE_CHANGE, LONGEST_TAG
-from edgepack_assets.tasks.predecessor.find import Predecessor, find_predecessors, recorded, registered_zip
+from edgepack_assets.tasks.predecessor.find import Predecessor, find_predecessors, recorded
 
 _ROW = "interface"
 

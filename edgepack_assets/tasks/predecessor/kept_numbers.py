@@ -19,14 +19,8 @@ from edgepack_assets.model_types.renumbering import shipped
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.payload_data import open_payload
-from edgepack_assets.tasks.predecessor.find import (
-    NO_PREDECESSOR,
-    Predecessor,
-    Recorded,
-    answers_to,
-    find_predecessors,
-    recorded,
-)
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import NO_PREDECESSOR, Predecessor, Recorded, find_predecessors, recorded
 from edgepack_assets.tasks.predecessor.numbering import (
     Contingency,
     contingency,

@@ -17,7 +17,8 @@ from edgepack_assets.tasks.ahead.kept_run import ComparedRun
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.package_run import run_package
 from edgepack_assets.tasks.payload_data import make_payload, open_payload
-from edgepack_assets.tasks.predecessor.find import NO_PREDECESSOR, Predecessor, answers_to, find_predecessor, recorded
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import NO_PREDECESSOR, Predecessor, find_predecessor, recorded
 from edgepack_assets.tasks.predecessor.numbering import Category, contingency, contingency_table, match_numbers, ordered
 
 NUMBERED_LIKE = "numbered_like"

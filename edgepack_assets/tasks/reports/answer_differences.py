@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types.interface import Answer, Payload, Results, read_lines
 from edgepack_assets.tasks.final_run import equal
 from edgepack_assets.tasks.predecessor.numbering import contingency, contingency_table, side_by_side
-from edgepack_assets.text_format import counted
+from edgepack_assets.text_format import counted, plain
 
 MOST_KEPT = 1_000
 """Records that are named one by one."""
@@ -112,16 +111,3 @@ def answer_differences(before: Results, now: Results, output: str | None) -> Ans
 
 def _has(answer: Answer, output: str | None) -> bool:
     return output is not None and output in answer.outputs
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: what JSON does not know (bytes, NaN) becomes text."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return f"{value!r:.100}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgepack_assets.packaging.contract import Contract
 from edgepack_assets.packaging.pipeline_content import FileEntry
+from edgepack_assets.tasks.pages.render import render
 from edgepack_assets.tasks.predecessor.contract_changes import compare
 from edgepack_assets.tasks.reports.answer_differences import AnswerDifferences
 from edgepack_assets.text_format import format_size
@@ -169,3 +170,10 @@ def _change(old: float | None, new: float | None, words: Callable[[float], str] 
 def as_cells(rows: Iterable[Difference]) -> list[dict[str, str]]:
     """The rows as a table of the UI."""
     return [asdict(row) for row in rows]
+
+
+def comparison_page(comparison: Comparison) -> bytes:
+    """What differs between two packages."""
+    return render(
+        "comparison", title=f"{comparison.before.name} and {comparison.now.name} compared", comparison=comparison
+    )

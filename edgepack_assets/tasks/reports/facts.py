@@ -23,10 +23,12 @@ from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.metrics import open_metrics
 from edgepack_assets.tasks.package_run import run_package
+from edgepack_assets.tasks.packages.download import registered_zip
 from edgepack_assets.tasks.packages.history import metric_of
 from edgepack_assets.tasks.packages.tags import RAW_DATA
 from edgepack_assets.tasks.payload_data import open_payload, raw_data_of
-from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, recorded, registered_zip, run_registered
+from edgepack_assets.tasks.predecessor.answers import run_registered
+from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, recorded
 from edgepack_assets.tasks.reports.comparison import PackageFacts
 from edgepack_assets.text_format import counted
 

@@ -16,7 +16,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.tasks.gates.compare import Reference
-from edgepack_assets.tasks.packages.history import references
+from edgepack_assets.tasks.gates.references import references
 
 KEY = ModelKey("press", 3)
 METRICS = Artefact(asset="metrics", partition=str(KEY), parts={}, made_from={"payload_data": "p"})

@@ -19,8 +19,9 @@ from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.predecessor import find as module
-from edgepack_assets.tasks.predecessor.find import Predecessor, answers_to
+from edgepack_assets.tasks.predecessor import answers as module
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import Predecessor
 from edgepack_assets.tasks.predecessor.kept_answers import KIND
 from edgepack_assets_tests.tasks.predecessor.test_kept_numbers import STATES, Plant
 

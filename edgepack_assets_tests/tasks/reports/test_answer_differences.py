@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgepack_assets.model_types.interface import Payload, Results
-from edgepack_assets.tasks.reports.answer_differences import answer_differences, plain
+from edgepack_assets.tasks.reports.answer_differences import answer_differences
 
 
 def results(folder: Path, name: str, answers: Sequence[Any]) -> Results:
@@ -65,8 +65,3 @@ def test_files_of_the_records_are_named(tmp_path: Path) -> None:
     path = tmp_path / "sources"
     path.write_bytes(gzip.compress("".join(json.dumps(each) + "\n" for each in sources).encode()))
     assert [each.file for each in found.with_files(Payload(path, path, 3)).first] == ["bolt/1.png", ""]
-
-
-def test_values_become_json() -> None:
-    value = {"a": [float("nan"), b"x", 1], "b": {"c": (True, None)}}
-    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"a": ["nan", "b'x'", 1], "b": {"c": [True, None]}}

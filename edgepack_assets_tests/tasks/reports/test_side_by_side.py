@@ -27,10 +27,11 @@ from edgepack_assets.registry.base import Kind, RegisteredVersion
 from edgepack_assets.sandbox.sandbox import ChildFailure, Sandbox, TaskFailedError
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import Validated, deploy
+from edgepack_assets.tasks.gates.references import references
 from edgepack_assets.tasks.packages.archive import archive
-from edgepack_assets.tasks.packages.history import references
-from edgepack_assets.tasks.pages.render import comparison_page
-from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, answers_to, find_predecessor
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import Predecessor, Recorded, find_predecessor
+from edgepack_assets.tasks.reports.comparison import comparison_page
 from edgepack_assets.tasks.reports.facts import registered_candidate, validated_candidate
 from edgepack_assets.tasks.reports.side_by_side import PredecessorComparison
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
