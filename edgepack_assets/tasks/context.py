@@ -33,7 +33,7 @@ SERVER_LOCK = "server_lock"
 
 @dataclass(frozen=True)
 class MadeAhead:
-    """What of a model's environment was made ahead of its step (environment_ahead.py): the digest of the lock, and
+    """What of a model's environment was made ahead of its step (start_environment.py): the digest of the lock, and
     whether that and the environment were kept from before."""
 
     lock: str

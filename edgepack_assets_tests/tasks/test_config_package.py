@@ -26,7 +26,7 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks import start_environment as environment_ahead
+from edgepack_assets.tasks import start_environment
 from edgepack_assets.tasks.config_package import _assemble, make_config_package
 from edgepack_assets.tasks.context import TaskContext
 
@@ -187,8 +187,8 @@ def test_versions_that_only_the_model_s_own_python_has_are_taken_with_that_pytho
         found.append(python)
         raise (first, second)[len(found) - 1]
 
-    monkeypatch.setattr(environment_ahead, "find_python", lambda version, pythons: (version, ""))
-    monkeypatch.setattr(environment_ahead, "generation_for", lock)
+    monkeypatch.setattr(start_environment, "find_python", lambda version, pythons: (version, ""))
+    monkeypatch.setattr(start_environment, "generation_for", lock)
     source = ModelSource({}, {}, ("numpy==2.5",), None, pinned_with="3.12")
     monkeypatch.setattr(StateIdentifier, "read_model", lambda *_: source)
     (tmp_path / "model.pkl").write_bytes(b"x")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from edgepack_assets.model_types.figures import new_figure, png
-from edgepack_assets.tasks.pages.compiled import load_templates
+from edgepack_assets.tasks.pages.compiled_templates import load_templates
 
 _threads: list[threading.Thread] = []
 

@@ -1,6 +1,6 @@
 """How sure the metrics of a run are: from the records that it kept, and for a reference from those of that package.
 
-What follows for a gate is in gates.py, the statistics are in intervals.py.
+What follows for a gate is in compare.py, the statistics are in intervals.py.
 """
 
 from __future__ import annotations

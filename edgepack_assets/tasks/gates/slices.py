@@ -1,6 +1,6 @@
 """Gates on the worst part of the records: in each class, folder or hour a metric must hold.
 
-Gates on a metric as a whole are in gates.py, how sure metrics are is in certainty.py.
+Gates on a metric as a whole are in compare.py, how sure metrics are is in certainty.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tags of a registered deployment package: every name, what it holds, who writes it and who reads it.
 
-The tag of a metric has the name of the metric and is written by deployment_package.py; package_history.py and the
+The tag of a metric has the name of the metric and is written by deployment_package.py; history.py and the
 quickstart's summary read it. Tags of raw data and models are not here (approval: registry/approval.py), nor are those
 that a registry keeps for itself (registry/azure_ml/contents.py), nor tags of Dagster runs (defs/sensors/).
 """
@@ -22,7 +22,7 @@ CONTENT_DIGEST = "content_digest"
 """sha256 over the digests of all files, without the stamped fields. Written by deployment_package.py, read by
 registration.py and by `edgepack model download`, which writes a .sha256 file beside a deployment package."""
 MODEL_NAME = "model_name"
-"""Name of the model in the registry. Written by deployment_package.py, read by package_history.py, registration.py,
+"""Name of the model in the registry. Written by deployment_package.py, read by history.py, registration.py,
 the hand-over and the quickstart's summary."""
 MODEL_VERSION = "model_version"
 """Version of that model. Written and read with MODEL_NAME."""
@@ -62,12 +62,12 @@ LOCK_KEY."""
 SERVER_LOCK_DIGEST = "server_lock_digest"
 """Digest of that lock. Written and read with LOCK_KEY."""
 RAW_DATA = "raw_data"
-"""`name:version` of the raw data. Written by deployment_package.py, read by package_history.py for gates and for the
+"""`name:version` of the raw data. Written by deployment_package.py, read by history.py for gates and for the
 raw data sensor."""
 RAW_DATA_DIGEST = "raw_data_digest"
 """Digest of that raw data. Written by deployment_package.py, for people."""
 PAYLOAD_DIGEST = "payload_digest"
-"""Digest of the payload artefact. Written by deployment_package.py, read by package_history.py and registration.py: two
+"""Digest of the payload artefact. Written by deployment_package.py, read by history.py and registration.py: two
 metrics on one payload can be compared."""
 
 # Which run made it ----------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ INTERFACE_CHANGE = "interface_change"
 """A person's reason why the interface differs from that of the package before. A tag of the model version, which
 deployment_package.py copies where the reason was needed; for people."""
 NUMBERS_OF = "numbers_of"
-"""The package whose numbers the states have got (tasks/renumbering.py). Written by deployment_package.py, for people.
+"""The package whose numbers the states have got (renumbering.py). Written by deployment_package.py, for people.
 Left out where the model has its own."""
 
 # Whether it is offered ------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ ARCHIVED = "archived"
 
 DATED_METRICS = "metrics_%Y%m%dT%H%M%SZ"
 """Name (for strftime, in UTC) of a tag with the metrics of an unchanged package on later raw data, as JSON. Written by
-registration.py, read by package_history.py."""
+registration.py, read by history.py."""
 _DATED = re.compile(r"metrics_[0-9]{8}T[0-9]{6}Z")
 
 PACKAGE_TAGS = frozenset(

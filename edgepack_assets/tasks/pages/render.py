@@ -9,7 +9,7 @@ from typing import Any
 
 from edgepack_assets import __version__
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.tasks.pages.compiled import templates
+from edgepack_assets.tasks.pages.compiled_templates import templates
 from edgepack_assets.text_format import plain
 
 

@@ -1,7 +1,7 @@
 """Whether states and classes keep their numbers: the answers of two packages to the same payload, matched.
 
-Pure functions of answers. Where the answers come from is in predecessor.py, what follows for a package in
-renumbering.py and in metrics.py.
+Pure functions of answers. Where the answers come from is in answers.py, what follows for a package in
+renumbering.py and in kept_numbers.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What differs between two packages, as rows that a table of the UI, the command line and a report show alike.
 
-Pure functions of facts. Where these come from is in package_facts.py.
+Pure functions of facts. Where these come from is in facts.py.
 """
 
 from __future__ import annotations

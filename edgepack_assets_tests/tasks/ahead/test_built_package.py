@@ -15,7 +15,7 @@ from edgepack_assets.packaging.deployment_package import expected_contents
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.ahead import built_package as built_ahead
+from edgepack_assets.tasks.ahead import built_package
 from edgepack_assets.tasks.ahead.built_package import BuiltAhead, BuiltPackage
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import Validated, deploy
@@ -105,7 +105,7 @@ def test_a_disk_that_takes_no_folder_is_no_failure_of_validation(plant: Plant, m
     def full() -> None:
         raise EdgepackError("no space left")
 
-    monkeypatch.setattr(built_ahead, "Scratch", full)
+    monkeypatch.setattr(built_package, "Scratch", full)
     validated = keeping_contents(plant, plant.validated(1))
     (plant.folder / "registry").mkdir()
     context = plant.task_context()

@@ -19,7 +19,7 @@ from edgepack_assets.model_types.plugin import Plugin
 from edgepack_assets.packaging.component_runs import PackageRun
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks import pictures
-from edgepack_assets.tasks.ahead import drawn_pictures as drawn_ahead
+from edgepack_assets.tasks.ahead import drawn_pictures
 from edgepack_assets.tasks.ahead.built_package import BuiltAhead
 from edgepack_assets.tasks.ahead.drawn_pictures import DrawnAhead, Picture
 from edgepack_assets.tasks.ahead.kept_run import ComparedRun
@@ -84,7 +84,7 @@ def test_each_picture_is_taken_once_for_its_inputs_and_in_any_order(ahead: Drawn
 def test_what_is_not_drawn_is_left_to_the_step(
     broken: Callable[[], bytes], ahead: DrawnAhead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawn_ahead, "LONGEST", 1.0 if broken is stuck else 60.0)
+    monkeypatch.setattr(drawn_pictures, "LONGEST", 1.0 if broken is stuck else 60.0)
     ahead.start([("first", lambda: b"first"), ("broken", broken), ("last", lambda: b"last")])
     process = ahead._process
     assert process is not None

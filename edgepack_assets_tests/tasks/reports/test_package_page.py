@@ -17,7 +17,7 @@ from edgepack_assets.registry.base import ResolvedVersion
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.deployment_package import Validated, deploy
-from edgepack_assets.tasks.reports import package_page as package_report
+from edgepack_assets.tasks.reports import package_page
 from edgepack_assets.tasks.reports.comparison import differences
 from edgepack_assets.tasks.reports.facts import facts_of, registered_candidate
 from edgepack_assets.tasks.reports.package_page import REPORT, read_report, report_page, with_report, with_shown
@@ -105,7 +105,7 @@ def test_a_report_that_cannot_be_made_takes_nothing_from_the_package(
 
     validated = shown(plant)
     registered, artefact = packaged(plant, context, validated)
-    monkeypatch.setattr(package_report, "report_page", broken)
+    monkeypatch.setattr(package_page, "report_page", broken)
     assert with_report(artefact, registered, KEY, validated, context) == artefact
     assert "Tiny-Echo-edge:1 has no report: no interface" in caplog.text
 
