@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgepack_assets.config.schema import EDGE_PYTHONS, ModelTypeSettings
-from edgepack_assets.environments.interpreters import find_python
-from edgepack_assets.environments.lock import Generation, generation_for
-from edgepack_assets.errors import EdgepackError, EnvironmentBuildError, IndexUnreachableError, TransientError
-from edgepack_assets.model_types.interface import ModelSource
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
+from edgepack_assets.tasks.component_environment import lock_of_source
 from edgepack_assets.tasks.context import MadeAhead, TaskContext
 
 
@@ -37,32 +33,3 @@ def _make(key: ModelKey, context: TaskContext) -> MadeAhead | None:
         generation, lock_was_kept = lock_of_source(source, entry, context)
         environment = context.environment(generation.lock)
     return MadeAhead(generation.lock.digest, lock_was_kept, environment.kept)
-
-
-def lock_of_source(source: ModelSource, entry: ModelTypeSettings, context: TaskContext) -> tuple[Generation, bool]:
-    """The lock of the component, and whether it was kept from before. Raises EdgepackError."""
-    settings, wanted = context.settings.runtime, entry.python_version or source.python_version
-    requirements = source.requirements if source.packaged_requirements is None else source.packaged_requirements
-
-    def lock(version: str | None) -> tuple[Generation, bool]:
-        python, _ = find_python(version, settings.pythons)
-        return generation_for(requirements, python, context.store, settings, source.constraints, tell=context.log.info)
-
-    try:
-        return lock(wanted)
-    except IndexUnreachableError:
-        raise
-    except EnvironmentBuildError as error:
-        if wanted is not None or source.pinned_with not in EDGE_PYTHONS:
-            raise
-        try:
-            found = lock(source.pinned_with)
-        except TransientError:
-            raise
-        except EdgepackError:
-            raise error from None
-        context.log.warning(
-            f"taking Python {source.pinned_with}, which the model was saved with: the usual one has not all of the "
-            "versions that it names"
-        )
-        return found

@@ -26,8 +26,9 @@ from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks import start_environment
-from edgepack_assets.tasks.config_package import _assemble, make_config_package
+from edgepack_assets.tasks import component_environment
+from edgepack_assets.tasks.component_files import assemble
+from edgepack_assets.tasks.config_package import make_config_package
 from edgepack_assets.tasks.context import TaskContext
 
 
@@ -35,7 +36,7 @@ def assembled(folder: Path, *names: str) -> Path:
     file = folder / "file"
     file.write_bytes(b"x")
     source = ModelSource(dict.fromkeys(names, file), {"file": names[0]}, (), None)
-    _assemble(folder / "component", [StateIdentifier().folder / "component"], source, folder)
+    assemble(folder / "component", [StateIdentifier().folder / "component"], source, folder)
     return folder / "component"
 
 
@@ -81,14 +82,14 @@ def test_files_of_the_model_type_take_the_place_of_component_files_and_hide_what
     model.write_bytes(b"model")
     files = {"entrypoint.py": own, "options.py": own}
     source = ModelSource({"m.skops": model}, {"file": "m.skops"}, (), None, component_files=files)
-    _assemble(tmp_path / "component", [StateIdentifier().folder / "component"], source, model.parent)
+    assemble(tmp_path / "component", [StateIdentifier().folder / "component"], source, model.parent)
     assert (tmp_path / "component" / "entrypoint.py").read_text() == "own = True"
     assert (tmp_path / "component" / "inference.py").read_bytes() != own.read_bytes()
     assert (tmp_path / "component" / "m.skops").samefile(model), "the run's own copy of the model is not copied again"
     assert not (tmp_path / "component" / "options.py").samefile(own), "a file that may change is copied"
     hidden = ModelSource({"options.py": model}, {"file": "options.py"}, (), None, component_files=files)
     with pytest.raises(ModelError, match=r"would hide the component's own options\.py"):
-        _assemble(tmp_path / "hidden", [StateIdentifier().folder / "component"], hidden, model.parent)
+        assemble(tmp_path / "hidden", [StateIdentifier().folder / "component"], hidden, model.parent)
 
 
 def test_image_sets_go_together_with_options_of_an_onnx_file(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_image_sets_go_together_with_options_of_an_onnx_file(tmp_path: Path) -> 
     options = {file.name: file for file in (folder / "component_onnx").glob("*.py")}
     source = ModelSource({"model.onnx": model}, {"file": "model.onnx"}, (), None, component_files=options)
     component = tmp_path / "component"
-    _assemble(component, [folder / "component", folder / "component_image_set"], source, tmp_path)
+    assemble(component, [folder / "component", folder / "component_image_set"], source, tmp_path)
     entrypoint = (component / "entrypoint.py").read_text()
     assert entrypoint == (folder / "component_image_set" / "entrypoint.py").read_text()
     assert 'import_module("onnx_options" if' in entrypoint
@@ -187,8 +188,8 @@ def test_versions_that_only_the_model_s_own_python_has_are_taken_with_that_pytho
         found.append(python)
         raise (first, second)[len(found) - 1]
 
-    monkeypatch.setattr(start_environment, "find_python", lambda version, pythons: (version, ""))
-    monkeypatch.setattr(start_environment, "generation_for", lock)
+    monkeypatch.setattr(component_environment, "find_python", lambda version, pythons: (version, ""))
+    monkeypatch.setattr(component_environment, "generation_for", lock)
     source = ModelSource({}, {}, ("numpy==2.5",), None, pinned_with="3.12")
     monkeypatch.setattr(StateIdentifier, "read_model", lambda *_: source)
     (tmp_path / "model.pkl").write_bytes(b"x")
