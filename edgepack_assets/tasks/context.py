@@ -15,6 +15,7 @@ from edgepack_assets.environments.environment import Environment, environment_fo
 from edgepack_assets.environments.lock import Lock, read_lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
@@ -74,6 +75,11 @@ class TaskContext:
     def lock_of(self, config_package: Artefact) -> Lock:
         """The lock that a config package was made with."""
         return read_lock(config_package.parts["lock"], self.store)
+
+    def results_of(self, validation_results: Artefact) -> Results:
+        """What a package answered, as a local file."""
+        blob = validation_results.parts["results"]
+        return Results(self.store.fetch(blob), blob.digest)
 
     def kept_contents(self, config_package: Artefact) -> Mapping[str, str] | None:
         """The contents that its deployment package must have, if they were kept when the config package was made: what

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.model_types.interface import Results, Score
+from edgepack_assets.model_types.interface import Score
 from edgepack_assets.model_types.samples import as_json
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.ahead import background_imports
@@ -35,7 +35,7 @@ def make_metrics(
     background_imports.finish()
     score = context.model_type(key).score(
         open_payload(payload_data, context),
-        Results(context.store.fetch(validation_results.parts["results"])),
+        context.results_of(validation_results),
         open_prepped(prepped_data, context),
         context.store.read_json(validation_results.parts["inspection"]),
     )

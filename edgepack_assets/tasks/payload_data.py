@@ -104,8 +104,8 @@ def _refuse_pointers(path: Path, raw: str) -> None:
 
 def open_payload(artefact: Artefact, context: TaskContext) -> Payload:
     """The payload of an artefact as local files."""
-    fetch = context.store.fetch
-    return Payload(fetch(artefact.parts["records"]), fetch(artefact.parts["sources"]), artefact.facts["records"])
+    fetch, records = context.store.fetch, artefact.parts["records"]
+    return Payload(fetch(records), fetch(artefact.parts["sources"]), artefact.facts["records"], records.digest)
 
 
 def raw_data_of(artefact: Artefact) -> Mapping[str, Any]:

@@ -33,12 +33,12 @@ def answers_to(
     The results may be gone after the block. Raises EdgepackError if it cannot be run."""
     known, records = recorded(predecessor, context), payload_data.parts["records"]
     if known is not None and known.payload_data.parts["records"] == records:
-        yield Results(context.store.fetch(known.validation_results.parts["results"]))
+        yield context.results_of(known.validation_results)
         return
     locks = [lock.digest for lock in _locks(predecessor, context) if lock is not None]
     kept_as = answers_key(predecessor.package.resolve().digest, locks, records)
     if (kept := kept_answers(kept_as, context.store, context.log)) is not None:
-        yield Results(kept)
+        yield kept
         return
     context.log.info(f"running {predecessor} over the payload of {key}, to compare its answers")
     with run_registered(predecessor, open_payload(payload_data, context), key, context) as run:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgepack_assets.artefacts.artefact import Blob, canonical_json
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.errors import CorruptError
+from edgepack_assets.model_types.interface import Results
 from edgepack_assets.tasks.payload_data import JSON_LINES
 
 KIND = "answers"
@@ -37,13 +38,14 @@ def answers_key(package_digest: str, locks: Sequence[str], records: Blob) -> str
     return hashlib.sha256(canonical_json([_FORMAT, package_digest, list(locks), records.digest])).hexdigest()
 
 
-def kept_answers(key: str, store: ArtefactStore, log: Any) -> Path | None:
+def kept_answers(key: str, store: ArtefactStore, log: Any) -> Results | None:
     """The results that are kept under `key`, verified; None if there are none, or no sound ones."""
     document = store.get_named(KIND, key)
     if document is None:
         return None
     try:
-        return store.fetch(_Answers.model_validate(document).outputs[_RESULTS])
+        blob = _Answers.model_validate(document).outputs[_RESULTS]
+        return Results(store.fetch(blob), blob.digest)
     except (ValidationError, KeyError, CorruptError) as error:
         log.warning(f"what was kept of a package's answers cannot be used, so it is run again: {error}")
         return None

@@ -96,7 +96,7 @@ def numbers_report(
 
 
 def _answers_of(validation_results: Artefact, context: TaskContext) -> Results:
-    return Results(context.store.fetch(validation_results.parts["results"]))
+    return context.results_of(validation_results)
 
 
 def _not_compared(name: str, error: EdgepackError, where: str, key: ModelKey, context: TaskContext) -> CheckRow:

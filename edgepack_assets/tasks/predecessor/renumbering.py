@@ -91,7 +91,7 @@ def _compare(  # noqa: PLR0917 - what is run, and where
     if known is not None:
         there = context.store.read_json(known.config_package.parts["inspection"])
         earlier = shipped(implementation.categories(there), there)
-        answers = Results(context.store.fetch(known.validation_results.parts["results"]))
+        answers = context.results_of(known.validation_results)
         recorded_answers = Answered(str(predecessor.package), answers, there)
     compared = ComparedRun(payload_data.parts["records"].digest, run, recorded_answers)
     match = match_numbers(cross_table, earlier, implementation.categories(inspection) or (), entry.numbering_agreement)

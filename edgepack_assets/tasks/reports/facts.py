@@ -158,7 +158,7 @@ def answered(
     The files may be gone after the block. Raises EdgepackError if it cannot be run."""
     inspection, known = inspection_of(candidate, context), candidate.known
     if known is not None and known.payload_data.parts["records"] == payload_data.parts["records"]:
-        results = Results(context.store.fetch(known.validation_results.parts["results"]))
+        results = context.results_of(known.validation_results)
         yield Answered(candidate.name, results, inspection), latency_of(known.validation_results, context)
         return
     payload = open_payload(payload_data, context)

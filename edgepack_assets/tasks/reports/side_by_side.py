@@ -123,7 +123,7 @@ class PredecessorComparison:
         return Comparison(*facts, differences(*facts), payload, self._answers, self._why_not, self._picture)
 
     def _results(self) -> Results:
-        return Results(self.context.store.fetch(self.recorded.validation_results.parts["results"]))
+        return self.context.results_of(self.recorded.validation_results)
 
     def _inspection(self) -> Mapping[str, object]:
         inspection: Mapping[str, object] = self.context.store.read_json(
