@@ -54,7 +54,7 @@ def numbers_report(
     not run that package once more. Raises TransientError, and OvertakenError if the numbers are not those of the first
     one, but config_package knew another one or none."""
     output = context.model_type(key).category_output
-    first = next(_answers_of(validation_results, context).answers(), None)
+    first = next(context.results_of(validation_results).answers(), None)
     if output is None or first is None or output not in first.outputs:
         return NumbersReport("not compared: the answers are no states or classes")
     inspection = context.store.read_json(validation_results.parts["inspection"])
@@ -73,7 +73,7 @@ def numbers_report(
         is_first = predecessor is predecessors[0]
         try:
             with answers_to(payload_data, predecessor, key, context) as before:
-                cross_table = contingency(before, _answers_of(validation_results, context), output)
+                cross_table = contingency(before, context.results_of(validation_results), output)
                 if with_answers is not None and is_first:
                     with_answers(predecessor, before)
             known = recorded(predecessor, context)
@@ -93,10 +93,6 @@ def numbers_report(
                 _check_not_overtaken(key, predecessor, inspection, context)
         rows += found
     return NumbersReport(str(predecessors[0]), tuple(rows), tuple(table))
-
-
-def _answers_of(validation_results: Artefact, context: TaskContext) -> Results:
-    return context.results_of(validation_results)
 
 
 def _not_compared(name: str, error: EdgepackError, where: str, key: ModelKey, context: TaskContext) -> CheckRow:
