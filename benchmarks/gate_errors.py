@@ -20,8 +20,8 @@ import numpy as np
 
 from edgepack_assets.config.gate_settings import GateSettings
 from edgepack_assets.model_types.samples import Samples
-from edgepack_assets.tasks.gates import Certainty, Reference, compare_with_gates
-from edgepack_assets.tasks.intervals import differences, intervals
+from edgepack_assets.tasks.gates.compare import Certainty, Reference, compare_with_gates
+from edgepack_assets.tasks.gates.intervals import differences, intervals
 
 _CLASSES = 10
 _WINDOWS = 40

@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from edgepack_assets.model_types.samples import Samples
-from edgepack_assets.tasks.intervals import differences, intervals
-from edgepack_assets.tasks.resampling import Difference, Interval
+from edgepack_assets.tasks.gates.intervals import differences, intervals
+from edgepack_assets.tasks.gates.resampling import Difference, Interval
 
 _COUNTS = (40, 100, 300, 900)
 _NAMES = ("version 1", "version 2")

@@ -35,7 +35,7 @@ from benchmarks.package_run import BIN, TYPE, Bench
 from benchmarks.processor_time import adopt_orphans, used_by_descendants, used_by_ended
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind
-from edgepack_assets.tasks.package_tags import MODEL_VERSION
+from edgepack_assets.tasks.packages.tags import MODEL_VERSION
 
 _LONGEST = 120
 _HUNDRED = 100

@@ -19,7 +19,7 @@ from edgepack_assets.defs.assets import declare
 from edgepack_assets.environments import environment, resolver
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.built_ahead import BuiltAhead
+from edgepack_assets.tasks.ahead.built_package import BuiltAhead
 
 SPENT: dict[str, float] = {"model code": 0.0, "SDK": 0.0, "uv and pip": 0.0, "assets": 0.0}
 

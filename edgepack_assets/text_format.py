@@ -1,8 +1,10 @@
-"""Sizes, ages and tables as a person reads them: one way for the command line, the UI and messages."""
+"""Sizes, ages, values and tables as a person reads them: one way for the command line, the UI and messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def format_size(count: float) -> str:
@@ -21,6 +23,19 @@ def format_age(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: what JSON does not know (bytes, NaN) becomes text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return f"{value!r:.100}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,7 +1,8 @@
-"""Sizes, ages and tables as a person reads them."""
+"""Sizes, ages, values and tables as a person reads them."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.text_format import counted, format_age, format_size, format_table
+from edgepack_assets.text_format import counted, format_age, format_size, format_table, plain
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -86,3 +87,8 @@ def test_no_message_of_a_command_or_a_sensor_has_a_plural_of_its_own() -> None:
         if plural.search(line) and not any(text in line for text in allowed)
     ]
     assert found == []
+
+
+def test_values_become_json() -> None:
+    value = {"a": [float("nan"), b"x", 1], "b": {"c": (True, None)}}
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"a": ["nan", "b'x'", 1], "b": {"c": [True, None]}}

@@ -16,8 +16,8 @@ from edgepack_assets.errors import InfrastructureError, NotFoundError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval, open_registry
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, resolve
-from edgepack_assets.tasks.archive import archived
-from edgepack_assets.tasks.package_history import model_version_of
+from edgepack_assets.tasks.packages.archive import archived
+from edgepack_assets.tasks.packages.history import model_version_of
 from edgepack_assets.text_format import counted, format_size, format_table
 
 _RUNS_SHOWN = 10

@@ -30,11 +30,11 @@ from edgepack_assets.operations.packages import PackageEntry, list_packages, why
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Kind, damaged_in_words
-from edgepack_assets.tasks import archive as archives
-from edgepack_assets.tasks import stages
-from edgepack_assets.tasks.package_report import read_report
-from edgepack_assets.tasks.package_tags import PACKAGE_TAGS
-from edgepack_assets.tasks.predecessor import registered_zip
+from edgepack_assets.tasks.packages import archive as archives
+from edgepack_assets.tasks.packages import stages
+from edgepack_assets.tasks.packages.download import registered_zip
+from edgepack_assets.tasks.packages.tags import PACKAGE_TAGS
+from edgepack_assets.tasks.reports.package_page import read_report
 from edgepack_assets.text_format import format_size, format_table
 
 _DEFAULT = "models"

@@ -22,10 +22,8 @@ from edgepack_assets.operations.run_packages import verify_run as verify
 from edgepack_assets.operations.save_answers import FORMATS, save_answers
 from edgepack_assets.operations.task_context import task_context
 from edgepack_assets.registry import open_registry
-from edgepack_assets.tasks.answer_differences import plain
-from edgepack_assets.tasks.comparison import Comparison
-from edgepack_assets.tasks.html_pages import comparison_page
-from edgepack_assets.text_format import counted, format_table
+from edgepack_assets.tasks.reports.comparison import Comparison, comparison_page
+from edgepack_assets.text_format import counted, format_table, plain
 
 _SHOWN = 20
 """Records that differ, and answers on a terminal."""

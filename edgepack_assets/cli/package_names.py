@@ -24,10 +24,10 @@ from edgepack_assets.registry.base import (
     damaged_in_words,
     latest,
 )
-from edgepack_assets.tasks.archive import archived
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.package_facts import Candidate, registered_candidate
-from edgepack_assets.tasks.package_history import model_version_of
+from edgepack_assets.tasks.packages.archive import archived
+from edgepack_assets.tasks.packages.history import model_version_of
+from edgepack_assets.tasks.reports.facts import Candidate, registered_candidate
 
 _HINT = "PACKAGE"
 _Command = TypeVar("_Command", bound=Callable[..., None])

@@ -35,8 +35,8 @@ from edgepack_assets.registry.base import (
     latest,
     resolve,
 )
-from edgepack_assets.tasks import archive as archives
-from edgepack_assets.tasks.package_tags import CONTENT_DIGEST
+from edgepack_assets.tasks.packages import archive as archives
+from edgepack_assets.tasks.packages.tags import CONTENT_DIGEST
 from edgepack_assets.text_format import counted, format_size, format_table
 
 _MOST_FAILURES = 3

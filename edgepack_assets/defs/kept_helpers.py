@@ -17,8 +17,8 @@ from edgepack_assets.config.schema import RuntimeSettings
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.sandbox.sandbox import Sandbox
+from edgepack_assets.tasks.ahead.work_beside import WorkBeside
 from edgepack_assets.tasks.context import MadeAhead
-from edgepack_assets.tasks.work_beside import WorkBeside
 
 MOST_RUNS = 25
 """Of one process. Its memory grows a little with each."""

@@ -26,8 +26,8 @@ from edgepack_assets.defs.package_messages import PackageRequest, Refused, next_
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.environment_ahead import start_environment_ahead
-from edgepack_assets.tasks.start_ahead import start_child_ahead
+from edgepack_assets.tasks.start_child import start_child_ahead
+from edgepack_assets.tasks.start_environment import start_environment_ahead
 
 if TYPE_CHECKING:
     import dagster as dg

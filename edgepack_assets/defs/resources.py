@@ -23,11 +23,11 @@ from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import PARTITION_TAG, ModelKey
 from edgepack_assets.registry import open_registry
 from edgepack_assets.registry.base import Registry
-from edgepack_assets.tasks.built_ahead import BuiltAhead
+from edgepack_assets.tasks.ahead.built_package import BuiltAhead
+from edgepack_assets.tasks.ahead.drawn_pictures import DrawnAhead
+from edgepack_assets.tasks.ahead.kept_run import KeptRun
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.drawn_ahead import DrawnAhead
-from edgepack_assets.tasks.kept_run import KeptRun
-from edgepack_assets.tasks.start_ahead import start_child_ahead
+from edgepack_assets.tasks.start_child import start_child_ahead
 
 
 class EdgepackResource:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_assets.errors import ComponentError, PluginError
+from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.sandbox.progress import Progress
 from edgepack_assets.sandbox.value_types import from_json, to_json
 
@@ -195,6 +195,12 @@ class Payload:
     records: Path
     sources: Path
     count: int
+    known_digest: str = field(default="", compare=False)
+    """sha256 of `records`, where whoever opened them knows it."""
+
+    def digest(self) -> str:
+        """sha256 of `records`."""
+        return self.known_digest or file_digest(self.records)
 
     def has_labels(self) -> bool:
         """Whether any record has a label."""
@@ -226,26 +232,31 @@ class Results:
     """Validation results: gzipped JSON lines {"record": n, "outputs": {...} or null}, one per payload record."""
 
     path: Path
+    known_digest: str = field(default="", compare=False)
+    """sha256 of the file, where whoever opened it knows it."""
+
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return self.known_digest or file_digest(self.path)
 
     def answers(self) -> Iterator[Answer]:
         """The records that were answered, in record order."""
-        for number, line in _answered_lines(self.path):
+        for number, line in _answered_lines(self):
             entry = _value(self.path, number, line)
             if entry["outputs"] is not None:
                 yield Answer(entry["record"], entry["outputs"])
 
 
-def _answered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _answered_lines(results: Results) -> Iterator[tuple[int, bytes]]:
     """Number and text of the lines that do not say that a record is unanswered. They are kept as text: whoever reads
     them gets values of their own."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = results.digest()
     if (known := _kept.get(digest)) is not None:
         yield from known
         return
     lines: list[tuple[int, bytes]] = []
     room = _MOST_KEPT
-    for number, line in _wanted_lines(path, _UNANSWERED, 1):
+    for number, line in _wanted_lines(results.path, _UNANSWERED, 1):
         room -= len(line)
         if room >= 0:
             lines.append((number, line))

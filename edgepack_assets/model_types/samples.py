@@ -1,6 +1,6 @@
 """What metrics are made of, record by record: kept beside the numbers, so that a gate can ask how sure they are.
 
-The statistics are in tasks/intervals.py. This is data only: it is stored, and read again in another run.
+The statistics are in tasks/gates/intervals.py. This is data only: it is stored, and read again in another run.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from edgepack_assets.errors import ComponentError, EdgepackError
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, RegisteredVersion, resolve
 from edgepack_assets.sandbox.sandbox import TaskFailedError
-from edgepack_assets.tasks.comparison import Comparison
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.package_facts import Candidate, registered_candidate, validated_candidate
-from edgepack_assets.tasks.package_history import by_model_version, model_version_of
-from edgepack_assets.tasks.side_by_side import compare_candidates
+from edgepack_assets.tasks.packages.history import by_model_version, model_version_of
+from edgepack_assets.tasks.reports.comparison import Comparison
+from edgepack_assets.tasks.reports.facts import Candidate, registered_candidate, validated_candidate
+from edgepack_assets.tasks.reports.side_by_side import compare_candidates
 
 
 def package_key(model_type: str, package: RegisteredVersion, settings: Settings) -> ModelKey:

@@ -20,7 +20,7 @@ from edgepack_assets.errors import CorruptError
 from edgepack_assets.operations.lock_usage import LockUse, digest_of, lock_uses
 from edgepack_assets.registry.base import DamagedVersion, Registry
 from edgepack_assets.tasks.conversion import PART as CONVERSION
-from edgepack_assets.tasks.kept_answers import KIND as ANSWERS
+from edgepack_assets.tasks.predecessor.kept_answers import KIND as ANSWERS
 from edgepack_assets.tasks.side_jobs import KIND as SIDE_JOBS
 
 

@@ -17,7 +17,7 @@ from edgepack_assets.errors import CorruptError
 from edgepack_assets.registry.base import DamagedVersion, Kind, RegisteredVersion, Registry
 from edgepack_assets.tasks.context import SERVER_LOCK
 from edgepack_assets.tasks.conversion import PART as CONVERSION
-from edgepack_assets.tasks.package_tags import LOCK_DIGEST, LOCK_KEY, SERVER_LOCK_DIGEST, SERVER_LOCK_KEY
+from edgepack_assets.tasks.packages.tags import LOCK_DIGEST, LOCK_KEY, SERVER_LOCK_DIGEST, SERVER_LOCK_KEY
 
 
 @dataclass(frozen=True)

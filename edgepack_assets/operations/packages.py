@@ -13,10 +13,10 @@ from edgepack_assets.model_types import model_type
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry import approval
 from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry
-from edgepack_assets.tasks import stages
-from edgepack_assets.tasks.archive import Archived, archived
-from edgepack_assets.tasks.package_history import by_model_version
-from edgepack_assets.tasks.package_tags import GATES_OVERRIDDEN, MODEL_NAME, MODEL_VERSION
+from edgepack_assets.tasks.packages import stages
+from edgepack_assets.tasks.packages.archive import Archived, archived
+from edgepack_assets.tasks.packages.history import by_model_version
+from edgepack_assets.tasks.packages.tags import GATES_OVERRIDDEN, MODEL_NAME, MODEL_VERSION
 from edgepack_assets.text_format import format_table
 
 

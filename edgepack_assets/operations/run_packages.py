@@ -18,8 +18,10 @@ from edgepack_assets.registry.base import RegisteredVersion
 from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.final_run import equal
+from edgepack_assets.tasks.packages.download import registered_zip
 from edgepack_assets.tasks.payload_data import make_payload, open_payload, raw_data_of
-from edgepack_assets.tasks.predecessor import Predecessor, recorded, registered_zip, run_registered
+from edgepack_assets.tasks.predecessor.answers import run_registered
+from edgepack_assets.tasks.predecessor.find import Predecessor, recorded
 from edgepack_assets.text_format import counted
 
 _MOST_SHOWN = 5

@@ -1,7 +1,7 @@
 """What a package declares to the server and to those that read its answers: its interface contract.
 
 Read from the pipeline configuration of a config or deployment package. What changed between two of them is in
-tasks/contract_changes.py.
+tasks/predecessor/contract_changes.py.
 """
 
 from __future__ import annotations

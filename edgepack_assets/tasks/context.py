@@ -15,14 +15,15 @@ from edgepack_assets.environments.environment import Environment, environment_fo
 from edgepack_assets.environments.lock import Lock, read_lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks.built_ahead import BuiltAhead
-from edgepack_assets.tasks.drawn_ahead import DrawnAhead
-from edgepack_assets.tasks.kept_run import KeptRun
-from edgepack_assets.tasks.work_beside import WorkBeside
+from edgepack_assets.tasks.ahead.built_package import BuiltAhead
+from edgepack_assets.tasks.ahead.drawn_pictures import DrawnAhead
+from edgepack_assets.tasks.ahead.kept_run import KeptRun
+from edgepack_assets.tasks.ahead.work_beside import WorkBeside
 from edgepack_assets.text_format import counted
 
 CONTENTS = "contents"
@@ -33,7 +34,7 @@ SERVER_LOCK = "server_lock"
 
 @dataclass(frozen=True)
 class MadeAhead:
-    """What of a model's environment was made ahead of its step (environment_ahead.py): the digest of the lock, and
+    """What of a model's environment was made ahead of its step (start_environment.py): the digest of the lock, and
     whether that and the environment were kept from before."""
 
     lock: str
@@ -74,6 +75,11 @@ class TaskContext:
     def lock_of(self, config_package: Artefact) -> Lock:
         """The lock that a config package was made with."""
         return read_lock(config_package.parts["lock"], self.store)
+
+    def results_of(self, validation_results: Artefact) -> Results:
+        """What a package answered, as a local file."""
+        blob = validation_results.parts["results"]
+        return Results(self.store.fetch(blob), blob.digest)
 
     def kept_contents(self, config_package: Artefact) -> Mapping[str, str] | None:
         """The contents that its deployment package must have, if they were kept when the config package was made: what

@@ -17,18 +17,18 @@ from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.packaging.stamp import Stamp, content_digest, contents, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import ResolvedVersion
-from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.contract_changes import change_reason, contract_rows
-from edgepack_assets.tasks.delta import DeltaReport, register_delta
 from edgepack_assets.tasks.failed_checks import refuse_failed_checks
 from edgepack_assets.tasks.final_run import execute
-from edgepack_assets.tasks.kept_numbers import numbers_report
 from edgepack_assets.tasks.metrics import Scored, gate_rows, open_metrics
-from edgepack_assets.tasks.package_build import PackageInputs, build_package, origin_of
+from edgepack_assets.tasks.packages import tags as package_tags
+from edgepack_assets.tasks.packages.build import PackageInputs, build_package, origin_of
+from edgepack_assets.tasks.packages.delta import DeltaReport, register_delta
+from edgepack_assets.tasks.packages.registration import Registration, metrics_tag, register_package
 from edgepack_assets.tasks.payload_data import raw_data_of
-from edgepack_assets.tasks.registration import Registration, metrics_tag, register_package
+from edgepack_assets.tasks.predecessor.contract_changes import change_reason, contract_rows
+from edgepack_assets.tasks.predecessor.kept_numbers import numbers_report
 from edgepack_assets.text_format import counted
 
 
@@ -70,11 +70,7 @@ def deploy(
     check_chain("deployment_package", key, validated.inputs().values())
     refuse_failed_checks(key, validated.inputs().values())
     metrics = open_metrics(validated.metrics, context)
-    numbering = numbers_report(key, validated.payload_data, validated.validation_results, context)
-    interface = contract_rows(key, validated.config_package, context)
-    overridden = _refuse_failed_gates(metrics, [*numbering.rows, *interface], key, override, context)
-    if any(row.warns and not row.passed for row in interface) and (reason := change_reason(key, context)):
-        overridden[package_tags.INTERFACE_CHANGE] = reason
+    overridden = _refuse_failed_gates(key, metrics, validated, override, context)
     name, lock = context.entry(key).registered_package_name, context.lock_of(validated.config_package)
     package = context.store.fetch(validated.config_package.parts["package"])
     expected = context.kept_contents(validated.config_package) or context.packaging.expected_contents(package, lock)
@@ -85,26 +81,8 @@ def deploy(
         package_tags.CONTENT_DIGEST: content,
     }
     inputs = PackageInputs(validated.config_package, validated.payload_data, name, lock, expected)
-    origin = origin_of(inputs, context)
-    executed = False
     with context.work_folder() as work:
-
-        def build(unmarked: Stamp) -> Path:
-            nonlocal executed
-            stamp = replace(unmarked, origin=origin)
-            ahead = context.built_ahead.take(inputs.decide(stamp), context.log)
-            built = ahead or build_package(inputs, stamp, work, context)
-            if built.contents != expected:
-                raise PackageError(
-                    f"{built.path.name} differs from what was validated in: {_differing(built.contents, expected)}"
-                )
-            if not executed:  # another stamp on contents that are proven equal needs no second run
-                server = context.server_of(validated.config_package)
-                results = validated.validation_results
-                execute(key, built.path, built.contents, validated.payload_data, results, lock, context, server)
-                executed = True
-            return built.path
-
+        build = _Build(key, inputs, validated.validation_results, work, context)
         registration = register_package(context.registry, name, tags, build, context.log)
         registered, before = registration.registered.resolve(), registration.built is None
         rows = _registered_rows(registration, expected, work, context)
@@ -135,15 +113,59 @@ def deploy(
     return artefact, DeploymentReport(registered, package_id, content, before, metrics.numbers, rows, delta)
 
 
+class _Build:
+    """Builds the package with a stamp, or takes the one that was built ahead, and proves it: it holds what was
+    validated, and answers as was validated."""
+
+    def __init__(
+        self, key: ModelKey, inputs: PackageInputs, validation_results: Artefact, work: Path, context: TaskContext
+    ) -> None:
+        self._key, self._inputs, self._validation_results = key, inputs, validation_results
+        self._work, self._context = work, context
+        self._origin = origin_of(inputs, context)
+        self._is_proven = False
+
+    def __call__(self, unmarked: Stamp) -> Path:
+        """The package. Raises PackageError, TaskFailedError, ComponentError."""
+        inputs, context, stamp = self._inputs, self._context, replace(unmarked, origin=self._origin)
+        ahead = context.built_ahead.take(inputs.decide(stamp), context.log)
+        built = ahead or build_package(inputs, stamp, self._work, context)
+        if built.contents != inputs.expected:
+            differing = _differing(built.contents, inputs.expected)
+            raise PackageError(f"{built.path.name} differs from what was validated in: {differing}")
+        if not self._is_proven:  # another stamp on contents that are proven equal needs no second run
+            server = context.server_of(inputs.config_package)
+            execute(
+                self._key, built.path, built.contents, inputs.payload_data, self._validation_results, inputs.lock,
+                context, server,
+            )  # fmt: skip
+            self._is_proven = True
+        return built.path
+
+
 def _differing(files: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(sorted(f for f in files.keys() | expected.keys() if files.get(f) != expected.get(f))) or "none"
 
 
 def _refuse_failed_gates(
-    metrics: Scored, kept: Iterable[CheckRow], key: ModelKey, override: str, context: TaskContext
+    key: ModelKey, metrics: Scored, validated: Validated, override: str, context: TaskContext
 ) -> dict[str, str]:
-    """The tags of overridden gates. Raises EdgepackError if a gate does not hold and there is no reason to pass it,
-    or if the metrics are not sound: a person's reason cannot excuse answers to other records."""
+    """The tags of what is overridden: gates, and a change of the interface that the model's tags allow.
+
+    Raises EdgepackError if a gate does not hold and there is no reason to pass it, or if the metrics are not sound: a
+    person's reason cannot excuse answers to other records."""
+    numbers = numbers_report(key, validated.payload_data, validated.validation_results, context).rows
+    interface = contract_rows(key, validated.config_package, context)
+    overridden = _overridden_gates(key, metrics, [*numbers, *interface], override, context)
+    if any(row.warns and not row.passed for row in interface) and (reason := change_reason(key, context)):
+        overridden[package_tags.INTERFACE_CHANGE] = reason
+    return overridden
+
+
+def _overridden_gates(
+    key: ModelKey, metrics: Scored, kept: Iterable[CheckRow], override: str, context: TaskContext
+) -> dict[str, str]:
+    """`kept`: the rows on what a package keeps of the one before."""
     unsound = [row for row in metrics.consistency_rows if not (row.passed or row.warns)]
     failed = [row for row in [*gate_rows(metrics, key, context), *kept] if not (row.passed or row.warns)]
     if unsound or (failed and not override):

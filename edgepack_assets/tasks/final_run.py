@@ -12,7 +12,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Lock
 from edgepack_assets.errors import PackageError
-from edgepack_assets.model_types.interface import Results, read_lines
+from edgepack_assets.model_types.interface import read_lines
 from edgepack_assets.packaging.stamp import PACKAGES
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext
@@ -45,7 +45,7 @@ def execute(  # noqa: PLR0917 - what is run, and what it is held to
             f"running {package.name} of {key}", package, context.environment(lock), payload, key, work, context,
             server=server, wheels=wheels, until_answers=enough,
         )  # fmt: skip
-        validated = Results(context.store.fetch(validation_results.parts["results"]))
+        validated = context.results_of(validation_results)
         answered = _compare(package.name, run.results, validated.path, run.records)
     if run.records != payload.count and (enough is None or answered < enough):
         raise PackageError(f"{package.name} stopped after {run.records} of {payload.count} records")

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import CorruptError
-from edgepack_assets.model_types.interface import Results, Score
+from edgepack_assets.model_types.interface import Score
 from edgepack_assets.model_types.samples import as_json
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks import background_imports
-from edgepack_assets.tasks.certainty import SAMPLES, find_certainties
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_inputs
-from edgepack_assets.tasks.gates import compare_with_gates
-from edgepack_assets.tasks.package_history import references
+from edgepack_assets.tasks.gates.certainty import SAMPLES, find_certainties
+from edgepack_assets.tasks.gates.compare import compare_with_gates
+from edgepack_assets.tasks.gates.references import references
+from edgepack_assets.tasks.gates.slices import slice_rows
 from edgepack_assets.tasks.payload_data import open_payload
 from edgepack_assets.tasks.prepped_data import open_prepped
-from edgepack_assets.tasks.slice_gates import slice_rows
 
 
 def make_metrics(
@@ -35,7 +35,7 @@ def make_metrics(
     background_imports.finish()
     score = context.model_type(key).score(
         open_payload(payload_data, context),
-        Results(context.store.fetch(validation_results.parts["results"])),
+        context.results_of(validation_results),
         open_prepped(prepped_data, context),
         context.store.read_json(validation_results.parts["inspection"]),
     )

@@ -18,7 +18,7 @@ from edgepack_assets.filesystem.atomic_files import is_leftover, is_lfs_pointer
 from edgepack_assets.model_types.interface import Payload, PayloadWriter, Record
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind, damaged_above, damaged_in_words, files_of, resolve
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.output_files import IsOurs, OutputFile
@@ -104,8 +104,8 @@ def _refuse_pointers(path: Path, raw: str) -> None:
 
 def open_payload(artefact: Artefact, context: TaskContext) -> Payload:
     """The payload of an artefact as local files."""
-    fetch = context.store.fetch
-    return Payload(fetch(artefact.parts["records"]), fetch(artefact.parts["sources"]), artefact.facts["records"])
+    fetch, records = context.store.fetch, artefact.parts["records"]
+    return Payload(fetch(records), fetch(artefact.parts["sources"]), artefact.facts["records"], records.digest)
 
 
 def raw_data_of(artefact: Artefact) -> Mapping[str, Any]:

@@ -15,12 +15,11 @@ import edgepack_assets
 from edgepack_assets.artefacts.artefact import Artefact, canonical_json
 from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.errors import EdgepackError
-from edgepack_assets.filesystem.atomic_files import file_digest
 from edgepack_assets.model_types.interface import Answered, Results
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
+from edgepack_assets.tasks.ahead.drawn_pictures import Draw
 from edgepack_assets.tasks.context import TaskContext
-from edgepack_assets.tasks.drawn_ahead import Draw
 from edgepack_assets.tasks.payload_data import open_payload
 
 _OURS = Path(edgepack_assets.__file__).parent
@@ -98,4 +97,4 @@ def _of_payload(payload_data: Artefact) -> Hashable:
 
 
 def _of_answers(results: Results, inspection: Mapping[str, Any] | None) -> Hashable:
-    return file_digest(results.path), canonical_json(inspection)
+    return results.digest(), canonical_json(inspection)

@@ -14,6 +14,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.parquet import write_columns
+from edgepack_assets.model_types import Plugin
 from edgepack_assets.model_types.interface import ArrayType, Prepped
 from edgepack_assets.packaging.runner import PackageRunner
 from edgepack_assets.partitions import ModelKey
@@ -21,7 +22,7 @@ from edgepack_assets.sandbox.child_output import printable
 from edgepack_assets.sandbox.jobs import CallJob
 from edgepack_assets.sandbox.untrusted_files import open_output
 from edgepack_assets.sandbox.untrusted_values import parse_report
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.chain import check_chain
 from edgepack_assets.tasks.context import TaskContext
 from edgepack_assets.tasks.failed_checks import failed_rows
@@ -60,11 +61,7 @@ def prepare_data(
     made_from = {"payload_data": payload_data.digest, "config_package": config_package.digest}
     preparation = implementation.preparation
     if preparation is None:
-        why = f"{implementation.name} scores answers directly: there is nothing to prepare"
-        artefact = Artefact(
-            asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from
-        )
-        return artefact, PreppedReport([CheckRow("prepped data", True, "nothing to hold", "nothing to hold")], None)
+        return _nothing_to_prepare(key, implementation, made_from)
     lock = context.lock_of(config_package)
     inspection = context.store.read_json(config_package.parts["inspection"])
     payload = open_payload(payload_data, context)
@@ -98,6 +95,14 @@ def prepare_data(
         picture = implementation.prepped_picture(Prepped(table))
     rows = len(next(iter(prepared.columns.values())))
     return artefact, PreppedReport(list(prepared.rows), picture, rows, prepared.metadata)
+
+
+def _nothing_to_prepare(
+    key: ModelKey, implementation: Plugin, made_from: dict[str, str]
+) -> tuple[Artefact, PreppedReport]:
+    why = f"{implementation.name} scores answers directly: there is nothing to prepare"
+    artefact = Artefact(asset="prepped_data", partition=str(key), parts={}, facts={"empty": why}, made_from=made_from)
+    return artefact, PreppedReport([CheckRow("prepped data", True, "nothing to hold", "nothing to hold")], None)
 
 
 def open_prepped(artefact: Artefact, context: TaskContext) -> Prepped | None:

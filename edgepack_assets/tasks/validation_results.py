@@ -12,18 +12,18 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow, all_pass
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.errors import ComponentError
-from edgepack_assets.model_types.interface import Results, Trial
+from edgepack_assets.model_types.interface import Payload, Results, Trial
 from edgepack_assets.packaging.component_runs import PackageRun, allowed_late, p99
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.sandbox.jobs import CallJob
-from edgepack_assets.tasks import background_imports
+from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.chain import check_chain
-from edgepack_assets.tasks.context import TaskContext
+from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import compare_answers
 from edgepack_assets.tasks.envelope import try_faults
 from edgepack_assets.tasks.failed_checks import failed_rows
-from edgepack_assets.tasks.package_build import build_ahead
 from edgepack_assets.tasks.package_run import run_package
+from edgepack_assets.tasks.packages.build import build_ahead
 from edgepack_assets.tasks.payload_data import JSON_LINES, open_payload
 from edgepack_assets.tasks.pictures import results_picture
 from edgepack_assets.tasks.plugin_faults import naming_plugin
@@ -73,15 +73,7 @@ def validate(
             run, runner = run_package(
                 f"validating {key}", package, environment, payload, key, work, context, server=server, known=known
             )
-        parts = [
-            CheckRow(
-                "records accounted for",
-                run.records == payload.count,
-                str(run.records),
-                f"{payload.count}, as in the payload",
-            ),
-            CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
-        ]
+        parts = _rows_of_run(run, payload)
         if all_pass(parts):
             build_ahead(key, config_package, payload_data, context)
         results = Results(run.results)
@@ -95,17 +87,7 @@ def validate(
             key, payload, results, inspection, runner.component_folder, environment, work, context
         )
         parts += fault_rows
-        artefact = Artefact(
-            asset="validation_results", partition=str(key),
-            parts={"results": context.store.put_file(run.results, JSON_LINES),
-                   "inspection": config_package.parts["inspection"]},
-            facts={"records": run.records, "answered": run.answered, **failed_rows(parts)},
-            observations={
-                "times": context.store.put_file(run.times, "application/octet-stream"),
-                "latency": context.store.put_json(run.latency | ({"components": run.components} if server else {})),
-            },
-            made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
-        )  # fmt: skip
+        artefact = _artefact(key, payload_data, config_package, run, parts, context)
         background_imports.finish()
         picture = results_picture(key, payload_data, results, inspection, context)
         keeps_pace = pace(run, implementation.component_spec(inspection).periodicity)
@@ -122,6 +104,36 @@ def validate(
         faults, [{"component": name, **_milliseconds(latency)} for name, latency in run.components.items()],
     )  # fmt: skip
     return artefact, report
+
+
+def _rows_of_run(run: PackageRun, payload: Payload) -> list[CheckRow]:
+    records = f"{payload.count}, as in the payload"
+    return [
+        CheckRow("records accounted for", run.records == payload.count, str(run.records), records),
+        CheckRow("answers", run.answered > 0, str(run.answered), "at least 1"),
+    ]
+
+
+def _artefact(  # noqa: PLR0917 - what it is made from
+    key: ModelKey, payload_data: Artefact, config_package: Artefact, run: PackageRun, rows: list[CheckRow],
+    context: TaskContext,
+) -> Artefact:  # fmt: skip
+    """`rows`: those of the blocking check."""
+    store, several = context.store, SERVER_LOCK in config_package.parts
+    return Artefact(
+        asset="validation_results",
+        partition=str(key),
+        parts={
+            "results": store.put_file(run.results, JSON_LINES),
+            "inspection": config_package.parts["inspection"],
+        },
+        facts={"records": run.records, "answered": run.answered, **failed_rows(rows)},
+        observations={
+            "times": store.put_file(run.times, "application/octet-stream"),
+            "latency": store.put_json(run.latency | ({"components": run.components} if several else {})),
+        },
+        made_from={"payload_data": payload_data.digest, "config_package": config_package.digest},
+    )
 
 
 def _milliseconds(latency: Mapping[str, float]) -> dict[str, float]:

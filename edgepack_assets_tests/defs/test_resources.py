@@ -17,7 +17,7 @@ from edgepack_assets.defs.asset_names import ASSETS
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.errors import EdgepackError, TransientError
 from edgepack_assets.partitions import PARTITION_TAG
-from edgepack_assets.tasks.built_ahead import BuiltPackage
+from edgepack_assets.tasks.ahead.built_package import BuiltPackage
 
 
 @pytest.fixture

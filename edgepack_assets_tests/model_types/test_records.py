@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgepack_assets.errors import ComponentError
 from edgepack_assets.model_types import records
-from edgepack_assets.model_types.records import Results, read_lines
+from edgepack_assets.model_types.records import Payload, Results, read_lines
 
 VALUES = st.lists(st.one_of(st.integers(-5, 10**9), st.text(max_size=20), st.none()), max_size=12)
 
@@ -88,3 +88,12 @@ def test_results_that_are_damaged_are_refused_each_time(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ComponentError, match=r"^results\.gz: line 1 is not JSON"):
             list(Results(file).answers())
+
+
+def test_a_file_whose_digest_is_known_is_not_hashed_again(tmp_path: Path) -> None:
+    written = _results(tmp_path / "results.gz", [None, {"s": 1}])
+    known = Results(written.path, written.digest())
+    payload = Payload(tmp_path / "records.gz", tmp_path / "sources.gz", 0, "known")
+    with mock.patch.object(records, "file_digest", side_effect=AssertionError):
+        assert [[answer.outputs for answer in known.answers()] for _ in range(2)] == [[{"s": 1}]] * 2
+        assert payload.digest() == "known"

@@ -22,10 +22,11 @@ from edgepack_assets.packaging.stamp import Stamp, package_id_for, read_stamp
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import Kind
 from edgepack_assets.sandbox.sandbox import Sandbox
-from edgepack_assets.tasks import package_tags, registration
 from edgepack_assets.tasks.deployment_package import Validated, deploy
 from edgepack_assets.tasks.failed_checks import failed_rows
 from edgepack_assets.tasks.metrics import gate_rows, open_metrics
+from edgepack_assets.tasks.packages import registration
+from edgepack_assets.tasks.packages import tags as package_tags
 from edgepack_assets_tests.tasks.plant import METRICS, MODEL, PACKAGE, Plant
 
 

@@ -33,8 +33,10 @@ from edgepack_assets.tasks.config_package import ConfigPackageReport, make_confi
 from edgepack_assets.tasks.context import SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.metrics import make_metrics
+from edgepack_assets.tasks.packages.download import registered_zip
 from edgepack_assets.tasks.payload_data import make_payload
-from edgepack_assets.tasks.predecessor import answers_to, find_predecessor, registered_zip
+from edgepack_assets.tasks.predecessor.answers import answers_to
+from edgepack_assets.tasks.predecessor.find import find_predecessor
 from edgepack_assets.tasks.prepped_data import prepare_data
 from edgepack_assets.tasks.validation_results import ValidationReport, validate
 from edgepack_assets_tests.environments.installed import installed_wheel

@@ -12,10 +12,10 @@ from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.registry.base import ResolvedVersion
-from edgepack_assets.tasks import package_tags
 from edgepack_assets.tasks.deployment_package import DeploymentReport, Validated, deploy
 from edgepack_assets.tasks.hand_over import output_file, write_hand_over
-from edgepack_assets.tasks.package_report import REPORT, with_report
+from edgepack_assets.tasks.packages import tags as package_tags
+from edgepack_assets.tasks.reports.package_page import REPORT, with_report
 from edgepack_assets.text_format import format_size
 
 CHECK = "is_registered_as_built"

@@ -9,14 +9,14 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
-from edgepack_assets.tasks.certainty import certainty_report
-from edgepack_assets.tasks.comparison import Comparison, as_cells
-from edgepack_assets.tasks.contract_changes import config_package_of, contract_rows
-from edgepack_assets.tasks.kept_numbers import numbers_report
+from edgepack_assets.tasks.gates.certainty import certainty_report
 from edgepack_assets.tasks.metrics import gate_rows, make_metrics, open_metrics
-from edgepack_assets.tasks.package_report import with_shown
-from edgepack_assets.tasks.predecessor import Recorded
-from edgepack_assets.tasks.side_by_side import PredecessorComparison
+from edgepack_assets.tasks.predecessor.contract_changes import config_package_of, contract_rows
+from edgepack_assets.tasks.predecessor.find import Recorded
+from edgepack_assets.tasks.predecessor.kept_numbers import numbers_report
+from edgepack_assets.tasks.reports.comparison import Comparison, as_cells
+from edgepack_assets.tasks.reports.package_page import with_shown
+from edgepack_assets.tasks.reports.side_by_side import PredecessorComparison
 
 CHECK = "pass_gates"
 

@@ -8,7 +8,7 @@ from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.defs.assets.declare import asset_options, picture, result, table, user_errors
 from edgepack_assets.defs.assets.input_versions import RAW_DATA, raw_data_tags
 from edgepack_assets.defs.resources import EdgepackResource
-from edgepack_assets.tasks.package_report import with_shown
+from edgepack_assets.tasks.reports.package_page import with_shown
 from edgepack_assets.tasks.validation_results import validate
 
 CHECK = "are_complete"

@@ -29,7 +29,7 @@ from edgepack_assets.registry.base import (
     damaged_in_words,
     refuse_unread,
 )
-from edgepack_assets.tasks.package_history import by_model_version, raw_data_of_package
+from edgepack_assets.tasks.packages.history import by_model_version, raw_data_of_package
 from edgepack_assets.text_format import counted
 
 INTERVAL = 60

@@ -13,7 +13,7 @@ from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets.tasks.package_report import HTML, report_of
+from edgepack_assets.tasks.reports.package_page import HTML, report_of
 
 _PATH = "/edgepack/report"
 _HEADERS = {

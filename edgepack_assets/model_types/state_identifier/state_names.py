@@ -1,7 +1,7 @@
 """What a plant calls the states of a state identifier: from edgepack.yaml into the package, pictures and tables.
 
 A name belongs to a number that the package answers. Whether numbers stay the same is not decided here
-(tasks/kept_numbers.py).
+(tasks/predecessor/kept_numbers.py).
 """
 
 from __future__ import annotations

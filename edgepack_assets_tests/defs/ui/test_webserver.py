@@ -43,7 +43,7 @@ from edgepack_assets.defs.ui.webserver import (
     names_code,
 )
 from edgepack_assets.errors import ConfigError, EdgepackError
-from edgepack_assets.tasks.package_report import HTML, REPORT
+from edgepack_assets.tasks.reports.package_page import HTML, REPORT
 
 PLANT_HOST = "edgepack.plant.example"
 MUTATION = 'mutation Attack { setConcurrencyLimit(concurrencyKey: "attacked", limit: 1) }'
