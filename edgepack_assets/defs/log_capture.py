@@ -5,6 +5,8 @@ second in every run. They end with the run, without waiting for what has not bee
 machine the last lines are missing on the terminal or in a daemon's log (Dagster's issue 23336). If all processes of the
 run are killed at once, `tail` runs on for ever. The thread passes everything on and ends with its process.
 
+What a killed process had no time to pass on, a tenth of a second's output, is in the captured files.
+
 What is replaced is no public interface; should Dagster cease to use it, all is as before.
 """
 
@@ -17,7 +19,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 _INTERVAL = 0.1
 """Seconds between two looks at the file."""
@@ -57,3 +62,18 @@ def _pass_on(file: Path, to: int, ended: Event) -> None:
             is_last = ended.wait(_INTERVAL)
             shutil.copyfileobj(captured, seen)
             seen.flush()  # an OSError says that nobody reads it any more; the captured file is whole
+
+
+def captured_lines(instance: DagsterInstance, run_id: str) -> list[str]:
+    """What was captured of a run of `edgepack package`, whose two streams are one."""
+    from dagster import DagsterEventType
+
+    lines: list[str] = []
+    manager = instance.compute_log_manager
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.LOGS_CAPTURED):
+        assert entry.dagster_event is not None
+        key = manager.build_log_key_for_run(run_id, entry.dagster_event.logs_captured_data.file_key)
+        captured = manager.get_log_data(key)
+        # Errors were captured last, and so all of both.
+        lines += (captured.stderr or captured.stdout or b"").decode(errors="replace").splitlines()
+    return lines

@@ -29,6 +29,7 @@ from edgepack_assets.defs.asset_names import ASSETS
 from edgepack_assets.defs.instance import opened
 from edgepack_assets.defs.kept_helpers import MOST_RUNS
 from edgepack_assets.defs.lean_dagster import import_lean
+from edgepack_assets.defs.log_capture import captured_lines
 from edgepack_assets.defs.package_bars import RunDisplay, RunState
 from edgepack_assets.defs.package_messages import (
     FAILED,
@@ -291,7 +292,13 @@ class _Run:
         code = self.runner.process.exitcode or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         _end(self._run_id, self._home, lambda instance, run: instance.report_run_failed(run, f"The process {how}."))
-        last = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        with opened(self._home) as instance:
+            last = captured_lines(instance, self._run_id)[-_LAST_LINES:]
+        if last:  # the process had no time to pass all of it on
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write("\n".join((f"The process {how}. The last lines that were captured:", *last, "")))
+        else:
+            last = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
         return PackageResult(
             self.request.key, RunOutcome.INFRASTRUCTURE_FAILURE, self._run_id, (f"its process {how}", *last), {},
             self._log,

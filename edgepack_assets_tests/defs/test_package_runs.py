@@ -45,6 +45,7 @@ def config_package(context: dg.AssetExecutionContext) -> None:
     if context.partition_key == "press:2":
         raise PlainFailure("config_package of press:2: it holds no model file", "ModelError")
     if context.partition_key == "press:4":
+        print("the last of press:4", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     if context.partition_key == "press:5":
         raise ConnectionResetError("the store is gone")
@@ -152,6 +153,7 @@ def test_a_process_that_was_killed_says_so_and_its_run_has_ended(runs: Runs) -> 
     first, *last = runs.results[4].reasons
     assert first == "its process was ended by SIGKILL"
     assert any("STEP_START" in line for line in last)
+    assert last[-1] == "the last of press:4" == runs.results[4].log.read_text().splitlines()[-1]
 
 
 def test_what_an_asset_prints_goes_to_its_log(runs: Runs) -> None:
