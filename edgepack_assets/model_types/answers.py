@@ -204,7 +204,8 @@ def model_source(answer: Any) -> ModelSource:
             try:
                 Requirement(_is(line, str, field))
             except InvalidRequirement as error:
-                raise UnfitAnswerError(f"{field} with {line!r}, which is no requirement: {error}") from None
+                why = str(error).splitlines()[0]  # the others show the place in the line
+                raise UnfitAnswerError(f"{field} with {line!r}, which is no requirement: {why}") from None
     if source.python_version is not None:
         _is(source.python_version, str, "python_version")
     for name, version in _is(source.saved_versions, Mapping, "saved_versions").items():  # type: ignore[type-abstract]

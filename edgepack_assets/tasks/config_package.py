@@ -17,8 +17,10 @@ from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Generation, Lock, generation_for
 from edgepack_assets.errors import (
+    ComponentRefusedError,
     EnvironmentBuildError,
     ModelError,
+    PackageError,
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
 from edgepack_assets.model_types import envelope
@@ -128,13 +130,19 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         _finish(component, model_json, alerts)
 
         def build(component: Path, spec: ComponentSpec, folder: Path) -> Path:
-            if several:
-                return context.packaging.build_pipeline_package(
-                    several, lock, entry.package_name, entry.description, folder
+            try:
+                if several:
+                    return context.packaging.build_pipeline_package(
+                        several, lock, entry.package_name, entry.description, folder
+                    )
+                return context.packaging.build_config_package(
+                    component, spec, lock, entry.package_name, entry.description, folder
                 )
-            return context.packaging.build_config_package(
-                component, spec, lock, entry.package_name, entry.description, folder
-            )
+            except ComponentRefusedError as error:
+                raise PackageError(
+                    f"{implementation}: component_spec declares what cannot be packaged, or the model ships a file "
+                    f"that cannot: {error}"
+                ) from None
 
         package = build(component, spec, work)
         renumbering = plan_renumbering(key, package, inspection, environment, work, context)
@@ -272,7 +280,7 @@ def _inspect(
         origin = origin_of(
             component / str(source.model.get("file", "")), component, environment, child_imports, context.sandbox
         )
-        raise explained(error, subject, loading, origin) from None
+        raise explained(error, subject, f"inspect_model of {implementation}", loading, origin) from None
     with model_errors(subject):
         report = parse_report(f"{implementation}: inspect_model", implementation.inspection, answer)
         return report.model_dump(exclude_unset=True)
