@@ -119,7 +119,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             try:
                 record = _answer_before(line) if job.get("follows", False) else value_types.from_json(line)
             except ValueError as error:
-                raise RecordError(number, f"the payload holds {line.rstrip():.100}, which is not JSON: {error}") from None
+                shown = f"{line.rstrip():.100}"
+                raise RecordError(number, f"the payload holds {shown}, which is not JSON: {error}") from None
             if record is None and job.get("follows", False):
                 times.append(0.0)
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
