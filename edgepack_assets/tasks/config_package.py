@@ -21,9 +21,10 @@ from edgepack_assets.errors import (
     EnvironmentBuildError,
     ModelError,
     PackageError,
+    PluginError,
 )
 from edgepack_assets.filesystem.atomic_files import link_or_copy
-from edgepack_assets.model_types import envelope
+from edgepack_assets.model_types import Plugin, envelope
 from edgepack_assets.model_types.interface import ComponentSpec, ModelSource
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
 from edgepack_assets.model_types.model_folder.model_failures import Loading, explained, origin_of
@@ -126,6 +127,8 @@ def make_config_package(  # noqa: PLR0915 - one step after the other
         inspection = learn_envelope(key, component, inspection, environment, context)
         model_json |= {envelope.KEY: inspection[envelope.KEY]} if envelope.is_in(inspection) else {}
         spec = implementation.component_spec(inspection)
+        if not several:
+            _check_parameters(implementation, spec, component / "entrypoint.py")
         alerts = suggested_alerts(key, spec, inspection, context)
         _finish(component, model_json, alerts)
 
@@ -262,6 +265,17 @@ def _module(name: str) -> str | None:
         return top
     suffix = next((suffix for suffix in _MODULE_SUFFIXES if top.endswith(suffix)), None)
     return top.split(".")[0] if suffix else None
+
+
+def _check_parameters(implementation: Plugin, spec: ComponentSpec, entrypoint: Path) -> None:
+    """Raise a PluginError if parameters are declared that the component never gets: no run of it would show that."""
+    text = entrypoint.read_text(encoding="utf-8", errors="replace")
+    if spec.parameters and "update_parameters" not in text and "import *" not in text:
+        names = ", ".join(parameter.name for parameter in spec.parameters)
+        raise PluginError(
+            f"{implementation}: component_spec declares the parameters {names}, but {entrypoint.name}, which ships, "
+            "has no function update_parameters(params), which gets their values"
+        )
 
 
 def _inspect(

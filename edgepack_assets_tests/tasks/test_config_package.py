@@ -16,10 +16,12 @@ from edgepack_assets.errors import (
     EnvironmentBuildError,
     IndexUnreachableError,
     ModelError,
+    PluginError,
     TransientError,
 )
+from edgepack_assets.model_types import model_type
 from edgepack_assets.model_types.image_classification.model_type import ImageClassification
-from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types.interface import ComponentSpec, ModelSource, Parameter
 from edgepack_assets.model_types.state_identifier.model_type import StateIdentifier
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
@@ -27,7 +29,7 @@ from edgepack_assets.registry.base import Kind
 from edgepack_assets.registry.local import LocalRegistry
 from edgepack_assets.sandbox.sandbox import Sandbox
 from edgepack_assets.tasks import environment_ahead
-from edgepack_assets.tasks.config_package import _assemble, make_config_package
+from edgepack_assets.tasks.config_package import _assemble, _check_parameters, make_config_package
 from edgepack_assets.tasks.context import TaskContext
 
 
@@ -89,6 +91,18 @@ def test_files_of_the_model_type_take_the_place_of_component_files_and_hide_what
     hidden = ModelSource({"options.py": model}, {"file": "options.py"}, (), None, component_files=files)
     with pytest.raises(ModelError, match=r"would hide the component's own options\.py"):
         _assemble(tmp_path / "hidden", [StateIdentifier().folder / "component"], hidden, model.parent)
+
+
+def test_parameters_that_the_component_never_gets_are_refused(tmp_path: Path) -> None:
+    plugin, entrypoint = model_type("state_identifier"), tmp_path / "entrypoint.py"
+    none, one = ComponentSpec("", (), ()), ComponentSpec("", (), (), parameters=(Parameter("limit", "Double", 2.0),))
+    entrypoint.write_text("def process_input(record): return None\n")
+    _check_parameters(plugin, none, entrypoint)
+    with pytest.raises(PluginError, match=r"the model type state_identifier \(.*component_spec declares.* limit, but "):
+        _check_parameters(plugin, one, entrypoint)
+    for defined in ("def update_parameters(params): pass\n", "from inference import update_parameters\n"):
+        entrypoint.write_text(defined)
+        _check_parameters(plugin, one, entrypoint)
 
 
 def test_image_sets_go_together_with_options_of_an_onnx_file(tmp_path: Path) -> None:
