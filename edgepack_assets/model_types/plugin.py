@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from pydantic import ValidationError
+
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.implementations import load, settings_class
 from edgepack_assets.config.schema import ModelTypeSettings
@@ -41,6 +43,7 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 _T = TypeVar("_T")
 _FILES = ("child_tasks.py", "component/entrypoint.py")
+_NAMING_METRICS = {"lower_is_better", "optional_metrics", "metric_settings", "no_intervals", "sliced_metrics"}
 
 
 class _UnforeseenError(PluginError):
@@ -77,9 +80,28 @@ class Plugin:
         self.folder = self._attribute("folder", answers.instance_of(Path))
         if lacking := [file for file in _FILES if not (self.folder / file).is_file()]:
             self._refuse("its folder", f"{self.folder} has no {', '.join(lacking)}")
+        for which in _NAMING_METRICS & vars(type(plugin)).keys():  # what a subclass inherits may which more
+            if stray := sorted(set(getattr(self, which)) - self.metric_names):
+                self._refuse(which, f"names {', '.join(stray)}: none of its metric_names")
 
     def __str__(self) -> str:
         return self._title
+
+    def check_settings(self, given: object) -> None:
+        """Raise a PluginError if a validator of its settings raises what validators should not, for those that were
+        given. What they refuse as they should has its line in edgepack.yaml."""
+        if isinstance(given, self.settings):
+            return
+        try:
+            self.settings.model_validate({} if given is None else given)
+        except ValidationError:
+            return
+        except Exception as error:  # noqa: BLE001 - a plug-in's code
+            self._refuse(
+                "settings",
+                f"raised an unforeseen {type(error).__name__} for {answers.shown(given)}: {answers.shown(error, str)}. "
+                "A validator should raise ValueError with words for the user",
+            )
 
     def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
         """See ModelType."""

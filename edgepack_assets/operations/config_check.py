@@ -38,7 +38,7 @@ def _unusable(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
         if not isinstance(implementation, str) or implementation not in installed():
             continue
         try:
-            model_type(implementation)
+            model_type(implementation).check_settings(entry.get("settings"))
         except PluginError as error:
             yield ("model_types", name, "implementation"), f"model_types.{name} cannot be packaged: {error}"
 

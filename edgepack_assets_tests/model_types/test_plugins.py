@@ -20,7 +20,7 @@ from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.sensors import registry_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, PluginError, RawDataError, TransientError
-from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.model_types import Plugin, model_type, model_type_of
 from edgepack_assets.model_types.conversion import Conversion
 from edgepack_assets.model_types.interface import (
     Answered,
@@ -151,6 +151,18 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda site: install(site, "plant-pumps", "pump", "plant_pumps", methods="metric_names = {1}"),
         TITLE + ": metric_names returned 1 .*it should return a set",
     ),
+    "settings whose validator raises what it should not": (
+        lambda site: install(site, "plant-pumps", "pump", "plant_pumps",
+                             methods="""
+                             class settings(Section):
+                                 def model_post_init(self, context): {}["lost"]
+                             """),
+        TITLE + ": settings raised an unforeseen KeyError for None: 'lost'",
+    ),
+    "a direction of a metric that it has not": (
+        lambda site: install(site, "plant-pumps", "pump", "plant_pumps", methods="lower_is_better = {'shares'}"),
+        TITLE + ": lower_is_better names shares: none of its metric_names",
+    ),
     "an edgepack key of its own": (
         lambda site: install(site, "plant-pumps", "pump", "plant_pumps",
                              methods="keys_beside_settings = frozenset({'gates'})"),
@@ -171,7 +183,7 @@ def test_a_broken_one_fails_where_it_is_used_and_nothing_else(
     write, words = BROKEN[kind]
     write(site)
     with pytest.raises(PluginError, match=words):
-        model_type("pump")
+        model_type_of(entry())
     file = configured(tmp_path, "pump", "state_identifier")
     settings = load_settings(file)
     assert settings.model_type("line_1").settings.columns is None
