@@ -80,7 +80,7 @@ class Plugin:
         self.folder = self._attribute("folder", answers.instance_of(Path))
         if lacking := [file for file in _FILES if not (self.folder / file).is_file()]:
             self._refuse("its folder", f"{self.folder} has no {', '.join(lacking)}")
-        for which in _NAMING_METRICS & vars(type(plugin)).keys():  # what a subclass inherits may which more
+        for which in _NAMING_METRICS & vars(type(plugin)).keys():  # what a subclass inherits may name more
             if stray := sorted(set(getattr(self, which)) - self.metric_names):
                 self._refuse(which, f"names {', '.join(stray)}: none of its metric_names")
 
