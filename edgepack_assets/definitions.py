@@ -16,6 +16,7 @@ from edgepack_assets.defs.assets import ALL_ASSETS
 from edgepack_assets.defs.instance import HOME_VARIABLE, other_home
 from edgepack_assets.defs.io_manager import artefact_io_manager
 from edgepack_assets.defs.jobs import package_model
+from edgepack_assets.defs.log_capture import pass_on_by_thread
 from edgepack_assets.defs.remote.executor import Remote, executor_for
 from edgepack_assets.defs.resources import edgepack_resource
 from edgepack_assets.defs.sensors import registry_sensors
@@ -40,6 +41,7 @@ def build_defs(
     if config_file is None and HOME_VARIABLE not in os.environ and (said := other_home(settings.file)) is not None:
         logging.getLogger(__name__).warning(said)
     _check_gates(settings)
+    pass_on_by_thread()
     return dg.Definitions(
         assets=ALL_ASSETS,
         jobs=[package_model],
