@@ -23,6 +23,11 @@ def format_age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def format_latency(seconds: float) -> str:
+    """How long one record takes, in microseconds or milliseconds, with three digits."""
+    return f"{seconds * 1e6:.3g} µs" if abs(seconds) < 1e-4 else f"{seconds * 1e3:.3g} ms"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 partition`, `2 partitions`. The noun is one whose plural has an s, or es after s or ch."""
     plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"

@@ -119,7 +119,7 @@ def _say_if_no_metrics(model_type: str, settings: Settings) -> None:
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
 @click.option(
     "--html", is_flag=False, flag_value="-", type=WrittenFile(), metavar="[FILE]",
-    help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
+    help="Write its report, a page for a browser, to FILE; without FILE into this folder, named after the package.",
 )  # fmt: skip
 def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:
     """Show all that the registry knows about a package."""
@@ -178,9 +178,9 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
 _stage = click.option(
     "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
 )
-_line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
+_line = click.option("--line", default="", metavar="LINE", help="The production line, one of `lines` in edgepack.yaml.")
 _by = click.option("--by", metavar="NAME", help="Who does it; the user of this machine by default.")
-_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in a tag of the package.")
 
 
 @package.command()
@@ -215,7 +215,7 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
 def rollback(name: str, stage: str, line: str, by: str | None, reason: str) -> None:
     """Move a stage back to the package that was there before.
 
-    Once more, and it goes on to the one before that. The name of the package does for MODEL_TYPE too."""
+    Run it again to go back one package further. MODEL_TYPE may also be the name of the package."""
     settings = load_settings()
     _check_line(line, settings)
     package_name = settings.model_type(find_type(name, settings)).registered_package_name
@@ -229,7 +229,7 @@ def rollback(name: str, stage: str, line: str, by: str | None, reason: str) -> N
 @package.command()
 @package_argument
 @click.option("--undo", is_flag=True, help="Take it out of the archive.")
-@click.option("--force", is_flag=True, help="Archive it although a stage is in use.")
+@click.option("--force", is_flag=True, help="Archive it even if it is in a stage.")
 @_by
 @_reason
 def archive(package_version: str, undo: bool, force: bool, by: str | None, reason: str) -> None:

@@ -25,7 +25,7 @@ from edgepack_assets.registry import open_registry
 from edgepack_assets.tasks.answer_differences import plain
 from edgepack_assets.tasks.comparison import Comparison
 from edgepack_assets.tasks.html_pages import comparison_page
-from edgepack_assets.text_format import counted, format_table
+from edgepack_assets.text_format import counted, format_latency, format_table
 
 _SHOWN = 20
 """Records that differ, and answers on a terminal."""
@@ -133,7 +133,7 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
         if len(shown) < len(rows):
             click.echo(f"... {len(rows) - len(shown)} more; --output-file saves them all")
     where = f"; the answers are in {output_file}" if output_file is not None else ""
-    speed = f", {answers.latency['p50'] * 1000:.3g} ms for a record (median)"
+    speed = f", {format_latency(answers.latency['p50'])} for a record (median)"
     click.echo(f"{package} answered {answers.answered} of {counted(answers.records, 'record')}{speed}{where}", err=True)
 
 

@@ -67,7 +67,7 @@ class _Command(click.Command):
     help="Write name, version and metrics of the package there: JSON, or KEY=VALUE lines if it ends in .env.",
 )
 @click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
-@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
+@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="How many versions at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list; progress goes to stderr.")
 def package_models(  # noqa: PLR0917 - one for each option
     keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
