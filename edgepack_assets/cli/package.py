@@ -29,7 +29,7 @@ from edgepack_assets.operations.compare_packages import package_key
 from edgepack_assets.operations.packages import PackageEntry, list_packages, why_no_metrics
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, damaged_in_words
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words
 from edgepack_assets.tasks import archive as archives
 from edgepack_assets.tasks import stages
 from edgepack_assets.tasks.package_report import read_report
@@ -129,22 +129,34 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
     if html is not None:
         if as_json or interface:
             raise click.UsageError("--html goes alone")
-        page = read_report(
-            registered.resolve(), package_key(model_type, registered, settings).version, open_store(settings)
-        )
-        target = Path(f"{registered.name}_{registered.version}.html") if str(html) == "-" else html
-        with writing(target) as stream:
-            stream.write(page)
-        click.echo(target)
-        return
-    if interface:
-        with scratch_folder() as folder:
-            contract = read_contract(registered_zip(registered, folder, registry))
-        if as_json:
-            print_json(asdict(contract))
-        else:
-            click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
-        return
+        _write_report(model_type, registered, html, settings)
+    elif interface:
+        _show_interface(registered, as_json, registry)
+    else:
+        _show_facts(model_type, registered, as_json, settings, registry)
+
+
+def _write_report(model_type: str, registered: RegisteredVersion, file: Path, settings: Settings) -> None:
+    version = package_key(model_type, registered, settings).version
+    page = read_report(registered.resolve(), version, open_store(settings))
+    target = Path(f"{registered.name}_{registered.version}.html") if str(file) == "-" else file
+    with writing(target) as stream:
+        stream.write(page)
+    click.echo(target)
+
+
+def _show_interface(registered: RegisteredVersion, as_json: bool, registry: Registry) -> None:
+    with scratch_folder() as folder:
+        contract = read_contract(registered_zip(registered, folder, registry))
+    if as_json:
+        print_json(asdict(contract))
+    else:
+        click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
+
+
+def _show_facts(
+    model_type: str, registered: RegisteredVersion, as_json: bool, settings: Settings, registry: Registry
+) -> None:
     entry = next(
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
         if each.package.number == registered.number
@@ -164,8 +176,7 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         *((f"tag {name}", value) for name, value in sorted(registered.tags.items()) if name in PACKAGE_TAGS),
     ]  # fmt: skip
     click.echo(format_table(pairs))
-    history = stages.moves([registered])
-    if history:
+    if history := stages.moves([registered]):
         rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
         rows += [
             (str(move), f"{move.at:%Y-%m-%d %H:%M}Z", move.by, str(move.before or "-"),
