@@ -269,7 +269,7 @@ class Plugin:
             self._refuse(method, f"gives what it must not: {error}")
         except (EdgepackError, MemoryError):
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:  # others, such as Ctrl-C, are not the plug-in's
             if isinstance(error, OSError) and is_transient(error):
                 raise TransientError(f"{self} {method}: {error}") from error
             frames = traceback.extract_tb(error.__traceback__)

@@ -206,6 +206,13 @@ def test_a_broken_one_that_nobody_configured_is_not_even_imported(
     assert "plant_pumps" not in sys.modules
 
 
+@pytest.mark.parametrize("error", ["SystemExit(0)", "GeneratorExit"])
+def test_what_is_raised_to_end_something_ends_nothing(error: str, site: Path) -> None:
+    plugin = pump(site, f"def payload_rows(self, facts): raise {error}")
+    with pytest.raises(PluginError, match=TITLE + ": payload_rows raised an unforeseen "):
+        plugin.payload_rows({})
+
+
 def test_its_own_settings_are_validated_with_the_line(site: Path, tmp_path: Path) -> None:
     install(site, "plant-pumps", "pump", "plant_pumps")
     own = load_settings(configured(tmp_path, "pump", more="    settings: {factor: 3}\n")).model_type("line_0").settings
