@@ -153,7 +153,7 @@ def settings_and_rows(answer: Any) -> tuple[dict[str, Any], list[CheckRow]]:
 
 
 def _row(row: Any) -> None:
-    for name, value in vars(_is(row, CheckRow)).items():
+    for name, value in vars(_is(row, CheckRow, "a row")).items():
         _is(value, bool if name in ("passed", "warns") else str, f"a CheckRow with {name}")
 
 
@@ -368,8 +368,8 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
         rows(list(_is(score.parts, tuple, "parts")))
         for title, rows_of_it in mapping(score.tables).items():
             _table(rows_of_it, f"the table {title!r}")
-        for picture in mapping(score.pictures).values():
-            png(picture)
+        for title, picture in mapping(score.pictures).items():
+            png(_is(picture, bytes, f"the picture {title!r}"))
         if score.samples is not None:
             _samples(_is(score.samples, Samples), metric_names)
         return score

@@ -440,6 +440,11 @@ WRONG = {
     "other metrics": (
         "score", "def score(self, *_): return Score({'part': 1.0}, ())", "metrics part; it should .*metrics share"),
     "a metric that is text": ("score", "def score(self, *_): return Score({'share': 'much'}, ())", "metric share"),
+    "a row of a score that is text": (
+        "score", "def score(self, *_): return Score({'share': 1.0}, ('sound',))", r"returned a row: 'sound' \(str\)"),
+    "a picture that is a path": (
+        "score", "def score(self, *_): return Score({'share': 1.0}, (), pictures={'curve': 'x.png'})",
+        r"returned the picture 'curve': 'x.png' \(str\)"),
     "no picture": ("results_picture", "def results_picture(self, *_): return b'GIF89a'", "no PNG"),
 }  # fmt: skip
 
