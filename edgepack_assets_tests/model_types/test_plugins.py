@@ -434,7 +434,7 @@ WRONG = {
         "read_model", "def read_model(self, model, entry): return ModelSource({}, {}, (), None, conversion=7)",
         "conversion: 7"),
     "a comparison without rows": (
-        "compare", "def compare(self, *_): return Comparison((1,), ())", "returned 1"),
+        "compare", "def compare(self, *_): return Comparison((1,), ())", "returned a row: 1"),
     "a comparison whose table has rows of differing keys": (
         "compare", "def compare(self, *_): return Comparison((), ({'a': 1}, {'b': 1}))", "differing keys"),
     "other metrics": (
