@@ -23,7 +23,7 @@ from edgepack_assets.defs.sensors import registry_sensors
 from edgepack_assets.defs.sensors.raw_data import raw_data_versions
 from edgepack_assets.defs.sensors.run_failures import failure_sensor
 from edgepack_assets.errors import ConfigError, PluginError
-from edgepack_assets.model_types import model_type
+from edgepack_assets.model_types import model_type_of
 from edgepack_assets.operations.config_check import unknown_metrics
 
 
@@ -63,7 +63,7 @@ def _check_gates(settings: Settings) -> None:
     the runs of its partitions fail, with the sentence that is logged here."""
     for name, entry in settings.model_types.items():
         try:
-            model_type(entry.implementation)
+            model_type_of(entry)
         except PluginError as error:
             logging.getLogger(__name__).error(f"{settings.file}: model_types.{name} cannot be packaged: {error}")
     problems = [problem for _, problem in unknown_metrics(settings.model_dump()["model_types"])]

@@ -89,5 +89,9 @@ class PackageError(EdgepackError):
     """A package is not what the server, or this project, requires of it."""
 
 
+class ComponentRefusedError(PackageError):
+    """The SDK refuses what a component declares, or a file that it holds."""
+
+
 class CheckFailedError(EdgepackError):
     """A blocking check of an asset does not hold."""

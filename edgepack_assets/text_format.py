@@ -25,6 +25,11 @@ def format_age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def format_latency(seconds: float) -> str:
+    """How long one record takes, in microseconds or milliseconds, with three digits."""
+    return f"{seconds * 1e6:.3g} µs" if abs(seconds) < 1e-4 else f"{seconds * 1e3:.3g} ms"
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: what JSON does not know (bytes, NaN) becomes text."""
     if isinstance(value, Mapping):

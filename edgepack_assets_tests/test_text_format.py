@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack_assets.text_format import counted, format_age, format_size, format_table, plain
+from edgepack_assets.text_format import counted, format_age, format_latency, format_size, format_table, plain
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -22,6 +22,11 @@ UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 )  # fmt: skip
 def test_a_size(count: int, text: str) -> None:
     assert format_size(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(6.5e-7, "0.65 µs"), (9.94e-5, "99.4 µs"), (0.0123456, "12.3 ms")])
+def test_a_latency(seconds: float, text: str) -> None:
+    assert format_latency(seconds) == text
 
 
 @settings(deadline=None)

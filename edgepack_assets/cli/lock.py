@@ -57,7 +57,7 @@ def refresh(which: tuple[str, ...], model_types: tuple[str, ...]) -> None:
 
     The result is in force as the next generation, if it differs.
 
-    A lock is named by a partition (state_identifier:3), by a registered package (State-Identifier-edge:1) or by the
+    A lock is named by a model version (state_identifier:3), a registered package (State-Identifier-edge:1) or the
     first digits of its key. Existing packages stay as they are; materialize config_package to use the new lock.
     """
     settings = load_settings()

@@ -180,7 +180,10 @@ def gc(delete: bool, grace: float, idle_days: float) -> None:
     summary = f"{total} in {counted(len(garbage), 'file')}"
     summary += f" and {counted(len(idle), 'environment')}" if idle else ""
     summary += f" and {counted(len(cut_short), 'unfinished registration')}" if cut_short else ""
-    click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
+    if rows:
+        click.echo(f"{summary} {'deleted' if delete else 'can be deleted: edgepack gc --delete'}")
+    else:
+        click.echo("nothing to delete")
     if unread:
         raise CorruptError(
             "; ".join(dict.fromkeys(map(str, unread)))

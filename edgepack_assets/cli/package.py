@@ -29,7 +29,7 @@ from edgepack_assets.operations.compare_packages import package_key
 from edgepack_assets.operations.packages import PackageEntry, list_packages, why_no_metrics
 from edgepack_assets.packaging.contract import read_contract
 from edgepack_assets.registry import open_registry
-from edgepack_assets.registry.base import Kind, damaged_in_words
+from edgepack_assets.registry.base import Kind, RegisteredVersion, Registry, damaged_in_words
 from edgepack_assets.tasks.packages import archive as archives
 from edgepack_assets.tasks.packages import stages
 from edgepack_assets.tasks.packages.download import registered_zip
@@ -119,7 +119,7 @@ def _say_if_no_metrics(model_type: str, settings: Settings) -> None:
 @click.option("--interface", is_flag=True, help="Print what the package declares; it is downloaded for that.")
 @click.option(
     "--html", is_flag=False, flag_value="-", type=WrittenFile(), metavar="[FILE]",
-    help="Write its report there, one page for a browser; without FILE beside you, named after the package.",
+    help="Write its report, a page for a browser, to FILE; without FILE into this folder, named after the package.",
 )  # fmt: skip
 def show(package_version: str, as_json: bool, interface: bool, html: Path | None) -> None:
     """Show all that the registry knows about a package."""
@@ -129,22 +129,34 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
     if html is not None:
         if as_json or interface:
             raise click.UsageError("--html goes alone")
-        page = read_report(
-            registered.resolve(), package_key(model_type, registered, settings).version, open_store(settings)
-        )
-        target = Path(f"{registered.name}_{registered.version}.html") if str(html) == "-" else html
-        with writing(target) as stream:
-            stream.write(page)
-        click.echo(target)
-        return
-    if interface:
-        with scratch_folder() as folder:
-            contract = read_contract(registered_zip(registered, folder, registry))
-        if as_json:
-            print_json(asdict(contract))
-        else:
-            click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
-        return
+        _write_report(model_type, registered, html, settings)
+    elif interface:
+        _show_interface(registered, as_json, registry)
+    else:
+        _show_facts(model_type, registered, as_json, settings, registry)
+
+
+def _write_report(model_type: str, registered: RegisteredVersion, file: Path, settings: Settings) -> None:
+    version = package_key(model_type, registered, settings).version
+    page = read_report(registered.resolve(), version, open_store(settings))
+    target = Path(f"{registered.name}_{registered.version}.html") if str(file) == "-" else file
+    with writing(target) as stream:
+        stream.write(page)
+    click.echo(target)
+
+
+def _show_interface(registered: RegisteredVersion, as_json: bool, registry: Registry) -> None:
+    with scratch_folder() as folder:
+        contract = read_contract(registered_zip(registered, folder, registry))
+    if as_json:
+        print_json(asdict(contract))
+    else:
+        click.echo(format_table([("PART", "NAME", "TYPE"), *contract.as_table()]))
+
+
+def _show_facts(
+    model_type: str, registered: RegisteredVersion, as_json: bool, settings: Settings, registry: Registry
+) -> None:
     entry = next(
         each for each in list_packages(model_type, settings.model_type(model_type), registry)
         if each.package.number == registered.number
@@ -164,8 +176,7 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
         *((f"tag {name}", value) for name, value in sorted(registered.tags.items()) if name in PACKAGE_TAGS),
     ]  # fmt: skip
     click.echo(format_table(pairs))
-    history = stages.moves([registered])
-    if history:
+    if history := stages.moves([registered]):
         rows = [("STAGE", "SINCE", "BY", "BEFORE", "REASON")]
         rows += [
             (str(move), f"{move.at:%Y-%m-%d %H:%M}Z", move.by, str(move.before or "-"),
@@ -178,9 +189,9 @@ def show(package_version: str, as_json: bool, interface: bool, html: Path | None
 _stage = click.option(
     "--stage", type=click.Choice(STAGES), default="production", show_default=True, help="The stage to move."
 )
-_line = click.option("--line", default="", metavar="LINE", help="A line of edgepack.yaml, if lines are apart.")
+_line = click.option("--line", default="", metavar="LINE", help="The production line, one of `lines` in edgepack.yaml.")
 _by = click.option("--by", metavar="NAME", help="Who does it; the user of this machine by default.")
-_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in a tag of the package.")
 
 
 @package.command()
@@ -215,7 +226,7 @@ def promote(package_version: str, stage: str, line: str, by: str | None, reason:
 def rollback(name: str, stage: str, line: str, by: str | None, reason: str) -> None:
     """Move a stage back to the package that was there before.
 
-    Once more, and it goes on to the one before that. The name of the package does for MODEL_TYPE too."""
+    Run it again to go back one package further. MODEL_TYPE may also be the name of the package."""
     settings = load_settings()
     _check_line(line, settings)
     package_name = settings.model_type(find_type(name, settings)).registered_package_name
@@ -229,7 +240,7 @@ def rollback(name: str, stage: str, line: str, by: str | None, reason: str) -> N
 @package.command()
 @package_argument
 @click.option("--undo", is_flag=True, help="Take it out of the archive.")
-@click.option("--force", is_flag=True, help="Archive it although a stage is in use.")
+@click.option("--force", is_flag=True, help="Archive it even if it is in a stage.")
 @_by
 @_reason
 def archive(package_version: str, undo: bool, force: bool, by: str | None, reason: str) -> None:

@@ -23,7 +23,7 @@ from edgepack_assets.operations.save_answers import FORMATS, save_answers
 from edgepack_assets.operations.task_context import task_context
 from edgepack_assets.registry import open_registry
 from edgepack_assets.tasks.reports.comparison import Comparison, comparison_page
-from edgepack_assets.text_format import counted, format_table, plain
+from edgepack_assets.text_format import counted, format_latency, format_table, plain
 
 _SHOWN = 20
 """Records that differ, and answers on a terminal."""
@@ -131,7 +131,7 @@ def run_package(package_version: str, recording: Path, output_file: Path | None,
         if len(shown) < len(rows):
             click.echo(f"... {len(rows) - len(shown)} more; --output-file saves them all")
     where = f"; the answers are in {output_file}" if output_file is not None else ""
-    speed = f", {answers.latency['p50'] * 1000:.3g} ms for a record (median)"
+    speed = f", {format_latency(answers.latency['p50'])} for a record (median)"
     click.echo(f"{package} answered {answers.answered} of {counted(answers.records, 'record')}{speed}{where}", err=True)
 
 

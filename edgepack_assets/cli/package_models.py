@@ -31,7 +31,7 @@ from edgepack_assets.tasks.output_files import operators_file
 if TYPE_CHECKING:
     from dagster import Definitions, LoggerDefinition
 
-    from edgepack_assets.defs.package_runs import PackageRequest, PackageResult
+    from edgepack_assets.defs.command_runs.runs import PackageRequest, PackageResult
 
 _LONGEST_REASON = 256
 
@@ -67,7 +67,7 @@ class _Command(click.Command):
     help="Write name, version and metrics of the package there: JSON, or KEY=VALUE lines if it ends in .env.",
 )
 @click.option("--no-wait", is_flag=True, help="Hand the run over to Dagster's daemon and return at once.")
-@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="So many versions at once.")
+@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="How many versions at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list; progress goes to stderr.")
 def package_models(  # noqa: PLR0917 - one for each option
     keys: Sequence[str], all_missing: bool, first: str | None, override: str | None, output_file: Path | None,
@@ -142,7 +142,7 @@ def _missing(settings: Settings, registry: Registry) -> list[ModelKey]:
 
 
 def _requests(keys: Sequence[ModelKey], first: str | None, override: str | None) -> list[PackageRequest]:
-    from edgepack_assets.defs.package_runs import PackageRequest, assets_from
+    from edgepack_assets.defs.command_runs.runs import PackageRequest, assets_from
 
     try:
         assets = ASSETS if first is None else assets_from(first)
@@ -162,7 +162,7 @@ def _register_anyway(  # noqa: PLR0917 - what the command works with
     """Launch deployment_package alone where nothing but gates stopped the run before it, and replace those results.
 
     It computes the gates again, and refuses whatever else does not hold."""
-    from edgepack_assets.defs.package_runs import PackageRequest
+    from edgepack_assets.defs.command_runs.runs import PackageRequest
 
     stopped = [
         result.key
@@ -182,9 +182,9 @@ def _run(
         import_lean()
         dagster_home.add_partitions(request.key for request in requests)
 
-    from edgepack_assets.defs.package_bars import run_display
-    from edgepack_assets.defs.package_runs import run_requests
-    from edgepack_assets.defs.package_start import helpers_for
+    from edgepack_assets.defs.command_runs.display import run_display
+    from edgepack_assets.defs.command_runs.runs import run_requests
+    from edgepack_assets.defs.command_runs.start import helpers_for
 
     def load(console: LoggerDefinition) -> Definitions:
         from edgepack_assets.definitions import build_defs
@@ -197,7 +197,7 @@ def _run(
 
 
 def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: bool) -> None:
-    from edgepack_assets.defs.package_launch import launch
+    from edgepack_assets.defs.command_runs.daemon import launch
     from edgepack_assets.defs.sensors.status import sensors_status
 
     launched = {str(request.key): launch(request, dagster_home.environment()) for request in requests}
@@ -211,7 +211,7 @@ def _hand_over(settings: Settings, requests: Sequence[PackageRequest], as_json: 
 
 
 def _show(results: Sequence[PackageResult], settings: Settings, as_json: bool) -> None:
-    from edgepack_assets.defs.package_runs import failures_in_words
+    from edgepack_assets.defs.command_runs.runs import failures_in_words
     from edgepack_assets.new_models.run_requests import RunOutcome
 
     failed = [result for result in results if not result.succeeded]

@@ -29,6 +29,7 @@ from edgepack_assets.registry.base import (
     DamagedVersion,
     Kind,
     RegisteredVersion,
+    Registry,
     ResolvedVersion,
     damaged_above,
     damaged_in_words,
@@ -37,10 +38,12 @@ from edgepack_assets.registry.base import (
 )
 from edgepack_assets.tasks.packages import archive as archives
 from edgepack_assets.tasks.packages.tags import CONTENT_DIGEST
-from edgepack_assets.text_format import counted, format_size, format_table
+from edgepack_assets.text_format import counted, format_size, format_table, shortened
 
 _MOST_FAILURES = 3
 """Look-ups of a list that may fail before no more are tried."""
+_LONGEST_TAG = 40
+"""Characters of a tag's value in a table. Packages have digests and, in JSON, the metrics of each validation."""
 
 
 def _tags(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -74,11 +77,13 @@ def _refuse_text_in_a_local_registry(name: str, version: Version, settings: Sett
 
 def _group(kind: Kind, noun: str) -> click.Group:
     """`edgepack model` and `edgepack data` have the same commands, for another kind."""
+    commands = [_add_command(kind, noun), _archive_command(kind, noun), _list_command(kind, noun)]
+    commands.append(_download_command(kind, noun))
+    return click.Group(kind.value, commands, help=f"Add, list, download and archive {noun}s of the registry.")
 
-    @click.group(kind.value, help=f"Add, list and download {noun}s of the registry.")
-    def group() -> None: ...
 
-    @group.command(
+def _add_command(kind: Kind, noun: str) -> click.Command:
+    @click.command(
         "add", help=f"Register the next version of a {noun}.\n\nPATH is a file or folder. Prints NAME:VERSION."
     )
     @click.argument("name")
@@ -100,10 +105,14 @@ def _group(kind: Kind, noun: str) -> click.Group:
         if kind is Kind.MODEL:
             _add_partitions_of(added, settings)
 
-    @group.command(
+    return add
+
+
+def _archive_command(kind: Kind, noun: str) -> click.Command:
+    @click.command(
         "archive",
-        help=f"Take a version of a {noun} out of use.\n\nIt is listed no more (but by list --archived), is not the "
-        "latest, and nothing is made from it. Its files and its number stay. In Azure ML it is archived there."
+        help=f"Take a version of a {noun} out of use.\n\nOnly list --archived lists it then. It is never the latest, "
+        "and nothing is made from it. Its files and its number stay. In Azure ML it is archived there."
         + " Packages are archived with `edgepack package archive`."
         * (kind is Kind.MODEL),
     )
@@ -114,23 +123,16 @@ def _group(kind: Kind, noun: str) -> click.Group:
     def archive(version: tuple[str, Version], undo: bool, by: str | None, reason: str) -> None:
         _archive(kind, *version, undo, by or getpass.getuser(), reason)
 
-    @group.command("list", help=f"List every {noun}, or only the versions of NAME.")
+    return archive
+
+
+def _list_command(kind: Kind, noun: str) -> click.Command:
+    @click.command("list", help=f"List every {noun}, or only the versions of NAME.")
     @click.argument("name", required=False)
     @click.option("--archived", is_flag=True, help="List the archived versions instead.")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table, with tags in full.")
     def list_(name: str | None, archived: bool, as_json: bool) -> None:
-        registry = open_registry(load_settings())
-        names = [name] if name is not None else registry.names(kind)
-        entries: list[RegisteredVersion | DamagedVersion] = []
-        for each in names:
-            if archived:
-                entries += registry.archived(kind, each)
-                continue
-            versions, damaged = registry.versions_and_damaged(kind, each)
-            entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
-        if name is not None and not entries and not archived:
-            latest(registry, kind, name)  # an unknown name is a mistake, not an empty list
-        looked_up = _look_up(entries)
+        looked_up = _look_up(_listed(open_registry(load_settings()), kind, name, archived))
         if as_json:
             print_json([_as_json(*each) for each in looked_up])
         else:
@@ -143,7 +145,27 @@ def _group(kind: Kind, noun: str) -> click.Group:
                 + "; ".join(dict.fromkeys(unread.values()))
             )
 
-    @group.command(
+    return list_
+
+
+def _listed(
+    registry: Registry, kind: Kind, name: str | None, archived: bool
+) -> list[RegisteredVersion | DamagedVersion]:
+    """The versions of `name`, or of all names. A name that there is not is a mistake, and no empty list."""
+    entries: list[RegisteredVersion | DamagedVersion] = []
+    for each in [name] if name is not None else registry.names(kind):
+        if archived:
+            entries += registry.archived(kind, each)
+            continue
+        versions, damaged = registry.versions_and_damaged(kind, each)
+        entries += sorted([*versions, *damaged], key=lambda v: v.number) if damaged else versions
+    if name is not None and not entries and not archived:
+        latest(registry, kind, name)
+    return entries
+
+
+def _download_command(kind: Kind, noun: str) -> click.Command:
+    @click.command(
         "download",
         help=f"Copy a version of a {noun} into a folder.\n\nThe copy in DEST is verified; its path is printed."
         + " The .sha256 file of a deployment package is written beside it." * (kind is Kind.MODEL),
@@ -162,7 +184,7 @@ def _group(kind: Kind, noun: str) -> click.Group:
             write_checksum(path, resolved.digest)
         click.echo(path)
 
-    return group
+    return download
 
 
 model = _group(Kind.MODEL, "model")
@@ -218,8 +240,10 @@ def _archive(kind: Kind, name: str, number: Version, undo: bool, by: str, reason
         changed = archives.archive_version(
             registry, kind, name, number, lambda found: archives.tag_value(found, by, reason, now)
         )
-    state = "not archived" if undo else "archived"
-    click.echo(f"{name}:{number} is {state}{'' if changed else ' already' if not undo else ', and was not'}")
+    if undo:
+        click.echo(f"{name}:{number} is {'no longer archived' if changed else 'not archived'}")
+    else:
+        click.echo(f"{name}:{number} is {'archived' if changed else 'archived already'}")
 
 
 def _refuse_package(kind: Kind, name: str, number: Version, settings: Settings) -> None:
@@ -329,7 +353,7 @@ def _as_json(version: RegisteredVersion | DamagedVersion, content: _Content) -> 
 def _as_row(version: RegisteredVersion | DamagedVersion, content: _Content) -> tuple[str, ...]:
     if isinstance(version, DamagedVersion):
         return version.name, str(version.version or "all"), "damaged", "?", "?", version.reason
-    tags = " ".join(f"{key}={value}" for key, value in sorted(version.tags.items()))
+    tags = " ".join(f"{key}={shortened(value, _LONGEST_TAG)}" for key, value in sorted(version.tags.items()))
     created = f"{version.created:%Y-%m-%d %H:%M}Z"
     size = "?" if content.size is None else format_size(content.size)
     return version.name, str(version.version), created, size, (content.digest or "?")[:12], tags

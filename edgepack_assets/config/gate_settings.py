@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from edgepack_assets.config.percentages import Tolerance, read_confidence, read_tolerance
 from edgepack_assets.config.section import Number, Section
-from edgepack_assets.config.tolerance import Tolerance, read_confidence, read_tolerance
 from edgepack_assets.partitions import is_version
 
 STAGES = ("staging", "production")

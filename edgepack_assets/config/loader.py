@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from edgepack_assets.config.compute_settings import ComputeSettings, compute_problems
 from edgepack_assets.config.implementations import keys_beside_settings, settings_class
 from edgepack_assets.config.names import name_conflicts
-from edgepack_assets.config.registry_settings import AzureMLRegistrySettings, LocalRegistrySettings
+from edgepack_assets.config.registry_settings import REGISTRIES, LocalRegistrySettings
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.config.section import Section
 from edgepack_assets.config.yaml_nodes import compose, construct, duplicate_keys, line_of, octal_numbers, value_node
@@ -32,7 +32,6 @@ from edgepack_assets.partitions import is_version
 CONFIG_VARIABLE = "EDGEPACK_CONFIG"
 CONFIG_NAME = "edgepack.yaml"
 
-_REGISTRIES: dict[str, type[Section]] = {"local": LocalRegistrySettings, "azure_ml": AzureMLRegistrySettings}
 
 _MUST_EXIST: dict[tuple[str, ...], str] = {
     ("model_types", "*", "code_paths", "*"): "file or folder",
@@ -288,7 +287,7 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
 
 def _is_branch(section: type[Section], loc: Sequence[int | str]) -> bool:
     """Whether `section` is a registry of another type than the one that `loc` is in."""
-    return loc[0] == "registry" and section in _REGISTRIES.values() and _REGISTRIES.get(str(loc[1])) is not section
+    return loc[0] == "registry" and section in REGISTRIES.values() and REGISTRIES.get(str(loc[1])) is not section
 
 
 def _as_written(loc: Sequence[int | str], values: Mapping[str, Any]) -> Sequence[int | str]:
@@ -299,7 +298,7 @@ def _as_written(loc: Sequence[int | str], values: Mapping[str, Any]) -> Sequence
         if loc[3] in keys_beside_settings(entry["implementation"]) & entry.keys():
             loc = (*loc[:2], *loc[3:])
     in_registry = bool(loc) and loc[0] == "registry"
-    return tuple(step for n, step in enumerate(loc) if not (in_registry and n == 1 and step in _REGISTRIES))
+    return tuple(step for n, step in enumerate(loc) if not (in_registry and n == 1 and step in REGISTRIES))
 
 
 def _dotted(loc: Sequence[int | str]) -> str:

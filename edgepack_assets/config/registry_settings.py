@@ -119,11 +119,14 @@ def registry_type(value: object) -> str:
     return str(getattr(value, "type", "local"))
 
 
+REGISTRIES: dict[str, type[Section]] = {"local": LocalRegistrySettings, "azure_ml": AzureMLRegistrySettings}
+"""The types of registry by their names in edgepack.yaml, those of the union below."""
+
 RegistrySettings = Annotated[
     Annotated[LocalRegistrySettings, Tag("local")] | Annotated[AzureMLRegistrySettings, Tag("azure_ml")],
     Discriminator(
         registry_type,
         custom_error_type="registry_type",
-        custom_error_message="a registry's type is local or azure_ml",
+        custom_error_message=f"a registry's type is {' or '.join(REGISTRIES)}",
     ),
 ]

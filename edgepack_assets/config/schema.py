@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     StringConstraints,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -262,7 +263,12 @@ class ModelTypeSettings(Section):
             own = settings_class(info.data["implementation"])
         except PluginError:
             return value  # other model types go on working; whatever uses this one says what is wrong
-        return own.model_validate({} if value is None else value)
+        try:
+            return own.model_validate({} if value is None else value)
+        except ValidationError:
+            raise
+        except Exception:  # noqa: BLE001 - of a plug-in's validator; Plugin.check_settings says it
+            return value
 
     def needs_approval(self, environment: str) -> bool:
         """Whether a person approves a version before the sensor packages it in this environment."""

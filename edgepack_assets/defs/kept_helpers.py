@@ -26,7 +26,7 @@ MOST_RUNS = 25
 
 class Helpers:
     """A packaging worker and a sandbox, each started when it is first used. What is made ahead of its step
-    (package_start.py) is of one run."""
+    (command_runs/start.py) is of one run."""
 
     def __init__(self) -> None:
         self.packaging = PackagingWorker()

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from edgepack_assets.artefacts.artefact import Blob, canonical_json
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
-from edgepack_assets.environments.numpy_age import too_old_for_numpy
+from edgepack_assets.environments.numpy_compatibility import too_old_for_numpy
 from edgepack_assets.environments.resolver import fetch_missing, resolve_wheels
 from edgepack_assets.environments.wheels import PLATFORM, LockedPackage
 from edgepack_assets.errors import CorruptError, EnvironmentBuildError, without_credentials

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from edgepack_assets.artefacts.store import ArtefactStore
 from edgepack_assets.config.schema import RuntimeSettings
-from edgepack_assets.environments.numpy_age import BOUND, too_old_for_numpy
+from edgepack_assets.environments.numpy_compatibility import BOUND, too_old_for_numpy
 from edgepack_assets.environments.subprocesses import ran_out, run_command, shown
 from edgepack_assets.environments.uv import uv_command, uv_environment
 from edgepack_assets.environments.wheels import PLATFORM, WHEEL, LockedPackage, admits, check_wheel, edge_tags, unmet

@@ -1,6 +1,8 @@
-"""A plug-in as the tasks call it: every answer is held to the interface, and every fault names distribution and method.
+"""A plug-in as the tasks call it: what its methods return is held to the interface, and every fault names distribution
+and method.
 
-What the answers may hold is in answers.py. Errors that a plug-in raises for the user (EdgepackError) pass as they are.
+What they may return is in returned_values.py. Errors that a plug-in raises for the user (EdgepackError) pass as they
+are.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from pydantic import ValidationError
+
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.implementations import load, settings_class
 from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.config.section import Section
 from edgepack_assets.errors import ComponentError, EdgepackError, ModelError, PluginError, TransientError
 from edgepack_assets.filesystem.atomic_files import is_transient
-from edgepack_assets.model_types import answers
+from edgepack_assets.model_types import returned_values as returned
 from edgepack_assets.model_types.interface import (
     Answered,
     ArrayType,
@@ -41,6 +45,7 @@ from edgepack_assets.sandbox.untrusted_values import UntrustedReport
 
 _T = TypeVar("_T")
 _FILES = ("child_tasks.py", "component/entrypoint.py")
+_NAMING_METRICS = {"lower_is_better", "optional_metrics", "metric_settings", "no_intervals", "sliced_metrics"}
 
 
 class _UnforeseenError(PluginError):
@@ -60,45 +65,64 @@ class Plugin:
         self.settings: type[Section] = settings_class(name)
         if clash := sorted(plugin.keys_beside_settings & ModelTypeSettings.model_fields.keys()):
             self._refuse("keys_beside_settings", f"holds {', '.join(clash)}: keys of edgepack's own")
-        self.metric_names = frozenset(self._attribute("metric_names", answers.names))
-        self.lower_is_better = frozenset(self._attribute("lower_is_better", answers.names))
-        self.optional_metrics = frozenset(self._attribute("optional_metrics", answers.names))
-        self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", answers.mapping)
-        self.no_intervals: Mapping[str, str] = self._attribute("no_intervals", answers.mapping)
-        self.slices = frozenset(self._attribute("slices", answers.names))
-        self.sliced_metrics = frozenset(self._attribute("sliced_metrics", answers.names))
-        self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", answers.names))
-        self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", answers.mapping)
-        self.category_output: str | None = self._attribute("category_output", answers.instance_of(str, type(None)))
-        self.envelope_per: str | None = self._attribute("envelope_per", answers.instance_of(str, type(None)))
-        self.envelope_tasks: str = self._attribute("envelope_tasks", answers.instance_of(str))
-        self.inspection: type[UntrustedReport] = self._attribute("inspection", answers.report_class)
-        self.preparation: Preparation[Any] | None = self._attribute("preparation", answers.preparation)
-        self.folder = self._attribute("folder", answers.instance_of(Path))
+        self.metric_names = frozenset(self._attribute("metric_names", returned.names))
+        self.lower_is_better = frozenset(self._attribute("lower_is_better", returned.names))
+        self.optional_metrics = frozenset(self._attribute("optional_metrics", returned.names))
+        self.metric_settings: Mapping[str, str] = self._attribute("metric_settings", returned.mapping)
+        self.no_intervals: Mapping[str, str] = self._attribute("no_intervals", returned.mapping)
+        self.slices = frozenset(self._attribute("slices", returned.names))
+        self.sliced_metrics = frozenset(self._attribute("sliced_metrics", returned.names))
+        self.host_imports: tuple[str, ...] = tuple(self._attribute("host_imports", returned.names))
+        self.child_imports: Mapping[str, tuple[str, ...]] = self._attribute("child_imports", returned.mapping)
+        self.category_output: str | None = self._attribute("category_output", returned.instance_of(str, type(None)))
+        self.envelope_per: str | None = self._attribute("envelope_per", returned.instance_of(str, type(None)))
+        self.envelope_tasks: str = self._attribute("envelope_tasks", returned.instance_of(str))
+        self.inspection: type[UntrustedReport] = self._attribute("inspection", returned.report_class)
+        self.preparation: Preparation[Any] | None = self._attribute("preparation", returned.preparation)
+        self.folder = self._attribute("folder", returned.instance_of(Path))
         if lacking := [file for file in _FILES if not (self.folder / file).is_file()]:
             self._refuse("its folder", f"{self.folder} has no {', '.join(lacking)}")
+        for which in _NAMING_METRICS & vars(type(plugin)).keys():  # what a subclass inherits may name more
+            if stray := sorted(set(getattr(self, which)) - self.metric_names):
+                self._refuse(which, f"names {', '.join(stray)}: none of its metric_names")
 
     def __str__(self) -> str:
         return self._title
 
+    def check_settings(self, given: object) -> None:
+        """Raise a PluginError if a validator of its settings raises what validators should not, for those that were
+        given. What they refuse as they should has its line in edgepack.yaml."""
+        if isinstance(given, self.settings):
+            return
+        try:
+            self.settings.model_validate({} if given is None else given)
+        except ValidationError:
+            return
+        except Exception as error:  # noqa: BLE001 - a plug-in's code
+            self._refuse(
+                "settings",
+                f"raised an unforeseen {type(error).__name__} for {returned.shown(given)}: "
+                f"{returned.shown(error, str)}. A validator should raise ValueError with words for the user",
+            )
+
     def component_folders(self, entry: ModelTypeSettings, inspection: Mapping[str, Any] | None) -> tuple[Path, ...]:
         """See ModelType."""
-        return self._call("component_folders", answers.folders, self._plugin.component_folders, entry, inspection)
+        return self._call("component_folders", returned.folders, self._plugin.component_folders, entry, inspection)
 
     def write_payload(
         self, raw: Path, tags: Mapping[str, str], writer: PayloadWriter, entry: ModelTypeSettings
     ) -> dict[str, Any]:
         """See ModelType."""
-        return self._call("write_payload", answers.json_object, self._plugin.write_payload, raw, tags, writer, entry)
+        return self._call("write_payload", returned.json_object, self._plugin.write_payload, raw, tags, writer, entry)
 
     def payload_rows(self, facts: Mapping[str, Any]) -> list[CheckRow]:
         """See ModelType."""
-        return self._call("payload_rows", answers.rows, self._plugin.payload_rows, facts)
+        return self._call("payload_rows", returned.rows, self._plugin.payload_rows, facts)
 
     def read_model(self, model: Path, entry: ModelTypeSettings, subject: str = "reading the model") -> ModelSource:
         """See ModelType. What nobody foresaw there is the model's failure; errors of it name `subject`."""
         try:
-            return self._call("read_model", answers.model_source, self._plugin.read_model, model, entry)
+            return self._call("read_model", returned.model_source, self._plugin.read_model, model, entry)
         except _UnforeseenError as error:
             raise ModelError(f"{subject}: {error}") from error.__cause__
         except TransientError as error:
@@ -108,7 +132,7 @@ class Plugin:
         self, tags: Mapping[str, str], entry: ModelTypeSettings, numbers: Mapping[Any, Any], subject: str
     ) -> tuple[Mapping[str, Any], list[CheckRow]]:
         """See ModelType; ModelErrors name `subject`."""
-        check = answers.settings_and_rows
+        check = returned.settings_and_rows
         try:
             return self._call("tag_settings", check, self._plugin.tag_settings, tags, entry, numbers)
         except ModelError as error:
@@ -118,56 +142,56 @@ class Plugin:
         """See Conversion.convert."""
         assert source.conversion is not None
         method, component = source.conversion.convert, self.folder / "component"
-        return self._call("conversion.convert", answers.converted, method, source, component, jobs, work)
+        return self._call("conversion.convert", returned.converted, method, source, component, jobs, work)
 
     def compare(self, compared: Compared, entry: ModelTypeSettings, jobs: SideJobs, work: Path) -> Comparison:
         """See ModelType."""
-        return self._call("compare", answers.comparison, self._plugin.compare, compared, entry, jobs, work)
+        return self._call("compare", returned.comparison, self._plugin.compare, compared, entry, jobs, work)
 
     def finish_component(self, component: Path, source: ModelSource) -> None:
         """See ModelType."""
-        nothing = answers.instance_of(type(None))
+        nothing = returned.instance_of(type(None))
         self._call("finish_component", nothing, self._plugin.finish_component, component, source)
 
     def pipeline(
         self, component: Path, source: ModelSource, inspection: Mapping[str, Any], work: Path
     ) -> tuple[PipelineComponent, ...]:
         """See ModelType."""
-        check = answers.pipeline(source.packaged_requirements is not None)
+        check = returned.pipeline(source.packaged_requirements is not None)
         return self._call("pipeline", check, self._plugin.pipeline, component, source, inspection, work)
 
     def component_spec(self, inspection: Mapping[str, Any]) -> ComponentSpec:
         """See ModelType."""
-        return self._call("component_spec", answers.component_spec, self._plugin.component_spec, inspection)
+        return self._call("component_spec", returned.component_spec, self._plugin.component_spec, inspection)
 
     def component_settings(self, inspection: Mapping[str, Any]) -> dict[str, Any]:
         """See ModelType."""
-        return self._call("component_settings", answers.json_object, self._plugin.component_settings, inspection)
+        return self._call("component_settings", returned.json_object, self._plugin.component_settings, inspection)
 
     def inspection_rows(self, inspection: Mapping[str, Any], entry: ModelTypeSettings) -> list[CheckRow]:
         """See ModelType."""
-        return self._call("inspection_rows", answers.rows, self._plugin.inspection_rows, inspection, entry)
+        return self._call("inspection_rows", returned.rows, self._plugin.inspection_rows, inspection, entry)
 
     def numbers_are_free(self, inspection: Mapping[str, Any]) -> bool:
         """See ModelType."""
         free: bool = self._call(
-            "numbers_are_free", answers.instance_of(bool), self._plugin.numbers_are_free, inspection
+            "numbers_are_free", returned.instance_of(bool), self._plugin.numbers_are_free, inspection
         )
         return free
 
     def categories(self, inspection: Mapping[str, Any]) -> list[int | str] | None:
         """See ModelType."""
-        return self._call("categories", answers.categories, self._plugin.categories, inspection)
+        return self._call("categories", returned.categories, self._plugin.categories, inspection)
 
     def category_names(self, payload: Payload, inspection: Mapping[str, Any]) -> dict[str, str]:
         """See ModelType."""
-        return self._call("category_names", answers.texts, self._plugin.category_names, payload, inspection)
+        return self._call("category_names", returned.texts, self._plugin.category_names, payload, inspection)
 
     def trial(
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """See ModelType."""
-        check = answers.instance_of(Trial, type(None))
+        check = returned.instance_of(Trial, type(None))
         trial: Trial | None = self._call("trial", check, self._plugin.trial, payload, results, inspection, entry, work)
         return trial
 
@@ -175,7 +199,7 @@ class Plugin:
         self, payload: Payload, results: Results, inspection: Mapping[str, Any], entry: ModelTypeSettings, work: Path
     ) -> Trial | None:
         """See ModelType."""
-        check = answers.instance_of(Trial, type(None))
+        check = returned.instance_of(Trial, type(None))
         probes: Trial | None = self._call(
             "probes", check, self._plugin.probes, payload, results, inspection, entry, work
         )
@@ -183,7 +207,7 @@ class Plugin:
 
     def trial_rows(self, trial: Trial, answer: object) -> tuple[list[CheckRow], list[dict[str, Any]]]:
         """See Trial.rows."""
-        return self._call(f"{type(trial).__name__}.rows", answers.rows_and_table, trial.rows, answer)
+        return self._call(f"{type(trial).__name__}.rows", returned.rows_and_table, trial.rows, answer)
 
     def prepared_arrays(
         self, subject: str, report: UntrustedReport, inspection: Mapping[str, Any], records: int
@@ -192,7 +216,7 @@ class Plugin:
         assert self.preparation is not None
         method, files = self.preparation.arrays, self.preparation.files
         with _named(subject):
-            return self._call("preparation.arrays", answers.array_types(files), method, report, inspection, records)
+            return self._call("preparation.arrays", returned.array_types(files), method, report, inspection, records)
 
     def prepared(
         self,
@@ -206,28 +230,28 @@ class Plugin:
         assert self.preparation is not None
         method = self.preparation.prepared
         with _named(subject):
-            return self._call("preparation.prepared", answers.prepared, method, report, arrays, inspection, records)
+            return self._call("preparation.prepared", returned.prepared, method, report, arrays, inspection, records)
 
     def prepped_picture(self, prepped: Prepped) -> bytes:
         """See Preparation.picture."""
         assert self.preparation is not None
-        return self._call("preparation.picture", answers.png, self.preparation.picture, prepped)
+        return self._call("preparation.picture", returned.png, self.preparation.picture, prepped)
 
     def score(
         self, payload: Payload, results: Results, prepped: Prepped | None, inspection: Mapping[str, Any]
     ) -> Score:
         """See ModelType."""
-        check = answers.score_of(self.metric_names, self.optional_metrics)
+        check = returned.score_of(self.metric_names, self.optional_metrics)
         return self._call("score", check, self._plugin.score, payload, results, prepped, inspection)
 
     def results_picture(self, payload: Payload, results: Results, inspection: Mapping[str, Any]) -> bytes:
         """See ModelType."""
-        return self._call("results_picture", answers.png, self._plugin.results_picture, payload, results, inspection)
+        return self._call("results_picture", returned.png, self._plugin.results_picture, payload, results, inspection)
 
     def comparison_picture(self, payload: Payload, before: Answered, now: Answered) -> bytes | None:
         """See ModelType."""
         return self._call(
-            "comparison_picture", answers.optional_png, self._plugin.comparison_picture, payload, before, now
+            "comparison_picture", returned.optional_png, self._plugin.comparison_picture, payload, before, now
         )
 
     def write_recording(
@@ -235,7 +259,7 @@ class Plugin:
     ) -> dict[str, Any]:
         """See ModelType."""
         method = self._plugin.write_recording
-        return self._call("write_recording", answers.json_object, method, recording, writer, entry, work)
+        return self._call("write_recording", returned.json_object, method, recording, writer, entry, work)
 
     def _attribute(self, name: str, check: Callable[[Any], _T]) -> _T:
         return self._call(name, check, lambda: getattr(self._plugin, name))
@@ -247,25 +271,25 @@ class Plugin:
             self._refuse(method, f"gives what it must not: {error}")
         except (EdgepackError, MemoryError):
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:  # others, such as Ctrl-C, are not the plug-in's
             if isinstance(error, OSError) and is_transient(error):
                 raise TransientError(f"{self} {method}: {error}") from error
             frames = traceback.extract_tb(error.__traceback__)
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
             raise _UnforeseenError(
                 f"{self}: {method} raised an unforeseen {type(error).__name__} at {where}: "
-                f"{answers.shown(error, str, 500)}. Either its input is not as it expects, or it has a defect: report "
+                f"{returned.shown(error, str, 500)}. Either its input is not as it expects, or it has a defect: report "
                 f"it to those who made it. It should return {_wanted(check)}, or raise an EdgepackError with words for "
                 "the user"
             ) from error
         try:
             return check(answer)
-        except answers.UnfitAnswerError as error:
+        except returned.UnfitValueError as error:
             raise PluginError(f"{self}: {method} returned {error}; it should return {_wanted(check)}") from None
         except Exception as error:  # of a method that the answer itself has
             raise PluginError(
-                f"{self}: {method} returned {answers.shown(answer)} ({type(answer).__name__}), which raises "
-                f"{type(error).__name__}: {answers.shown(error, str)}; it should return {_wanted(check)}"
+                f"{self}: {method} returned {returned.shown(answer)} ({type(answer).__name__}), which raises "
+                f"{type(error).__name__}: {returned.shown(error, str)}; it should return {_wanted(check)}"
             ) from error
 
     def _refuse(self, subject: str, why: str) -> NoReturn:

@@ -11,7 +11,7 @@ from edgepack_assets.checks import all_pass, in_words
 from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.model_types import model_type
+from edgepack_assets.model_types import model_type_of
 from edgepack_assets.model_types.interface import PayloadWriter
 from edgepack_assets.model_types.model_folder.damage import why_damaged
 from edgepack_assets.registry.base import Kind
@@ -45,7 +45,7 @@ def why_useless(kind: Kind, name: str, path: Path, tags: Mapping[str, str], sett
         entry = settings.model_type(key)
         try:
             if kind is Kind.MODEL:
-                implementation = model_type(entry.implementation)
+                implementation = model_type_of(entry)
                 implementation.read_model(path, entry, f"reading {path}")
                 implementation.tag_settings(tags, entry, {}, f"tags of {path}")
                 return None
@@ -59,7 +59,7 @@ def why_useless(kind: Kind, name: str, path: Path, tags: Mapping[str, str], sett
 
 
 def _of_raw_data(path: Path, tags: Mapping[str, str], entry: ModelTypeSettings) -> str | None:
-    implementation = model_type(entry.implementation)
+    implementation = model_type_of(entry)
     with scratch_folder() as work:
         writer = _FirstRecords(work / "records", work / "sources")
         try:

@@ -1,5 +1,5 @@
-"""What is wrong with edgepack.yaml: the mistakes that the loader finds, gates on metrics that do not exist, and files
-for jobs of Azure ML that cannot be read.
+"""What is wrong with edgepack.yaml: the mistakes that the loader finds, implementations that cannot be used, gates on
+metrics that do not exist, and files for jobs of Azure ML that cannot be read.
 
 The loader does not know model types, so it cannot know their metrics.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgepack_assets.config.compute_settings import ComputeSettings
+from edgepack_assets.config.implementations import installed
 from edgepack_assets.config.loader import read_config
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.errors import EdgepackError, PluginError
@@ -20,11 +21,26 @@ from edgepack_assets.model_types.plugin import Plugin
 def check_config(file: Path | None = None) -> Settings:
     """The settings in force. Raises ConfigError with one line for each mistake in the file."""
     config = read_config(file)
+    for keys, problem in _unusable(config.values.get("model_types")):
+        config.add(keys, problem)
     for keys, problem in unknown_metrics(config.values.get("model_types")):
         config.add(keys, problem)
     for keys, problem in _wrong_conda_files(config.settings):
         config.add(keys, problem)
     return config.raise_if_wrong()
+
+
+def _unusable(model_types: object) -> Iterator[tuple[Sequence[int | str], str]]:
+    """(keys, message) for each entry whose implementation is installed and cannot be used. The others are the loader's
+    to refuse. Nothing of such an entry can be packaged, though the code location loads and other entries work."""
+    for name, entry in model_types.items() if isinstance(model_types, Mapping) else ():
+        implementation = entry.get("implementation") if isinstance(entry, Mapping) else None
+        if not isinstance(implementation, str) or implementation not in installed():
+            continue
+        try:
+            model_type(implementation).check_settings(entry.get("settings"))
+        except PluginError as error:
+            yield ("model_types", name, "implementation"), f"model_types.{name} cannot be packaged: {error}"
 
 
 def _wrong_conda_files(settings: Settings | None) -> Iterator[tuple[Sequence[int | str], str]]:
@@ -73,7 +89,7 @@ def unknown_metrics(model_types: object) -> Iterator[tuple[Sequence[int | str], 
         try:
             plugin = model_type(implementation)
         except PluginError:
-            continue  # reported where the implementation is used; other model types go on working
+            continue  # reported by _unusable
         known, own = plugin.metric_names, entry.get("settings")
         given = {*entry, *(own if isinstance(own, Mapping) else ())}
         for metric, gate in gates.items():

@@ -47,7 +47,7 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Try everything that a run needs. Takes about 15 s, most of it for the isolation of model code."""
-    yield _tried("configuration", "gates and what else is written there", lambda: _configuration(settings))
+    yield _tried("configuration", "settings and gates", lambda: _configuration(settings))
     yield from _pythons(settings)
     yield from _disks(settings)
     yield from _dependencies()

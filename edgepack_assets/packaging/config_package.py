@@ -15,7 +15,7 @@ from typing import Any
 from simaticai.packaging.constants import PYTHON_PACKAGES_ZIP, README_HTML, REQUIREMENTS_TXT, TELEMETRY_YAML
 
 from edgepack_assets.environments.lock import Lock
-from edgepack_assets.errors import PackageError
+from edgepack_assets.errors import ComponentRefusedError, PackageError
 from edgepack_assets.filesystem.atomic_files import disk_errors
 from edgepack_assets.filesystem.canonical_yaml import dump_yaml, load_yaml
 from edgepack_assets.filesystem.reproducible_zip import Content, write_zip
@@ -53,7 +53,7 @@ def build_pipeline_package(
     `work`. All files of a component's folder ship; entrypoint.py is the entrypoint of a Python component, and `lock`
     is what each of these needs.
 
-    Raises PackageError if the SDK refuses what a component declares or holds."""
+    Raises ComponentRefusedError if the SDK refuses what a component declares or holds."""
     made: list[Any] = []
     given_otherwise: dict[str, Path] = {}
     with disk_errors(work):
@@ -64,7 +64,7 @@ def build_pipeline_package(
             pipeline = _pipeline(made, [each.spec for each in components], package_name, description)
             saved = Path(pipeline.save(work / "saved", package_id=UNSTAMPED_ID, version=UNSTAMPED_VERSION))
         except (AssertionError, ValueError, RuntimeError) as error:
-            raise PackageError(f"the SDK refuses the component: {' '.join(str(error).split())}") from error
+            raise ComponentRefusedError(f"the SDK refuses the component: {' '.join(str(error).split())}") from error
         finally:
             for dependencies in (each.python_dependencies for each in made if hasattr(each, "python_dependencies")):
                 for folder in (dependencies.python_packages, dependencies.temp):  # the SDK never removes them

@@ -81,8 +81,8 @@ def run(settings: Settings, registry: Registry) -> tuple[list[SampleModel], list
 
 def _package(keys: list[ModelKey], home: Path, settings: Settings) -> None:
     from edgepack_assets.definitions import build_defs
-    from edgepack_assets.defs.package_bars import run_display
-    from edgepack_assets.defs.package_runs import PackageRequest, failures_in_words, run_requests
+    from edgepack_assets.defs.command_runs.display import run_display
+    from edgepack_assets.defs.command_runs.runs import PackageRequest, failures_in_words, run_requests
 
     with run_display(sys.stdout, "  ") as display:
         results = run_requests(
@@ -94,7 +94,7 @@ def _package(keys: list[ModelKey], home: Path, settings: Settings) -> None:
 
 
 def _is_packaged(sample: SampleModel, registry: Registry, home: Path) -> bool:
-    from edgepack_assets.defs.package_runs import is_materialized
+    from edgepack_assets.defs.command_runs.runs import is_materialized
 
     # A package alone is not enough: with a new DAGSTER_HOME the UI would have nothing to show.
     return find_package(sample.entry, sample.model, registry) is not None and is_materialized(

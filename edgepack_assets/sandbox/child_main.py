@@ -62,7 +62,10 @@ _ALWAYS_ALLOWED = frozenset({"timestamp"})  # the server may hand a record's tim
 
 
 class RecordError(Exception):
-    """The component, or the payload, broke the declared types at a record."""
+    """The component, or the payload, broke the declared types at a record. Raised from the component's own exception,
+    it stands for that one."""
+
+    is_for_user = True
 
     def __init__(self, record: int, message: str) -> None:
         super().__init__(message)
@@ -116,7 +119,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             try:
                 record = _answer_before(line) if job.get("follows", False) else value_types.from_json(line)
             except ValueError as error:
-                raise RecordError(number, f"the payload holds {line:.100}, which is not JSON: {error}") from None
+                shown = f"{line.rstrip():.100}"
+                raise RecordError(number, f"the payload holds {shown}, which is not JSON: {error}") from None
             if record is None and job.get("follows", False):
                 times.append(0.0)
                 results.write(b'{"record": %d, "outputs": null}\n' % number)
@@ -196,7 +200,7 @@ def result_line(answer: object, outputs: dict[str, str], number: int, tensors: b
             json.dumps(answer, ensure_ascii=False, default=repr).encode()
         return line
     except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(number, f"the answer cannot be written as JSON: {error}") from error
+        raise RecordError(number, f"the answer cannot be written as JSON: {error}") from None
 
 
 def _listed(names: Iterable[object]) -> str:

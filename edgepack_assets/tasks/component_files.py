@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgepack_assets.errors import ModelError
+from edgepack_assets.errors import ModelError, PluginError
 from edgepack_assets.filesystem.atomic_files import link_or_copy
-from edgepack_assets.model_types import envelope
-from edgepack_assets.model_types.interface import ModelSource
+from edgepack_assets.model_types import Plugin, envelope
+from edgepack_assets.model_types.interface import ComponentSpec, ModelSource
 
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 """Files with these are importable; those of .so may have the interpreter's name before it."""
@@ -60,3 +60,14 @@ def _module(name: str) -> str | None:
         return top
     suffix = next((suffix for suffix in _MODULE_SUFFIXES if top.endswith(suffix)), None)
     return top.split(".")[0] if suffix else None
+
+
+def check_parameters(implementation: Plugin, spec: ComponentSpec, entrypoint: Path) -> None:
+    """Raise a PluginError if parameters are declared that the component never gets: no run of it would show that."""
+    text = entrypoint.read_text(encoding="utf-8", errors="replace")
+    if spec.parameters and "update_parameters" not in text and "import *" not in text:
+        names = ", ".join(parameter.name for parameter in spec.parameters)
+        raise PluginError(
+            f"{implementation}: component_spec declares the parameters {names}, but {entrypoint.name}, which ships, "
+            "has no function update_parameters(params), which gets their values"
+        )

@@ -12,6 +12,7 @@ from edgepack_assets.artefacts.artefact import Artefact, Blob
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.environments.environment import Environment
 from edgepack_assets.environments.lock import Generation, Lock
+from edgepack_assets.errors import ComponentRefusedError, PackageError
 from edgepack_assets.model_types import Plugin, envelope
 from edgepack_assets.model_types.interface import ModelSource, PipelineComponent
 from edgepack_assets.model_types.model_folder.bounded_files import model_errors
@@ -29,7 +30,7 @@ from edgepack_assets.sandbox.sandbox import TaskFailedError
 from edgepack_assets.sandbox.untrusted_values import parse_report
 from edgepack_assets.tasks.ahead import background_imports
 from edgepack_assets.tasks.component_environment import ComponentEnvironment, component_environment
-from edgepack_assets.tasks.component_files import assemble, write_settings
+from edgepack_assets.tasks.component_files import assemble, check_parameters, write_settings
 from edgepack_assets.tasks.context import CONTENTS, SERVER_LOCK, TaskContext
 from edgepack_assets.tasks.conversion import Shipping, convert_model
 from edgepack_assets.tasks.envelope import envelope_folders, learn_envelope, suggested_alerts
@@ -192,11 +193,19 @@ def _lay_out(
 
 
 def _build(key: ModelKey, component: _Component, lock: Lock, context: TaskContext, folder: Path) -> Path:
-    entry, packaging = context.entry(key), context.packaging
-    if component.pipeline:
-        return packaging.build_pipeline_package(component.pipeline, lock, entry.package_name, entry.description, folder)
-    spec = context.model_type(key).component_spec(component.inspection)
-    return packaging.build_config_package(component.folder, spec, lock, entry.package_name, entry.description, folder)
+    entry, packaging, implementation = context.entry(key), context.packaging, context.model_type(key)
+    names = entry.package_name, entry.description
+    try:
+        if component.pipeline:
+            return packaging.build_pipeline_package(component.pipeline, lock, *names, folder)
+        spec = implementation.component_spec(component.inspection)
+        check_parameters(implementation, spec, component.folder / "entrypoint.py")
+        return packaging.build_config_package(component.folder, spec, lock, *names, folder)
+    except ComponentRefusedError as error:
+        raise PackageError(
+            f"{implementation}: component_spec declares what cannot be packaged, or the model ships a file that "
+            f"cannot: {error}"
+        ) from None
 
 
 def _renumbered(  # noqa: PLR0917 - what is laid out, and where
@@ -255,7 +264,7 @@ def _inspect(
         origin = origin_of(
             component / str(source.model.get("file", "")), component, environment, child_imports, context.sandbox
         )
-        raise explained(error, subject, loading, origin) from None
+        raise explained(error, subject, f"inspect_model of {implementation}", loading, origin) from None
     with model_errors(subject):
         report = parse_report(f"{implementation}: inspect_model", implementation.inspection, answer)
         return report.model_dump(exclude_unset=True)

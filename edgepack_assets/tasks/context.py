@@ -14,7 +14,7 @@ from edgepack_assets.config.schema import ModelTypeSettings, Settings
 from edgepack_assets.environments.environment import Environment, environment_for
 from edgepack_assets.environments.lock import Lock, read_lock
 from edgepack_assets.filesystem.temp_folders import scratch_folder
-from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.model_types import Plugin, model_type_of
 from edgepack_assets.model_types.interface import Results
 from edgepack_assets.packaging.worker import PackagingWorker
 from edgepack_assets.partitions import ModelKey
@@ -64,7 +64,7 @@ class TaskContext:
 
     def model_type(self, key: ModelKey) -> Plugin:
         """The implementation that the key's model type uses. Raises PluginError."""
-        return model_type(self.entry(key).implementation)
+        return model_type_of(self.entry(key))
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:

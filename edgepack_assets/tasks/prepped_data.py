@@ -71,7 +71,10 @@ def prepare_data(
         package = context.store.fetch(config_package.parts["package"])
         tasks = implementation.folder / "child_tasks.py"
         subject = f"preparing the data of {key}"
-        with PackageRunner(package, work, context.sandbox, environment) as runner, naming_plugin(implementation):
+        with (
+            PackageRunner(package, work, context.sandbox, environment) as runner,
+            naming_plugin(implementation, f"prepare should return {preparation.report.__name__} as a dict"),
+        ):
             answer = context.sandbox.run(
                 subject, environment, child_imports,
                 CallJob(runner.component_folder, tasks, "prepare", {"count": payload.count}),

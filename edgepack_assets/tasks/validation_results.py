@@ -69,7 +69,7 @@ def validate(
         known = context.kept_run.take(config_package, payload_data)
         if known is not None:
             context.log.info("this package was run over this payload to compare its numbers: that run is taken")
-        with naming_plugin(implementation):
+        with naming_plugin(implementation, "its component should answer each record with the declared outputs or None"):
             run, runner = run_package(
                 f"validating {key}", package, environment, payload, key, work, context, server=server, known=known
             )

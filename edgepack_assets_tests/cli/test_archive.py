@@ -63,7 +63,7 @@ def test_an_archived_model_is_neither_latest_nor_missing(registry: LocalRegistry
     assert [each["version"] for each in archived] == [2]
     refused = run("package", "press:2", exit_code=2).output
     assert "press_model:2 is archived (edgepack model archive press_model:2 --undo)" in refused
-    assert run("model", "archive", "press_model:2", "--undo").output == "press_model:2 is not archived\n"
+    assert run("model", "archive", "press_model:2", "--undo").output == "press_model:2 is no longer archived\n"
     assert missing_packages(settings, registry).unapproved == (ModelKey("press", 2),)
 
 

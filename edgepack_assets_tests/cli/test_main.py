@@ -147,6 +147,9 @@ def test_the_table_is_aligned_and_holds_packages_too(plant: Path) -> None:
     assert "1.5 kB" in model
     assert model.endswith("a=1 b=2")
     assert len(run("model", "list", "press_model").stdout.splitlines()) == 2
+    run("model", "add", "press_model", "model", "--tag", f"long={'x' * 500}")
+    assert run("model", "list", "press_model").stdout.endswith(f" long={'x' * 39}…\n")
+    assert listed("model", "list", "press_model")[-1]["tags"] == {"long": "x" * 500}
 
 
 @pytest.mark.parametrize(
@@ -403,7 +406,7 @@ def test_gc_keeps_what_manifests_environments_and_packages_need(plant: Path) -> 
     before = plant_store.texts()
     shown = run("gc").stdout
     assert plant_store.texts() == before
-    assert run("gc", "--grace", "8000").stdout == "0 B in 0 files can be deleted: edgepack gc --delete\n"
+    assert run("gc", "--grace", "8000").stdout == "nothing to delete\n"
 
     deleted = run("gc", "--delete").stdout
     assert deleted.splitlines()[:-1] == shown.splitlines()[:-1]
@@ -411,7 +414,7 @@ def test_gc_keeps_what_manifests_environments_and_packages_need(plant: Path) -> 
     assert deleted.splitlines()[-1].endswith("in 3 files deleted")
     assert before - plant_store.texts() == {"wheel of nobody", "replaced"}
     assert set(store.named("locks")) == {"manifest", "kept", "package", "recent"}
-    assert run("gc", "--delete").stdout == "0 B in 0 files deleted\n"
+    assert run("gc", "--delete").stdout == "nothing to delete\n"
 
     # Without the environment and the run in progress, their locks go too; the package's never does.
     shutil.rmtree(plant / "environments")
@@ -434,7 +437,7 @@ def test_gc_takes_idle_environments_and_what_only_they_needed(plant: Path) -> No
     marker = plant / "environments" / "idle-0123456789abcdef" / "edgepack-lock.json"
     before = marker.stat().st_mtime - 40 * 24 * 3600
     os.utime(marker, (before, before))
-    assert "0 B in 0 files can be deleted" in run("gc", "--idle-days", "50").stdout
+    assert run("gc", "--idle-days", "50").stdout == "nothing to delete\n"
     shown = run("gc").stdout
     assert marker.exists()
     deleted = run("gc", "--delete").stdout
@@ -587,7 +590,7 @@ def test_the_doctor_finds_what_will_fail_and_says_it_as_json(plant: Path) -> Non
         CONFIG.replace("    model_name: parts_model", "    model_name: parts_model\n    gates: {acuracy: {min: 1}}")
     )
     findings = {each["name"]: each for each in json.loads(run("doctor", "--json", exit_code=1).stdout)}
-    written = findings["gates and what else is written there"]
+    written = findings["settings and gates"]
     assert not written["holds"]
     assert written["vital"]
     assert "edgepack.yaml:18: " in written["message"]

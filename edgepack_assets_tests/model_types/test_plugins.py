@@ -20,7 +20,7 @@ from edgepack_assets.config.schema import ModelTypeSettings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.sensors import registry_sensor
 from edgepack_assets.errors import ConfigError, EdgepackError, ModelError, PluginError, RawDataError, TransientError
-from edgepack_assets.model_types import Plugin, model_type
+from edgepack_assets.model_types import Plugin, model_type, model_type_of
 from edgepack_assets.model_types.conversion import Conversion
 from edgepack_assets.model_types.interface import (
     Answered,
@@ -151,6 +151,18 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda site: install(site, "plant-pumps", "pump", "plant_pumps", methods="metric_names = {1}"),
         TITLE + ": metric_names returned 1 .*it should return a set",
     ),
+    "settings whose validator raises what it should not": (
+        lambda site: install(site, "plant-pumps", "pump", "plant_pumps",
+                             methods="""
+                             class settings(Section):
+                                 def model_post_init(self, context): {}["lost"]
+                             """),
+        TITLE + ": settings raised an unforeseen KeyError for None: 'lost'",
+    ),
+    "a direction of a metric that it has not": (
+        lambda site: install(site, "plant-pumps", "pump", "plant_pumps", methods="lower_is_better = {'shares'}"),
+        TITLE + ": lower_is_better names shares: none of its metric_names",
+    ),
     "an edgepack key of its own": (
         lambda site: install(site, "plant-pumps", "pump", "plant_pumps",
                              methods="keys_beside_settings = frozenset({'gates'})"),
@@ -171,7 +183,7 @@ def test_a_broken_one_fails_where_it_is_used_and_nothing_else(
     write, words = BROKEN[kind]
     write(site)
     with pytest.raises(PluginError, match=words):
-        model_type("pump")
+        model_type_of(entry())
     file = configured(tmp_path, "pump", "state_identifier")
     settings = load_settings(file)
     assert settings.model_type("line_1").settings.columns is None
@@ -192,6 +204,13 @@ def test_a_broken_one_that_nobody_configured_is_not_even_imported(
     build_defs(configured(tmp_path, "state_identifier"))
     assert "cannot be packaged" not in caplog.text
     assert "plant_pumps" not in sys.modules
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "GeneratorExit"])
+def test_what_is_raised_to_end_something_ends_nothing(error: str, site: Path) -> None:
+    plugin = pump(site, f"def payload_rows(self, facts): raise {error}")
+    with pytest.raises(PluginError, match=TITLE + ": payload_rows raised an unforeseen "):
+        plugin.payload_rows({})
 
 
 def test_its_own_settings_are_validated_with_the_line(site: Path, tmp_path: Path) -> None:
@@ -415,12 +434,17 @@ WRONG = {
         "read_model", "def read_model(self, model, entry): return ModelSource({}, {}, (), None, conversion=7)",
         "conversion: 7"),
     "a comparison without rows": (
-        "compare", "def compare(self, *_): return Comparison((1,), ())", "returned 1"),
+        "compare", "def compare(self, *_): return Comparison((1,), ())", "returned a row: 1"),
     "a comparison whose table has rows of differing keys": (
         "compare", "def compare(self, *_): return Comparison((), ({'a': 1}, {'b': 1}))", "differing keys"),
     "other metrics": (
         "score", "def score(self, *_): return Score({'part': 1.0}, ())", "metrics part; it should .*metrics share"),
     "a metric that is text": ("score", "def score(self, *_): return Score({'share': 'much'}, ())", "metric share"),
+    "a row of a score that is text": (
+        "score", "def score(self, *_): return Score({'share': 1.0}, ('sound',))", r"returned a row: 'sound' \(str\)"),
+    "a picture that is a path": (
+        "score", "def score(self, *_): return Score({'share': 1.0}, (), pictures={'curve': 'x.png'})",
+        r"returned the picture 'curve': 'x.png' \(str\)"),
     "no picture": ("results_picture", "def results_picture(self, *_): return b'GIF89a'", "no PNG"),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from edgepack_assets.cli.main import main
 from edgepack_assets.errors import ConfigError
 from edgepack_assets.operations.config_check import check_config
 from edgepack_assets_tests.config.test_json_schema import DOCUMENT, PLACES, with_value
+from edgepack_assets_tests.model_types.fakes import install
 
 ENTRY = """\
 model_types:
@@ -172,3 +173,18 @@ def test_whatever_value_is_put_anywhere_the_check_ends_with_mistakes_that_have_a
     except ConfigError as error:
         assert str(error).startswith(f"{file}:")
         assert re.match(r"\d+: ", str(error).removeprefix(f"{file}:")) or "not valid YAML" in str(error)
+
+
+def test_an_implementation_that_cannot_be_used_is_refused_with_its_lines_and_others_are_still_checked(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    install(tmp_path / "site", "plant-pumps", "pump", "plant_pumps", source="raise RuntimeError('no licence')")
+    pump = ENTRY.removeprefix("model_types:\n").replace("press", "pump").replace("state_identifier", "pump")
+    file.write_text(ENTRY + "    gates: {nothing: {min: 1}}\n" + pump.replace("Press", "Pump"))
+    with pytest.raises(ConfigError) as caught:
+        check_config()
+    of_press, of_pump = str(caught.value).splitlines()
+    assert of_press.startswith(f"{file}:7: model_types.press.gates: nothing is no metric of state_identifier")
+    assert of_pump.startswith(f"{file}:9: model_types.pump cannot be packaged: the model type pump (plant-pumps 1.2) ")
+    assert "RuntimeError: no licence" in of_pump

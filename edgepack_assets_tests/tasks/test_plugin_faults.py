@@ -58,3 +58,30 @@ def test_what_the_model_s_own_code_does_is_the_model_s(
     job = CallJob(tmp_path / "component", tmp_path / "child_tasks.py", "inspect_model", {})
     with pytest.raises(TaskFailedError, match="inspecting failed"), naming_plugin(PLUGIN):
         sandbox.run("inspecting", environment, [], job)
+
+
+def test_an_error_of_its_code_names_it_and_what_was_wanted(
+    sandbox: Sandbox, environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "component").mkdir()
+    (tmp_path / "child_tasks.py").write_text("def prepare(arguments): return {}['x']")
+    job = CallJob(tmp_path / "component", tmp_path / "child_tasks.py", "prepare", {})
+    said = (
+        r"^the model type press \(press-types 1.0\): prepare should return a dict; it raised KeyError: "
+        r"preparing failed: 'x'\n\| Traceback"
+    )
+    with pytest.raises(ComponentError, match=said), naming_plugin(PLUGIN, "prepare should return a dict"):
+        sandbox.run("preparing", environment, [], job)
+
+
+def test_a_refusal_in_words_for_the_user_is_left_as_it_is(
+    sandbox: Sandbox, environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "component").mkdir()
+    (tmp_path / "child_tasks.py").write_text(
+        "class Refused(Exception): is_for_user = True\ndef prepare(arguments): raise Refused('too few rows')"
+    )
+    job = CallJob(tmp_path / "component", tmp_path / "child_tasks.py", "prepare", {})
+    said = "^preparing failed: too few rows$"
+    with pytest.raises(TaskFailedError, match=said), naming_plugin(PLUGIN, "prepare should return a dict"):
+        sandbox.run("preparing", environment, [], job)

@@ -8,7 +8,7 @@ import dagster as dg
 from edgepack_assets.config.schema import Settings
 from edgepack_assets.defs.sensors.bounded_registry import BoundedRegistry
 from edgepack_assets.defs.sensors.run_outcomes import TAGS, runs_of
-from edgepack_assets.model_types import Plugin
+from edgepack_assets.model_types import model_type_of
 from edgepack_assets.new_models.cursor import State
 from edgepack_assets.new_models.decide import decide
 from edgepack_assets.new_models.run_requests import Request, Rules
@@ -43,7 +43,7 @@ def look(  # noqa: PLR0917 - what a look is made from
 ) -> Decision:
     """Look for new versions of a model type. Raises EdgepackError."""
     # An implementation that cannot be used fails here, before runs are requested that would fail.
-    Plugin(settings.model_type(model_type).implementation)
+    model_type_of(settings.model_type(model_type))
     return decide(
         state,
         rules_of(settings, model_type, batch),

@@ -61,66 +61,92 @@ def raw_data_versions(
 ) -> dg.SensorResult:
     """Look up the raw data of every model type."""
     settings = settings_of(edgepack.config_file)
-    end = time.monotonic() + TICK
-    failure: EdgepackError | None = None
     is_shared = has_shared_sensor(settings)
     seen, start = _seen(context, is_shared)
     before_all = dict(seen)
-    current_of = _Current(settings)
-    observed: list[dg.AssetObservation] = []
-    requests: list[dg.RunRequest] = []
-    messages: list[str] = []
+    tick = _Tick(context, settings, time.monotonic() + TICK, is_shared, seen)
     names, start = _from(start, sorted(settings.model_types)), ""
     for looked, name in enumerate(names):
-        if looked and time.monotonic() > end:
+        if looked and time.monotonic() > tick.end:
             start = name
-            messages.append(f"{counted(len(names) - looked, 'model type')} to be looked at first in the next tick")
+            tick.messages.append(f"{counted(len(names) - looked, 'model type')} to be looked at first in the next tick")
             break
-        caller = f"raw data of {name}"
-        registry = BoundedRegistry(settings, caller, end, opened_by=_OPENED_BY)
-        outage = OutageTimer(context.instance, settings, caller)
-        # An unreachable registry or a damaged version must not hide the news of other model types. What could not be
-        # looked up keeps its place in the cursor.
-        try:
-            raw, current, damaged = registry.call(partial(current_of, name))
-            before = seen.get(name, {})
-            if before.get("version") != current:
-                before = {"version": current, "after": None}
-                if settings.model_type(name).revalidate:
-                    request, why = _validation(name, raw, current, settings, cast(Registry, registry), context.instance)
-                    requests += [request] if request is not None else []
-                    messages.append(f"{name}: {why}")
-            keys = _to_observe(name, before["after"], context.instance)
-            observed += raw_data_observations(keys, raw, current)
-        except NotFoundError as error:
-            messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
-            outage.stop()
-            continue
-        except EdgepackError as error:
-            messages.append(f"{name}: not looked at: {error}")
-            failure = failure or outage.failure_after(error)
-            continue
-        outage.stop()
-        if keys or not is_shared:
-            messages.append(
-                f"{name}: {raw}" + (f", observed for {counted(len(keys), 'partition')}" if keys else ", nothing new")
-            )
-        if damaged:
-            messages.append(f"{name}: {damaged_in_words(damaged)}")
-        # Partitions that get a payload from here on are observed by their own run.
-        seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
-    text = _text(messages, names, is_shared)
+        tick.look_at(name)
+    text = _text(tick.messages, names, is_shared)
     changed = {name: entry for name, entry in seen.items() if not is_shared or before_all.get(name) != entry}
     # Raising would lose the news of other model types, so a failure waits until there is none.
-    if failure is not None and not observed and not requests and seen == before_all:
-        raise failure
+    if tick.failure is not None and not tick.observed and not tick.requests and seen == before_all:
+        raise tick.failure
     context.log.info(text)
     return dg.SensorResult(
-        run_requests=requests,
-        asset_events=observed,
+        run_requests=tick.requests,
+        asset_events=tick.observed,
         cursor=json.dumps({**changed, **({_START: start} if start else {})}, sort_keys=True),
-        skip_reason=None if requests else dg.SkipReason(text),
+        skip_reason=None if tick.requests else dg.SkipReason(text),
     )
+
+
+class _Tick:
+    """What one tick finds out, until `end` (of the monotonic clock). It changes `seen`, which the cursor keeps."""
+
+    def __init__(
+        self,
+        context: dg.SensorEvaluationContext,
+        settings: Settings,
+        end: float,
+        is_shared: bool,
+        seen: dict[str, Any],
+    ) -> None:
+        self.end = end
+        self.observed: list[dg.AssetObservation] = []
+        self.requests: list[dg.RunRequest] = []
+        self.messages: list[str] = []
+        self.failure: EdgepackError | None = None
+        """The first outage that has lasted so long that the tick is to fail."""
+        self._context, self._settings, self._is_shared, self._seen = context, settings, is_shared, seen
+        self._current_of = _Current(settings)
+
+    def look_at(self, name: str) -> None:
+        """Look up the raw data of one model type.
+
+        An unreachable registry or a damaged version must not hide the news of other model types. What could not be
+        looked up keeps its place in the cursor."""
+        caller = f"raw data of {name}"
+        registry = BoundedRegistry(self._settings, caller, self.end, opened_by=_OPENED_BY)
+        outage = OutageTimer(self._context.instance, self._settings, caller)
+        try:
+            raw, current, damaged = registry.call(partial(self._current_of, name))
+            keys = self._news(name, raw, current, registry)
+        except NotFoundError as error:
+            self.messages.append(f"{name}: {error}")  # this is an answer: raw data may be added later
+            outage.stop()
+            return
+        except EdgepackError as error:
+            self.messages.append(f"{name}: not looked at: {error}")
+            self.failure = self.failure or outage.failure_after(error)
+            return
+        outage.stop()
+        if keys or not self._is_shared:
+            observed = f", observed for {counted(len(keys), 'partition')}" if keys else ", nothing new"
+            self.messages.append(f"{name}: {raw}{observed}")
+        if damaged:
+            self.messages.append(f"{name}: {damaged_in_words(damaged)}")
+        # Partitions that get a payload from here on are observed by their own run.
+        self._seen[name] = {"version": current, "after": str(keys[-1].version) if len(keys) == BATCH else "done"}
+
+    def _news(self, name: str, raw: RegisteredVersion, current: str, registry: BoundedRegistry) -> list[ModelKey]:
+        """The partitions for which this raw data is observed now; it is validated on too, where that is configured."""
+        before = self._seen.get(name, {})
+        if before.get("version") != current:
+            before = {"version": current, "after": None}
+            if self._settings.model_type(name).revalidate:
+                instance = self._context.instance
+                request, why = _validation(name, raw, current, self._settings, cast(Registry, registry), instance)
+                self.requests += [request] if request is not None else []
+                self.messages.append(f"{name}: {why}")
+        keys = _to_observe(name, before["after"], self._context.instance)
+        self.observed += raw_data_observations(keys, raw, current)
+        return keys
 
 
 def _from(start: str, names: list[str]) -> list[str]:

@@ -85,11 +85,15 @@ def origin_of(
         return Origin()  # the failure that is to be explained says enough
 
 
-def explained(error: ComponentError, subject: str, loading: Loading, origin: Origin) -> ComponentError | ModelError:
-    """The error in words that say what to change; the error itself where there is nothing to add."""
+def explained(
+    error: ComponentError, subject: str, code: str, loading: Loading, origin: Origin
+) -> ComponentError | ModelError:
+    """The error in words that say what to change; the error itself where there is nothing to add.
+
+    `subject` is what was done, `code` whose function did it: it is named where the fault may be its own."""
     other_python = _other_python(loading, origin)
     if isinstance(error, TaskFailedError):
-        return _of_failure(error.failure, subject, loading, origin, other_python)
+        return _of_failure(error.failure, f"{subject} failed in {code}", loading, origin, other_python)
     if not isinstance(error, ChildDiedError) or error.signal not in _CRASHES:
         return error
     if not other_python:
@@ -105,7 +109,9 @@ def explained(error: ComponentError, subject: str, loading: Loading, origin: Ori
     return ModelError(f"the model cannot be loaded: {other_python}. ({error})")
 
 
-def _of_failure(failure: ChildFailure, subject: str, loading: Loading, origin: Origin, other_python: str) -> ModelError:
+def _of_failure(
+    failure: ChildFailure, otherwise: str, loading: Loading, origin: Origin, other_python: str
+) -> ModelError:
     raised = f"{failure.type}: {failure.message}"
     if failure.importing:
         text = _failed_import(failure.importing, raised, loading)
@@ -130,7 +136,7 @@ def _of_failure(failure: ChildFailure, subject: str, loading: Loading, origin: O
     else:
         saved = _saved_otherwise(loading, origin)
         hint = f" (saved and loaded with other versions: {saved}; pin them under `requirements` {_SETTING})"
-        text = f"{subject} failed: {raised}{hint if saved else ''}\n{failure.traceback}"
+        text = f"{otherwise}: {raised}{hint if saved else ''}\n{failure.traceback}"
     return ModelError(text)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgepack_assets.checks import CheckRow
@@ -66,74 +67,127 @@ def due_windows(
     return np.asarray(predictions != -1 if tells else np.isfinite(features).all(axis=1))
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Windows and answers, joined by record number. One entry for each window: its `records` number, its `features`,
+    what the model `expected` by itself, whether it is `due` an answer. `at`: the places of the windows that are due one
+    and have one, and `states` what was answered there. `answers` are all outputs, by record."""
+
+    records: NDArray[np.int64]
+    features: NDArray[np.float64]
+    expected: NDArray[np.int64]
+    due: NDArray[np.bool_]
+    answers: Mapping[int, Mapping[str, Any]]
+    at: list[int]
+    states: NDArray[np.int64]
+
+
+@dataclass
+class _Found:
+    """What a score is made of, metric by metric."""
+
+    rows: list[CheckRow]
+    metrics: dict[str, float]
+    values: dict[str, Any]
+    tables: dict[str, list[dict[str, Any]]]
+    slices: dict[str, list[str]]
+    scaled: dict[str, Scaled] = field(default_factory=dict)
+    truth: list[int] = field(default_factory=list)
+
+
 def score(results: Results, prepped: Prepped, inspection: Mapping[str, Any], payload: Payload) -> Score:
     """Join answers and windows by record number and score them.
 
     A metric that cannot be computed (one cluster only, say) is NaN, which passes no gate.
     """
+    columns = read_columns(prepped.file)
+    joined = _join(results, columns, inspection)
+    separated = separation(joined.features[joined.at] if joined.at else joined.features[:0], joined.states)
+    found = _Found(
+        rows=_rows(joined),
+        metrics={"silhouette": separated.silhouette, "dunn_index": separated.dunn_index},
+        values={} if separated.silhouettes is None else {"silhouette": separated.silhouettes},
+        tables={"States": _states(joined.states, inspection)},
+        slices={"hour": _hours(joined.records[joined.at], inspection.get("period_ms") or PERIOD_MS)},
+    )
+    if "inertia" in _of_model(inspection):
+        _add_inertia(found, joined)
+    if LIKELIHOOD in columns:
+        _add_likelihood(found, joined, columns[LIKELIHOOD], inspection)
+    if payload.has_labels():
+        _add_labels(found, joined, payload, inspection)
+    samples = Samples(
+        records=joined.records[joined.at].tolist(),
+        values=found.values,
+        truth=found.truth,
+        predicted=joined.states.tolist() if found.truth else (),
+        macro={"adjusted_rand_index": "adjusted_rand"} if found.truth else {},
+        scaled=found.scaled,
+        follow_each_other=True,
+        overlap=-(-inspection.get("window_size", 1) // inspection.get("window_step", 1)),
+        slices=found.slices,
+    )
+    return Score(metrics=found.metrics, parts=tuple(found.rows), tables=found.tables, samples=samples)
+
+
+def _join(results: Results, columns: Mapping[str, NDArray[Any]], inspection: Mapping[str, Any]) -> _Joined:
     import numpy as np
 
-    columns = read_columns(prepped.file)
     records, expected = columns["record"], columns["model_prediction"]
     features = np.column_stack([values for name, values in columns.items() if name not in FIXED_COLUMNS])
     answers = {answer.record: answer.outputs for answer in results.answers()}
     due = due_windows(features, expected, inspection)
-    due_records = {int(record) for record in records[due]}
-    stray = sorted(answers.keys() - due_records)
-    unanswered = sorted(due_records - answers.keys())
-    parts = [
-        CheckRow(
-            "answers", len(answers) == len(due_records), str(len(answers)), f"{len(due_records)}, one for a window"
-        ),
+    at = [i for i in range(len(records)) if due[i] and int(records[i]) in answers]
+    states = np.array([answers[int(records[i])]["prediction"] for i in at], dtype=np.int64)
+    return _Joined(records, features, expected, due, answers, at, states)
+
+
+def _rows(joined: _Joined) -> list[CheckRow]:
+    """Each window that is due an answer has one, nothing else has, and the answers are the model's own."""
+    answers, records = joined.answers, joined.records
+    due = {int(record) for record in records[joined.due]}
+    stray, unanswered = sorted(answers.keys() - due), sorted(due - answers.keys())
+    differing = [
+        int(records[i]) for i, state in zip(joined.at, joined.states, strict=True) if state != joined.expected[i]
+    ]
+    return [
+        CheckRow("answers", len(answers) == len(due), str(len(answers)), f"{len(due)}, one for a window"),
         CheckRow("windows without an answer", not unanswered, _some(unanswered), "none"),
         CheckRow("answers to records that complete no window", not stray, _some(stray), "none"),
+        CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none"),
     ]
-    joined = [i for i in range(len(records)) if due[i] and int(records[i]) in answers]
-    states = np.array([answers[int(records[i])]["prediction"] for i in joined], dtype=np.int64)
-    differing = [int(records[i]) for i, state in zip(joined, states, strict=True) if state != expected[i]]
-    parts.append(
-        CheckRow("answers that differ from the model's own batch predictions", not differing, _some(differing), "none")
-    )
-    separated = separation(features[joined] if joined else features[:0], states)
-    metrics = {"silhouette": separated.silhouette, "dunn_index": separated.dunn_index}
-    values: dict[str, Any] = {} if separated.silhouettes is None else {"silhouette": separated.silhouettes}
-    scaled: dict[str, Scaled] = {}
-    truth: list[int] = []
-    slices = {"hour": _hours(records[joined], inspection.get("period_ms") or PERIOD_MS)}
-    if "inertia" in _of_model(inspection):
-        inertias = sorted({float(outputs["inertia"]) for outputs in answers.values()})
-        parts.append(CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"))
-        metrics["inertia"] = inertias[-1] if len(inertias) == 1 else math.nan
-    if LIKELIHOOD in columns:
-        metrics |= _fit(columns[LIKELIHOOD][due], inspection["mixture"].get("free_parameters"))
-        if np.isfinite(columns[LIKELIHOOD][joined]).all():
-            values["mean_log_likelihood"] = columns[LIKELIHOOD][joined]
-            if "bic" in metrics and len(joined) == due.sum():
-                added = metrics["bic"] + 2 * len(joined) * metrics["mean_log_likelihood"]
-                scaled["bic"] = ("mean_log_likelihood", -2.0 * len(joined), added)
-    tables = {"States": _states(states, inspection)}
-    if payload.has_labels():
-        labels = window_labels(payload, records[joined], inspection["window_size"])
-        agreed = agreement(states, labels, class_names(inspection))
-        metrics |= {"accuracy": agreed.accuracy, "adjusted_rand_index": agreed.adjusted_rand_index}
-        parts += agreed.rows
-        tables["Labels"] = agreed.table
-        if len(agreed.right) == len(joined):  # else the labelled windows are others than those of the silhouette
-            values["accuracy"], slices["label"] = agreed.right, [str(label) for label in labels]
-            places = {label: place for place, label in enumerate(sorted(set(slices["label"])))}
-            truth = [places[label] for label in slices["label"]]
-    samples = Samples(
-        records=[int(records[i]) for i in joined],
-        values=values,
-        truth=truth,
-        predicted=states.tolist() if truth else (),
-        macro={"adjusted_rand_index": "adjusted_rand"} if truth else {},
-        scaled=scaled,
-        follow_each_other=True,
-        overlap=-(-inspection.get("window_size", 1) // inspection.get("window_step", 1)),
-        slices=slices,
-    )
-    return Score(metrics=metrics, parts=tuple(parts), tables=tables, samples=samples)
+
+
+def _add_inertia(found: _Found, joined: _Joined) -> None:
+    inertias = sorted({float(outputs["inertia"]) for outputs in joined.answers.values()})
+    found.rows.append(CheckRow("inertia", len(inertias) == 1, _some(inertias), "one value, the same in every answer"))
+    found.metrics["inertia"] = inertias[-1] if len(inertias) == 1 else math.nan
+
+
+def _add_likelihood(
+    found: _Found, joined: _Joined, likelihoods: NDArray[np.float64], inspection: Mapping[str, Any]
+) -> None:
+    import numpy as np
+
+    at, metrics = joined.at, found.metrics
+    metrics |= _fit(likelihoods[joined.due], inspection["mixture"].get("free_parameters"))
+    if np.isfinite(likelihoods[at]).all():
+        found.values["mean_log_likelihood"] = likelihoods[at]
+        if "bic" in metrics and len(at) == joined.due.sum():
+            added = metrics["bic"] + 2 * len(at) * metrics["mean_log_likelihood"]
+            found.scaled["bic"] = ("mean_log_likelihood", -2.0 * len(at), added)
+
+
+def _add_labels(found: _Found, joined: _Joined, payload: Payload, inspection: Mapping[str, Any]) -> None:
+    labels = window_labels(payload, joined.records[joined.at], inspection["window_size"])
+    agreed = agreement(joined.states, labels, class_names(inspection))
+    found.metrics |= {"accuracy": agreed.accuracy, "adjusted_rand_index": agreed.adjusted_rand_index}
+    found.rows += agreed.rows
+    found.tables["Labels"] = agreed.table
+    if len(agreed.right) == len(joined.at):  # else the labelled windows are others than those of the silhouette
+        found.values["accuracy"], found.slices["label"] = agreed.right, [str(label) for label in labels]
+        places = {label: place for place, label in enumerate(sorted(set(found.slices["label"])))}
+        found.truth = [places[label] for label in found.slices["label"]]
 
 
 def _hours(records: NDArray[np.int64], period_ms: int) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from edgepack_assets.artefacts.artefact import Artefact
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.gate_settings import GateSettings, SliceSettings
-from edgepack_assets.config.tolerance import Tolerance
+from edgepack_assets.config.percentages import Tolerance
 from edgepack_assets.model_types.samples import Samples
 from edgepack_assets.partitions import ModelKey
 from edgepack_assets.tasks.context import TaskContext

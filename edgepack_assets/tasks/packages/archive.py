@@ -63,7 +63,7 @@ def archive(  # noqa: PLR0917 - who archives what, when and why
         stages = " and ".join(str(move) for move in moves)
         raise EdgepackError(
             f"{package} is in {stages}: move another package there first (edgepack package promote or rollback), or "
-            "say --force"
+            "use --force"
         )
     registry.set_tags(package, {ARCHIVED: tag_value(package, by, reason, now)})
     return True

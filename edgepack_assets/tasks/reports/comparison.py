@@ -15,7 +15,7 @@ from edgepack_assets.packaging.pipeline_content import FileEntry
 from edgepack_assets.tasks.pages.render import render
 from edgepack_assets.tasks.predecessor.contract_changes import compare
 from edgepack_assets.tasks.reports.answer_differences import AnswerDifferences
-from edgepack_assets.text_format import format_size
+from edgepack_assets.text_format import format_latency, format_size
 
 _LATENCIES = ("p50", "p95", "p99", "max")
 _NONE = "-"
@@ -143,7 +143,7 @@ def _number(value: float | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return _NONE if seconds is None else f"{seconds * 1e6:.3g} µs" if abs(seconds) < 1e-4 else f"{seconds * 1e3:.3g} ms"
+    return _NONE if seconds is None else format_latency(seconds)
 
 
 def _size(count: int | None) -> str:

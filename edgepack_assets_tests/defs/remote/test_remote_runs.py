@@ -25,8 +25,8 @@ from edgepack_assets.config.digest import config_digest
 from edgepack_assets.config.loader import CONFIG_VARIABLE, load_settings
 from edgepack_assets.definitions import build_defs
 from edgepack_assets.defs.asset_names import JOB
-from edgepack_assets.defs.package_bars import RunDisplay
-from edgepack_assets.defs.package_runs import PackageRequest, run_requests
+from edgepack_assets.defs.command_runs.display import RunDisplay
+from edgepack_assets.defs.command_runs.runs import PackageRequest, run_requests
 from edgepack_assets.defs.remote import remote_run
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import Remote

@@ -48,7 +48,7 @@ def failed(kind: str, message: str, name: str | None = None, **more: Any) -> Tas
 def said(
     environment: Environment, error: ComponentError, saved: dict[str, str] | None = None, origin: Origin | None = None
 ) -> str:
-    found = explained(error, "inspecting it", Loading(environment, saved or {}), origin or Origin())
+    found = explained(error, "inspecting it", "their code", Loading(environment, saved or {}), origin or Origin())
     assert isinstance(found, ModelError)
     return str(found)
 
@@ -120,7 +120,7 @@ def test_a_refusal_of_our_own_is_one_sentence(environment: Environment) -> None:
 
 def test_an_error_of_the_models_own_code_is_none(environment: Environment) -> None:
     text = said(environment, failed("ValueError", "its input has 5 dimensions"))
-    assert text == "inspecting it failed: ValueError: its input has 5 dimensions\n| the traceback"
+    assert text == "inspecting it failed in their code: ValueError: its input has 5 dimensions\n| the traceback"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_an_error_of_the_models_own_code_is_none(environment: Environment) -> No
     [ChildDiedError("was killed by signal 9", -9), ChildDiedError("exited with code 3", 3), ComponentError("x")],
 )
 def test_what_says_nothing_of_the_model_is_left_as_it_is(environment: Environment, error: ComponentError) -> None:
-    assert explained(error, "inspecting it", Loading(environment, {}), Origin(bytecode="other")) is error
+    assert explained(error, "inspecting it", "their code", Loading(environment, {}), Origin(bytecode="other")) is error
 
 
 @pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz", "lz4", "none"])

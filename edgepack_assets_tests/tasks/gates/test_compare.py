@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgepack_assets.checks import CheckRow
 from edgepack_assets.config.gate_settings import GateSettings
-from edgepack_assets.config.tolerance import Tolerance
+from edgepack_assets.config.percentages import Tolerance
 from edgepack_assets.tasks.gates.compare import Reference, compare_with_gates
 
 NUMBERS = st.floats(-1e6, 1e6)

@@ -15,12 +15,12 @@ import pytest
 
 from edgepack_assets.config.loader import load_settings
 from edgepack_assets.config.schema import Settings
-from edgepack_assets.defs import package_start
+from edgepack_assets.defs.command_runs import start
+from edgepack_assets.defs.command_runs.display import RunDisplay
+from edgepack_assets.defs.command_runs.messages import PackageRequest
+from edgepack_assets.defs.command_runs.runs import run_requests
+from edgepack_assets.defs.command_runs.start import helpers_for, nothing_ahead
 from edgepack_assets.defs.kept_helpers import Helpers
-from edgepack_assets.defs.package_bars import RunDisplay
-from edgepack_assets.defs.package_messages import PackageRequest
-from edgepack_assets.defs.package_runs import run_requests
-from edgepack_assets.defs.package_start import helpers_for, nothing_ahead
 from edgepack_assets.errors import ConfigError, EdgepackError, InfrastructureError
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
@@ -92,9 +92,9 @@ def test_a_process_that_dies_before_its_run_is_the_result_of_its_request(
 COMMAND = """
 import sys, time
 from pathlib import Path
-from edgepack_assets.defs.package_messages import PackageRequest
-from edgepack_assets.defs.package_runs import run_requests
-from edgepack_assets_tests.defs.test_package_start import KEY, SILENT, starting
+from edgepack_assets.defs.command_runs.messages import PackageRequest
+from edgepack_assets.defs.command_runs.runs import run_requests
+from edgepack_assets_tests.defs.command_runs.test_start import KEY, SILENT, starting
 home = Path(sys.argv[1])
 def start(helpers):
     starting(home / "pids")(helpers)
@@ -165,7 +165,7 @@ def test_what_cannot_be_started_ahead_fails_nothing(
         if error is not None:
             raise error
 
-    monkeypatch.setattr(package_start, "start_child_ahead", start_child)
+    monkeypatch.setattr(start, "start_child_ahead", start_child)
     helpers = Helpers()
     monkeypatch.setattr(helpers.packaging, "start", lambda: said.append("worker"))
     helpers_for(PackageRequest(KEY), settings, None)(helpers)  # type: ignore[arg-type]

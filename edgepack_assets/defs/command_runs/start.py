@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from edgepack_assets.artefacts.store import open_store
 from edgepack_assets.config.registry_settings import LocalRegistrySettings
 from edgepack_assets.config.schema import Settings
+from edgepack_assets.defs.command_runs.messages import PackageRequest, Refused, next_order, send
 from edgepack_assets.defs.kept_helpers import Helpers, keeping_helpers
 from edgepack_assets.defs.lean_dagster import import_lean
-from edgepack_assets.defs.package_messages import PackageRequest, Refused, next_order, send
 from edgepack_assets.errors import EdgepackError
 from edgepack_assets.registry.base import Registry
 from edgepack_assets.tasks.context import TaskContext
@@ -58,7 +58,7 @@ def serve(
         try:
             start(helpers)
             import_lean()
-            from edgepack_assets.defs.package_process import make_runs, progress_logger
+            from edgepack_assets.defs.command_runs.process import make_runs, progress_logger
 
             definitions = load(progress_logger)
         except EdgepackError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.defs.package_bars import RunState, run_display
+from edgepack_assets.defs.command_runs.display import RunState, run_display
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 from edgepack_assets.sandbox.child_output import newest_line
 
@@ -50,16 +50,16 @@ def load(console: dg.LoggerDefinition) -> dg.Definitions:
 COMMAND = """
 import sys
 from pathlib import Path
-from edgepack_assets.defs import package_runs
-from edgepack_assets.defs.package_bars import run_display
+from edgepack_assets.defs.command_runs import runs
+from edgepack_assets.defs.command_runs.display import run_display
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets_tests.defs.test_package_bars import load
-package_runs.PATIENCE = 0.5
+from edgepack_assets_tests.defs.command_runs.test_display import load
+runs.PATIENCE = 0.5
 requests = [
-    package_runs.PackageRequest(ModelKey("press", n), ("config_package", "deployment_package")) for n in (1, 2)
+    runs.PackageRequest(ModelKey("press", n), ("config_package", "deployment_package")) for n in (1, 2)
 ]
 with run_display(sys.stdout) as display:
-    package_runs.run_requests(requests, load, Path(sys.argv[1]), display)
+    runs.run_requests(requests, load, Path(sys.argv[1]), display)
 print("the table")
 """
 

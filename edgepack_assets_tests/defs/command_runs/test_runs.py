@@ -11,10 +11,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from edgepack_assets.defs import package_process
-from edgepack_assets.defs.failures import PlainFailure
-from edgepack_assets.defs.package_bars import RunDisplay
-from edgepack_assets.defs.package_runs import (
+from edgepack_assets.defs.command_runs import process
+from edgepack_assets.defs.command_runs.display import RunDisplay
+from edgepack_assets.defs.command_runs.runs import (
     ASSETS,
     PackageRequest,
     PackageResult,
@@ -23,6 +22,7 @@ from edgepack_assets.defs.package_runs import (
     is_materialized,
     run_requests,
 )
+from edgepack_assets.defs.failures import PlainFailure
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import PARTITIONS_NAME, ModelKey
 
@@ -52,7 +52,7 @@ def config_package(context: dg.AssetExecutionContext) -> None:
     if context.partition_key == "press:7":
         time.sleep(600)
     if context.partition_key == "press:9":
-        package_process.Taken = DiesInstead  # type: ignore[misc] # in this fork
+        process.Taken = DiesInstead  # type: ignore[misc] # in this fork
 
 
 @dg.asset(
@@ -209,7 +209,7 @@ def test_what_a_process_cannot_begin_is_run_by_another(home: Path) -> None:
 
 
 def test_a_process_has_a_bound_of_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepack_assets.defs.package_runs.MOST_RUNS", 1)
+    monkeypatch.setattr("edgepack_assets.defs.command_runs.runs.MOST_RUNS", 1)
     first, second = one_after_the_other(home, 8, 10)
     assert first.package["process"] != second.package["process"]
 
@@ -238,10 +238,10 @@ def test_what_is_made_from_an_asset() -> None:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from edgepack_assets.defs.package_bars import RunDisplay
-from edgepack_assets.defs.package_runs import PackageRequest, run_requests
+from edgepack_assets.defs.command_runs.display import RunDisplay
+from edgepack_assets.defs.command_runs.runs import PackageRequest, run_requests
 from edgepack_assets.partitions import ModelKey
-from edgepack_assets_tests.defs.test_package_runs import BOTH, load
+from edgepack_assets_tests.defs.command_runs.test_runs import BOTH, load
 try:
     run_requests([PackageRequest(ModelKey("press", 7), BOTH)], load, Path(sys.argv[1]), RunDisplay(lambda line: None))
 except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Runs that a command starts, in processes that it forks (package_start.py).
+"""Runs that a command starts, in processes that it forks (start.py).
 
 `edgepack package` and the quickstart materialize with it. A process makes one run after the other, as long as each
 succeeds: what it has imported, and its helpers (kept_helpers.py), serve them all. A run, its
@@ -26,12 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_assets.defs.asset_names import ASSETS
-from edgepack_assets.defs.instance import opened
-from edgepack_assets.defs.kept_helpers import MOST_RUNS
-from edgepack_assets.defs.lean_dagster import import_lean
-from edgepack_assets.defs.log_capture import captured_lines
-from edgepack_assets.defs.package_bars import RunDisplay, RunState
-from edgepack_assets.defs.package_messages import (
+from edgepack_assets.defs.command_runs.display import RunDisplay, RunState
+from edgepack_assets.defs.command_runs.messages import (
     FAILED,
     Order,
     PackageRequest,
@@ -40,7 +36,11 @@ from edgepack_assets.defs.package_messages import (
     Said,
     Taken,
 )
-from edgepack_assets.defs.package_start import LoadDefinitions, StartHelpers, nothing_ahead, serve
+from edgepack_assets.defs.command_runs.start import LoadDefinitions, StartHelpers, nothing_ahead, serve
+from edgepack_assets.defs.instance import opened
+from edgepack_assets.defs.kept_helpers import MOST_RUNS
+from edgepack_assets.defs.lean_dagster import import_lean
+from edgepack_assets.defs.log_capture import captured_lines
 from edgepack_assets.new_models.run_requests import RunOutcome
 from edgepack_assets.partitions import ModelKey
 
@@ -121,7 +121,7 @@ def run_requests(
 def _loaded(load: LoadDefinitions) -> LoadDefinitions:
     """What gives each process the definitions that this one has loaded."""
     import_lean()
-    from edgepack_assets.defs.package_process import progress_logger
+    from edgepack_assets.defs.command_runs.process import progress_logger
 
     definitions = load(progress_logger)
     gc.freeze()

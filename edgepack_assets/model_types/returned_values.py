@@ -1,6 +1,6 @@
 """What the methods of a plug-in may return. A function's docstring says it in words, for errors.
 
-Each returns the answer if it is one, and raises UnfitAnswerError with what was found instead.
+Each function returns the value if it is one, and raises UnfitValueError with what was found instead.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _PARAMETERS: Mapping[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-class UnfitAnswerError(Exception):
+class UnfitValueError(Exception):
     """What a plug-in returned instead."""
 
 
 def _is(answer: Any, kind: type[_T], subject: str = "") -> _T:
     if not isinstance(answer, kind) or (kind in (int, float) and isinstance(answer, bool)):
-        raise UnfitAnswerError(f"{subject}{': ' if subject else ''}{shown(answer)} ({type(answer).__name__})")
+        raise UnfitValueError(f"{subject}{': ' if subject else ''}{shown(answer)} ({type(answer).__name__})")
     return answer
 
 
@@ -111,7 +111,7 @@ def json_object(answer: Any) -> dict[str, Any]:
     try:
         text = json.dumps(dict(_is(answer, Mapping)), allow_nan=False)  # type: ignore[type-abstract]
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnfitAnswerError(f"what is not JSON ({error}): {shown(answer)}") from None
+        raise UnfitValueError(f"what is not JSON ({error}): {shown(answer)}") from None
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -121,12 +121,12 @@ def categories(answer: Any) -> list[int | str] | None:
     if answer is None:
         return None
     if isinstance(answer, (str, bytes)):
-        raise UnfitAnswerError(shown(answer))
+        raise UnfitValueError(shown(answer))
     listed = list(_is(answer, Sequence))  # type: ignore[type-abstract]
     if not all(isinstance(each, (int, str)) and not isinstance(each, bool) for each in listed):
-        raise UnfitAnswerError(shown(answer))
+        raise UnfitValueError(shown(answer))
     if len(set(listed)) != len(listed):
-        raise UnfitAnswerError(shown(answer))
+        raise UnfitValueError(shown(answer))
     return listed
 
 
@@ -134,7 +134,7 @@ def texts(answer: Any) -> dict[str, str]:
     """a mapping of texts to texts."""
     names = dict(mapping(answer))
     if not all(isinstance(value, str) for value in names.values()):
-        raise UnfitAnswerError(shown(answer))
+        raise UnfitValueError(shown(answer))
     return names
 
 
@@ -148,19 +148,19 @@ def rows(answer: Any) -> list[CheckRow]:
 def settings_and_rows(answer: Any) -> tuple[dict[str, Any], list[CheckRow]]:
     """a JSON object and a list of CheckRows."""
     if len(_is(answer, tuple)) != 2:
-        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+        raise UnfitValueError(f"a tuple of {len(answer)}")
     return json_object(answer[0]), rows(answer[1])
 
 
 def _row(row: Any) -> None:
-    for name, value in vars(_is(row, CheckRow)).items():
+    for name, value in vars(_is(row, CheckRow, "a row")).items():
         _is(value, bool if name in ("passed", "warns") else str, f"a CheckRow with {name}")
 
 
 def rows_and_table(answer: Any) -> tuple[list[CheckRow], list[dict[str, Any]]]:
     """a list of CheckRows and a list of dicts with equal keys."""
     if len(_is(answer, tuple)) != 2:
-        raise UnfitAnswerError(f"a tuple of {len(answer)}")
+        raise UnfitValueError(f"a tuple of {len(answer)}")
     rows(answer[0])
     _table(answer[1], "the table")
     return answer  # type: ignore[no-any-return]
@@ -169,7 +169,7 @@ def rows_and_table(answer: Any) -> tuple[list[CheckRow], list[dict[str, Any]]]:
 def _table(answer: Any, subject: str) -> None:
     for row in _is(answer, list, subject):
         if _is(row, dict, f"{subject}, a row").keys() != answer[0].keys():
-            raise UnfitAnswerError(
+            raise UnfitValueError(
                 f"{subject} with rows of differing keys: {shown(list(row))}, {shown(list(answer[0]))}"
             )
 
@@ -177,7 +177,7 @@ def _table(answer: Any, subject: str) -> None:
 def png(answer: Any) -> bytes:
     """the bytes of a PNG."""
     if not _is(answer, bytes).startswith(_PNG):
-        raise UnfitAnswerError(f"bytes that are no PNG: {answer[:20]!r}")
+        raise UnfitValueError(f"bytes that are no PNG: {answer[:20]!r}")
     return answer  # type: ignore[no-any-return]
 
 
@@ -193,9 +193,9 @@ def model_source(answer: Any) -> ModelSource:
         for name, file in _is(getattr(source, subject), Mapping, subject).items():  # type: ignore[type-abstract]
             path = PurePosixPath(_is(name, str, f"{subject}, a key"))
             if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
-                raise UnfitAnswerError(f"{subject} with {name!r}, which is no path inside the component")
+                raise UnfitValueError(f"{subject} with {name!r}, which is no path inside the component")
             if not _is(file, Path, f"{subject}, {name}").is_file():
-                raise UnfitAnswerError(f"{subject} with {name}: {file}, which is no file")
+                raise UnfitValueError(f"{subject} with {name}: {file}, which is no file")
     json_object(source.model), json_object(source.arguments)
     if source.packaged_requirements is not None:
         _is(source.packaged_requirements, tuple, "packaged_requirements")
@@ -204,7 +204,8 @@ def model_source(answer: Any) -> ModelSource:
             try:
                 Requirement(_is(line, str, field))
             except InvalidRequirement as error:
-                raise UnfitAnswerError(f"{field} with {line!r}, which is no requirement: {error}") from None
+                why = str(error).splitlines()[0]  # the others show the place in the line
+                raise UnfitValueError(f"{field} with {line!r}, which is no requirement: {why}") from None
     if source.python_version is not None:
         _is(source.python_version, str, "python_version")
     for name, version in _is(source.saved_versions, Mapping, "saved_versions").items():  # type: ignore[type-abstract]
@@ -223,9 +224,9 @@ def converted(answer: Any) -> Converted:
     json_object(conversion.record)
     for name, path in _is(conversion.original, Mapping, "original").items():  # type: ignore[type-abstract]
         if not re.fullmatch(r"[A-Za-z0-9_-]+", _is(name, str, "original, a key")):
-            raise UnfitAnswerError(f"original with {name!r}, which is no name of letters and digits")
+            raise UnfitValueError(f"original with {name!r}, which is no name of letters and digits")
         if not _is(path, Path, f"original, {name}").exists():
-            raise UnfitAnswerError(f"original with {name}: {path}, which does not exist")
+            raise UnfitValueError(f"original with {name}: {path}, which does not exist")
     json_object(conversion.metadata)
     return conversion
 
@@ -249,7 +250,7 @@ def component_spec(answer: Any) -> ComponentSpec:
             _is(variable.name, str, f"{field}: name"), _is(variable.description, str, f"{field}: description")
             sized = _ARRAY.fullmatch(kind)
             if (sized["type"] if sized else kind) not in SDK_TYPES:
-                raise UnfitAnswerError(
+                raise UnfitValueError(
                     f"{field} with {variable.name!r} of type {kind!r}, which the server does not know; it knows: "
                     f"{', '.join(sorted(SDK_TYPES))}"
                 )
@@ -261,18 +262,18 @@ def component_spec(answer: Any) -> ComponentSpec:
             or not isinstance(parameter.default, kinds)
             or (isinstance(parameter.default, bool) and bool not in kinds)
         ):
-            raise UnfitAnswerError(
+            raise UnfitValueError(
                 f"parameters with {parameter.name!r} of type {parameter.type!r} and the default "
                 f"{shown(parameter.default)}; types are {', '.join(_PARAMETERS)}, and the default is of that type"
             )
     if not spec.inputs or not spec.outputs:
-        raise UnfitAnswerError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
+        raise UnfitValueError(f"a ComponentSpec without {'outputs' if spec.inputs else 'inputs'}")
     _once("inputs", spec.inputs)
     _once("outputs and metrics", (*spec.outputs, *spec.metrics))
     _once("inputs and outputs", (*spec.inputs, *spec.outputs))
     _once("parameters", spec.parameters)
     if spec.periodicity is not None and _is(spec.periodicity, int, "periodicity") < 1:
-        raise UnfitAnswerError(f"a periodicity of {spec.periodicity} ms")
+        raise UnfitValueError(f"a periodicity of {spec.periodicity} ms")
     return spec
 
 
@@ -283,16 +284,16 @@ def pipeline(is_wanted: bool) -> Callable[[Any], tuple[PipelineComponent, ...]]:
         for each in _is(answer, tuple):
             _is(_is(each, PipelineComponent).name, str, "a name"), _is(each.spec, ComponentSpec, f"{each.name}: spec")
             if not re.fullmatch(r"[-a-zA-Z0-9_]{1,100}", each.name):
-                raise UnfitAnswerError(f"a component {each.name!r:.120}; names are of letters, digits, - and _")
+                raise UnfitValueError(f"a component {each.name!r:.120}; names are of letters, digits, - and _")
             file = "entrypoint.py" if each.gpu is None else "1/model.onnx"
             if not (_is(each.folder, Path, f"{each.name}: folder") / file).is_file():
-                raise UnfitAnswerError(f"a component {each.name} whose folder holds no {file}")
+                raise UnfitValueError(f"a component {each.name} whose folder holds no {file}")
             if each.gpu is not None:
                 _is(each.gpu, GpuModel, f"{each.name}: gpu")
         if len({each.name for each in answer}) != len(answer):
-            raise UnfitAnswerError(f"components of one name: {', '.join(each.name for each in answer)}")
+            raise UnfitValueError(f"components of one name: {', '.join(each.name for each in answer)}")
         if sum(each.gpu is not None for each in answer) != is_wanted:
-            raise UnfitAnswerError(
+            raise UnfitValueError(
                 f"{len(answer)} components, of which {'not one is' if is_wanted else 'some are'} for the GPU runtime"
             )
         if answer:
@@ -307,7 +308,7 @@ def pipeline(is_wanted: bool) -> Callable[[Any], tuple[PipelineComponent, ...]]:
 def _once(subject: str, variables: Iterable[Variable | Parameter]) -> None:
     names = [variable.name for variable in variables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UnfitAnswerError(f"{subject} with two of one name: {', '.join(map(repr, twice))}")
+        raise UnfitValueError(f"{subject} with two of one name: {', '.join(map(repr, twice))}")
 
 
 def array_types(files: Iterable[str]) -> Callable[[Any], Mapping[str, ArrayType]]:
@@ -318,9 +319,9 @@ def array_types(files: Iterable[str]) -> Callable[[Any], Mapping[str, ArrayType]
             _is(array, ArrayType, f"{name}"), _is(array.dtype, str, f"{name}: dtype")
             for size in _is(array.shape, tuple, f"{name}: shape"):
                 if _is(size, int, f"{name}: shape") < 0:
-                    raise UnfitAnswerError(f"{name} of the shape {array.shape}")
+                    raise UnfitValueError(f"{name} of the shape {array.shape}")
         if answer.keys() != set(files):
-            raise UnfitAnswerError(f"types of the arrays {', '.join(map(str, answer)) or 'none'}")
+            raise UnfitValueError(f"types of the arrays {', '.join(map(str, answer)) or 'none'}")
         return answer  # type: ignore[no-any-return]
 
     check.__doc__ = f"an ArrayType for each of {', '.join(files)}"
@@ -337,10 +338,10 @@ def prepared(answer: Any) -> Prepared:
     for name, column in columns.items():
         if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biufU":
             shape = f"{column.ndim} dimensions of {column.dtype}" if isinstance(column, np.ndarray) else shown(column)
-            raise UnfitAnswerError(f"a column {name!r} of {shape}")
+            raise UnfitValueError(f"a column {name!r} of {shape}")
         lengths.add(len(column))
     if len(lengths) != 1:
-        raise UnfitAnswerError(f"columns of {'differing lengths' if lengths else 'nothing'}")
+        raise UnfitValueError(f"columns of {'differing lengths' if lengths else 'nothing'}")
     json_object(result.facts), json_object(result.metadata)
     rows(list(_is(result.rows, tuple, "rows")))
     return result
@@ -350,7 +351,7 @@ def folders(answer: Any) -> tuple[Path, ...]:
     """a tuple of existing folders."""
     for folder in _is(answer, tuple):
         if not _is(folder, Path).is_dir():
-            raise UnfitAnswerError(f"{folder}, which is no folder")
+            raise UnfitValueError(f"{folder}, which is no folder")
     return answer  # type: ignore[no-any-return]
 
 
@@ -360,15 +361,15 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
     def check(answer: Any) -> Score:
         score = _is(answer, Score)
         if not metric_names - optional <= mapping(score.metrics).keys() <= metric_names:
-            raise UnfitAnswerError(f"metrics {', '.join(sorted(score.metrics)) or 'none'}")
+            raise UnfitValueError(f"metrics {', '.join(sorted(score.metrics)) or 'none'}")
         for name, value in mapping(score.metrics).items():
             if not isinstance(value, float):
                 _is(value, int, f"the metric {name}")
         rows(list(_is(score.parts, tuple, "parts")))
         for title, rows_of_it in mapping(score.tables).items():
             _table(rows_of_it, f"the table {title!r}")
-        for picture in mapping(score.pictures).values():
-            png(picture)
+        for title, picture in mapping(score.pictures).items():
+            png(_is(picture, bytes, f"the picture {title!r}"))
         if score.samples is not None:
             _samples(_is(score.samples, Samples), metric_names)
         return score
@@ -383,17 +384,17 @@ def score_of(metric_names: frozenset[str], optional: frozenset[str] = frozenset(
 def _samples(found: Samples, metric_names: frozenset[str]) -> None:
     count = len(found.records)
     if stray := sorted({*found.values, *found.macro, *found.scaled} - metric_names):
-        raise UnfitAnswerError(f"samples of {', '.join(stray)}, which is no metric")
+        raise UnfitValueError(f"samples of {', '.join(stray)}, which is no metric")
     labels = {"truth": found.truth, "predicted": found.predicted} if found.macro else {}
     for name, values in {**found.values, **labels, **found.slices}.items():
         if len(values) != count:
-            raise UnfitAnswerError(f"samples with {counted(count, 'record')} and {len(values)} entries of {name}")
+            raise UnfitValueError(f"samples with {counted(count, 'record')} and {len(values)} entries of {name}")
     for name, numbers in {"records": found.records, **found.values, **labels}.items():
         for number in numbers:
             if not math.isfinite(number):
-                raise UnfitAnswerError(f"samples of {name} with {shown(number)}")
+                raise UnfitValueError(f"samples of {name} with {shown(number)}")
     for name, (of, factor, added) in found.scaled.items():
         if of not in found.values or not math.isfinite(factor) or not math.isfinite(added):
-            raise UnfitAnswerError(f"samples of {name} that do not follow from values")
+            raise UnfitValueError(f"samples of {name} that do not follow from values")
     if any(one >= other for one, other in pairwise(found.records)):
-        raise UnfitAnswerError("samples whose records do not ascend")
+        raise UnfitValueError("samples whose records do not ascend")

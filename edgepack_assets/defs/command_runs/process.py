@@ -1,4 +1,4 @@
-"""Making runs for a command, one after the other, in a process that package_start.py has made ready.
+"""Making runs for a command, one after the other, in a process that start.py has made ready.
 
 What it has imported, and its helpers (kept_helpers.py), serve all of its runs; each run has an instance, a resource and
 a log of its own.
@@ -18,10 +18,7 @@ from typing import Any
 import dagster as dg
 
 from edgepack_assets.defs.asset_names import JOB
-from edgepack_assets.defs.instance import add_keys, opened
-from edgepack_assets.defs.kept_helpers import Helpers
-from edgepack_assets.defs.lean_dagster import run_file
-from edgepack_assets.defs.package_messages import (
+from edgepack_assets.defs.command_runs.messages import (
     FAILED,
     Order,
     PackageRequest,
@@ -32,6 +29,9 @@ from edgepack_assets.defs.package_messages import (
     next_order,
     send,
 )
+from edgepack_assets.defs.instance import add_keys, opened
+from edgepack_assets.defs.kept_helpers import Helpers
+from edgepack_assets.defs.lean_dagster import run_file
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import NAME as REMOTE_EXECUTOR
 from edgepack_assets.defs.sensors.run_outcomes import outcome_of

@@ -17,7 +17,7 @@ from edgepack_assets.masking import without_credentials
 from edgepack_assets.partitions import PARTITION_TAG
 
 if TYPE_CHECKING:
-    from edgepack_assets.defs.package_runs import PackageRequest
+    from edgepack_assets.defs.command_runs.runs import PackageRequest
 
 WORKSPACE_VARIABLE = "EDGEPACK_WORKSPACE"
 """Names the workspace file of web server and daemon, where another process serves the code location. A run of the

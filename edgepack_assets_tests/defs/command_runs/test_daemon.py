@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgepack_assets.defs.command_runs.daemon import WORKSPACE_VARIABLE, launch
+from edgepack_assets.defs.command_runs.runs import PackageRequest
 from edgepack_assets.defs.instance import MODULE, MODULE_VARIABLE
-from edgepack_assets.defs.package_launch import WORKSPACE_VARIABLE, launch
-from edgepack_assets.defs.package_runs import PackageRequest
 from edgepack_assets.partitions import ModelKey
 
 
