@@ -138,13 +138,13 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     """A folder that the first worker that asks for it makes, for all workers of this test run."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    made = folder.with_suffix(".made")
     with filelock.FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed
-            part.mkdir()
-            make(part)
-            part.rename(folder)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)  # in its place: an environment that is moved is built again
+            made.touch()
     return folder
 
 
@@ -169,16 +169,15 @@ SAID = "what the quickstart said"
 
 @pytest.fixture(scope="session")
 def first_plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the quickstart was run, for all workers: nothing is changed in it. Other plants may take
-    their models, data and environments from there."""
+    """The folder in which the quickstart was run, for all workers: nothing is changed in it, but that environments
+    are added. Other plants may take their models, data and environments from there."""
     return made_once(tmp_path_factory, "plant", _run_quickstart)
 
 
 @pytest.fixture(scope="session")
-def environments(first_plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environments(first_plant: Path) -> Path:
     """The folder of kept environments of all workers' plants."""
-    kept = load_settings(first_plant / "edgepack.yaml").runtime.environments
-    return made_once(tmp_path_factory, "environments", lambda part: copytree(kept, part))
+    return load_settings(first_plant / "edgepack.yaml").runtime.environments
 
 
 @pytest.fixture(scope="session")

@@ -122,16 +122,18 @@ class Terminal(StringIO):
         return True
 
 
-@pytest.mark.parametrize("no_colour", ["", "1"])
-def test_without_colours_on_request(no_colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_without_colours_on_request(is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if is_asked:
+        monkeypatch.setenv("NO_COLOR", "1")
     terminal = Terminal()
     with run_display(terminal) as display:
         assert display.states is not None
         display.states([RunState(ModelKey("press", 1), 2, 2, None, "", True)])
     assert "2/2" in terminal.getvalue()
-    assert bool(COLOUR.search(terminal.getvalue())) == (no_colour == "")
+    assert bool(COLOUR.search(terminal.getvalue())) != is_asked
 
 
 @pytest.mark.parametrize("columns", [40, 80])
