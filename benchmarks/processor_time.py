@@ -9,6 +9,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgepack_assets.sandbox.resource_usage import process_ids
+
 _SUBREAPER = 36
 
 
@@ -47,8 +49,8 @@ def used_by_session(session: int) -> float:
 
 def _processes() -> Iterator[tuple[int, int, int, float]]:
     """(process, parent, session, processor seconds with those of its ended children) of all that run; proc(5)."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in process_ids():
         with contextlib.suppress(OSError):  # it has ended
-            fields = stat.read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             used = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-            yield int(stat.parent.name), int(fields[1]), int(fields[3]), used
+            yield pid, int(fields[1]), int(fields[3]), used

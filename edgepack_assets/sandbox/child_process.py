@@ -27,7 +27,7 @@ from edgepack_assets.sandbox.child_death import death
 from edgepack_assets.sandbox.child_output import ChildOutput
 from edgepack_assets.sandbox.isolation import Isolation, SandboxRoot, python_folders
 from edgepack_assets.sandbox.jobs import SandboxJob
-from edgepack_assets.sandbox.resource_usage import Consumption, descendants
+from edgepack_assets.sandbox.resource_usage import Consumption, descendants, process_ids
 from edgepack_assets.sandbox.seccomp import refusing_filter
 
 _CHILD, *_BESIDE_CHILD = (
@@ -364,10 +364,10 @@ def _most_processes(isolation: Isolation) -> int | None:
     if isolation.backend == "none" and os.geteuid() == 0:
         return None
     running = 0
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in process_ids():
         with contextlib.suppress(OSError):
-            if entry.stat().st_uid == os.getuid():
-                running += len(list((entry / "task").iterdir()))
+            if Path(f"/proc/{pid}").stat().st_uid == os.getuid():
+                running += len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
     return running + _MOST_PROCESSES
 
 
@@ -375,11 +375,11 @@ def _processes_of(home: Path, other_than: int) -> list[int]:
     """Processes that were started with HOME there or below it, as far as this user may look."""
     wanted = (f"HOME={home}\0".encode(), f"HOME={home}/".encode())
     processes = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
+    for pid in process_ids():
         try:
-            variables = b"\0" + entry.read_bytes()
-            if any(b"\0" + one in variables for one in wanted) and int(entry.parts[-2]) != other_than:
-                processes.append(int(entry.parts[-2]))
+            variables = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+            if any(b"\0" + one in variables for one in wanted) and pid != other_than:
+                processes.append(pid)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended, or is somebody else's
     return processes

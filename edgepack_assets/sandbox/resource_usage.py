@@ -132,15 +132,20 @@ class Consumption:
         return ""
 
 
+def process_ids() -> list[int]:
+    """Of all processes. Each can have ended when it is looked at: then its files are missing, or reading one raises
+    ProcessLookupError, also in pathlib's `glob`, which takes that for no missing file."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
 def descendants(pid: int) -> list[int]:
     """All processes that a process, or one of these, started and that are there, the nearest first."""
     children = defaultdict(list)
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                # the name, in brackets, may hold anything
-                parent = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-                children[int(parent)].append(int(entry.name))
+    for each in process_ids():
+        with contextlib.suppress(OSError):
+            # the name, in brackets, may hold anything
+            parent = Path(f"/proc/{each}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+            children[int(parent)].append(each)
     below = list(children[pid])
     for each in below:
         below += children[each]

@@ -25,6 +25,7 @@ from edgepack_assets.errors import ComponentError
 from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.jobs import CallJob
+from edgepack_assets.sandbox.resource_usage import process_ids
 from edgepack_assets.sandbox.sandbox import Sandbox
 
 _ATTEMPTS = Path(__file__).with_name("escape_attempts.py")
@@ -184,9 +185,9 @@ def _hold_key(name: str, stack: contextlib.ExitStack) -> None:
 
 
 def _command_lines() -> Iterator[tuple[int, list[bytes]]]:
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in process_ids():
         with contextlib.suppress(OSError):
-            yield int(entry.parts[-2]), entry.read_bytes().split(b"\0")
+            yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def _written(bait: _Bait, outcome: object) -> object:

@@ -388,11 +388,11 @@ def test_a_loaded_model_reaches_nothing_of_this_process(
     (tmp_path / "folder").mkdir()
     (tmp_path / "edgepack.yaml").write_text("secret: hush")
     (tmp_path / "look.py").write_text(
-        "import os, pathlib\n"
+        "import glob, os, pathlib\n"
         "def go(arguments):\n"
         "    seen = [*os.environ.values(), *os.environ]\n"
-        "    for path in [arguments['secret'], *pathlib.Path('/proc').glob('[0-9]*/environ'),\n"
-        "                 *pathlib.Path('/proc').glob('[0-9]*/cmdline')]:\n"
+        "    for path in [arguments['secret'], *glob.glob('/proc/[0-9]*/environ'),\n"
+        "                 *glob.glob('/proc/[0-9]*/cmdline')]:\n"
         "        try: seen.append(pathlib.Path(path).read_bytes().decode(errors='replace'))\n"
         "        except OSError: pass\n"
         "    tops = [pathlib.Path(top) for top in ('/root', '/home') if os.path.isdir(top)]\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgepack_assets.config.schema import RuntimeSettings
-from edgepack_assets.sandbox import resource_usage
+from edgepack_assets.sandbox import child_process, escape_attempts, resource_usage, self_test
 from edgepack_assets.sandbox.resource_usage import Consumption
 
 SIZE = 4 << 20
@@ -161,3 +161,26 @@ def test_a_process_that_ends_while_its_sockets_are_counted_has_none(
             assert read
         finally:
             process.kill()
+
+
+def test_a_process_that_ends_while_it_is_looked_for_is_none(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are still listed, and give ESRCH."""
+    process = start(BODIES["named"])
+    place = f"/proc/{process.pid}/"
+
+    def ended(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(path: Any, *arguments: Any, **named: Any) -> Any:
+            if str(path).startswith(place):
+                raise ProcessLookupError(3, "No such process", str(path))
+            return call(path, *arguments, **named)
+
+        return called
+
+    monkeypatch.setattr(os, "stat", ended(os.stat))
+    monkeypatch.setattr(Path, "read_bytes", ended(Path.read_bytes))
+    monkeypatch.setattr(Path, "read_text", ended(Path.read_text))
+    assert process.pid in resource_usage.process_ids()
+    assert process.pid not in resource_usage.descendants(os.getpid())
+    assert process.pid not in child_process._processes_of(Path(os.environ["HOME"]), other_than=0)
+    assert process.pid not in {pid for pid, _ in self_test._command_lines()}
+    assert escape_attempts.read_environments({"canary": "what no environment holds"}) is None

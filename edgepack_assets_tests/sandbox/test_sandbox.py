@@ -30,21 +30,22 @@ from edgepack_assets.filesystem.temp_folders import scratch_folder
 from edgepack_assets.sandbox.child_death import ChildKilledError
 from edgepack_assets.sandbox.isolation import Backend
 from edgepack_assets.sandbox.jobs import CallJob, RunJob
+from edgepack_assets.sandbox.resource_usage import process_ids
 from edgepack_assets.sandbox.sandbox import Sandbox, TaskFailedError
 from edgepack_assets.sandbox.untrusted_files import open_output
 
 Call = Callable[..., Any]
 PROLOGUE = """
-import os, pathlib, signal, subprocess, sys, threading, time
+import glob, os, pathlib, signal, subprocess, sys, threading, time
 HOME = pathlib.Path(os.environ['HOME'])
 RESULT = HOME / 'result.json'
 
 def runs(marker):
     # how many processes that this one can see were started with that argument
     found = 0
-    for entry in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+    for entry in glob.glob('/proc/[0-9]*/cmdline'):
         try:
-            found += marker.encode() in entry.read_bytes().split(b'\\0')
+            found += marker.encode() in pathlib.Path(entry).read_bytes().split(b'\\0')
         except OSError:
             pass
     return found
@@ -116,10 +117,10 @@ def call(sandbox: Sandbox, environment: Environment, tmp_path: Path) -> Call:
 def alive(marker: str) -> list[int]:
     """Processes of this machine that were started with that argument."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in process_ids():
         try:
-            if marker.encode() in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parts[-2]))
+            if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
