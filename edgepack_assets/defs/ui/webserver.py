@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,8 +82,16 @@ def names_code(arguments: Sequence[str]) -> bool:
     return not given.keys().isdisjoint(_CODE_OPTIONS)
 
 
+def _heed_signals() -> None:
+    """What a script starts with `&` ignores SIGINT. Dagster treats SIGTERM as SIGINT, so that only SIGKILL would end
+    it, and tells its own processes by SIGINT to end."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_webserver() -> None:
     """`dagster-webserver` with the guard; its options are those in sys.argv."""
+    _heed_signals()
     allowed_hosts()
     main: Callable[[], None] = dagster_webserver.cli.main
     with patch.object(dagster_webserver.app, "DagsterWebserver", GuardedWebserver):
@@ -91,6 +100,7 @@ def run_webserver() -> None:
 
 def run_dev(arguments: Sequence[str]) -> None:
     """`dagster dev` with the guarded web server in place of its own."""
+    _heed_signals()
     allowed_hosts()
     if instance.home().resolve() == instance.default_home().resolve():
         logging.getLogger("dagster").addFilter(_is_not_about_dagster_yaml)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -464,3 +467,35 @@ def test_the_command_refuses_a_name_that_it_cannot_allow(
 )
 def test_options_that_name_the_code_are_known(options: list[str], names: bool) -> None:
     assert names_code(options) is names
+
+
+_IN_THE_BACKGROUND = """
+import time
+from unittest.mock import patch
+import dagster_webserver.cli
+from dagster._utils.interrupts import setup_interrupt_handlers
+from edgepack_assets.defs.ui import webserver
+
+def serve(*_, **__):
+    setup_interrupt_handlers()  # as Dagster's commands do
+    print("serves", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("ends")
+
+with patch.object(dagster_webserver.cli, "main", serve), patch.object(webserver.dev.dev_command, "main", serve):
+    {command}
+"""
+
+
+@pytest.mark.parametrize("command", ["webserver.run_webserver()", "webserver.run_dev([])"])
+def test_what_a_script_starts_in_the_background_can_be_ended(command: str) -> None:
+    """There a shell has SIGINT ignored."""
+    code = _IN_THE_BACKGROUND.replace("{command}", command)
+    shell = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, code]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serves\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30)[0] == "ends\n"
