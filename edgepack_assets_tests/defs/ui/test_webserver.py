@@ -478,8 +478,8 @@ from edgepack_assets.defs.ui import webserver
 
 def serve(*_, **__):
     setup_interrupt_handlers()  # as Dagster's commands do
-    print("serves", flush=True)
     try:
+        print("serves", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("ends")
