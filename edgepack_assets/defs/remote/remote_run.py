@@ -245,9 +245,13 @@ class RemoteRun:
                 ) from error
             return
         self._store_answered = time.monotonic()
-        for message in messages:
-            heard()
-            yield from self._take_message(message)
+        try:
+            for message in messages:
+                heard()
+                yield from self._take_message(message)
+        except RemoteJobError:
+            self._is_foreign = True  # without an event that cannot be read, what follows proves nothing
+            raise
 
     def _take_message(self, message: Message) -> Iterator[DagsterEvent]:
         if message["kind"] == mail.HELLO:

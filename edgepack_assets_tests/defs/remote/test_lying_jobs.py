@@ -27,7 +27,7 @@ from edgepack_assets.defs.asset_names import JOB
 from edgepack_assets.defs.remote import mailbox as mail
 from edgepack_assets.defs.remote.dagster_internals import execute_run_of
 from edgepack_assets.defs.remote.executor import Remote
-from edgepack_assets.defs.remote.mailbox import Mailbox
+from edgepack_assets.defs.remote.mailbox import Mailbox, Reader
 from edgepack_assets.defs.remote.remote_run import job_name
 from edgepack_assets.defs.remote.request import write_request
 from edgepack_assets.defs.remote.watch import Timing
@@ -221,6 +221,25 @@ def test_a_job_that(lie: str, told: Messages, run: Callable[..., tuple[dg.Dagste
         assert all(re.search(words, sentence) for sentence in failures.values()), failures
         is_over = statuses[-1] in (COMPLETED, FAILED)
         assert (liar.cancelled > 0) is not (is_over and "message" not in words)
+
+
+def test_what_follows_an_event_that_cannot_be_read_proves_nothing(
+    told: Messages, run: Callable[..., tuple[dg.DagsterRun, Place, Liar]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there when the run is given up, and says that all went well."""
+    take, held, given = Reader.take, list[Any](), list[Any]()
+
+    def in_two_parts(self: Reader) -> list[Any]:
+        held.extend(take(self))
+        part = held[len(given) : None if given else 9] if len(held) == len(told) else []
+        given.extend(part)
+        return part
+
+    monkeypatch.setattr(Reader, "take", in_two_parts)
+    ended, place, _ = run(numbered([*told[:8], {**told[8], "events": ["[1]"]}, *told[9:]]), RUNNING)
+    assert len(given) == len(told)
+    assert outcome_of(place.instance, ended) is INFRASTRUCTURE
+    assert "an event of the job cannot be read" in str(place.failures(ended))
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
