@@ -1,6 +1,6 @@
 """Passes on what a run prints, by a thread of its process, while Dagster captures it in files.
 
-Dagster starts `tail` for each of the two streams, and a Python process that watches each `tail`. That is a tenth of a
+Dagster starts `tail` for each of the two streams, and a Python process that watches each `tail`. That is a fifth of a
 second in every run. They end with the run, without waiting for what has not been passed on yet, so that on a busy
 machine the last lines are missing on the terminal or in a daemon's log (Dagster's issue 23336). If all processes of the
 run are killed at once, `tail` runs on for ever. The thread passes everything on and ends with its process.

@@ -148,7 +148,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
-def copytree(folder: Path, copy: Path, without: Path | None = None) -> None:
+def copytree(folder: Path, copy: Path, without: Path) -> None:
     """Copy what is in a folder, but for one folder below it."""
     shutil.copytree(
         folder, copy, symlinks=True, dirs_exist_ok=True,

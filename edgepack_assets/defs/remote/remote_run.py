@@ -88,7 +88,7 @@ class RemoteRun:
         self._store_answered = time.monotonic()
         self._may_run = False
         self._has_begun = False
-        self._is_foreign = False
+        self._takes_events = True
         self._is_over = False
         self._is_left = False
 
@@ -250,7 +250,7 @@ class RemoteRun:
                 heard()
                 yield from self._take_message(message)
         except RemoteJobError:
-            self._is_foreign = True  # without an event that cannot be read, what follows proves nothing
+            self._takes_events = False  # without an event that cannot be read, what follows proves nothing
             raise
 
     def _take_message(self, message: Message) -> Iterator[DagsterEvent]:
@@ -259,7 +259,7 @@ class RemoteRun:
             self._here.set_clock(float(message["sent"]))
             there = message.get("versions")
             if (difference := differing_versions(software(), there)) is not None:
-                self._is_foreign = True
+                self._takes_events = False
                 raise ConfigError(difference)
             yield self._here.note(
                 "The job's own process has begun",
@@ -267,7 +267,7 @@ class RemoteRun:
             )
         elif message["kind"] == mail.CLOSED:
             self._closed = message
-        elif not self._is_foreign:  # else its events could be misread
+        elif self._takes_events:  # those of other versions could be misread
             for serialized in message.get("events", ()):
                 if (event := self._here.take(serialized)) is not None:
                     yield event
